@@ -1,0 +1,104 @@
+"""Checkpoints with Orbax: the latest and the best, saved in the background, restored exactly."""
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import preservation_policy as policies
+
+logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax narrates every file it writes.
+
+
+class Checkpoints:
+    """The checkpoints of one run. Make it with `open_checkpoints`.
+
+    A checkpoint holds a tree of arrays and a `meta` dict of JSON values. It becomes visible by a
+    rename once it is whole, so a process killed while writing leaves the one before.
+    """
+
+    def __init__(self, manager: ocp.CheckpointManager):
+        self._manager = manager
+
+    @property
+    def latest_step(self) -> int | None:
+        """The step of the newest checkpoint, None where there is none."""
+        return self._manager.latest_step()
+
+    def save(self, step: int, state: Any, meta: dict, score: float | None = None) -> None:
+        """Starts saving; returns once the arrays are copied off the devices.
+
+        Args:
+          step: optimiser steps done. A step that is there already is left as it is.
+          state: tree of arrays.
+          meta: JSON values.
+          score: the greatest of all is the best checkpoint, the earliest among equals; None for
+            one that does not compete.
+        """
+        if step == self.latest_step:
+            return
+        # Of equal scores Orbax would keep the newest; this makes the earliest the greatest.
+        metrics = None if score is None else {"score": score - 1e-12 * step}
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta)
+            ),
+            metrics=metrics,
+        )
+
+    def restore(self, step: int, target: Any, sharding: jax.sharding.Sharding) -> tuple[Any, dict]:
+        """Reads one checkpoint back.
+
+        Args:
+          step: which.
+          target: tree of arrays or shapes of the same structure, shapes and dtypes.
+          sharding: where to put every array, whatever devices it was saved from.
+
+        Returns:
+          The tree of arrays, and `meta`.
+        """
+        abstract = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), target
+        )
+        restored = self._manager.restore(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardRestore(abstract), meta=ocp.args.JsonRestore()
+            ),
+        )
+        return restored.state, restored.meta
+
+    def best_step(self) -> int | None:
+        """The step of the checkpoint with the greatest score, None where none has one."""
+        self._manager.wait_until_finished()
+        return self._manager.best_step()
+
+
+@contextlib.contextmanager
+def open_checkpoints(directory: str | Path) -> Iterator[Checkpoints]:
+    """Opens, or makes, the folder of a run's checkpoints; on leaving waits until all is written.
+
+    Keeps the latest checkpoint and the one with the best score.
+    """
+
+    def score(metrics: dict) -> float:
+        return metrics["score"]
+
+    options = ocp.CheckpointManagerOptions(
+        best_fn=score,  # without it Orbax writes no metrics, and "best" is lost at a restart
+        best_mode="max",
+        preservation_policy=policies.AnyPreservationPolicy(
+            [
+                policies.LatestN(1),
+                policies.BestN(get_metric_fn=score, n=1, keep_checkpoints_without_metrics=False),
+            ]
+        ),
+        cleanup_tmp_directories=True,
+    )
+    # Orbax takes absolute folders only, and leaving without close loses the last save.
+    with ocp.CheckpointManager(Path(directory).resolve(), options=options) as manager:
+        yield Checkpoints(manager)

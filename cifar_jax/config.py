@@ -1,0 +1,56 @@
+"""Config files: finding, importing and flattening them. No jax in here."""
+
+import runpy
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from cifar_jax.errors import UserError
+
+
+def flatten(tree: Mapping | ConfigDict, prefix: str = "") -> dict[str, Any]:
+    """Returns {"optim.name": "sgd", ...} for nested fields."""
+    result = {}
+    for key, value in tree.items():
+        nested = isinstance(value, Mapping | ConfigDict)
+        result |= flatten(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value}
+    return result
+
+
+def load(path: str | Path) -> ConfigDict:
+    """Returns the config of a file, its experiment named after the path, locked.
+
+    Raises:
+      UserError: where there is no such file, or no get_config in it.
+    """
+    path = Path(path)
+    if not path.is_file():
+        known = ", ".join(sorted(map(str, Path("configs").rglob("*.py")))) or "none in this folder"
+        raise UserError(f"--config {path} is no file. Known: {known}")
+    _make_importable(path)
+    module = runpy.run_path(str(path))
+    if "get_config" not in module:
+        raise UserError(f"--config {path} has no get_config(); see configs/quickstart.py")
+    config = module["get_config"]()
+    config.experiment = experiment_name(path)
+    return config.lock()
+
+
+def experiment_name(path: str | Path) -> str:
+    """Returns configs/coarse/cnn4.py as "coarse/cnn4"; elsewhere the file's bare name."""
+    path = Path(path).resolve()
+    for parent in path.parents:
+        if parent.name == "configs":
+            return path.relative_to(parent).with_suffix("").as_posix()
+    return path.stem
+
+
+def _make_importable(path: Path) -> None:
+    """Lets a config import `configs.base` from any working directory."""
+    folders = [parent.parent for parent in path.resolve().parents if parent.name == "configs"]
+    for folder in (*folders[:1], Path(__file__).resolve().parent.parent):
+        if (folder / "configs").is_dir() and str(folder) not in sys.path:
+            sys.path.append(str(folder))

@@ -1,0 +1,130 @@
+"""TFDS directories of CIFAR, made without TensorFlow.
+
+The stock builders read the archives and encode the images with TensorFlow. These subclasses read
+with NumPy and encode with Pillow; names, features, version and shuffled record order stay those
+of TFDS, so that plain `tfds.data_source(name)` reads the result.
+"""
+
+import contextlib
+import io
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import tensorflow_datasets as tfds
+from PIL import Image
+from tensorflow_datasets.image_classification import cifar
+
+from cifar_jax.data import archive, atomic, download, prepared
+from cifar_jax.errors import UserError, unknown
+
+
+class _FromArchive:
+    """Replaces those parts of a stock CIFAR builder that need TensorFlow or the network."""
+
+    raw: archive.Raw
+    url_infos: dict = {}  # checksums of what TFDS downloads: nothing, _download has its own
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        info = super()._info()
+        # TFDS would look for its metadata in a cloud bucket; nothing in it is needed here.
+        info.initialize_from_bucket = lambda: None
+        return info
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
+        del dl_manager  # the archive has been read
+        for label, names in self.raw.names.items():
+            self.info.features[label].names = names
+        return {split: self._generate_examples(split) for split in self.raw.images}
+
+    def _generate_examples(self, split: str) -> Iterator[tuple[int, dict]]:
+        labels = self.raw.labels[split]
+        for i, image in enumerate(self.raw.images[split]):
+            example = {label: int(column[i]) for label, column in labels.items()}
+            example["id"] = f"{split}_{i:05d}"
+            example["image"] = Image.fromarray(image)  # an array would be encoded by TensorFlow
+            yield i, example
+
+
+# TFDS names a data set after its class, and refuses to register a name twice.
+class Cifar10(_FromArchive, cifar.Cifar10, skip_registration=True):
+    """CIFAR-10."""
+
+
+class Cifar100(_FromArchive, cifar.Cifar100, skip_registration=True):
+    """CIFAR-100."""
+
+
+_BUILDERS = {"cifar10": Cifar10, "cifar100": Cifar100}
+
+
+def prepare(
+    name: str, data_dir: Path, source: str | Path | None = None, *, overwrite: bool = False
+) -> Path:
+    """Writes `<data_dir>/<name>/<version>/`, unless it is there already. Takes about 15 seconds.
+
+    The directory appears under its name when it is complete, so a killed or a concurrent call
+    does no harm.
+
+    Args:
+        name: "cifar10" or "cifar100".
+        data_dir: the TFDS directory.
+        source: see archive.read; None downloads the official archive to `<data_dir>/downloads/`.
+        overwrite: replaces a directory that is there already.
+
+    Returns:
+        The directory.
+
+    Raises:
+        UserError: the source is unusable, nothing can be downloaded, or nothing can be written.
+    """
+    if name not in _BUILDERS:
+        raise unknown("data set", name, _BUILDERS)
+    if not overwrite and (found := prepared.find(name, data_dir)):
+        return found
+    try:
+        source = _download(name, data_dir) if source is None else Path(source).expanduser()
+        raw = archive.read(name, source)
+        if source.is_file() and archive.sha256(source) != archive.ARCHIVES[name].sha256:
+            print(f"note: {source} is not the official file, but holds the same kind of records")
+        return _write(name, data_dir, raw, overwrite)
+    except OSError as e:
+        # Another process may have been first: then its directory is as good as ours.
+        if not overwrite and (found := prepared.find(name, data_dir)):
+            return found
+        raise UserError(f"cannot write {name} to {data_dir}: {e.strerror or e}") from e
+
+
+def _download(name: str, data_dir: Path) -> Path:
+    official = archive.ARCHIVES[name]
+    path = data_dir / "downloads" / official.url.rsplit("/", 1)[1]
+    if path.is_file() and archive.sha256(path) == official.sha256:
+        return path
+    print(f"{name} is not in {data_dir}: downloading {official.url}", flush=True)
+    try:
+        download.fetch(official.url, path, official.sha256)
+    except UserError as e:
+        raise UserError(
+            f"{name} is not in {data_dir} and cannot be downloaded ({e}). Ways out: "
+            f"`python -m cifar_jax.prepare {name} --source ARCHIVE_OR_FOLDER --data_dir {data_dir}`"
+            f" with {path.name} brought here by hand; `--config.data.dir=DIRECTORY` that holds "
+            f"{name} prepared already; `--config.data.name=synthetic`, which needs no download"
+        ) from e
+    return path
+
+
+def _write(name: str, data_dir: Path, raw: archive.Raw, overwrite: bool) -> Path:
+    print(f"{name}: writing TFDS files to {data_dir}", flush=True)
+    atomic.sweep(data_dir / name, "incomplete.*")  # what TFDS calls a directory in the making
+    builder = _BUILDERS[name](data_dir=data_dir, file_format="array_record")
+    builder.raw = raw
+    mode = tfds.GenerateMode
+    config = tfds.download.DownloadConfig(
+        try_download_gcs=False,
+        download_mode=mode.REUSE_CACHE_IF_EXISTS if overwrite else mode.REUSE_DATASET_IF_EXISTS,
+    )
+    if not sys.stderr.isatty():
+        tfds.disable_progress_bar()
+    with contextlib.redirect_stdout(io.StringIO()):  # "Downloading Unknown size"
+        builder.download_and_prepare(download_config=config)
+    return Path(builder.data_path)

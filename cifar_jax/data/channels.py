@@ -1,0 +1,22 @@
+"""Channel statistics."""
+
+import numpy as np
+
+
+def mean_std(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the mean and standard deviation of each channel in [0, 1] scale.
+
+    Args:
+        images: uint8 [N, H, W, C].
+
+    Returns:
+        Two float32 [C], from exact integer counts (no rounding error grows with N).
+    """
+    # Counting the 256 values needs no float copy of the set (600 MB for CIFAR).
+    counts = np.stack(
+        [np.bincount(images[..., c].ravel(), minlength=256) for c in range(images.shape[-1])]
+    )
+    values = np.arange(256) / 255
+    mean = counts @ values / counts.sum(axis=1)
+    variance = (counts * (values - mean[:, None]) ** 2).sum(axis=1) / counts.sum(axis=1)
+    return mean.astype(np.float32), np.sqrt(variance).astype(np.float32)

@@ -1,0 +1,253 @@
+"""How steps are run: one per call or many in a loop on the device, by jit or by pmap.
+
+The data set lies on every device; a call gathers, augments, trains and measures without the host.
+The number of steps of a call is an argument of the compiled program, so that an epoch may be cut
+anywhere (the last call of an epoch, a resumed run, a progress bar) and compiles once.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from cifar_jax.errors import UserError, unknown
+from cifar_jax.metrics import Metrics
+from cifar_jax.step import Batch, TrainState, TrainStep, epoch_order
+
+AXIS = "batch"
+PARALLEL = ("jit", "pmap")
+
+# Measured on x86 with AVX-512: XLA's default hands single convolutions to YNNPACK, which loses to
+# Eigen by 1.2 to 2.2 times on this suite's networks.
+_CPU_COMPILER_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
+
+
+class Engine(NamedTuple):
+    """The compiled ways of a run.
+
+    Attributes:
+      steps_per_epoch: ceil(num_examples / batch_size).
+      compile_seconds: of the training program, tracing included.
+      init: () -> state at step 0.
+      order: (state, epoch) -> the epoch's order, as `run` takes it.
+      run: (state, metrics, order, num_steps) -> (state, metrics) after so many further steps of
+        the epoch that state.step lies in; the given state's buffers are given up.
+      no_metrics: () -> metrics of nothing, to begin an epoch with.
+      snapshot: state -> the same state, replicated over the mesh: for evaluation and checkpoints.
+      place: the inverse of `snapshot`.
+      replicated: the sharding of a snapshot.
+    """
+
+    steps_per_epoch: int
+    compile_seconds: float
+    init: Callable[[], TrainState]
+    order: Callable[[TrainState, int], jax.Array]
+    run: Callable[..., tuple[TrainState, Metrics]]
+    no_metrics: Callable[[], Metrics]
+    snapshot: Callable[[Any], Any]
+    place: Callable[[Any], Any]
+    replicated: NamedSharding
+
+
+def make_mesh(devices: list[jax.Device] | None = None) -> jax.sharding.Mesh:
+    """Returns the one-dimensional mesh of the given or all local devices."""
+    devices = devices or jax.local_devices()
+    # Auto axes: the default, Explicit, refuses gathers from sharded arrays.
+    return jax.make_mesh((len(devices),), (AXIS,), (AxisType.Auto,), devices=devices)
+
+
+def check_batch_size(batch_size: int, num_examples: int, num_devices: int) -> None:
+    """Raises UserError where a batch does not fit the split or the devices."""
+    if not 1 <= batch_size <= num_examples:
+        raise UserError(
+            f"batch_size needs 1 to {num_examples}, the images of the training split, "
+            f"not {batch_size}"
+        )
+    if batch_size % num_devices:
+        below = batch_size // num_devices * num_devices
+        near = [b for b in (below, below + num_devices) if 0 < b <= num_examples]
+        raise UserError(
+            f"batch_size {batch_size} does not divide among {num_devices} devices; the nearest "
+            f"that does: {' or '.join(map(str, near))}"
+        )
+
+
+def gather(images, labels, order, step, num_examples, offset=0, num_replicas=1) -> Batch:
+    """Collects the batch of one step.
+
+    Args:
+      images: [N, H, W, C] uint8.
+      labels: [N] int32.
+      order: [steps, b] int32, this replica's part of the epoch's order.
+      step: [] int32, of the run.
+      num_examples: that count in an epoch; what order holds beyond them gets weight 0.
+      offset: position in the global batch of this replica's first example.
+      num_replicas: among which the global batch is split.
+    """
+    row = step % order.shape[0]
+    indices = order[row]
+    positions = offset + jnp.arange(indices.size, dtype=jnp.int32)
+    place_in_epoch = row * indices.size * num_replicas + positions
+    weights = (place_in_epoch < num_examples).astype(jnp.float32)
+    return Batch(images[indices], labels[indices], weights, positions)
+
+
+def create(
+    make_train_step: Callable[[str | None], TrainStep],
+    init: Callable[[], TrainState],
+    images: np.ndarray,
+    labels: np.ndarray,
+    *,
+    batch_size: int,
+    parallel: str = "jit",
+    loop: bool = True,
+    mesh: jax.sharding.Mesh | None = None,
+) -> Engine:
+    """Puts the data on the devices and compiles the training program.
+
+    Args:
+      make_train_step: from the axis name of pmap, or None, to a step.
+      init: makes the state at step 0; traced.
+      images: [N, H, W, C] uint8.
+      labels: [N] int32.
+      batch_size: of all devices together.
+      parallel: "jit" shards the batch and normalises over all of it; "pmap" keeps BatchNorm's
+        batch statistics of each replica.
+      loop: False compiles the bare step, and `run` then takes one step a call.
+      mesh: of the devices to use; all local ones by default.
+
+    Raises:
+      UserError: for a batch size that does not fit, or an unknown `parallel`.
+    """
+    if parallel not in PARALLEL:
+        raise unknown("parallel", parallel, PARALLEL)
+    mesh = mesh or make_mesh()
+    num_examples = len(images)
+    check_batch_size(batch_size, num_examples, mesh.size)
+    replicated = NamedSharding(mesh, P())
+    make_way = _jit_way if parallel == "jit" else _pmap_way
+    way = make_way(make_train_step, num_examples, batch_size, loop, mesh)
+
+    init_replicated = jax.jit(init, out_shardings=replicated)
+    empty_replicated = jax.jit(Metrics.empty, out_shardings=replicated)
+    data = way.place(jax.device_put((images, np.asarray(labels, np.int32)), replicated))
+    state = way.place(init_replicated())
+    metrics = way.place(empty_replicated())
+
+    start = time.perf_counter()
+    lowered = way.run.lower(state, metrics, data, way.order(state, 0), np.int32(1))
+    program = compile_for_backend(lowered)
+    compile_seconds = time.perf_counter() - start
+
+    def run(state, metrics, order, num_steps):
+        if not loop and num_steps != 1:
+            raise ValueError(f"this engine takes one step a call, not {num_steps}")
+        return program(state, metrics, data, order, np.int32(num_steps))
+
+    return Engine(
+        steps_per_epoch=-(-num_examples // batch_size),
+        compile_seconds=compile_seconds,
+        init=lambda: way.place(init_replicated()),
+        no_metrics=lambda: way.place(empty_replicated()),
+        order=way.order,
+        run=run,
+        snapshot=way.snapshot,
+        place=way.place,
+        replicated=replicated,
+    )
+
+
+class _Way(NamedTuple):
+    """What jit and pmap do differently."""
+
+    run: Any  # jitted: (state, metrics, data, order, num_steps) -> (state, metrics)
+    order: Callable[[TrainState, int], jax.Array]
+    place: Callable[[Any], Any]
+    snapshot: Callable[[Any], Any]
+
+
+def _many_steps(train_step: TrainStep, loop: bool, make_batch: Callable[..., Batch]):
+    """Returns the program of one call."""
+
+    def one(state, metrics, data, order):
+        state, new = train_step(state, make_batch(*data, order, state.step))
+        return state, metrics.merge(new)
+
+    def run(state, metrics, data, order, num_steps):
+        if not loop:
+            return one(state, metrics, data, order)
+        body = lambda _, carry: one(*carry, data, order)  # noqa: E731
+        return jax.lax.fori_loop(0, num_steps, body, (state, metrics))
+
+    return run
+
+
+def _jit_way(make_train_step, num_examples, batch_size, loop, mesh) -> _Way:
+    """One program over the whole mesh; the batch is sharded, all else replicated."""
+    replicated = NamedSharding(mesh, P())
+
+    def make_batch(images, labels, order, step):
+        batch = gather(images, labels, order, step, num_examples)
+        return jax.lax.with_sharding_constraint(batch, NamedSharding(mesh, P(AXIS)))
+
+    run = _many_steps(make_train_step(None), loop, make_batch)
+    order = jax.jit(
+        lambda key, epoch: epoch_order(key, epoch, num_examples, batch_size),
+        out_shardings=NamedSharding(mesh, P(None, AXIS)),
+    )
+    return _Way(
+        run=jax.jit(run, donate_argnums=0, out_shardings=replicated),
+        order=lambda state, epoch: order(state.key, epoch),
+        place=lambda tree: tree,
+        snapshot=lambda tree: tree,
+    )
+
+
+def _pmap_way(make_train_step, num_examples, batch_size, loop, mesh) -> _Way:
+    """One program per replica; every array gets a leading axis of replicas."""
+    num = mesh.size
+    stacked = NamedSharding(mesh, P(AXIS))
+
+    def make_batch(images, labels, order, step):
+        offset = jax.lax.axis_index(AXIS) * order.shape[1]
+        return gather(images, labels, order, step, num_examples, offset, num)
+
+    def stack(tree):
+        return jax.tree.map(lambda x: jnp.broadcast_to(x, (num, *x.shape)), tree)
+
+    def split_order(keys, epoch):
+        order = epoch_order(keys[0], epoch, num_examples, batch_size)
+        return order.reshape(order.shape[0], num, -1).swapaxes(0, 1)
+
+    run = _many_steps(make_train_step(AXIS), loop, make_batch)
+    order = jax.jit(split_order, out_shardings=stacked)
+    return _Way(
+        run=jax.pmap(
+            run,
+            axis_name=AXIS,
+            in_axes=(0, 0, 0, 0, None),
+            donate_argnums=0,
+            devices=list(mesh.devices.flat),
+        ),
+        order=lambda state, epoch: order(state.key, epoch),
+        place=jax.jit(stack, out_shardings=stacked),
+        snapshot=jax.jit(
+            lambda tree: jax.tree.map(lambda x: x[0], tree),
+            out_shardings=NamedSharding(mesh, P()),
+        ),
+    )
+
+
+def compile_for_backend(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
+    """Compiles with the options that pay on the backend; without those it does not know."""
+    if jax.default_backend() == "cpu":
+        try:
+            return lowered.compile(compiler_options=_CPU_COMPILER_OPTIONS)
+        except jax.errors.JaxRuntimeError:  # another jaxlib, another set of options
+            pass
+    return lowered.compile()

@@ -1,0 +1,24 @@
+"""Errors that the person at the keyboard can mend."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """A wrong input or a missing file: the message states the rule, the value and the way out.
+
+    The front doors print it without a traceback; every other exception is a bug and keeps its own.
+    """
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
+    """Returns the error for a name that is not among `known`, the nearest ones first.
+
+    >>> str(unknown("model", "resnet8", ["cnn2", "resnet18"]))
+    "unknown model 'resnet8': did you mean 'resnet18'? Known: resnet18, cnn2"
+    """
+    known = sorted(known)
+    near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    ordered = near + [k for k in known if k not in near]
+    return UserError(f"unknown {kind} {str(name)!r}: {hint}Known: {', '.join(ordered)}")

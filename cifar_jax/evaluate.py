@@ -1,0 +1,73 @@
+"""A whole split to logits and metrics: every image once, the last batch padded and masked."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from cifar_jax.engine import AXIS, compile_for_backend
+from cifar_jax.metrics import Metrics
+from cifar_jax.step import Batch, EvalStep, TrainState
+
+Evaluate = Callable[[TrainState], tuple[Metrics, jax.Array]]
+
+
+def make_evaluate(
+    eval_step: EvalStep,
+    images: np.ndarray,
+    labels: np.ndarray,
+    *,
+    batch_size: int,
+    mesh: jax.sharding.Mesh,
+) -> Evaluate:
+    """Puts a split on the devices and returns the function that evaluates a state on it.
+
+    Args:
+      eval_step: (params, batch_stats, batch) -> (logits, metrics).
+      images: [N, H, W, C] uint8.
+      labels: [N] int32.
+      batch_size: rounded up to a multiple of the devices.
+      mesh: the batch is sharded over it.
+
+    Returns:
+      A function from a replicated state to its metrics on the split and its logits
+      [N, num_classes] float32, both still on the device. Compiles at its first call.
+    """
+    num_examples = len(images)
+    batch_size = -(-min(batch_size, num_examples) // mesh.size) * mesh.size
+    missing = -num_examples % batch_size
+    order = jnp.pad(jnp.arange(num_examples, dtype=jnp.int32), (0, missing))
+    weights = jnp.pad(jnp.ones(num_examples), (0, missing))
+    replicated = NamedSharding(mesh, P())
+    data = jax.device_put((images, np.asarray(labels, np.int32)), replicated)
+    rows = jax.device_put(
+        (order.reshape(-1, batch_size), weights.reshape(-1, batch_size)),
+        NamedSharding(mesh, P(None, AXIS)),
+    )
+
+    def run(params, batch_stats, data, rows):
+        images, labels = data
+
+        def body(metrics, row):
+            indices, weights = row
+            batch = Batch(images[indices], labels[indices], weights, indices)
+            batch = jax.lax.with_sharding_constraint(batch, NamedSharding(mesh, P(AXIS)))
+            logits, new = eval_step(params, batch_stats, batch)
+            return metrics.merge(new), logits
+
+        metrics, logits = jax.lax.scan(body, Metrics.empty(), rows)
+        return metrics, logits.reshape(-1, logits.shape[-1])[:num_examples]
+
+    program = None
+
+    def evaluate(state: TrainState) -> tuple[Metrics, jax.Array]:
+        nonlocal program
+        if program is None:
+            jitted = jax.jit(run, out_shardings=replicated)
+            program = compile_for_backend(jitted.lower(state.params, state.batch_stats, data, rows))
+        return program(state.params, state.batch_stats, data, rows)
+
+    return evaluate

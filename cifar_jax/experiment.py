@@ -1,0 +1,168 @@
+"""From a config to the parts of a run: the one place where configs become plain arguments."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from ml_collections import ConfigDict
+
+from cifar_jax import augment, data, models, optim, step
+from cifar_jax.engine import Engine, check_batch_size, make_mesh
+from cifar_jax.engine import create as create_engine
+from cifar_jax.errors import UserError, unknown
+from cifar_jax.evaluate import Evaluate, make_evaluate
+
+SELECTED_ON = ("last", "val", "test")
+DTYPES = ("float32", "bfloat16", "auto")
+
+
+class Experiment(NamedTuple):
+    """What a config describes.
+
+    Attributes:
+      dataset: the images and labels, on the host.
+      engine: trains; compiled.
+      evaluate: by split ("val" where there is one, and "test").
+      curve: the split that is evaluated along the way: "val", or "test" without one.
+      schedule: step to learning rate, before state.lr_scale.
+    """
+
+    dataset: data.Dataset
+    engine: Engine
+    evaluate: dict[str, Evaluate]
+    curve: str
+    schedule: Callable[[int], jax.Array]
+
+
+def check(config: ConfigDict) -> None:
+    """Raises UserError where the config contradicts itself, before anything is loaded."""
+    for field in ("num_epochs", "eval_every_epochs", "eval_batch_size", "batch_size"):
+        if not isinstance(config[field], int) or config[field] < 1:
+            raise UserError(f"{field} needs a whole number of at least 1, not {config[field]}")
+    if config.checkpoint.every_epochs < 1:
+        raise UserError(
+            f"checkpoint.every_epochs needs at least 1, not {config.checkpoint.every_epochs}"
+        )
+    if config.steps_per_call < 0:
+        raise UserError(f"steps_per_call needs 0 or more, not {config.steps_per_call}")
+    if not 0 <= config.label_smoothing < 1:
+        raise UserError(f"label_smoothing needs a value in [0, 1), not {config.label_smoothing}")
+    if config.selected_on not in SELECTED_ON:
+        raise unknown("selected_on", config.selected_on, SELECTED_ON)
+    if config.selected_on == "val" and not config.data.val_fraction:
+        raise UserError("selected_on 'val' needs data.val_fraction above 0")
+    if config.selected_on == "test" and config.data.val_fraction:
+        raise UserError("selected_on 'test' needs data.val_fraction 0: the curves follow one split")
+    if config.augment.normalize not in ("unit", "standard"):
+        raise unknown("augment.normalize", config.augment.normalize, ("unit", "standard"))
+    if config.dtype not in DTYPES:
+        raise unknown("dtype", config.dtype, DTYPES)
+    augment.parse(config.augment.ops)
+    models.options_of(config.model.name)
+
+
+def create(config: ConfigDict) -> Experiment:
+    """Loads the data, builds the network and compiles the training program.
+
+    Raises:
+      UserError: for whatever does not fit together.
+    """
+    check(config)
+    dataset = data.load(
+        config.data.name,
+        label=config.data.label,
+        data_dir=config.data.dir or None,
+        val_fraction=config.data.val_fraction,
+        val_seed=config.data.val_seed,
+    )
+    mesh = make_mesh()
+    num_examples = len(dataset.train.labels)
+    check_batch_size(config.batch_size, num_examples, mesh.size)
+    schedule = _schedule(config, steps_per_epoch=-(-num_examples // config.batch_size))
+    optimizer = _optimizer(config, schedule)
+    dtype = compute_dtype(config.dtype)
+    build = partial(_build, config.model.to_dict(), dataset.num_classes, dtype)
+    networks = step.split_networks(build)
+    is_unit = config.augment.normalize == "unit"
+    preprocess = partial(
+        augment.normalize,
+        mean=0.0 if is_unit else dataset.mean,
+        std=1.0 if is_unit else dataset.std,
+        dtype=dtype,
+    )
+
+    def make_train_step(axis_name: str | None) -> step.TrainStep:
+        return step.make_train_step(
+            networks.train,
+            optimizer,
+            augment=augment.parse(config.augment.ops),
+            preprocess=preprocess,
+            label_smoothing=config.label_smoothing,
+            axis_name=axis_name,
+        )
+
+    engine = create_engine(
+        make_train_step,
+        partial(step.init, build, optimizer, config.seed),
+        dataset.train.images,
+        dataset.train.labels,
+        batch_size=config.batch_size,
+        parallel=config.parallel,
+        loop=config.steps_per_call != 1,
+        mesh=mesh,
+    )
+    evaluate = {
+        name: make_evaluate(
+            step.make_eval_step(networks.eval, preprocess),
+            split.images,
+            split.labels,
+            batch_size=config.eval_batch_size,
+            mesh=mesh,
+        )
+        for name, split in (("val", dataset.val), ("test", dataset.test))
+        if split is not None
+    }
+    return Experiment(dataset, engine, evaluate, next(iter(evaluate)), schedule)
+
+
+def compute_dtype(name: str) -> jnp.dtype:
+    """Returns the dtype of the computation; "auto" is bfloat16 where the backend is fast at it."""
+    if name == "auto":
+        name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    return jnp.dtype(name)
+
+
+def _build(model: dict, num_classes: int, dtype, rngs):
+    options = {k: v for k, v in model.items() if k != "name"}
+    return models.create(model["name"], num_classes, rngs, dtype=dtype, **options)
+
+
+def _schedule(config: ConfigDict, steps_per_epoch: int) -> optax.Schedule:
+    return optim.schedules.create(
+        config.optim.schedule,
+        config.optim.learning_rate,
+        steps_per_epoch=steps_per_epoch,
+        num_epochs=config.num_epochs,
+        warmup_epochs=config.optim.warmup_epochs,
+        step_epochs=config.optim.step_epochs,
+        step_factor=config.optim.step_factor,
+        final_learning_rate=config.optim.final_learning_rate,
+    )
+
+
+def _optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.GradientTransformation:
+    return optim.create(
+        config.optim.name,
+        schedule,
+        momentum=config.optim.momentum,
+        nesterov=config.optim.nesterov,
+        beta1=config.optim.beta1,
+        beta2=config.optim.beta2,
+        eps=config.optim.eps,
+        weight_decay=config.optim.weight_decay,
+        weight_decay_mask=config.optim.weight_decay_mask,
+        clip_norm=config.optim.clip_norm,
+    )

@@ -1,0 +1,69 @@
+"""cnn3: the three-convolution network of the assignment write-up on CIFAR-100.
+
+| layer | output |
+|---|---|
+| conv 3x3, 32, same, relu, max-pool 2, relu | 16 x 16 x 32 |
+| conv 3x3, 64, same, relu, max-pool 2, relu, dropout 0.1 | 8 x 8 x 64 |
+| conv 3x3, 128, same, relu, max-pool 2, dropout 0.25 | 4 x 4 x 128 |
+| flatten, dense 512, relu, dropout 0.5 | 512 |
+| dense classes | classes |
+
+1,193,636 parameters with 100 classes. Keras' initialisation: Glorot uniform kernels, zero biases.
+Deviation: the relus behind the pools are left out. They follow a relu and a maximum, so they
+change nothing.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from cifar_jax.models.layers import (
+    Conv,
+    Dropout,
+    ExampleRngs,
+    flatten,
+    keras_init,
+    max_pool,
+    per_layer,
+)
+
+
+class CNN3(nnx.Module):
+    """See the module's docstring.
+
+    Args:
+      num_classes: number of logits.
+      rngs: its `params` stream initialises the kernels.
+      dropout: rates after the second pool, after the third and after the dense layer; one number
+        for all.
+      dtype: of the computation; parameters are float32.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        rngs: nnx.Rngs,
+        *,
+        dropout: float | Sequence[float] = (0.1, 0.25, 0.5),
+        dtype=jnp.float32,
+    ):
+        init = dict(kernel_init=keras_init, dtype=dtype, rngs=rngs)
+        rates = per_layer(dropout, 3, "dropout")
+        self.conv1 = Conv(3, 32, (3, 3), **init)
+        self.conv2 = Conv(32, 64, (3, 3), **init)
+        self.conv3 = Conv(64, 128, (3, 3), **init)
+        self.dense1 = nnx.Linear(4 * 4 * 128, 512, **init)
+        self.dense2 = nnx.Linear(512, num_classes, **init)
+        self.dropout1, self.dropout2, self.dropout3 = (Dropout(rate) for rate in rates)
+
+    def __call__(self, images: jax.Array, rngs: ExampleRngs | None = None) -> jax.Array:
+        """Returns logits [B, num_classes] of images [B, 32, 32, 3]; rngs for dropout only."""
+        x = max_pool(nnx.relu(self.conv1(images)), 2)
+        x = max_pool(nnx.relu(self.conv2(x)), 2)
+        x = self.dropout1(x, rngs)
+        x = max_pool(nnx.relu(self.conv3(x)), 2)
+        x = flatten(self.dropout2(x, rngs))
+        x = self.dropout3(nnx.relu(self.dense1(x)), rngs)
+        return self.dense2(x)

@@ -1,0 +1,76 @@
+"""cnn4: the four-convolution network of the write-up on coarse labels ("LSC Project", part 2).
+
+| layer | output |
+|---|---|
+| conv 3x3, 32, same, relu | 32 x 32 x 32 |
+| conv 3x3, 32, same, relu | 32 x 32 x 32 |
+| max-pool 2, dropout 0.25 | 16 x 16 x 32 |
+| conv 3x3, 64, same, relu | 16 x 16 x 64 |
+| conv 3x3, 64, same, relu | 16 x 16 x 64 |
+| flatten, dropout 0.25 | 16,384 |
+| dense 128, relu, dropout 0.5 | 128 |
+| dense classes | classes |
+
+2,165,428 parameters with 20 classes. Keras' initialisation: Glorot uniform kernels, zero biases.
+The softmax is part of the loss.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from cifar_jax.models.layers import (
+    Conv,
+    Dropout,
+    ExampleRngs,
+    flatten,
+    keras_init,
+    max_pool,
+    per_layer,
+)
+
+
+class CNN4(nnx.Module):
+    """See the module's docstring.
+
+    Args:
+      num_classes: number of logits.
+      rngs: its `params` stream initialises the kernels.
+      filters: filters of the four convolutions.
+      dense_units: units of the hidden dense layer.
+      dropout: rates after the pool, after flatten and after the dense layer; one number for all.
+      dtype: of the computation; parameters are float32.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        rngs: nnx.Rngs,
+        *,
+        filters: Sequence[int] = (32, 32, 64, 64),
+        dense_units: int = 128,
+        dropout: float | Sequence[float] = (0.25, 0.25, 0.5),
+        dtype=jnp.float32,
+    ):
+        init = dict(kernel_init=keras_init, dtype=dtype, rngs=rngs)
+        rates = per_layer(dropout, 3, "dropout")
+        self.conv1 = Conv(3, filters[0], (3, 3), **init)
+        self.conv2 = Conv(filters[0], filters[1], (3, 3), **init)
+        self.conv3 = Conv(filters[1], filters[2], (3, 3), **init)
+        self.conv4 = Conv(filters[2], filters[3], (3, 3), **init)
+        self.dense1 = nnx.Linear(16 * 16 * filters[3], dense_units, **init)
+        self.dense2 = nnx.Linear(dense_units, num_classes, **init)
+        self.dropout1, self.dropout2, self.dropout3 = (Dropout(rate) for rate in rates)
+
+    def __call__(self, images: jax.Array, rngs: ExampleRngs | None = None) -> jax.Array:
+        """Returns logits [B, num_classes] of images [B, 32, 32, 3]; rngs for dropout only."""
+        x = nnx.relu(self.conv1(images))
+        x = max_pool(nnx.relu(self.conv2(x)), 2)
+        x = self.dropout1(x, rngs)
+        x = nnx.relu(self.conv3(x))
+        x = nnx.relu(self.conv4(x))
+        x = self.dropout2(flatten(x), rngs)
+        x = self.dropout3(nnx.relu(self.dense1(x)), rngs)
+        return self.dense2(x)

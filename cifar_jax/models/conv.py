@@ -1,0 +1,113 @@
+"""The convolution of each backend.
+
+XLA's CPU compiler turns convolutions into fast library calls only where their dimensions already
+stand in canonical order or where they sit in the program's entry computation. The two gradients of
+`jax.lax.conv_general_dilated` do neither inside a loop, and run 18 to 45 times slower there
+(jax-ml/jax#12868). Written out as convolutions of NHWC by HWIO, with the transposes made
+explicit, they give the same numbers at full speed inside scan, while and cond.
+
+On every other backend the stock operation is the right one.
+"""
+
+import functools
+
+import jax
+from jax import lax
+
+_NHWC = ("NHWC", "HWIO", "NHWC")
+
+
+def conv_general_dilated(
+    lhs,
+    rhs,
+    window_strides,
+    padding,
+    lhs_dilation=None,
+    rhs_dilation=None,
+    dimension_numbers=None,
+    feature_group_count=1,
+    batch_group_count=1,
+    precision=None,
+    preferred_element_type=None,
+    out_sharding=None,
+):
+    """`jax.lax.conv_general_dilated`, by the form that the default backend runs fastest.
+
+    Takes and returns what the stock operation does, so that it fits
+    `nnx.Conv(conv_general_dilated=...)`. Only reverse-mode differentiation is defined on the CPU.
+    """
+    ones = (1,) * (lhs.ndim - 2)
+    spec = lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers or _NHWC)
+    is_nhwc = lhs.ndim == 4 and spec == lax.conv_dimension_numbers(lhs.shape, rhs.shape, _NHWC)
+    if (
+        jax.default_backend() != "cpu"
+        or not is_nhwc
+        or tuple(lhs_dilation or ones) != ones
+        or (feature_group_count, batch_group_count) != (1, 1)
+        or out_sharding is not None
+    ):
+        return lax.conv_general_dilated(
+            lhs, rhs, window_strides, padding, lhs_dilation, rhs_dilation, dimension_numbers,
+            feature_group_count, batch_group_count, precision, preferred_element_type,
+            out_sharding=out_sharding,
+        )  # fmt: skip
+    dilation = tuple(rhs_dilation or ones)
+    if isinstance(padding, str):
+        reach = [(k - 1) * d + 1 for k, d in zip(rhs.shape[:2], dilation, strict=True)]
+        padding = lax.padtype_to_pads(lhs.shape[1:3], reach, window_strides, padding)
+    padding = tuple((int(low), int(high)) for low, high in padding)
+    return _canonical_conv(
+        lhs, rhs, tuple(window_strides), padding, dilation, precision, preferred_element_type
+    )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4, 5, 6))
+def _canonical_conv(images, kernel, strides, padding, dilation, precision, out_dtype):
+    """Convolves [B, H, W, I] images with an [h, w, I, O] kernel to [B, H', W', O]."""
+    return lax.conv_general_dilated(
+        images, kernel, strides, padding, rhs_dilation=dilation, dimension_numbers=_NHWC,
+        precision=precision, preferred_element_type=out_dtype,
+    )  # fmt: skip
+
+
+def _forward(images, kernel, *static):
+    return _canonical_conv(images, kernel, *static), (images, kernel)
+
+
+def _backward(strides, padding, dilation, precision, out_dtype, residuals, grad):
+    images, kernel = residuals
+    # The kernel's reach, the image's and the output's size, for height and width.
+    geometry = [
+        ((kernel.shape[i] - 1) * dilation[i] + 1, images.shape[i + 1], grad.shape[i + 1])
+        for i in (0, 1)
+    ]
+    grad = grad.astype(images.dtype)
+    images_grad = lax.conv_general_dilated(
+        grad,
+        lax.rev(kernel, (0, 1)).transpose(0, 1, 3, 2),
+        (1, 1),
+        [
+            (k - 1 - low, size + low - (out - 1) * stride - 1)
+            for (k, size, out), (low, _), stride in zip(geometry, padding, strides, strict=True)
+        ],
+        lhs_dilation=strides,
+        rhs_dilation=dilation,
+        dimension_numbers=_NHWC,
+        precision=precision,
+    )
+    kernel_grad = lax.conv_general_dilated(
+        images.transpose(3, 1, 2, 0),
+        grad.transpose(1, 2, 0, 3),
+        dilation,
+        [
+            (low, (out - 1) * stride + k - size - low)
+            for (k, size, out), (low, _), stride in zip(geometry, padding, strides, strict=True)
+        ],
+        rhs_dilation=strides,
+        dimension_numbers=_NHWC,
+        precision=precision,
+    )
+    return images_grad, kernel_grad.transpose(1, 2, 0, 3).astype(kernel.dtype)
+
+
+_canonical_conv.defvjp(_forward, _backward)

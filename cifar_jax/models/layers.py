@@ -1,0 +1,118 @@
+"""The bricks of the networks: what Flax NNX has, set up for this suite, and what it lacks."""
+
+from collections.abc import Sequence
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import lax
+from jax.nn.initializers import glorot_uniform, variance_scaling
+
+from cifar_jax.errors import UserError
+from cifar_jax.models.conv import conv_general_dilated
+
+# nnx.Conv with the convolution that the backend runs fastest.
+Conv = partial(nnx.Conv, conv_general_dilated=conv_general_dilated)
+
+# What the frameworks of the write-ups draw their kernels from when nothing is said.
+keras_init = glorot_uniform()
+# torch.nn.Conv2d and Linear: kaiming_uniform(a=sqrt(5)), a variance of 1 / (3 fan_in).
+torch_init = variance_scaling(1 / 3, "fan_in", "uniform")
+# He et al. (2015) as ResNets use it: kaiming_normal(mode='fan_out', nonlinearity='relu').
+he_fan_out_init = variance_scaling(2.0, "fan_out", "normal")
+
+
+def torch_bias_init(fan_in: int):
+    """Returns torch.nn.Linear's bias initialiser: uniform in +-1 / sqrt(fan_in)."""
+    return lambda key, shape, dtype=jnp.float32: jax.random.uniform(
+        key, shape, dtype, -(fan_in**-0.5), fan_in**-0.5
+    )
+
+
+class ExampleRngs:
+    """A stream of dropout keys, one key per example.
+
+    A mask drawn from an example's own key depends on the run's seed, the step and the example's
+    position in the global batch alone, so that a run is the same on one device and on many.
+    Lives for one trace of one forward pass.
+
+    Args:
+      keys: [B] typed keys.
+    """
+
+    def __init__(self, keys: jax.Array):
+        self._keys = keys
+        self._count = 0
+
+    def __call__(self) -> jax.Array:
+        """Returns the next key of every example, [B]."""
+        self._count += 1
+        return jax.vmap(jax.random.fold_in, in_axes=(0, None))(self._keys, self._count)
+
+
+class Dropout(nnx.Dropout):
+    """Inverted dropout (Srivastava et al., 2014), each example's mask from its own key."""
+
+    def __call__(self, x: jax.Array, rngs: ExampleRngs | None = None) -> jax.Array:
+        """Drops each element of x [B, ...] with probability `rate`; the identity in evaluation.
+
+        Raises:
+          ValueError: in training without rngs.
+        """
+        if self.deterministic or self.rate == 0.0:
+            return x
+        if rngs is None:
+            raise ValueError("a network with dropout needs rngs in training: model(images, rngs)")
+        keep = 1.0 - self.rate
+        mask = jax.vmap(lambda key: jax.random.bernoulli(key, keep, x.shape[1:]))(rngs())
+        return jnp.where(mask, x / keep, 0)
+
+
+class BatchNorm(nnx.BatchNorm):
+    """Batch normalisation in float32, its output in the dtype of its input.
+
+    nnx.BatchNorm(dtype=bfloat16) would cast the running statistics to bfloat16 in evaluation,
+    a bias of 0.02 standard deviations; float32 inside costs nothing once fused.
+    The running variance is the biased one, where PyTorch keeps the unbiased.
+    """
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Normalises x [..., C] over all axes but the last."""
+        return super().__call__(x.astype(jnp.float32)).astype(x.dtype)
+
+
+def max_pool(x: jax.Array, window: int) -> jax.Array:
+    """Takes the maximum of non-overlapping windows: [B, H, W, C] to [B, H // w, W // w, C].
+
+    A chain of `maximum` over strided slices: the gradient of `lax.reduce_window` is a
+    select-and-scatter, which XLA runs slowly on the CPU. Rows and columns that fill no window
+    are left out, as Keras and PyTorch do. Equal maxima share the gradient.
+    """
+    height, width = (size // window * window for size in x.shape[1:3])
+    slices = [
+        lax.slice(x, (0, i, j, 0), (x.shape[0], height, width, x.shape[3]), (1, window, window, 1))
+        for i in range(window)
+        for j in range(window)
+    ]
+    result = slices[0]
+    for other in slices[1:]:
+        result = jnp.maximum(result, other)
+    return result
+
+
+def flatten(x: jax.Array) -> jax.Array:
+    """Reshapes [B, ...] to [B, features], rows before columns before channels, as Keras does."""
+    return x.reshape(x.shape[0], -1)
+
+
+def per_layer(value: float | Sequence[float], count: int, name: str) -> tuple[float, ...]:
+    """Returns `value` as one number per layer; a single number serves every layer.
+
+    Raises:
+      UserError: on any other length than 1 or `count`.
+    """
+    values = tuple(value) if isinstance(value, Sequence) else (value,) * count
+    if len(values) != count:
+        raise UserError(f"{name} needs one number or {count}, one per layer, not {values}")
+    return values

@@ -1,0 +1,79 @@
+"""Learning rate schedules: functions of the step, built from durations in epochs."""
+
+from collections.abc import Sequence
+
+import optax
+
+from cifar_jax.errors import UserError, unknown
+
+SCHEDULES = ("constant", "step", "cosine")
+
+
+def create(
+    name: str,
+    learning_rate: float,
+    *,
+    steps_per_epoch: int,
+    num_epochs: float,
+    warmup_epochs: float = 0.0,
+    step_epochs: Sequence[float] = (),
+    step_factor: float = 0.1,
+    final_learning_rate: float = 0.0,
+) -> optax.Schedule:
+    """Builds a schedule: a linear warm-up from 0, then `name`.
+
+    Args:
+      name: "constant"; "step": times `step_factor` at each of `step_epochs`; "cosine": half a
+        cosine from the end of the warm-up down to `final_learning_rate` at the end of training.
+      learning_rate: the peak.
+      steps_per_epoch: optimiser steps.
+      num_epochs: length of the training, the warm-up included.
+      warmup_epochs: 0 for none.
+      step_epochs: counted from the start of training, the warm-up included; increasing.
+      step_factor: of "step".
+      final_learning_rate: of "cosine".
+
+    Returns:
+      A function of the step (counted from 0) to the rate.
+
+    Raises:
+      UserError: for an unknown name or a value out of its range.
+    """
+    if name not in SCHEDULES:
+        raise unknown("schedule", name, SCHEDULES)
+    if learning_rate <= 0:
+        raise UserError(f"optim.learning_rate needs a value above 0, not {learning_rate}")
+    if not 0 <= warmup_epochs < num_epochs:
+        raise UserError(
+            f"optim.warmup_epochs needs 0 or more and less than num_epochs = {num_epochs}, "
+            f"not {warmup_epochs}"
+        )
+    if list(step_epochs) != sorted(set(step_epochs)) or min(step_epochs, default=1) <= 0:
+        raise UserError(
+            f"optim.step_epochs need to increase from above 0, not {tuple(step_epochs)}"
+        )
+    if warmup_epochs and min(step_epochs, default=num_epochs) < warmup_epochs:
+        raise UserError(
+            f"optim.step_epochs need to lie behind the warm-up of {warmup_epochs} epochs, "
+            f"not {tuple(step_epochs)}"
+        )
+    warmup = round(warmup_epochs * steps_per_epoch)
+    total = round(num_epochs * steps_per_epoch)
+    if name == "constant":
+        schedule = optax.constant_schedule(learning_rate)
+    elif name == "step":
+        boundaries = {round(e * steps_per_epoch) - warmup: step_factor for e in step_epochs}
+        schedule = optax.piecewise_constant_schedule(learning_rate, boundaries)
+    else:
+        schedule = optax.cosine_decay_schedule(
+            learning_rate, total - warmup, alpha=final_learning_rate / learning_rate
+        )
+    if not warmup:
+        return schedule
+    ramp = optax.linear_schedule(0.0, learning_rate, warmup)
+    return optax.join_schedules([ramp, schedule], [warmup])
+
+
+def depends_on_length(name: str) -> bool:
+    """Whether another num_epochs changes the rates of the epochs before it."""
+    return name == "cosine"

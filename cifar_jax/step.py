@@ -1,0 +1,202 @@
+"""One training step and one evaluation step: pure functions of arrays.
+
+A network is split once into a graph definition (static) and arrays; the steps put it together
+inside the trace, so that jax.jit, jax.grad and the loops of the engine see arrays alone.
+Every random number is a function of (state.key, state.step, the example's position in the global
+batch): neither the number of devices nor that of steps per call changes a run.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+from cifar_jax.losses import cross_entropy
+from cifar_jax.metrics import Metrics, measure
+from cifar_jax.models.layers import ExampleRngs
+
+# The streams that a run's key is folded into.
+_INIT, _ORDER, _STEP = range(3)
+
+
+@flax.struct.dataclass
+class TrainState:
+    """Everything that a run carries from step to step, and all that a checkpoint needs.
+
+    Attributes:
+      step: [] int32, steps done.
+      params: nested dict of float32 arrays.
+      batch_stats: likewise, the running statistics; empty without BatchNorm.
+      opt_state: optax's.
+      key: [] typed key, the run's root; constant.
+      lr_scale: [] float32, factor on every update; 1 unless a callback lowers it.
+    """
+
+    step: jax.Array
+    params: Any
+    batch_stats: Any
+    opt_state: optax.OptState
+    key: jax.Array
+    lr_scale: jax.Array
+
+
+class Batch(NamedTuple):
+    """Examples on their way into a step.
+
+    Attributes:
+      images: [B, H, W, C] uint8.
+      labels: [B] int32.
+      weights: [B] float32, 1 for an example that counts, 0 for one that fills the batch up.
+      positions: [B] int32, place of each example in the global batch.
+    """
+
+    images: jax.Array
+    labels: jax.Array
+    weights: jax.Array
+    positions: jax.Array
+
+
+class Networks(NamedTuple):
+    """The static halves of one network, by mode."""
+
+    train: nnx.GraphDef
+    eval: nnx.GraphDef
+
+
+TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+EvalStep = Callable[[Any, Any, Batch], tuple[jax.Array, Metrics]]
+Preprocess = Callable[[jax.Array], jax.Array]
+
+
+def split_networks(create: Callable[[nnx.Rngs], nnx.Module]) -> Networks:
+    """Returns the two graph definitions of the network that `create` builds; no array is made."""
+    model = nnx.eval_shape(lambda: create(nnx.Rngs(params=0)))
+
+    def graphdef(is_eval: bool) -> nnx.GraphDef:
+        mode = dict(deterministic=is_eval, use_running_average=is_eval)
+        return nnx.split(nnx.view(model, raise_if_not_found=False, **mode))[0]
+
+    return Networks(train=graphdef(False), eval=graphdef(True))
+
+
+def init(
+    create: Callable[[nnx.Rngs], nnx.Module],
+    optimizer: optax.GradientTransformation,
+    seed: int | jax.Array,
+) -> TrainState:
+    """Returns the state at step 0. A pure function of the seed: jit it, or vmap it over seeds."""
+    key = jax.random.key(seed)
+    model = create(nnx.Rngs(params=jax.random.fold_in(key, _INIT)))
+    params, batch_stats = (
+        nnx.to_pure_dict(state) for state in nnx.state(model, nnx.Param, nnx.BatchStat)
+    )
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        batch_stats=batch_stats,
+        opt_state=optimizer.init(params),
+        key=key,
+        lr_scale=jnp.ones((), jnp.float32),
+    )
+
+
+def epoch_order(key: jax.Array, epoch: jax.Array, num_examples: int, batch_size: int) -> jax.Array:
+    """Returns the order in which an epoch visits the examples, [steps, B] int32.
+
+    Every example once, in ceil(num_examples / B) steps. The last row is filled up from the
+    epoch's first ones, which the step gives weight 0; as real images they keep the statistics of
+    BatchNorm honest where zeros would not.
+
+    Args:
+      key: [] typed key, the run's root.
+      epoch: [] int32, from 0.
+      num_examples: at least batch_size.
+      batch_size: B, of all devices together.
+    """
+    key = jax.random.fold_in(jax.random.fold_in(key, _ORDER), epoch)
+    order = jax.random.permutation(key, num_examples).astype(jnp.int32)
+    missing = -num_examples % batch_size
+    return jnp.concatenate([order, order[:missing]]).reshape(-1, batch_size)
+
+
+def example_keys(state: TrainState, positions: jax.Array) -> jax.Array:
+    """Returns each example's own key for this step, [B]."""
+    key = jax.random.fold_in(jax.random.fold_in(state.key, _STEP), state.step)
+    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, positions)
+
+
+def _merge(graphdef: nnx.GraphDef, params, batch_stats) -> nnx.Module:
+    return nnx.merge(graphdef, nnx.State(params), nnx.State(batch_stats), copy=True)
+
+
+def make_train_step(
+    network: nnx.GraphDef,
+    optimizer: optax.GradientTransformation,
+    *,
+    augment: Callable[[jax.Array, jax.Array], jax.Array],
+    preprocess: Preprocess,
+    label_smoothing: float = 0.0,
+    axis_name: str | None = None,
+) -> TrainStep:
+    """Builds the step: augment, forward, backward, update, measure.
+
+    The loss is the mean over the examples that count, of all replicas together. Inside pmap each
+    replica normalises by its own batch statistics, while the running ones are averaged over the
+    replicas at every step: a running mean is linear, so this is the same as averaging them at
+    the end, and it keeps the state alike on all devices.
+
+    Args:
+      network: graph definition for training.
+      optimizer: its updates are scaled by state.lr_scale.
+      augment: (keys [B], images [B, H, W, C] uint8) to images of the same kind.
+      preprocess: uint8 images to the network's input.
+      label_smoothing: see losses.cross_entropy.
+      axis_name: pmap's, or None outside it.
+    """
+
+    def total(tree):
+        return tree if axis_name is None else jax.lax.psum(tree, axis_name)
+
+    def mean(tree):
+        return tree if axis_name is None else jax.lax.pmean(tree, axis_name)
+
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        keys = jax.vmap(jax.random.split)(example_keys(state, batch.positions))
+        images = preprocess(augment(keys[:, 0], batch.images))
+        num_counting = total(jnp.sum(batch.weights))
+
+        def loss_fn(params):
+            model = _merge(network, params, state.batch_stats)
+            logits = model(images, ExampleRngs(keys[:, 1])).astype(jnp.float32)
+            losses = cross_entropy(logits, batch.labels, label_smoothing)
+            batch_stats = nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
+            return jnp.sum(losses * batch.weights) / num_counting, (logits, losses, batch_stats)
+
+        grads, (logits, losses, batch_stats) = jax.grad(loss_fn, has_aux=True)(state.params)
+        updates, opt_state = optimizer.update(total(grads), state.opt_state, state.params)
+        updates = jax.tree.map(lambda update: update * state.lr_scale, updates)
+        state = state.replace(
+            step=state.step + 1,
+            params=optax.apply_updates(state.params, updates),
+            batch_stats=mean(batch_stats),
+            opt_state=opt_state,
+        )
+        return state, measure(logits, batch.labels, losses, batch.weights, axis_name)
+
+    return train_step
+
+
+def make_eval_step(network: nnx.GraphDef, preprocess: Preprocess) -> EvalStep:
+    """Builds the function (params, batch_stats, batch) -> (logits [B, C] float32, Metrics)."""
+
+    def eval_step(params, batch_stats, batch: Batch) -> tuple[jax.Array, Metrics]:
+        model = _merge(network, params, batch_stats)
+        logits = model(preprocess(batch.images)).astype(jnp.float32)
+        losses = cross_entropy(logits, batch.labels)
+        return logits, measure(logits, batch.labels, losses, batch.weights)
+
+    return eval_step

@@ -1,0 +1,157 @@
+"""Where a run's numbers go: the CSV (the record), TensorBoard (a view of it) and the terminal."""
+
+import csv
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+Row = dict[str, float | int | None]
+
+
+class Writer(Protocol):
+    """What the training loop tells; a writer does nothing where it has nothing to do."""
+
+    def progress(self, epoch: int, step: int, values: Row, images_per_second: float) -> None:
+        """So many steps of this epoch (counted from 1) are done; values has loss, accuracy, ..."""
+
+    def epoch(self, row: Row) -> None:
+        """An epoch is over: a row of metrics.csv."""
+
+    def close(self) -> None:
+        """No more will come."""
+
+
+class CsvWriter:
+    """Appends a row per epoch to a CSV file, each on the disk before the call returns."""
+
+    def __init__(self, path: Path, rows: list[Row]):
+        """Starts the file anew with the rows of the epochs that a resumed run has behind it."""
+        self._file = path.open("w", newline="")
+        self._writer = None
+        for row in rows:
+            self.epoch(row)
+
+    def progress(self, epoch: int, step: int, values: Row, images_per_second: float) -> None:
+        """Nothing: the CSV has whole epochs only."""
+
+    def epoch(self, row: Row) -> None:
+        """Writes one row; the first one's keys are the header."""
+        if self._writer is None:
+            self._writer = csv.DictWriter(self._file, list(row), lineterminator="\n")
+            self._writer.writeheader()
+        self._writer.writerow(row)
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+
+class TensorBoardWriter:
+    """Scalars by step; train and test are runs of their own, so that they share each chart."""
+
+    def __init__(self, directory: Path, first_step: int):
+        """Opens event files; events at and behind first_step, of a run cut off, are dropped."""
+        self._directory = directory
+        self._purge_step = first_step + 1 if first_step else None
+        self._runs = {}
+
+    def _run(self, name: str):
+        if name not in self._runs:
+            from tensorboardX import SummaryWriter
+
+            self._runs[name] = SummaryWriter(
+                str(self._directory / name), purge_step=self._purge_step, flush_secs=30
+            )
+        return self._runs[name]
+
+    def progress(self, epoch: int, step: int, values: Row, images_per_second: float) -> None:
+        """Nothing: a point per epoch is enough."""
+
+    def epoch(self, row: Row) -> None:
+        """Writes train_loss as `loss` of run `train`, and so on."""
+        for name, value in row.items():
+            run, _, tag = name.partition("_")
+            if run not in ("train", "val", "test"):
+                run, tag = "train", name
+            if value is not None and name not in ("epoch", "step"):
+                self._run(run).add_scalar(tag, value, row["step"])
+
+    def close(self) -> None:
+        """Writes what is buffered and closes the files."""
+        for run in self._runs.values():
+            run.close()
+
+
+class ConsoleWriter:
+    """A live bar in a terminal; plain lines where the output is piped."""
+
+    def __init__(self, num_epochs: int, steps_per_epoch: int):
+        self._num_epochs = num_epochs
+        self._steps_per_epoch = steps_per_epoch
+        self._console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
+        self._bar = None
+        if self._console.is_terminal:
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[text]}"),
+                TimeRemainingColumn(),
+                console=self._console,
+                transient=True,
+            )
+            self._task = self._bar.add_task("", total=num_epochs * steps_per_epoch, text="")
+            self._bar.start()
+        self._last_line = time.monotonic()
+
+    def progress(self, epoch: int, step: int, values: Row, images_per_second: float) -> None:
+        """Moves the bar; without one, a line if none came for 30 seconds."""
+        text = (
+            f"loss {values['loss']:.4f}  acc {100 * values['accuracy']:5.2f}%  "
+            f"{images_per_second:,.0f} img/s"
+        )
+        if self._bar is not None:
+            self._bar.update(
+                self._task,
+                description=f"epoch {epoch}/{self._num_epochs}",
+                completed=(epoch - 1) * self._steps_per_epoch + step,
+                text=text,
+            )
+        elif time.monotonic() - self._last_line > 30:
+            self._print(f"  epoch {epoch} step {step}/{self._steps_per_epoch}  {text}")
+
+    def epoch(self, row: Row) -> None:
+        """Prints one line for the epoch."""
+        parts = [f"epoch {row['epoch']:>{len(str(self._num_epochs))}}/{self._num_epochs}"]
+        for run in ("train", "val", "test"):
+            if row.get(f"{run}_loss") is not None:
+                parts.append(
+                    f"{run} loss {row[f'{run}_loss']:.4f} acc {100 * row[f'{run}_accuracy']:5.2f}%"
+                )
+        parts.append(f"lr {row['learning_rate']:.2e}")
+        parts.append(f"{row['seconds']:.1f} s")
+        parts.append(f"{row['images_per_second']:,.0f} img/s")
+        self._print("  ".join(parts))
+
+    def _print(self, line: str) -> None:
+        self._console.print(line, markup=False)
+        self._console.file.flush()
+        self._last_line = time.monotonic()
+
+    def close(self) -> None:
+        """Takes the bar away."""
+        if self._bar is not None:
+            self._bar.stop()

@@ -1,0 +1,100 @@
+"""Every field that a config has, with its default. Each other file assigns what it changes."""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    config = ConfigDict()
+
+    # The run's name; set from the config file's path: configs/coarse/cnn4.py is "coarse/cnn4".
+    config.experiment = ""
+    # Seed of everything random but the validation split.
+    config.seed = 0
+
+    config.model = ConfigDict()
+    # Network: a key of cifar_jax.models.MODELS. Further fields here are the network's options.
+    config.model.name = "cnn3"
+
+    config.data = ConfigDict()
+    # "cifar10", "cifar100", or "synthetic": embedded, no download.
+    config.data.name = "cifar100"
+    # "fine", or "coarse": the 20 superclasses of CIFAR-100.
+    config.data.label = "fine"
+    # Folder of TFDS data sets; empty for $TFDS_DATA_DIR or ~/tensorflow_datasets.
+    config.data.dir = ""
+    # Part of the training images held back for validation, in [0, 1). With 0 the test set takes
+    # its place in the curves.
+    config.data.val_fraction = 0.0
+    # Seed of the validation split, as in scikit-learn's train_test_split.
+    config.data.val_seed = 42
+
+    # Images per step, all devices together.
+    config.batch_size = 128
+    # Epochs of training; an epoch is ceil(images / batch_size) steps.
+    config.num_epochs = 10
+    # Epochs from one evaluation to the next; the last epoch is always evaluated.
+    config.eval_every_epochs = 1
+    # Images per step of evaluation, all devices together.
+    config.eval_batch_size = 500
+    # Which epoch the run reports: "last", "val" (the best on the validation split), or "test" (the
+    # best on the test set: biased, for write-ups that did so).
+    config.selected_on = "last"
+
+    config.optim = ConfigDict()
+    # "sgd", "adam" or "adamw".
+    config.optim.name = "adam"
+    # Peak learning rate.
+    config.optim.learning_rate = 1e-3
+    # "constant", "step" or "cosine".
+    config.optim.schedule = "constant"
+    # Epochs of linear warm-up from 0, in front of any schedule.
+    config.optim.warmup_epochs = 0.0
+    # "step": epochs at which the rate is multiplied by step_factor.
+    config.optim.step_epochs = ()
+    # "step": factor.
+    config.optim.step_factor = 0.1
+    # "cosine": rate at the end of training.
+    config.optim.final_learning_rate = 0.0
+    # sgd: momentum, 0 for none.
+    config.optim.momentum = 0.0
+    # sgd: Nesterov's form.
+    config.optim.nesterov = False
+    # adam, adamw: decay of the first moment.
+    config.optim.beta1 = 0.9
+    # adam, adamw: decay of the second moment.
+    config.optim.beta2 = 0.999
+    # adam, adamw: added to the root of the second moment. Keras has 1e-7, PyTorch 1e-8.
+    config.optim.eps = 1e-8
+    # Factor of the weights in the gradient (sgd, adam) or in the update (adamw).
+    config.optim.weight_decay = 0.0
+    # Which weights decay: "all", or "kernels" to leave out biases and normalisation.
+    config.optim.weight_decay_mask = "all"
+    # Greatest global norm of the gradients; 0 for no clipping.
+    config.optim.clip_norm = 0.0
+
+    # Share of the target that is spread evenly over all classes, in [0, 1).
+    config.label_smoothing = 0.0
+
+    config.augment = ConfigDict()
+    # Operations on training images, in order: see cifar_jax.augment.OPS. Empty for none.
+    config.augment.ops = ""
+    # Scaling of pixels: "unit" to [0, 1], "standard" by the training images' mean and deviation.
+    config.augment.normalize = "standard"
+
+    # Steps per compiled call: 1 for a plain step, 0 for automatic (on accelerators a whole epoch,
+    # on the CPU about a second of work). Changes nothing but the speed.
+    config.steps_per_call = 0
+    # All local devices by "jit" (one global batch) or "pmap" (BatchNorm per replica).
+    config.parallel = "jit"
+    # Of the computation: "float32", "bfloat16", or "auto": bfloat16 on GPU and TPU, else float32.
+    # Parameters, statistics and loss are float32 always.
+    config.dtype = "float32"
+
+    config.checkpoint = ConfigDict()
+    # Epochs from one checkpoint to the next; the last epoch and, where selected_on is not "last",
+    # the best one are always saved.
+    config.checkpoint.every_epochs = 1
+    # Minutes after which a checkpoint is saved within an epoch.
+    config.checkpoint.every_minutes = 10.0
+
+    return config

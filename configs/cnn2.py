@@ -1,0 +1,24 @@
+"""cnn2 on CIFAR-100's 20 superclasses, the epoch picked on a validation split.
+
+    python -m cifar_jax.main --config configs/cnn2.py
+
+The network of the write-up on coarse labels at the settings that it recommends (batch 64, Adam
+1e-3, 20 epochs), without its selection on the test set: see configs/coarse/ for that.
+"""
+
+from configs import base
+
+
+def get_config():
+    config = base.get_config()
+    config.model.name = "cnn2"
+    config.model.dropout = 0.0
+    config.data.label = "coarse"
+    config.data.val_fraction = 0.1
+    config.batch_size = 64
+    config.num_epochs = 20
+    config.selected_on = "val"
+    config.optim.learning_rate = 1e-3
+    config.optim.eps = 1e-7
+    config.augment.normalize = "unit"
+    return config

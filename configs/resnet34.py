@@ -1,0 +1,15 @@
+"""ResNet-34 with the CIFAR stem on CIFAR-100: the recipe of configs/resnet18.py.
+
+    python -m cifar_jax.main --config configs/resnet34.py
+
+Published for this network and nearly this recipe: 76.76%, best epoch on the test set
+(weiaicunzai/pytorch-cifar100).
+"""
+
+from configs import resnet18
+
+
+def get_config():
+    config = resnet18.get_config()
+    config.model.name = "resnet34"
+    return config
