@@ -109,7 +109,7 @@ def run_until(
             num_steps = clock.next_steps(last_step - step)
             started = time.perf_counter()
             state, metrics = engine.run(state, metrics, order, num_steps)
-            call = _Call(metrics, step, num_steps, started)
+            call = _Call(engine.snapshot(metrics), step, num_steps, started)
             step += num_steps
         if under_way is not None:
             values = clock.wait(under_way)

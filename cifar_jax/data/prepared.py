@@ -12,7 +12,7 @@ from cifar_jax.data import archive, channels
 from cifar_jax.errors import UserError
 
 # What the suite calls a label, and what TFDS calls it.
-FEATURES = {"fine": "label", "coarse": "coarse_label"}
+_FEATURES = {"fine": "label", "coarse": "coarse_label"}
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 _REQUIRED = ("dataset_info.json", "features.json")  # TFDS writes them last
 
@@ -54,8 +54,10 @@ def decode(directory: Path) -> dict[str, np.ndarray]:
     logging.set_verbosity(logging.ERROR)  # TFDS recommends OpenCV: not for what happens once
     try:
         return _decode(directory, archive.ARCHIVES[directory.parent.name])
+    except ImportError:
+        raise
     except Exception as e:  # TFDS and ArrayRecord raise a dozen types for a damaged file
-        raise _damaged(directory, f"{type(e).__name__}: {e}") from e
+        raise _damaged(directory, f"{type(e).__name__}: {e}".splitlines()[0]) from e
     finally:
         logging.set_verbosity(verbosity)
 
@@ -64,7 +66,7 @@ def _decode(directory: Path, official: archive.Archive) -> dict[str, np.ndarray]
     import tensorflow_datasets as tfds  # a second that a start from the cache need not pay
 
     builder = tfds.builder_from_directory(directory)
-    labels = {label: f for label, f in FEATURES.items() if f in official.labels}
+    labels = {label: f for label, f in _FEATURES.items() if f in official.labels}
     arrays = {f"{k}_names": np.array(builder.info.features[f].names) for k, f in labels.items()}
     for split, files in official.splits.items():
         num_images = sum(files.values())

@@ -1,0 +1,3 @@
+"""A JAX/Flax benchmark suite for CIFAR."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,14 @@
+"""Settings that hold for every test: the CPU with eight virtual devices, and small helpers."""
+
+import os
+
+# Before jax is imported: one program for one device and for eight, in the same process.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+# Tests compile the same few programs again and again; so do the processes that they start.
+os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR",
+    os.path.join(os.path.dirname(__file__), "..", ".pytest_cache", "jax"),
+)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")

@@ -1,0 +1,115 @@
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from fake_cifar import shrink, write
+
+from cifar_jax.data import builders, cache, prepared
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch, tmp_path):
+    shrink(monkeypatch)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
+
+
+@pytest.fixture
+def fake(tmp_path):
+    return write("cifar100", tmp_path / "raw")
+
+
+@pytest.fixture
+def directory(tmp_path, fake):
+    return builders.prepare("cifar100", tmp_path / "tfds", fake.folder)
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """Counts the calls of prepared.decode."""
+    calls, decode = [], prepared.decode
+    monkeypatch.setattr(prepared, "decode", lambda d: calls.append(d) or decode(d))
+    return calls
+
+
+def _same(a, b):
+    return a.keys() == b.keys() and all(
+        np.array_equal(a[k], b[k]) and a[k].dtype == b[k].dtype for k in a
+    )
+
+
+def test_second_load_does_not_decode(directory, decoded, tmp_path):
+    first, second = cache.load(directory), cache.load(directory)
+    assert len(decoded) == 1
+    assert _same(first, second) and _same(first, prepared.decode(directory))
+    assert [p.name for p in (tmp_path / "tfds/.cifar_jax").iterdir()] == ["cifar100-3.0.2.npz"]
+    assert not (tmp_path / "user").exists()
+
+
+def test_changed_directory_is_decoded_again(directory, decoded, tmp_path):
+    cache.load(directory)
+    other = write("cifar100", tmp_path / "other", seed=1)
+    builders.prepare("cifar100", tmp_path / "tfds", other.folder, overwrite=True)
+    np.testing.assert_array_equal(cache.load(directory)["train_images"], other.images["train"])
+    os.utime(directory / "features.json", (1, 1))
+    cache.load(directory)
+    assert len(decoded) == 3
+
+
+def _truncate(content):
+    return content[: len(content) // 2]
+
+
+def _flip_a_bit(content):
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+
+
+def _no_zip(content):
+    return b"not a zip file"
+
+
+def _empty(content):
+    return b""
+
+
+@pytest.mark.parametrize("damage", [_truncate, _flip_a_bit, _no_zip, _empty])
+def test_damaged_cache_is_made_anew(directory, decoded, fake, tmp_path, damage):
+    cache.load(directory)
+    path = tmp_path / "tfds/.cifar_jax/cifar100-3.0.2.npz"
+    path.write_bytes(damage(path.read_bytes()))
+    np.testing.assert_array_equal(cache.load(directory)["train_images"], fake.images["train"])
+    assert len(decoded) == 2
+    cache.load(directory)
+    assert len(decoded) == 2
+
+
+def test_unwritable_data_folder_falls_back_to_the_users_cache(directory, decoded, tmp_path):
+    (tmp_path / "tfds/.cifar_jax").touch()  # where the folder should be
+    first, second = cache.load(directory), cache.load(directory)
+    assert len(decoded) == 1 and _same(first, second)
+    assert len(list((tmp_path / "user/cifar_jax").iterdir())) == 1
+
+
+def test_nowhere_to_write_is_a_warning(directory, decoded, fake, tmp_path):
+    (tmp_path / "tfds/.cifar_jax").touch()
+    (tmp_path / "user").touch()
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="every start decodes"):
+            arrays = cache.load(directory)
+        np.testing.assert_array_equal(arrays["test_images"], fake.images["test"])
+    assert len(decoded) == 2
+
+
+def test_start_from_the_cache_imports_neither_tfds_nor_jax(directory, tmp_path):
+    cache.load(directory)
+    script = (
+        "import sys; from cifar_jax import data; "
+        f"data.load('cifar100', data_dir={str(tmp_path / 'tfds')!r}); "
+        "print({'jax', 'tensorflow_datasets', 'tensorflow'} & set(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == "set()\n"

@@ -1,0 +1,144 @@
+import jax
+import numpy as np
+import pytest
+import tiny
+
+from cifar_jax import engine, metrics, step
+from cifar_jax.errors import UserError
+
+# Thin, but with what differs between devices: dropout, augmentation, BatchNorm.
+NETWORKS = {"cnn3": ("cnn3", {}), "thin resnet": ("resnet18", {"width": 8, "depths": (1, 1)})}
+
+
+@pytest.fixture(scope="module", params=NETWORKS)
+def network(request):
+    """20 steps on one device, by jit and in a loop: what every other way must equal."""
+    name, options = NETWORKS[request.param]
+    eng = tiny.make_engine(name, options)
+    state, epoch = tiny.run_steps(eng, eng.init(), 20)
+    return name, options, jax.device_get(state.params), metrics.fetch(epoch)
+
+
+def test_step_by_step_equals_the_loop(network):
+    name, options, params, values = network
+    eng = tiny.make_engine(name, options, loop=False)
+    state, epoch = tiny.run_steps(eng, eng.init(), 20, steps_per_call=1)
+    assert tiny.distance(state.params, params) < 1e-6
+    assert metrics.fetch(epoch) == pytest.approx(values, rel=1e-5)
+
+
+def test_eight_devices_equal_one(network):
+    name, options, params, values = network
+    eng = tiny.make_engine(name, options, num_devices=8)
+    state, epoch = tiny.run_steps(eng, eng.init(), 20)
+    assert tiny.distance(state.params, params) < 1e-4
+    assert metrics.fetch(epoch) == pytest.approx(values, rel=1e-3)
+
+
+def test_pmap_without_batch_norm_equals_one_device(network):
+    name, options, params, values = network
+    if name != "cnn3":
+        pytest.skip("BatchNorm is per replica there")
+    eng = tiny.make_engine(name, options, num_devices=8, parallel="pmap")
+    state, epoch = tiny.run_steps(eng, eng.init(), 20)
+    assert tiny.distance(eng.snapshot(state).params, params) < 1e-4
+    assert metrics.fetch(eng.snapshot(epoch)) == pytest.approx(values, rel=1e-3)
+
+
+def test_pmap_takes_the_mean_of_the_replicas_gradients():
+    """With SGD at rate 1 the update is the gradient: that of each replica's own 8 images."""
+    import optax
+
+    setup = dict(options=NETWORKS["thin resnet"][1], optimizer=optax.sgd(1.0), ops="")
+    eng = tiny.make_engine("resnet18", num_devices=2, parallel="pmap", **setup)
+    state = eng.init()
+    start = jax.device_get(eng.snapshot(state))
+    order = np.asarray(eng.order(state, 0))  # [2, steps, 8]
+    state, _ = eng.run(state, eng.no_metrics(), eng.order(state, 0), 1)
+    end = jax.device_get(eng.snapshot(state))
+
+    # Alone: engines whose whole training set is one replica's batch, in any order.
+    train = tiny.dataset().train
+    ends = []
+    for replica in range(2):
+        images, labels = (x[order[replica, 0]] for x in train)
+        alone = _engine_on(images, labels, **setup)
+        one, _ = alone.run(alone.init(), alone.no_metrics(), alone.order(alone.init(), 0), 1)
+        ends.append(jax.device_get(one))
+    for part in ("params", "batch_stats"):
+        mean = jax.tree.map(lambda a, b: (a + b) / 2, *(getattr(e, part) for e in ends))
+        moved = jax.tree.map(np.subtract, getattr(end, part), getattr(start, part))
+        wanted = jax.tree.map(np.subtract, mean, getattr(start, part))
+        assert tiny.greatest_difference(moved, wanted) < 1e-4, part
+    # And the replicas saw different statistics: a global batch would have moved otherwise.
+    assert tiny.greatest_difference(ends[0].batch_stats, ends[1].batch_stats) > 1e-3
+
+
+def _engine_on(images, labels, *, options, optimizer, ops):
+    from functools import partial
+
+    from cifar_jax import augment, models
+
+    create = partial(models.create, "resnet18", 10, **options)
+    return engine.create(
+        lambda axis_name: step.make_train_step(
+            step.split_networks(create).train,
+            optimizer,
+            augment=augment.parse(ops),
+            preprocess=partial(augment.normalize, mean=0.5, std=0.25),
+            axis_name=axis_name,
+        ),
+        partial(step.init, create, optimizer, 0),
+        images,
+        labels,
+        batch_size=len(images),
+        mesh=engine.make_mesh(jax.devices()[:1]),
+    )
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "num_devices", "message"),
+    [
+        (12, 8, "nearest that does: 8 or 16"),
+        (5, 8, "nearest that does: 8"),
+        (101, 1, "1 to 100, the images of the training split, not 101"),
+        (0, 1, "not 0"),
+    ],
+)
+def test_wrong_batch_sizes_are_refused(batch_size, num_devices, message):
+    with pytest.raises(UserError, match=message):
+        engine.check_batch_size(batch_size, 100, num_devices)
+
+
+def test_unknown_parallel_is_refused():
+    with pytest.raises(UserError, match="did you mean 'pmap'"):
+        tiny.make_engine(parallel="pmpa")
+
+
+def test_an_epoch_visits_every_example_once():
+    images = np.zeros((100, 1, 1, 1), np.uint8)
+    labels = np.arange(100, dtype=np.int32)
+    key = jax.random.key(3)
+    orders = [step.epoch_order(key, epoch, 100, 16) for epoch in (0, 1)]
+    assert orders[0].shape == (7, 16)
+    counted = []
+    for i in range(7):
+        batch = engine.gather(images, labels, orders[0], 7 + i, 100)
+        counted += [int(x) for x, w in zip(batch.labels, batch.weights) if w]
+    assert sorted(counted) == list(range(100))
+    assert not np.array_equal(orders[0], orders[1])
+    # The last batch is filled up with real images, of weight nothing.
+    assert batch.weights.sum() == 100 - 6 * 16
+    assert np.array_equal(batch.labels[4:], orders[0][0, :12])
+
+
+def test_replicas_gather_what_one_device_does():
+    train = tiny.dataset().train
+    order = step.epoch_order(jax.random.key(0), 0, 100, 16)
+    whole = engine.gather(*train, order, 6, 100)
+    for replica in range(4):
+        part = engine.gather(
+            *train, order[:, 4 * replica : 4 * replica + 4], 6, 100, 4 * replica, 4
+        )
+        for a, b in zip(part, whole):
+            np.testing.assert_array_equal(a, b[4 * replica : 4 * replica + 4])

@@ -1,0 +1,103 @@
+import math
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from cifar_jax import models
+from cifar_jax.errors import UserError
+from cifar_jax.models.layers import ExampleRngs
+
+# With 100 classes, from the write-ups, or counted by torch for the same layers.
+NUM_PARAMS = {
+    "cnn2": 2_129_572,
+    "cnn3": 1_193_636,
+    "cnn4": 2_175_748,
+    "resnet18": 11_220_132,
+    "resnet34": 21_328_292,
+}
+# Thin versions for the tests that compute.
+THIN = {
+    "cnn2": {"dropout": 0.5, "filters": (4, 8)},
+    "cnn4": {"filters": (4, 4, 8, 8)},
+    "resnet18": {"width": 4},
+    "resnet34": {"width": 4, "depths": (1, 2, 1, 1)},
+}
+
+
+@pytest.fixture(params=models.MODELS)
+def name(request):
+    return request.param
+
+
+def build(name, dtype=jnp.float32, **options):
+    return models.create(name, 10, nnx.Rngs(params=0), dtype=dtype, **options)
+
+
+def test_every_model_has_a_pinned_count():
+    assert NUM_PARAMS.keys() == models.MODELS.keys()
+
+
+def test_number_of_parameters(name):
+    model = nnx.eval_shape(lambda: models.create(name, 100, nnx.Rngs(params=0)))
+    leaves = jax.tree.leaves(nnx.state(model, nnx.Param))
+    assert sum(math.prod(leaf.shape) for leaf in leaves) == NUM_PARAMS[name]
+
+
+def test_logits_in_training_and_evaluation(name):
+    model = build(name, **THIN.get(name, {}))
+    evaluating = nnx.view(
+        model, deterministic=True, use_running_average=True, raise_if_not_found=False
+    )
+    images = jax.random.normal(jax.random.key(1), (2, 32, 32, 3))
+
+    first, stats = run(evaluating, images)
+    second, _ = run(evaluating, images)
+    assert first.shape == (2, 10) and first.dtype == jnp.float32
+    np.testing.assert_array_equal(first, second)
+    before = nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
+    jax.tree.map(np.testing.assert_array_equal, before, stats)
+
+    logits, stats = run(model, images)
+    moved = [not np.array_equal(a, b) for a, b in zip(*map(jax.tree.leaves, (before, stats)))]
+    assert all(moved) and bool(moved) == name.startswith("resnet")
+    # Dropout: other keys, other logits.
+    differs = not np.array_equal(logits, run(model, images, seed=1)[0])
+    assert differs == name.startswith("cnn")
+
+
+def run(model, images, seed=0):
+    """Returns (logits, statistics afterwards)."""
+    graphdef, state = nnx.split(model)
+    return _run(graphdef, state, images, jax.random.split(jax.random.key(seed), len(images)))
+
+
+@partial(jax.jit, static_argnums=0)
+def _run(graphdef, state, images, keys):
+    model = nnx.merge(graphdef, state, copy=True)
+    logits = model(images, ExampleRngs(keys))
+    return logits, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
+
+
+def test_bfloat16_keeps_parameters_and_statistics_in_float32(name):
+    model = nnx.eval_shape(lambda: build(name, jnp.bfloat16))
+    images = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.bfloat16)
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 2))
+    logits, stats = jax.eval_shape(
+        partial(_run, nnx.graphdef(model)), nnx.state(model), images, keys
+    )
+    assert logits.dtype == jnp.bfloat16
+    leaves = jax.tree.leaves((nnx.to_pure_dict(nnx.state(model, nnx.Param)), stats))
+    assert {leaf.dtype for leaf in leaves} == {jnp.dtype("float32")}
+
+
+def test_wrong_names_are_met_with_the_nearest():
+    with pytest.raises(UserError, match="unknown model 'resnet81': did you mean 'resnet18'"):
+        build("resnet81")
+    with pytest.raises(UserError, match="unknown option of cnn2 'drop': did you mean 'dropout'"):
+        build("cnn2", drop=0.5)
+    with pytest.raises(UserError, match="dropout needs one number or 3"):
+        build("cnn2", dropout=(0.5, 0.5))

@@ -1,0 +1,130 @@
+import json
+import shutil
+import struct
+import sys
+
+import numpy as np
+import pytest
+from fake_cifar import shrink, write
+
+from cifar_jax.data import archive, builders, prepared
+from cifar_jax.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    shrink(monkeypatch)
+
+
+@pytest.fixture
+def fake(tmp_path):
+    return write("cifar100", tmp_path / "raw")
+
+
+@pytest.fixture
+def directory(tmp_path, fake):
+    return builders.prepare("cifar100", tmp_path, fake.folder)
+
+
+def test_default_folder_is_that_of_tfds(monkeypatch, tmp_path):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    assert prepared.default_data_dir() == tmp_path
+    monkeypatch.delenv("TFDS_DATA_DIR")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert prepared.default_data_dir() == tmp_path / "tensorflow_datasets"
+
+
+def test_decodes_every_bit_in_the_official_order(directory, fake):
+    arrays = prepared.decode(directory)
+    for split in ("train", "test"):
+        np.testing.assert_array_equal(arrays[f"{split}_images"], fake.images[split])
+        np.testing.assert_array_equal(arrays[f"{split}_fine"], fake.labels[split]["label"])
+        np.testing.assert_array_equal(arrays[f"{split}_coarse"], fake.labels[split]["coarse_label"])
+        assert arrays[f"{split}_fine"].dtype == np.int32
+    assert arrays["fine_names"].tolist() == fake.names["label"]
+    assert arrays["coarse_names"].tolist() == fake.names["coarse_label"]
+    pixels = fake.images["train"] / 255
+    np.testing.assert_allclose(arrays["mean"], pixels.mean((0, 1, 2)), rtol=1e-6)
+    np.testing.assert_allclose(arrays["std"], pixels.std((0, 1, 2)), rtol=1e-6)
+
+
+def test_finds_the_newest_complete_version(directory, tmp_path):
+    assert prepared.find("cifar10", tmp_path) is None
+    assert prepared.find("cifar100", tmp_path / "nowhere") is None
+    newer = directory.with_name("3.0.10")
+    shutil.copytree(directory, newer)
+    assert prepared.find("cifar100", tmp_path) == newer
+    (newer / "dataset_info.json").unlink()
+    (directory.with_name("incomplete.ABC_3.1.0")).mkdir()
+    assert prepared.find("cifar100", tmp_path) == directory
+
+
+def test_half_copied_directory_is_refused_with_the_way_out(directory, tmp_path):
+    (directory / "dataset_info.json").unlink()
+    with pytest.raises(UserError, match=r"3\.0\.2 is incomplete or damaged .*--overwrite"):
+        prepared.find("cifar100", tmp_path)
+
+
+def _shard(directory):
+    (shard,) = directory.glob("*train*")
+    return shard
+
+
+def _truncate(directory):
+    _shard(directory).write_bytes(_shard(directory).read_bytes()[:-1000])
+
+
+def _flip_bits(directory):
+    content = bytearray(_shard(directory).read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 64] = bytes(64)
+    _shard(directory).write_bytes(content)
+
+
+def _remove(directory):
+    _shard(directory).unlink()
+
+
+def _garble_info(directory):
+    (directory / "dataset_info.json").write_text("{")
+
+
+@pytest.mark.parametrize("damage", [_truncate, _flip_bits, _remove, _garble_info])
+def test_damage_is_reported_with_the_way_out(directory, tmp_path, damage):
+    damage(directory)
+    with pytest.raises(UserError, match="is incomplete or damaged") as error:
+        prepared.decode(directory)
+    way_out = f"`python -m cifar_jax.prepare cifar100 --data_dir {tmp_path} --overwrite`"
+    assert way_out in str(error.value) and "\n" not in str(error.value)
+
+
+def test_missing_library_is_not_called_damage(directory, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
+    with pytest.raises(ImportError):
+        prepared.decode(directory)
+
+
+def test_part_of_the_data_set_is_refused(directory, monkeypatch):
+    whole = archive.ARCHIVES["cifar100"]
+    splits = {"train": {"train.bin": 11}, "test": {"test.bin": 4}}
+    monkeypatch.setitem(archive.ARCHIVES, "cifar100", whole._replace(splits=splits))
+    with pytest.raises(UserError, match="3 of 11 train images are missing"):
+        prepared.decode(directory)
+
+
+def test_reads_what_stock_tfds_writes_with_tensorflow(directory, fake):
+    # TFRecord, the default format of TFDS: the same records in another frame.
+    data_source = pytest.importorskip("array_record.python.array_record_data_source")
+    for shard in list(directory.glob("*.array_record*")):
+        source = data_source.ArrayRecordDataSource([str(shard)])
+        with open(shard.with_name(shard.name.replace("array_record", "tfrecord")), "wb") as f:
+            for record in source.__getitems__(range(len(source))):
+                f.write(struct.pack("<QI", len(record), 0) + record + struct.pack("<I", 0))
+        shard.unlink()
+    info = directory / "dataset_info.json"
+    info.write_text(json.dumps(json.loads(info.read_text()) | {"fileFormat": "tfrecord"}))
+    np.testing.assert_array_equal(prepared.decode(directory)["train_images"], fake.images["train"])
+    shard = _shard(directory)
+    shard.write_bytes(shard.read_bytes()[:-6])
+    with pytest.raises(UserError, match="truncated"):
+        prepared.decode(directory)

@@ -1,0 +1,154 @@
+"""A run small enough for a test: a few images, cnn3, four steps an epoch.
+
+As a program, for tests that kill it:  python tests/tiny.py WORKDIR NUM_EPOCHS
+"""
+
+import sys
+from functools import partial
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from cifar_jax import augment, config, data, engine, models, optim, step
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def dataset(num_train: int = 100, num_test: int = 40, num_val: int = 0) -> data.Dataset:
+    """Ten classes, each a colour of its own under noise: learnable from a few images."""
+    rng = np.random.default_rng(0)
+    colors = rng.integers(40, 216, (10, 1, 1, 3))
+
+    def split(count: int) -> data.Split:
+        labels = rng.integers(0, 10, count).astype(np.int32)
+        images = colors[labels] + rng.normal(0, 20, (count, 32, 32, 3))
+        return data.Split(images.clip(0, 255).astype(np.uint8), labels)
+
+    return data.Dataset(
+        name="synthetic",
+        label="fine",
+        train=split(num_train),
+        val=split(num_val) if num_val else None,
+        test=split(num_test),
+        class_names=tuple(f"class {i}" for i in range(10)),
+        mean=np.float32([0.5, 0.5, 0.5]),
+        std=np.float32([0.25, 0.25, 0.25]),
+    )
+
+
+def load(name, *, val_fraction=0.0, **_) -> data.Dataset:
+    """Stands in for data.load."""
+    return dataset(num_val=32 if val_fraction else 0)
+
+
+def make_config(**overrides):
+    """The quickstart config, cut down; overrides are dotted names with "__" for the dot."""
+    cfg = config.load(ROOT / "configs" / "quickstart.py")
+    small = dict(
+        batch_size=32, num_epochs=2, eval_batch_size=16, selected_on="last", data__val_fraction=0.0
+    )
+    with cfg.unlocked():
+        for name, value in (small | overrides).items():
+            *groups, field = name.split("__")
+            target = cfg
+            for group in groups:
+                target = target[group]
+            target[field] = value
+    return cfg
+
+
+def make_engine(
+    name="cnn3",
+    options=None,
+    *,
+    num_examples=100,
+    num_devices=1,
+    optimizer=None,
+    ops="flip|crop(2)",
+    **kwargs,
+):
+    """An engine on the tiny set, batches of 16."""
+    train = dataset(num_examples).train
+    create = partial(models.create, name, 10, **(options or {}))
+    networks = step.split_networks(create)
+    optimizer = optimizer or optim.create("sgd", 0.01, momentum=0.9)
+
+    def make_train_step(axis_name):
+        return step.make_train_step(
+            networks.train,
+            optimizer,
+            augment=augment.parse(ops),
+            preprocess=partial(augment.normalize, mean=0.5, std=0.25),
+            axis_name=axis_name,
+        )
+
+    return engine.create(
+        make_train_step,
+        partial(step.init, create, optimizer, 0),
+        train.images,
+        train.labels,
+        batch_size=kwargs.pop("batch_size", 16),
+        mesh=engine.make_mesh(jax.devices()[:num_devices]),
+        **kwargs,
+    )
+
+
+def run_steps(eng, state, num_steps, steps_per_call=None):
+    """Takes so many steps from where the state is; returns (state, metrics of the last epoch)."""
+    done = int(np.ravel(state.step)[0])
+    end = done + num_steps
+    metrics = eng.no_metrics()
+    while done < end:
+        if done % eng.steps_per_epoch == 0:
+            metrics = eng.no_metrics()
+        epoch = done // eng.steps_per_epoch
+        left = min(end, (epoch + 1) * eng.steps_per_epoch) - done
+        count = min(left, steps_per_call or left)
+        state, metrics = eng.run(state, metrics, eng.order(state, epoch), count)
+        done += count
+    return state, metrics
+
+
+def greatest_difference(tree, reference) -> float:
+    """The greatest |a - b| of any leaf, as a share of that leaf's greatest |b|."""
+
+    def difference(a, b):
+        a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+        return np.abs(a - b).max() / max(np.abs(b).max(), 1e-30)
+
+    return max(jax.tree.leaves(jax.tree.map(difference, tree, reference)))
+
+
+def distance(tree, reference) -> float:
+    """|tree - reference| / |reference| over all leaves together.
+
+    For runs of many steps: a last bit's difference grows at every rectifier that it tips over,
+    and most visibly, as a share, in a leaf whose values are small.
+    """
+
+    def norm(tree):
+        leaves = (np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(tree))
+        return np.sqrt(sum((leaf**2).sum() for leaf in leaves))
+
+    return norm(jax.tree.map(np.subtract, *jax.device_get((tree, reference)))) / norm(reference)
+
+
+if __name__ == "__main__":
+    from cifar_jax.preemption import Preempted
+    from cifar_jax.train import train
+
+    data.load = load
+    try:
+        train(
+            make_config(
+                num_epochs=int(sys.argv[2]),
+                selected_on="val",
+                data__val_fraction=0.2,
+                checkpoint__every_minutes=0.0,  # a checkpoint after every call
+            ),
+            sys.argv[1],
+        )
+    except Preempted as stopped:
+        print(stopped)
+        sys.exit(stopped.exit_code)
