@@ -61,6 +61,11 @@ def make_mesh(devices: list[jax.Device] | None = None) -> jax.sharding.Mesh:
     return jax.make_mesh((len(devices),), (AXIS,), (AxisType.Auto,), devices=devices)
 
 
+def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:
+    """Returns the sharding that puts the whole of an array on every device."""
+    return NamedSharding(mesh, P())
+
+
 def check_batch_size(batch_size: int, num_examples: int, num_devices: int) -> None:
     """Raises UserError where a batch does not fit the split or the devices."""
     if not 1 <= batch_size <= num_examples:
@@ -129,13 +134,13 @@ def create(
     mesh = mesh or make_mesh()
     num_examples = len(images)
     check_batch_size(batch_size, num_examples, mesh.size)
-    replicated = NamedSharding(mesh, P())
+    everywhere = replicated(mesh)
     make_way = _jit_way if parallel == "jit" else _pmap_way
     way = make_way(make_train_step, num_examples, batch_size, loop, mesh)
 
-    init_replicated = jax.jit(init, out_shardings=replicated)
-    empty_replicated = jax.jit(Metrics.empty, out_shardings=replicated)
-    data = way.place(jax.device_put((images, np.asarray(labels, np.int32)), replicated))
+    init_replicated = jax.jit(init, out_shardings=everywhere)
+    empty_replicated = jax.jit(Metrics.empty, out_shardings=everywhere)
+    data = way.place(jax.device_put((images, np.asarray(labels, np.int32)), everywhere))
     state = way.place(init_replicated())
     metrics = way.place(empty_replicated())
 
@@ -158,7 +163,7 @@ def create(
         run=run,
         snapshot=way.snapshot,
         place=way.place,
-        replicated=replicated,
+        replicated=everywhere,
     )
 
 
@@ -189,7 +194,6 @@ def _many_steps(train_step: TrainStep, loop: bool, make_batch: Callable[..., Bat
 
 def _jit_way(make_train_step, num_examples, batch_size, loop, mesh) -> _Way:
     """One program over the whole mesh; the batch is sharded, all else replicated."""
-    replicated = NamedSharding(mesh, P())
 
     def make_batch(images, labels, order, step):
         batch = gather(images, labels, order, step, num_examples)
@@ -201,7 +205,7 @@ def _jit_way(make_train_step, num_examples, batch_size, loop, mesh) -> _Way:
         out_shardings=NamedSharding(mesh, P(None, AXIS)),
     )
     return _Way(
-        run=jax.jit(run, donate_argnums=0, out_shardings=replicated),
+        run=jax.jit(run, donate_argnums=0, out_shardings=replicated(mesh)),
         order=lambda state, epoch: order(state.key, epoch),
         place=lambda tree: tree,
         snapshot=lambda tree: tree,
@@ -238,7 +242,7 @@ def _pmap_way(make_train_step, num_examples, batch_size, loop, mesh) -> _Way:
         place=jax.jit(stack, out_shardings=stacked),
         snapshot=jax.jit(
             lambda tree: jax.tree.map(lambda x: x[0], tree),
-            out_shardings=NamedSharding(mesh, P()),
+            out_shardings=replicated(mesh),
         ),
     )
 

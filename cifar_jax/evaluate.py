@@ -8,7 +8,7 @@ import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from cifar_jax.engine import AXIS, compile_for_backend
+from cifar_jax.engine import AXIS, compile_for_backend, replicated
 from cifar_jax.metrics import Metrics
 from cifar_jax.step import Batch, EvalStep, TrainState
 
@@ -41,8 +41,7 @@ def make_evaluate(
     missing = -num_examples % batch_size
     order = jnp.pad(jnp.arange(num_examples, dtype=jnp.int32), (0, missing))
     weights = jnp.pad(jnp.ones(num_examples), (0, missing))
-    replicated = NamedSharding(mesh, P())
-    data = jax.device_put((images, np.asarray(labels, np.int32)), replicated)
+    data = jax.device_put((images, np.asarray(labels, np.int32)), replicated(mesh))
     rows = jax.device_put(
         (order.reshape(-1, batch_size), weights.reshape(-1, batch_size)),
         NamedSharding(mesh, P(None, AXIS)),
@@ -66,7 +65,7 @@ def make_evaluate(
     def evaluate(state: TrainState) -> tuple[Metrics, jax.Array]:
         nonlocal program
         if program is None:
-            jitted = jax.jit(run, out_shardings=replicated)
+            jitted = jax.jit(run, out_shardings=replicated(mesh))
             program = compile_for_backend(jitted.lower(state.params, state.batch_stats, data, rows))
         return program(state.params, state.batch_stats, data, rows)
 

@@ -93,11 +93,11 @@ def run_until(
       first_step: of the run.
       last_step: of the run; at most the epoch's end.
       clock: times the calls.
-      should_stop: asked before each call.
+      should_stop: asked before each call but the first: whatever it says, a run gets on.
       progress: told the step and the epoch's metrics after each call.
 
     Returns:
-      State, metrics, the metrics' values ({} where no step was taken) and the step reached.
+      State, metrics, the metrics' values and the step reached.
 
     Raises:
       Diverged: where the loss is not finite.
@@ -105,7 +105,7 @@ def run_until(
     step, under_way, values = first_step, None, {}
     while True:
         call = None
-        if step < last_step and not should_stop():
+        if step < last_step and not (under_way and should_stop()):
             num_steps = clock.next_steps(last_step - step)
             started = time.perf_counter()
             state, metrics = engine.run(state, metrics, order, num_steps)

@@ -10,7 +10,7 @@ from cifar_jax import metrics, step
 
 def test_training_overfits_64_images():
     eng = tiny.make_engine(num_examples=64, ops="", optimizer=optax.adam(1e-3))
-    state, epoch = tiny.run_steps(eng, eng.init(), 40 * eng.steps_per_epoch)
+    _, epoch = tiny.run_steps(eng, eng.init(), 40 * eng.steps_per_epoch)
     assert metrics.fetch(epoch)["accuracy"] > 0.95
 
 

@@ -1,0 +1,87 @@
+import re
+
+import jax
+import numpy as np
+import pytest
+import tiny
+
+from cifar_jax import config, data, engine, experiment, models
+from cifar_jax.optim import schedules
+
+FILES = sorted((tiny.ROOT / "configs").rglob("*.py"))
+CONFIGS = [path for path in FILES if path.name != "base.py"]
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=config.experiment_name)
+def test_every_config_builds_and_traces_a_step(path, monkeypatch):
+    """Its network on its classes, its optimiser and its augmentation: shapes only."""
+    cfg = config.load(path)
+    num_classes = {"cifar10": 10, "synthetic": 10, "cifar100": 100}[cfg.data.name]
+    num_classes = 20 if cfg.data.label == "coarse" else num_classes
+    count = 2 * cfg.batch_size
+    split = data.Split(np.zeros((count, 32, 32, 3), np.uint8), np.zeros(count, np.int32))
+    dataset = data.Dataset(
+        name=cfg.data.name,
+        label=cfg.data.label,
+        train=split,
+        val=split if cfg.data.val_fraction else None,
+        test=split,
+        class_names=("",) * num_classes,
+        mean=np.zeros(3, np.float32),
+        std=np.ones(3, np.float32),
+    )
+    traced = []
+
+    def trace_only(make_train_step, init, images, labels, *, batch_size, **_):
+        state = jax.eval_shape(init)
+        order = engine.epoch_order(jax.random.key(0), 0, len(images), batch_size)
+        batch = engine.gather(images, labels, order, 0, len(images))
+        traced.append(jax.eval_shape(make_train_step(None), state, batch))
+        return None
+
+    monkeypatch.setattr(data, "load", lambda *args, **kwargs: dataset)
+    monkeypatch.setattr(experiment, "create_engine", trace_only)
+    experiment.create(cfg)
+    state, _ = traced[0]
+    assert state.params  # and so the step kept its shape
+    assert cfg.model.name in models.MODELS
+    assert cfg.optim.schedule in schedules.SCHEDULES
+
+
+def test_every_field_is_commented_in_base():
+    lines = (tiny.ROOT / "configs" / "base.py").read_text().splitlines()
+    assigned = [
+        i for i, line in enumerate(lines) if re.match(r"    config\.[\w.]+ = (?!Conf)", line)
+    ]
+    assert len(assigned) > 20
+    for i in assigned:
+        assert lines[i - 1].lstrip().startswith("#"), f"no comment above: {lines[i]}"
+
+
+def test_every_field_is_read():
+    """A field that nothing reads would promise what does not happen."""
+    source = "".join(
+        (tiny.ROOT / "cifar_jax" / f"{name}.py").read_text()
+        for name in ("experiment", "train", "main")
+    )
+    for field in config.flatten(config.load(tiny.ROOT / "configs" / "base.py")):
+        assert re.search(rf"\bconfig\.{re.escape(field)}\b", source), f"nothing reads {field}"
+
+
+def test_a_config_is_locked_and_named():
+    cfg = config.load(tiny.ROOT / "configs" / "coarse" / "cnn2_batch64.py")
+    assert cfg.experiment == "coarse/cnn2_batch64"
+    with pytest.raises(AttributeError):
+        cfg.learning_rate = 1
+
+
+def test_a_file_without_get_config_is_refused(tmp_path):
+    (tmp_path / "x.py").write_text("")
+    with pytest.raises(config.UserError, match="has no get_config"):
+        config.load(tmp_path / "x.py")
+
+
+def test_the_published_recipe_of_cnn2_batch64():
+    cfg = config.load(tiny.ROOT / "configs" / "coarse" / "cnn2_batch64.py")
+    assert (cfg.batch_size, cfg.num_epochs, cfg.optim.learning_rate) == (64, 20, 1e-3)
+    assert (cfg.data.label, cfg.data.val_fraction, cfg.selected_on) == ("coarse", 0.0, "test")

@@ -1,0 +1,71 @@
+"""A run that is killed and restarted ends as if it had never been.
+
+CIFAR_JAX_KILLS=10 python -m pytest tests/test_kill.py -s   kills ten times, and tells when.
+"""
+
+import csv
+import os
+import random
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import tiny
+from test_train import params_of
+
+NUM_KILLS = int(os.environ.get("CIFAR_JAX_KILLS", "3"))
+NUM_EPOCHS = 40
+
+
+def start(workdir):
+    return subprocess.Popen(
+        [sys.executable, "-u", "tests/tiny.py", str(workdir), str(NUM_EPOCHS)],
+        cwd=tiny.ROOT,
+        env=os.environ | {"JAX_NUM_CPU_DEVICES": "1", "PYTHONPATH": str(tiny.ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(process):
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    return output
+
+
+def curves(workdir):
+    with (workdir / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    return [{k: v for k, v in row.items() if "second" not in k} for row in rows]
+
+
+def test_killed_at_random_moments_equals_straight(tmp_path):
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    finish(start(straight))
+    rng = random.Random(0)
+    half_written = 0
+    for kill in range(NUM_KILLS):
+        process = start(killed)
+        for line in process.stdout:
+            if line.startswith("resumed" if kill else "Total:"):
+                break
+        delay = rng.uniform(0.0, 3.0)
+        time.sleep(delay)
+        assert process.poll() is None, "over before it was killed: raise NUM_EPOCHS"
+        process.kill()
+        process.wait()
+        names = sorted(p.name for p in (killed / "checkpoints").glob("*"))
+        half_written += any("tmp" in name for name in names)
+        print(f"kill {kill + 1}: {delay:.2f} s into training; checkpoints {names}")
+    output = finish(start(killed))
+    print(next((line for line in output.splitlines() if "resumed" in line), "from the start"))
+    print(f"{half_written} of {NUM_KILLS} kills left a checkpoint half written")
+
+    (step, params), (other_step, other_params) = params_of(straight), params_of(killed)
+    assert step == other_step == 4 * NUM_EPOCHS
+    jax.tree.map(np.testing.assert_array_equal, params, other_params)
+    assert curves(straight) == curves(killed)
+

@@ -1,0 +1,65 @@
+import jax
+import numpy as np
+import pytest
+import tiny
+
+from cifar_jax import loop
+
+
+@pytest.fixture(scope="module")
+def eng():
+    return tiny.make_engine()  # 100 images, batches of 16: 7 steps an epoch
+
+
+def run(eng, clock, last_step=7, should_stop=lambda: False):
+    state = eng.init()
+    seen = []
+    state, _, values, step = loop.run_until(
+        eng, state, eng.no_metrics(), eng.order(state, 0), 0, last_step, clock,
+        should_stop=should_stop, progress=lambda step, values: seen.append((step, values)),
+    )  # fmt: skip
+    return state, values, step, seen
+
+
+def test_every_call_is_reported_in_order(eng):
+    state, values, step, seen = run(eng, loop.Clock(3))
+    assert [s for s, _ in seen] == [3, 6, 7] and step == 7 == int(state.step)
+    assert seen[-1][1] == values
+    assert 0 < values["loss"] < 10
+
+
+def test_the_length_of_calls_changes_no_bit(eng):
+    (first, values, *_), (second, others, *_) = (run(eng, loop.Clock(n)) for n in (2, 7))
+    jax.tree.map(np.testing.assert_array_equal, first.params, second.params)
+    assert values == others
+
+
+def test_stops_where_it_is_told_to_with_all_numbers_in(eng):
+    calls = iter([False, True])
+    state, values, step, seen = run(eng, loop.Clock(1), should_stop=lambda: next(calls))
+    assert step == 2 == int(state.step)
+    assert [s for s, _ in seen] == [1, 2] and seen[-1][1] == values
+
+
+def test_gets_on_whatever_it_is_told(eng):
+    """Or a run that is always late for a checkpoint would save for ever."""
+    _, values, step, seen = run(eng, loop.Clock(2), should_stop=lambda: True)
+    assert step == 2 and seen == [(2, values)]
+
+
+def test_clock_lengthens_calls_to_about_a_second():
+    clock = loop.Clock(0)
+    assert clock.next_steps(1000) == 1
+    clock._step_seconds = 0.02
+    assert clock.next_steps(1000) == 50
+    assert clock.next_steps(30) == 30
+    clock._step_seconds = 5.0
+    assert clock.next_steps(1000) == 1
+    assert loop.Clock(8).next_steps(1000) == 8
+
+
+def test_clock_counts_what_it_waited_for(eng):
+    clock = loop.Clock(1, seconds=10.0)
+    run(eng, clock, last_step=5)
+    assert len(clock.step_times) == 5
+    assert clock.seconds == pytest.approx(10.0 + sum(clock.step_times) / 1e3)

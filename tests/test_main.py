@@ -1,0 +1,74 @@
+import os
+import subprocess
+import sys
+
+import pytest
+import tiny
+
+
+def main(*args, cwd=tiny.ROOT, **env):
+    return subprocess.run(
+        [sys.executable, "-m", "cifar_jax.main", *map(str, args)],
+        cwd=cwd,
+        env=os.environ | {"PYTHONPATH": str(tiny.ROOT)} | env,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+QUICKSTART = ("--config", "configs/quickstart.py")
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ((), "--config is missing, as in: python -m cifar_jax.main --config configs/resnet18.py"),
+        (("--config",), "is no file. Known: configs/assignment/cnn3.py"),
+        (("--config", "configs/resnet81.py"), "configs/resnet81.py is no file"),
+        ((*QUICKSTART, "--config.optim.lr=3"), "unknown config field 'optim.lr'"),
+        (
+            (*QUICKSTART, "--config.optim.learning_rat=3"),
+            "did you mean 'optim.learning_rate'",
+        ),
+        ((*QUICKSTART, "--config.batch_size=many"), "--config.batch_size=many"),
+        ((*QUICKSTART, "--confg.seed=1"), "Unknown command line flag"),
+        ((*QUICKSTART, "seed=1"), "what is 'seed=1'?"),
+        (
+            (*QUICKSTART, "--config.model.name=resnet8", "--workdir", "/dev/null/x"),
+            "unknown model 'resnet8': did you mean 'resnet18'",
+        ),
+        ((*QUICKSTART, "--workdir", "/dev/null/x"), "--workdir /dev/null/x cannot be used"),
+    ],
+)
+def test_a_wrong_command_gets_one_line_and_no_traceback(args, message):
+    result = main(*args)
+    assert result.returncode == 1
+    assert message in result.stderr
+    assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
+
+
+def test_help_lists_the_fields_of_the_config():
+    assert "--config configs/resnet18.py" in main("--help").stdout
+    fields = main(*QUICKSTART, "--help").stdout
+    assert "--config.optim.learning_rate=0.001" in fields
+
+
+def test_missing_data_names_the_ways_out(tmp_path):
+    """Whatever the network does: a proxy on a port where nobody listens stands for none."""
+    closed = "http://127.0.0.1:9"
+    result = main(
+        "--config", "configs/cnn3.py", f"--config.data.dir={tmp_path}",
+        "--workdir", tmp_path / "run",
+        http_proxy=closed, https_proxy=closed, HTTP_PROXY=closed, HTTPS_PROXY=closed,
+    )  # fmt: skip
+    assert result.returncode == 1, result.stderr
+    for way_out in ("cifar_jax.prepare cifar100", "--config.data.dir", "data.name=synthetic"):
+        assert way_out in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_configs_work_from_any_folder(tmp_path):
+    config = tiny.ROOT / "configs" / "quickstart.py"
+    result = main("--config", config, "--config.model.name=none", cwd=tmp_path)
+    assert "unknown model 'none'" in result.stderr

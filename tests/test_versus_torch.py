@@ -1,0 +1,84 @@
+import json
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from benchmarks import versus_torch  # noqa: E402
+from cifar_jax.errors import UserError  # noqa: E402
+
+
+def test_record_holds_what_was_measured(tmp_path, capsys):
+    out = tmp_path / "new" / "results.jsonl"
+    arguments = ["cnn3:4", "--rounds", "2", "--steps", "2", "--out", str(out)]
+    versus_torch.main(arguments)
+    (record,) = map(json.loads, out.read_text().splitlines())
+    expected = dict(model="cnn3", batch_size=4, dtype="float32", rounds=2, steps_per_round=2)
+    assert {field: record[field] for field in expected} == expected
+    assert record["optimizer"].startswith("adam")
+    assert record["device"]["platform"] == "cpu" and record["threads"]["torch"] >= 1
+    assert record["versions"]["torch"] and record["versions"]["jax"] and "git_commit" in record
+    assert record["compile_seconds"] > 0 and record["load_average"] >= 0
+    ms = record["ms_per_step"]
+    assert ms.keys() == {"jax", *versus_torch.SETTINGS}
+    assert all(len(values) == 2 and min(values) > 0 for values in ms.values())
+    assert record == record | versus_torch.compare(ms)
+    assert f"{record['jax_ms']:.2f}" in capsys.readouterr().out.splitlines()[1]
+
+
+def test_ratio_is_taken_within_rounds_against_the_fastest_setting():
+    slow = dict.fromkeys(versus_torch.SETTINGS, [50.0, 500.0, 60.0])
+    ms = slow | {"jax": [10.0, 300.0, 12.0], "torch_channels_last": [40.0, 400.0, 30.0]}
+    assert versus_torch.compare(ms) == {
+        "jax_ms": 12.0,
+        "torch_ms": 40.0,
+        "torch_setting": "torch_channels_last",
+        "ratio": {"median": 0.4, "min": 0.25, "max": 0.75},
+    }
+
+
+def test_contenders_alternate_and_only_the_measured_steps_count():
+    turns = []
+    contenders = {name: lambda n, name=name: turns.append((name, n)) for name in "ab"}
+    ms = versus_torch.take_turns(contenders, rounds=2, steps=5)
+    warm_up = versus_torch.WARM_UP_STEPS
+    assert turns == 2 * [("a", warm_up), ("a", 5), ("b", warm_up), ("b", 5)]
+    assert {name: len(values) for name, values in ms.items()} == {"a": 2, "b": 2}
+
+
+def test_milliseconds_are_per_step(monkeypatch):
+    now = 0.0
+
+    def run(num_steps):
+        nonlocal now
+        now += 0.25 * num_steps
+
+    monkeypatch.setattr(versus_torch.time, "perf_counter", lambda: now)
+    assert versus_torch.take_turns({"a": run}, rounds=1, steps=4) == {"a": [250.0]}
+
+
+@pytest.mark.parametrize("model", ["cnn3", "resnet18"])
+def test_optimisers_of_both_sides_take_the_same_steps(model):
+    _, ours, make_theirs = versus_torch.make_optimizers(model)
+    start, *grads = np.random.default_rng(0).standard_normal((4, 5)).astype(np.float32)
+    params, theirs = jnp.asarray(start), torch.tensor(start, requires_grad=True)
+    state, optimizer = ours.init(params), make_theirs([theirs], fused=True)
+    for grad in grads:
+        updates, state = ours.update(jnp.asarray(grad), state, params)
+        params = optax.apply_updates(params, updates)
+        theirs.grad = torch.tensor(grad)
+        optimizer.step()
+    np.testing.assert_allclose(params - start, theirs.detach() - start, rtol=1e-3)
+
+
+def test_cases_are_model_and_batch_size():
+    assert versus_torch.parse_case("cnn3:128") == ("cnn3", 128)
+    assert versus_torch.parse_case("resnet18") == ("resnet18", 32)
+    with pytest.raises(UserError, match="unknown model 'resnet19': did you mean 'resnet18'"):
+        versus_torch.parse_case("resnet19:32")
+    for wrong in ("cnn3:0", "cnn3:many", "cnn3:-1"):
+        with pytest.raises(UserError, match="whole number above 0"):
+            versus_torch.parse_case(wrong)
