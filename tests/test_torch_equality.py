@@ -26,6 +26,15 @@ NUM_CLASSES = 10
 SGD = (optim.create("sgd", 0.1), partial(torch.optim.SGD, lr=0.1))
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    # Two threads of PyTorch wait for each other without end where another process is busy.
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(num_threads)
+
+
 @pytest.fixture
 def float64(monkeypatch):
     # Flax's BatchNorm is ours without the cast to float32, which in float32 does nothing.

@@ -11,6 +11,15 @@ from benchmarks import versus_torch  # noqa: E402
 from cifar_jax.errors import UserError  # noqa: E402
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    # Two threads of PyTorch wait for each other without end where another process is busy.
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(num_threads)
+
+
 def test_record_holds_what_was_measured(tmp_path, capsys):
     out = tmp_path / "new" / "results.jsonl"
     arguments = ["cnn3:4", "--rounds", "2", "--steps", "2", "--out", str(out)]
@@ -30,7 +39,7 @@ def test_record_holds_what_was_measured(tmp_path, capsys):
 
 
 def test_ratio_is_taken_within_rounds_against_the_fastest_setting():
-    slow = dict.fromkeys(versus_torch.SETTINGS, [50.0, 500.0, 60.0])
+    slow = {name: [50.0, 500.0, 60.0] for name in versus_torch.SETTINGS}
     ms = slow | {"jax": [10.0, 300.0, 12.0], "torch_channels_last": [40.0, 400.0, 30.0]}
     assert versus_torch.compare(ms) == {
         "jax_ms": 12.0,

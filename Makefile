@@ -1,0 +1,35 @@
+# Two commands on a fresh machine: `make train` and `make test`. `make reference` adds PyTorch and
+# others to compare with; without them the tests that need them are skipped.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: train test lint reference clean
+
+train: $(VENV)/.installed
+	$(BIN)/python -m cifar_jax.main --config configs/quickstart.py --workdir runs/quickstart
+
+test: $(VENV)/.installed-test
+	$(BIN)/python -m pytest
+
+reference: $(VENV)/.installed-test
+	$(BIN)/python -m pip install --quiet -r requirements-reference.txt
+
+lint: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+clean:
+	rm -rf $(VENV) .pytest_cache .ruff_cache build *.egg-info
+
+$(VENV)/.installed: requirements.txt pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -r requirements.txt
+	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed requirements-test.txt
+	$(BIN)/python -m pip install --quiet -r requirements-test.txt
+	touch $@

@@ -1,0 +1,1 @@
+"""Measurements: each command appends its logs to benchmarks/results/ and prints a table."""
