@@ -3,7 +3,7 @@
     python -m benchmarks.table
 
 Accuracy: results/accuracy/<experiment>/<run>/{config.json,metrics.csv,summary.json}, copied from
-the workdirs. Runs of one experiment that differ in their seed alone are one row.
+the workdirs.
 """
 
 import json
@@ -11,11 +11,13 @@ import statistics
 from collections import defaultdict
 from pathlib import Path
 
-from benchmarks.published import PUBLISHED
+from benchmarks.published import PUBLISHED, Published
 from cifar_jax import config
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
+# What two runs of one row may differ in.
+NOT_COMPARED = ("seed", "data.dir", "checkpoint.", "steps_per_call", "eval_batch_size")
 
 
 def main() -> None:
@@ -40,43 +42,54 @@ def rewritten(readme: str) -> str:
 
 
 def accuracy() -> str:
-    """Measured beside published, a row per experiment and length."""
+    """Measured beside published: a row for runs that differ in nothing but their seed."""
     runs = defaultdict(list)
     for path in sorted((RESULTS / "accuracy").rglob("summary.json")):
+        settings = config.flatten(json.loads((path.parent / "config.json").read_text()))
         summary = json.loads(path.read_text())
-        runs[summary["experiment"], summary["epochs"]].append((path, summary))
-    rows = []
-    for (experiment, epochs), found in sorted(runs.items()):
-        file = f"configs/{experiment}.py"
-        full = config.load(ROOT / file).num_epochs
-        summaries = [summary for _, summary in found]
-        first = summaries[0]
-        published = PUBLISHED.get(experiment)
-        rows.append(
-            (
-                f"[{experiment}]({file})",
-                f"{first['num_params']:,}",
-                f"{epochs}" if epochs == full else f"{epochs} of {full}",
-                _percent([published.test_accuracy]) if published else "",
-                _percent([s["test_accuracy"] for s in summaries]),
-                first["selected_on"],
-                f"{statistics.median(s['step_time_ms']['median'] for s in summaries):.1f} ms",
-                _device(first),
-                _links(path.parent for path, _ in found),
-            )
-        )
+        same = {k: v for k, v in settings.items() if not k.startswith(NOT_COMPARED)}
+        key = json.dumps([summary["experiment"], same, summary["device"]], sort_keys=True)
+        runs[key].append((path.parent, same, summary))
     titles = (
         *("experiment", "parameters", "epochs", "published", "test accuracy", "epoch picked on"),
         *("step time", "device", "logs by seed"),
     )
-    return _markdown(titles, rows)
+    return _markdown(titles, [_accuracy_row(runs[key]) for key in sorted(runs)])
+
+
+def _accuracy_row(found: list[tuple[Path, dict, dict]]) -> tuple[str, ...]:
+    _, settings, first = found[0]
+    experiment = first["experiment"]
+    file = f"configs/{experiment}.py"
+    original = config.load(ROOT / file)
+    config.choose_model(original, original.model.name)
+    as_written = config.flatten(json.loads(original.to_json()))
+    changed = [
+        f"`{name}={value}`"
+        for name, value in settings.items()
+        if name not in ("num_epochs", "dtype") and value != as_written.get(name)
+    ]
+    epochs, full = first["epochs"], as_written["num_epochs"]
+    published = PUBLISHED.get(experiment, Published(None))
+    step_time = statistics.median(s["step_time_ms"]["median"] for *_, s in found)
+    return (
+        " ".join([f"[{experiment}]({file})", *changed]),
+        f"{first['num_params']:,}",
+        f"{epochs}" if epochs == full else f"{epochs} of {full}",
+        "" if published.test_accuracy is None else _percent([published.test_accuracy]),
+        _percent([s["test_accuracy"] for *_, s in found]),
+        first["selected_on"],
+        f"{step_time:.1f} ms",
+        _device(first),
+        " ".join(f"[{s['seed']}]({path.relative_to(ROOT).as_posix()})" for path, _, s in found),
+    )
 
 
 def versus_torch() -> str:
     """Step time of training beside PyTorch's, the newest record of each network and batch."""
     newest = {}
     path = RESULTS / "versus_torch.jsonl"
-    for line in path.read_text().splitlines():
+    for line in path.read_text().splitlines() if path.exists() else ():
         record = json.loads(line)
         newest[record["model"], record["batch_size"]] = record
     rows = [
@@ -98,9 +111,7 @@ def versus_torch() -> str:
 TABLES = {"accuracy": accuracy, "versus_torch": versus_torch}
 
 
-def _percent(fractions: list[float | None]) -> str:
-    if fractions[0] is None:
-        return "none"
+def _percent(fractions: list[float]) -> str:
     mean = f"{100 * statistics.mean(fractions):.2f}%"
     if len(fractions) == 1:
         return mean
@@ -110,14 +121,6 @@ def _percent(fractions: list[float | None]) -> str:
 def _device(record: dict) -> str:
     device = record["device"]
     return f"{device['count']} x {device['kind']}" if device["count"] > 1 else device["kind"]
-
-
-def _links(folders) -> str:
-    return " ".join(
-        f"[{json.loads((folder / 'summary.json').read_text())['seed']}]"
-        f"({folder.relative_to(ROOT).as_posix()})"
-        for folder in folders
-    )
 
 
 def _markdown(titles: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:

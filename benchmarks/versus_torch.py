@@ -10,8 +10,9 @@ layout, optimiser fused or not; the first is its default), and the fastest count
 every contender the same number of steps, one contender after the other; the ratio is taken within
 rounds, so that what slows the machine for a while slows both.
 
-The machine must be idle otherwise: beside a busy process, PyTorch's two threads wait for each other
-20 to 50 times longer than they compute.
+The machine must be idle otherwise: beside one busy process on two cores, PyTorch's threads waited
+for each other 5 to 40 times longer than they computed. The record tells the share of the machine's
+processor time that went elsewhere; above a few percent its figures mean nothing.
 """
 
 import argparse
@@ -31,9 +32,9 @@ import torch
 
 from benchmarks import torch_models
 from cifar_jax import augment, engine, models, optim, step
+from cifar_jax.environment import environment
 from cifar_jax.errors import UserError, unknown
 from cifar_jax.metrics import fetch
-from cifar_jax.summary import environment
 
 CASES = ("cnn3:32", "cnn3:128", "resnet18:32")
 RESULTS = Path(__file__).parent / "results" / "versus_torch.jsonl"
@@ -161,6 +162,26 @@ def _seconds(run: Run, num_steps: int) -> float:
     return time.perf_counter() - start
 
 
+def used_elsewhere(before: Sequence[float], after: Sequence[float]) -> float | None:
+    """Returns the share of the machine's processor time between two readings that others took."""
+    if not before:
+        return None
+    own, busy, idle = (b - a for a, b in zip(before, after, strict=True))
+    return max(0.0, busy - own) / (busy + idle)
+
+
+def _processor_seconds() -> tuple[float, ...]:
+    """Reads the processor's seconds so far: this process's, all that were busy, all idle ones."""
+    try:
+        first_line, _ = Path("/proc/stat").read_text().split("\n", 1)
+    except OSError:  # not Linux
+        return ()
+    user, nice, system, idle, iowait, irq, softirq, steal, *_ = (
+        int(ticks) / os.sysconf("SC_CLK_TCK") for ticks in first_line.split()[1:]
+    )
+    return time.process_time(), user + nice + system + irq + softirq + steal, idle + iowait
+
+
 def compare(ms: dict[str, Sequence[float]]) -> dict[str, Any]:
     """Reduces milliseconds per step and round, {"jax" and each of SETTINGS: [rounds]}.
 
@@ -204,7 +225,9 @@ def measure(model: str, batch_size: int, rounds: int, steps: int | None = None) 
         run(WARM_UP_STEPS)
     if steps is None:
         steps = max(4, round(SECONDS_PER_TURN / (_seconds(contenders["torch"], 2) / 2)))
+    before = _processor_seconds()
     ms = take_turns(contenders, rounds, steps)
+    after = _processor_seconds()
     record = environment()
     record["versions"]["torch"] = torch.__version__
     return {
@@ -217,6 +240,7 @@ def measure(model: str, batch_size: int, rounds: int, steps: int | None = None) 
         **compare(ms),
         "compile_seconds": compile_seconds,
         "ms_per_step": ms,
+        "used_elsewhere": used_elsewhere(before, after),
         "threads": {"cores": os.cpu_count(), "torch": torch.get_num_threads()},
         **record,
     }
@@ -224,11 +248,12 @@ def measure(model: str, batch_size: int, rounds: int, steps: int | None = None) 
 
 def table(records: Sequence[dict[str, Any]]) -> str:
     """Returns the records as a table for people."""
-    row = "{:<10} {:>5} {:>9} {:>10}  {:<25} {:>11} {:<16} {:>9}".format
+    row = "{:<10} {:>5} {:>9} {:>10}  {:<25} {:>11} {:<16} {:>9} {:>14}".format
     titles = ("model", "batch", "JAX ms", "PyTorch ms", "", "JAX/PyTorch", "", "compile s")
+    titles += ("used elsewhere",)
     lines = [row(*titles)]
     for r in records:
-        ratio = r["ratio"]
+        ratio, elsewhere = r["ratio"], r["used_elsewhere"]
         lines.append(
             row(
                 r["model"],
@@ -239,6 +264,7 @@ def table(records: Sequence[dict[str, Any]]) -> str:
                 f"{ratio['median']:.2f}",
                 f"({ratio['min']:.2f} to {ratio['max']:.2f})",
                 f"{r['compile_seconds']:.1f}",
+                "?" if elsewhere is None else f"{elsewhere:.0%}",
             )
         )
     return "\n".join(lines)
@@ -274,17 +300,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error("--rounds and --steps need whole numbers above 0")
 
     jax.config.update("jax_platforms", "cpu")
-    load = os.getloadavg()[0]  # of others: this process has not begun yet
     args.out.parent.mkdir(parents=True, exist_ok=True)
     records = []
     for model, batch_size in cases:
         records.append(measure(model, batch_size, args.rounds, args.steps))
-        records[-1]["load_average"] = load
         with args.out.open("a") as file:
             file.write(json.dumps(records[-1]) + "\n")
     print(table(records))
-    if load > 0.5:
-        print(f"load average before the start: {load:.1f}; only an idle machine gives fair times")
 
 
 if __name__ == "__main__":

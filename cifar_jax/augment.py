@@ -24,6 +24,8 @@ def flip(keys: jax.Array, images: jax.Array, probability: float = 0.5) -> jax.Ar
       keys: [B] typed keys.
       images: [B, H, W, C], any dtype.
     """
+    if not 0 <= probability <= 1:
+        raise UserError(f"flip needs a probability from 0 to 1, not {probability}")
     chosen = jax.vmap(lambda key: jax.random.bernoulli(key, probability))(keys)
     return jnp.where(chosen[:, None, None, None], images[:, :, ::-1], images)
 
@@ -39,6 +41,8 @@ def crop(keys: jax.Array, images: jax.Array, padding: int = 4, mode: str = "cons
       padding: pixels.
       mode: "constant" (zeros: black where images are still uint8), "reflect" or "edge".
     """
+    if not isinstance(padding, int) or padding < 0:
+        raise UserError(f"crop needs a whole number of pixels, 0 or more, not {padding!r}")
     if mode not in ("constant", "reflect", "edge"):
         raise unknown("crop mode", mode, ("constant", "reflect", "edge"))
     _, height, width, channels = images.shape

@@ -34,9 +34,9 @@ class Checkpoints:
         Args:
           step: optimiser steps done. A step that is there already is left as it is.
           state: tree of arrays.
-          meta: JSON values.
-          score: the greatest of all is the best checkpoint, the earliest among equals; None for
-            one that does not compete.
+          meta: JSON values; read later, in the background, so nobody may change them.
+          score: the checkpoint with the greatest is kept besides the latest, the earliest among
+            equals; None for one that does not compete.
         """
         if step == self.latest_step:
             return
@@ -71,11 +71,6 @@ class Checkpoints:
             ),
         )
         return restored.state, restored.meta
-
-    def best_step(self) -> int | None:
-        """The step of the checkpoint with the greatest score, None where none has one."""
-        self._manager.wait_until_finished()
-        return self._manager.best_step()
 
 
 @contextlib.contextmanager

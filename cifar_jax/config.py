@@ -1,4 +1,4 @@
-"""Config files: finding, importing and flattening them. No jax in here."""
+"""Config files: finding, importing, completing and flattening them."""
 
 import runpy
 import sys
@@ -8,7 +8,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from cifar_jax.errors import UserError
+from cifar_jax.errors import UserError, unknown
 
 
 def flatten(tree: Mapping | ConfigDict, prefix: str = "") -> dict[str, Any]:
@@ -37,6 +37,29 @@ def load(path: str | Path) -> ConfigDict:
     config = module["get_config"]()
     config.experiment = experiment_name(path)
     return config.lock()
+
+
+def choose_model(config: ConfigDict, name: str) -> None:
+    """Sets the network, and every option of it that the config does not set to its default.
+
+    So the config says, and config.json records, all that the network was built with. Options that
+    the network does not have are dropped where it is not the one that the config was written for.
+
+    Raises:
+      UserError: for an unknown network, or an option that the config's own network lacks.
+    """
+    from cifar_jax import models  # takes a second: not before the command line is known to be right
+
+    defaults = models.options_of(name)
+    given = {k: v for k, v in config.model.items() if k != "name"}
+    if name == config.model.name:
+        for option in given:
+            if option not in defaults:
+                raise unknown(f"option of {name}", option, defaults)
+    with config.unlocked():
+        config.model = ConfigDict(
+            {"name": name} | {k: given.get(k, default) for k, default in defaults.items()}
+        )
 
 
 def experiment_name(path: str | Path) -> str:

@@ -76,9 +76,10 @@ def check_batch_size(batch_size: int, num_examples: int, num_devices: int) -> No
     if batch_size % num_devices:
         below = batch_size // num_devices * num_devices
         near = [b for b in (below, below + num_devices) if 0 < b <= num_examples]
+        nearest = f"the nearest that does: {' or '.join(map(str, near))}"
         raise UserError(
-            f"batch_size {batch_size} does not divide among {num_devices} devices; the nearest "
-            f"that does: {' or '.join(map(str, near))}"
+            f"batch_size {batch_size} does not divide among {num_devices} devices; "
+            f"{nearest if near else f'there are but {num_examples} images'}"
         )
 
 

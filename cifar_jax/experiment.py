@@ -10,7 +10,7 @@ import optax
 from ml_collections import ConfigDict
 
 from cifar_jax import augment, data, models, optim, step
-from cifar_jax.engine import Engine, check_batch_size, make_mesh
+from cifar_jax.engine import PARALLEL, Engine, check_batch_size, make_mesh
 from cifar_jax.engine import create as create_engine
 from cifar_jax.errors import UserError, unknown
 from cifar_jax.evaluate import Evaluate, make_evaluate
@@ -60,8 +60,24 @@ def check(config: ConfigDict) -> None:
         raise unknown("augment.normalize", config.augment.normalize, ("unit", "standard"))
     if config.dtype not in DTYPES:
         raise unknown("dtype", config.dtype, DTYPES)
-    augment.parse(config.augment.ops)
-    models.options_of(config.model.name)
+    if config.parallel not in PARALLEL:
+        raise unknown("parallel", config.parallel, PARALLEL)
+    if not 0 <= config.data.val_seed < 2**32:
+        raise UserError(f"data.val_seed needs 0 to 4294967295, not {config.data.val_seed}")
+    # Whatever else is wrong shows when the parts are made, from shapes alone.
+    _optimizer(config, _schedule(config, steps_per_epoch=1000))
+    step.split_networks(partial(_build, config.model.to_dict(), 10, jnp.float32))
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 2))
+    images = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.uint8)
+    jax.eval_shape(augment.parse(config.augment.ops), keys, images)
+
+
+def resolved(config: ConfigDict) -> ConfigDict:
+    """Returns a copy with dtype "auto" decided: a run that moves to another device keeps it."""
+    config = config.copy_and_resolve_references()
+    with config.unlocked():
+        config.dtype = str(compute_dtype(config.dtype)) if config.dtype in DTYPES else config.dtype
+    return config.lock()
 
 
 def create(config: ConfigDict) -> Experiment:

@@ -13,13 +13,19 @@ from cifar_jax.errors import UserError
 from cifar_jax.metrics import Metrics, fetch
 from cifar_jax.step import TrainState
 
-# Work per call where its length is automatic on the CPU: short enough for a lively progress bar
-# and a prompt answer to SIGTERM, long enough that the call itself (0.1 ms) costs nothing.
+# Work per call where its length is automatic: short enough for a lively progress bar and a prompt
+# answer to SIGTERM, long enough that the call itself (0.1 ms) costs nothing.
 _SECONDS_PER_CALL = 1.0
 
 
 class Diverged(UserError):
     """The loss is no longer a finite number."""
+
+
+WHAT_TO_DO = (
+    "The checkpoint before it is kept. Lower optim.learning_rate or set optim.clip_norm, in a "
+    "--workdir of its own"
+)
 
 
 class _Call(NamedTuple):
@@ -34,7 +40,8 @@ class Clock:
 
     Attributes:
       seconds: of training in this epoch so far; the gaps in which nothing runs do not count.
-      step_times: ms per step of the latest calls, at most 2,000.
+      step_times: ms per step, a mean over each of the latest 2,000 calls; without each process's
+        first call, which warms the device up.
     """
 
     def __init__(self, steps_per_call: int, seconds: float = 0.0, step_times=()):
@@ -42,20 +49,15 @@ class Clock:
         self.seconds = seconds
         self.step_times = deque(step_times, maxlen=2000)
         self._steps_per_call = steps_per_call
-        self._step_seconds = None
+        self._step_seconds = 0.0
         self._last_end = 0.0
 
     def next_steps(self, steps_left: int) -> int:
         """Returns how many steps the next call takes."""
-        if self._steps_per_call:
-            wanted = self._steps_per_call
-        elif jax.default_backend() != "cpu":
-            wanted = steps_left
-        elif self._step_seconds is None:
-            wanted = 1
-        else:
-            wanted = max(1, round(_SECONDS_PER_CALL / self._step_seconds))
-        return min(wanted, steps_left)
+        wanted = self._steps_per_call
+        if not wanted:  # one step until there is a time to go by
+            wanted = round(_SECONDS_PER_CALL / self._step_seconds) if self._step_seconds else 1
+        return min(max(wanted, 1), steps_left)
 
     def wait(self, call: _Call) -> dict[str, float]:
         """Waits for a call to end and returns the epoch's metrics so far."""
@@ -64,8 +66,9 @@ class Clock:
         elapsed = end - max(call.started, self._last_end)
         self._last_end = end
         self.seconds += elapsed
+        if self._step_seconds:
+            self.step_times.append(1e3 * elapsed / call.num_steps)
         self._step_seconds = elapsed / call.num_steps
-        self.step_times.append(1e3 * self._step_seconds)
         return values
 
 
@@ -78,7 +81,7 @@ def run_until(
     last_step: int,
     clock: Clock,
     *,
-    should_stop: Callable[[], bool],
+    should_stop: Callable[[int], bool],
     progress: Callable[[int, dict[str, float]], Any],
 ) -> tuple[TrainState, Metrics, dict[str, float], int]:
     """Trains from first_step to last_step of one epoch, or until should_stop says so.
@@ -93,11 +96,11 @@ def run_until(
       first_step: of the run.
       last_step: of the run; at most the epoch's end.
       clock: times the calls.
-      should_stop: asked before each call but the first: whatever it says, a run gets on.
+      should_stop: told the step reached, asked before each call.
       progress: told the step and the epoch's metrics after each call.
 
     Returns:
-      State, metrics, the metrics' values and the step reached.
+      State, metrics, the metrics' values ({} where no step was taken) and the step reached.
 
     Raises:
       Diverged: where the loss is not finite.
@@ -105,7 +108,7 @@ def run_until(
     step, under_way, values = first_step, None, {}
     while True:
         call = None
-        if step < last_step and not (under_way and should_stop()):
+        if step < last_step and not should_stop(step):
             num_steps = clock.next_steps(last_step - step)
             started = time.perf_counter()
             state, metrics = engine.run(state, metrics, order, num_steps)
@@ -117,7 +120,7 @@ def run_until(
             if not math.isfinite(values["loss"]):
                 raise Diverged(
                     f"the loss became {values['loss']} in steps {under_way.first_step + 1} to "
-                    f"{reached}: lower optim.learning_rate, or set optim.clip_norm"
+                    f"{reached}. {WHAT_TO_DO}"
                 )
             progress(reached, values)
         if call is None:

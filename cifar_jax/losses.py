@@ -5,9 +5,7 @@ import jax.numpy as jnp
 import optax
 
 
-def cross_entropy(
-    logits: jax.Array, labels: jax.Array, label_smoothing: float | jax.Array = 0.0
-) -> jax.Array:
+def cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing: float = 0.0) -> jax.Array:
     """Softmax cross-entropy of each example, computed in float32.
 
     With smoothing e the target is 1 - e + e / C for the label and e / C elsewhere, as in Keras
@@ -23,7 +21,7 @@ def cross_entropy(
     """
     logits = logits.astype(jnp.float32)
     hard = optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels)
-    if isinstance(label_smoothing, float) and label_smoothing == 0.0:
+    if label_smoothing == 0:
         return hard
     uniform = -jnp.mean(jax.nn.log_softmax(logits), axis=-1)
     return (1.0 - label_smoothing) * hard + label_smoothing * uniform

@@ -104,6 +104,12 @@ def init(
     )
 
 
+def all_finite(tree: Any) -> jax.Array:
+    """Returns whether every floating number in the tree is finite, [] bool."""
+    leaves = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.floating)]
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in leaves]))
+
+
 def epoch_order(key: jax.Array, epoch: jax.Array, num_examples: int, batch_size: int) -> jax.Array:
     """Returns the order in which an epoch visits the examples, [steps, B] int32.
 

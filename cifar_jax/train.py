@@ -1,5 +1,7 @@
 """Trains one config from data to summary."""
 
+import dataclasses
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -9,11 +11,36 @@ import numpy as np
 from clu import parameter_overview
 from ml_collections import ConfigDict
 
-from cifar_jax import checkpoint, experiment, summary, workdir
-from cifar_jax.loop import Clock, run_until
-from cifar_jax.metrics import fetch
+from cifar_jax import experiment, summary, workdir
+from cifar_jax.checkpoint import Checkpoints, open_checkpoints
+from cifar_jax.environment import environment, peak_memory_bytes
+from cifar_jax.experiment import Experiment
+from cifar_jax.loop import WHAT_TO_DO, Clock, Diverged, run_until
+from cifar_jax.metrics import Metrics, fetch
 from cifar_jax.preemption import Preempted, catch_signals
+from cifar_jax.step import TrainState, all_finite
 from cifar_jax.writers import ConsoleWriter, CsvWriter, TensorBoardWriter
+
+Row = dict[str, Any]
+
+
+@dataclasses.dataclass
+class Run:
+    """What a run carries along, and finds again in its checkpoint.
+
+    Attributes:
+      state: of the engine.
+      metrics: of the epoch so far.
+      step: steps done.
+      rows: of metrics.csv.
+      clock: times the calls.
+    """
+
+    state: TrainState
+    metrics: Metrics
+    step: int
+    rows: list[Row]
+    clock: Clock
 
 
 def train(config: ConfigDict, folder: str | Path) -> dict[str, Any]:
@@ -32,172 +59,201 @@ def train(config: ConfigDict, folder: str | Path) -> dict[str, Any]:
       Preempted: after SIGTERM or SIGINT, once the state is saved.
     """
     folder = Path(folder).resolve()
+    config = experiment.resolved(config)
     experiment.check(config)
-    complete = workdir.claim(config, folder)
-    if complete is not None:
-        print(f"{config.experiment} is complete:\n{summary.table(complete, folder)}")
-        return complete
+    with workdir.locked(folder):
+        complete = workdir.check(config, folder)
+        if complete is not None:
+            print(f"{config.experiment} is complete:\n{summary.table(complete, folder)}")
+            return complete
+        made_on = environment()  # now: the checkout may move on while the run goes on
+        exp = experiment.create(config)
+        workdir.claim(config, folder)
+        with catch_signals() as stop, open_checkpoints(folder / "checkpoints") as checkpoints:
+            run = _start(config, exp, checkpoints)
+            _train(config, exp, checkpoints, run, folder, stop)
+            reported, state = _reported(config, exp, checkpoints, run)
+            result = _evaluate(config, exp, run, folder, reported, state) | made_on
+    summary.write_json(folder / "summary.json", result)
+    print(summary.table(result, folder))
+    return result
 
-    # ----------------------------------------------------------------- data, network, engine
-    environment = summary.environment()  # now: the checkout may move on while the run goes on
-    exp = experiment.create(config)
+
+def _start(config: ConfigDict, exp: Experiment, checkpoints: Checkpoints) -> Run:
+    """Returns the run at step 0, or where its latest checkpoint left it."""
+    engine = exp.engine
+    run = Run(engine.init(), engine.no_metrics(), 0, [], Clock(config.steps_per_call))
+    params = engine.snapshot(run.state).params
+    print(parameter_overview.get_parameter_overview(params, include_stats=False))
+    step = checkpoints.latest_step
+    if step is None:
+        return run
+    saved, meta = checkpoints.restore(step, _tree(exp, run), engine.replicated)
+    rows = meta["rows"]
+    for row in rows:
+        # The last epoch of a shorter run was evaluated out of turn.
+        if row["epoch"] % config.eval_every_epochs and row["epoch"] != config.num_epochs:
+            row.update({name: None for name in row if name.startswith(f"{exp.curve}_")})
+    print(f"resumed at step {step:,} of {config.num_epochs * engine.steps_per_epoch:,}")
+    clock = Clock(config.steps_per_call, meta["seconds"], meta["step_times"])
+    return Run(engine.place(saved["state"]), engine.place(saved["metrics"]), step, rows, clock)
+
+
+def _tree(exp: Experiment, run: Run) -> dict[str, Any]:
+    """Returns the arrays of a checkpoint, on the devices."""
+    return {"state": exp.engine.snapshot(run.state), "metrics": exp.engine.snapshot(run.metrics)}
+
+
+def _train(config, exp, checkpoints, run, folder, stop) -> None:
+    """Trains to the last epoch; raises Preempted where `stop` asks for it."""
     engine, curve = exp.engine, exp.curve
     total_steps = config.num_epochs * engine.steps_per_epoch
-    state, metrics = engine.init(), engine.no_metrics()
-    params = engine.snapshot(state).params
-    num_params = sum(x.size for x in jax.tree.leaves(params))
-    print(parameter_overview.get_parameter_overview(params, include_stats=False))
+    is_finite = jax.jit(all_finite)
+    saved_step, saved_at = run.step, time.monotonic()
+    writers = [
+        CsvWriter(folder / "metrics.csv", run.rows),
+        TensorBoardWriter(folder / "tensorboard", run.rows),
+        ConsoleWriter(config.num_epochs, engine.steps_per_epoch),
+    ]
 
-    with (
-        checkpoint.open_checkpoints(folder / "checkpoints") as checkpoints,
-        catch_signals() as stop,
-    ):
-        # -------------------------------------------------------------------------- resumption
-        target = {"state": engine.snapshot(state), "metrics": engine.snapshot(metrics)}
-        done, meta = 0, {"rows": [], "seconds": 0.0, "step_times": []}
-        if checkpoints.latest_step is not None:
-            done = checkpoints.latest_step
-            saved, meta = checkpoints.restore(done, target, engine.replicated)
-            state, metrics = engine.place(saved["state"]), engine.place(saved["metrics"])
-            print(f"resumed at step {done:,} of {total_steps:,}")
-        rows = meta["rows"]
-        clock = Clock(config.steps_per_call, meta["seconds"], meta["step_times"])
-        last_save = time.monotonic()
+    def is_late(step: int) -> bool:
+        minutes = (time.monotonic() - saved_at) / 60
+        return step > saved_step and minutes > config.checkpoint.every_minutes
 
-        def save(score: float | None = None) -> None:
-            nonlocal last_save
-            tree = {"state": engine.snapshot(state), "metrics": engine.snapshot(metrics)}
-            meta = {"rows": rows, "seconds": clock.seconds, "step_times": [*clock.step_times]}
-            checkpoints.save(done, tree, meta, score)
-            last_save = time.monotonic()
+    def progress(step: int, values: dict[str, float]) -> None:
+        epoch, step_in_epoch = divmod(step - 1, engine.steps_per_epoch)
+        rate = config.batch_size * (step_in_epoch + 1) / run.clock.seconds
+        for writer in writers:
+            writer.progress(epoch + 1, step_in_epoch + 1, values, rate)
 
-        def should_stop() -> bool:
-            late = time.monotonic() - last_save > 60 * config.checkpoint.every_minutes
-            return stop.signum is not None or late
-
-        # ---------------------------------------------------------------------------- training
-        writers = [
-            CsvWriter(folder / "metrics.csv", rows),
-            TensorBoardWriter(folder / "tensorboard", done),
-            ConsoleWriter(config.num_epochs, engine.steps_per_epoch),
-        ]
-        try:
-            while done < total_steps:
-                epoch = done // engine.steps_per_epoch
-                epoch_end = (epoch + 1) * engine.steps_per_epoch
-
-                def progress(step: int, values: dict[str, float], epoch: int = epoch) -> None:
-                    step_in_epoch = step - epoch * engine.steps_per_epoch
-                    rate = config.batch_size * step_in_epoch / clock.seconds
-                    for writer in writers:
-                        writer.progress(epoch + 1, step_in_epoch, values, rate)
-
-                state, metrics, values, done = run_until(
-                    engine, state, metrics, engine.order(state, epoch), done, epoch_end, clock,
-                    should_stop=should_stop, progress=progress,
-                )  # fmt: skip
-                if done == epoch_end:
-                    row = _row(config, exp, epoch + 1, done, values, clock.seconds, state)
-                    if (epoch + 1) % config.eval_every_epochs == 0 or done == total_steps:
-                        found = fetch(exp.evaluate[curve](engine.snapshot(state))[0])
-                        row |= {f"{curve}_{name}": value for name, value in found.items()}
-                    is_best = _is_best(rows, row, curve)
-                    rows.append(row)
-                    for writer in writers:
-                        writer.epoch(row)
-                    metrics, clock.seconds = engine.no_metrics(), 0.0
-                    if (
-                        (epoch + 1) % config.checkpoint.every_epochs == 0
-                        or done == total_steps
-                        or (is_best and config.selected_on != "last")
-                    ):
-                        save(row[f"{curve}_accuracy"])
-                else:
-                    save()
-                if stop.signum is not None:
-                    save()
-                    raise Preempted(
-                        stop.signum,
-                        f"stopped by a signal; saved at step {done:,} of {total_steps:,}. "
-                        "The same command resumes",
-                    )
-        finally:
-            for writer in writers:
-                writer.close()
-
-        # ------------------------------------------------------------------ the epoch reported
-        reported = rows[-1]
-        final = engine.snapshot(state)
-        if config.selected_on != "last":
-            reported = max(
-                (row for row in rows if row[f"{curve}_accuracy"] is not None),
-                key=lambda row: row[f"{curve}_accuracy"],
+    try:
+        while run.step < total_steps:
+            epoch = run.step // engine.steps_per_epoch + 1
+            run.state, run.metrics, values, run.step = run_until(
+                engine,
+                run.state,
+                run.metrics,
+                engine.order(run.state, epoch - 1),
+                run.step,
+                epoch * engine.steps_per_epoch,
+                run.clock,
+                should_stop=lambda step: stop.signum is not None or is_late(step),
+                progress=progress,
             )
-            if reported["step"] != done:
-                saved, _ = checkpoints.restore(reported["step"], target, engine.replicated)
-                final = saved["state"]
-        test_metrics, logits = exp.evaluate["test"](final)
-        test = fetch(test_metrics)
+            is_due, score = is_late(run.step), None
+            if run.step == epoch * engine.steps_per_epoch:
+                row = _row(config, exp, epoch, values, run)
+                score = row[f"{curve}_accuracy"]
+                best = max((r[f"{curve}_accuracy"] or 0.0 for r in run.rows), default=-1.0)
+                is_due |= epoch % config.checkpoint.every_epochs == 0 or run.step == total_steps
+                is_due |= config.selected_on != "last" and score is not None and score > best
+                run.rows.append(row)
+                for writer in writers:
+                    writer.epoch(row)
+                run.metrics, run.clock.seconds = engine.no_metrics(), 0.0
+            if is_due or stop.signum is not None:
+                tree = _tree(exp, run)
+                if score is None and stop.signum is None:
+                    _evaluated(exp, tree["state"], f"step {run.step}")
+                if not is_finite(tree["state"]):
+                    raise Diverged(f"a parameter became infinite by step {run.step}. {WHAT_TO_DO}")
+                meta = {
+                    "rows": [*run.rows],
+                    "seconds": run.clock.seconds,
+                    "step_times": [*run.clock.step_times],
+                }
+                checkpoints.save(run.step, tree, meta, score)
+                saved_step, saved_at = run.step, time.monotonic()
+            if stop.signum is not None:
+                raise Preempted(
+                    stop.signum,
+                    f"stopped by a signal; saved at step {run.step:,} of {total_steps:,}. "
+                    "The same command resumes",
+                )
+    finally:
+        for writer in writers:
+            writer.close()
 
+
+def _row(config: ConfigDict, exp: Experiment, epoch: int, values: dict, run: Run) -> Row:
+    """Evaluates where it is due and returns the row of an epoch that is over."""
+    scale = np.ravel(run.state.lr_scale)[0]  # one of the replicas' inside pmap
+    found = dict.fromkeys(values)
+    if epoch % config.eval_every_epochs == 0 or epoch == config.num_epochs:
+        found = _evaluated(exp, exp.engine.snapshot(run.state), f"epoch {epoch}")
+    return {
+        "epoch": epoch,
+        "step": run.step,
+        "learning_rate": float(exp.schedule(run.step - 1) * scale),
+        **{f"train_{name}": value for name, value in values.items()},
+        **{f"{exp.curve}_{name}": value for name, value in found.items()},
+        "seconds": run.clock.seconds,
+        "images_per_second": len(exp.dataset.train.labels) / run.clock.seconds,
+    }
+
+
+def _evaluated(exp: Experiment, state: TrainState, when: str) -> dict[str, float]:
+    """Returns a snapshot's metrics on the split of the curves.
+
+    Raises:
+      Diverged: where the loss is not finite. The training loss is that before the last update;
+        a checkpoint must not outlive it that no longer works.
+    """
+    found = fetch(exp.evaluate[exp.curve](state)[0])
+    if not math.isfinite(found["loss"]):
+        raise Diverged(f"the {exp.curve} loss became {found['loss']} by {when}. {WHAT_TO_DO}")
+    return found
+
+
+def _reported(config, exp, checkpoints, run) -> tuple[Row, TrainState]:
+    """Returns the row of the epoch that the run reports, and the state at its end."""
+    state = exp.engine.snapshot(run.state)
+    if config.selected_on == "last":
+        return run.rows[-1], state
+    accuracy = f"{exp.curve}_accuracy"
+    best = max((r for r in run.rows if r[accuracy] is not None), key=lambda r: r[accuracy])
+    if best["step"] != run.step:
+        saved, _ = checkpoints.restore(best["step"], _tree(exp, run), exp.engine.replicated)
+        state = saved["state"]
+    return best, state
+
+
+def _evaluate(config, exp, run, folder, reported, state) -> dict[str, Any]:
+    """Scores the reported state on the test set, writes predictions.npz, returns the summary."""
+    metrics, logits = exp.evaluate["test"](state)
+    test = fetch(metrics)
+    dataset = exp.dataset
     summary.write_predictions(
-        folder / "predictions.npz",
-        np.asarray(logits),
-        exp.dataset.test.labels,
-        exp.dataset.class_names,
+        folder / "predictions.npz", np.asarray(logits), dataset.test.labels, dataset.class_names
     )
-    # The first call also warms the device up.
-    step_times = list(clock.step_times)[1:] or list(clock.step_times)
-    train_seconds = sum(row["seconds"] for row in rows)
-    result = {
+    train_seconds = sum(row["seconds"] for row in run.rows)
+    images = len(dataset.train.labels) * config.num_epochs
+    step_times = run.clock.step_times or [1e3 * train_seconds / run.step]
+    return {
         "experiment": config.experiment,
         "model": config.model.name,
-        "num_params": num_params,
+        "num_params": sum(x.size for x in jax.tree.leaves(state.params)),
         "dataset": config.data.name,
         "label": config.data.label,
         "seed": config.seed,
         "epochs": config.num_epochs,
-        "steps": total_steps,
+        "steps": run.step,
         "batch_size": config.batch_size,
-        "dtype": str(experiment.compute_dtype(config.dtype)),
+        "dtype": config.dtype,
         "parallel": config.parallel,
         "test_accuracy": test["accuracy"],
         "test_loss": test["loss"],
         "top5_accuracy": test["top5_accuracy"],
         "train_accuracy": reported["train_accuracy"],
-        "val_accuracy": reported["val_accuracy"] if curve == "val" else None,
+        "val_accuracy": reported.get("val_accuracy"),
         "best_epoch": reported["epoch"],
         "selected_on": config.selected_on,
         "step_time_ms": {
             "median": float(np.median(step_times)),
             "p95": float(np.percentile(step_times, 95)),
         },
-        "images_per_second": len(exp.dataset.train.labels) * config.num_epochs / train_seconds,
-        "compile_seconds": engine.compile_seconds,
+        "images_per_second": images / train_seconds,
+        "compile_seconds": exp.engine.compile_seconds,
         "train_seconds": train_seconds,
-        "peak_memory_bytes": summary.peak_memory_bytes(),
-        **environment,
+        "peak_memory_bytes": peak_memory_bytes(),
     }
-    summary.write_json(folder / "summary.json", result)
-    print(summary.table(result, folder))
-    return result
-
-
-def _row(config, exp, epoch, step, values, seconds, state) -> dict[str, Any]:
-    """Returns a row of metrics.csv, its evaluation still empty."""
-    scale = np.ravel(state.lr_scale)[0]  # one of the replicas' inside pmap
-    return {
-        "epoch": epoch,
-        "step": step,
-        "learning_rate": float(exp.schedule(step - 1) * scale),
-        **{f"train_{name}": values[name] for name in ("loss", "accuracy", "top5_accuracy")},
-        **{f"{exp.curve}_{name}": None for name in ("loss", "accuracy", "top5_accuracy")},
-        "seconds": seconds,
-        "images_per_second": len(exp.dataset.train.labels) / seconds,
-    }
-
-
-def _is_best(rows: list[dict], row: dict, curve: str) -> bool:
-    """Whether the row's accuracy exceeds those of all rows before it."""
-    accuracy = row[f"{curve}_accuracy"]
-    before = [r[f"{curve}_accuracy"] for r in rows if r[f"{curve}_accuracy"] is not None]
-    return accuracy is not None and accuracy > max(before, default=-1.0)

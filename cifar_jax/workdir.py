@@ -1,6 +1,10 @@
-"""The folder of one run: whose it is, and whether the run in it is complete."""
+"""The folder of one run: whose it is, who is at work in it, and whether the run is complete."""
 
+import contextlib
+import fcntl
 import json
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,42 +20,67 @@ from cifar_jax.summary import write_json
 _FREE = ("data.dir", "steps_per_call", "eval_batch_size", "checkpoint.")
 
 
-def claim(config: ConfigDict, workdir: Path) -> dict[str, Any] | None:
-    """Makes the workdir this config's, or checks that it is.
-
-    Args:
-      config: of the run about to start.
-      workdir: absolute.
-
-    Returns:
-      The content of summary.json where the run in the workdir is complete, else None.
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Makes the folder if need be and keeps other processes from running in it.
 
     Raises:
-      UserError: where the workdir holds another run, or is no folder.
+      UserError: where another process runs there, or where it cannot be written.
     """
-    path = workdir / "config.json"
-    wanted = _plain(config)
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        previous = json.loads(path.read_text()) if path.exists() else None
-    except (OSError, ValueError) as error:
-        raise UserError(f"--workdir {workdir} cannot be used: {error}") from error
-    if previous is not None:
-        _check_same(previous, wanted, workdir)
-        summary_path = workdir / "summary.json"
-        if summary_path.exists() and previous["num_epochs"] == wanted["num_epochs"]:
-            return json.loads(summary_path.read_text())
-        summary_path.unlink(missing_ok=True)
-    write_json(path, wanted)
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise UserError(f"--workdir {folder} cannot be used: {error.strerror}") from error
+    try:
+        if not os.access(folder, os.W_OK):
+            raise UserError(f"--workdir {folder} cannot be written")
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f"another process is at work in --workdir {folder}") from error
+        except OSError:
+            pass  # a file system without locks
+        yield
+    finally:
+        os.close(handle)
+
+
+def check(config: ConfigDict, folder: Path) -> dict[str, Any] | None:
+    """Checks that the folder is this config's or nobody's; changes nothing in it.
+
+    A folder without a checkpoint is nobody's, whatever was tried in it before.
+
+    Returns:
+      The content of summary.json where the config's run is complete, else None.
+
+    Raises:
+      UserError: where the folder holds another run.
+    """
+    path = folder / "config.json"
+    if not path.exists() or not any(p.name.isdigit() for p in folder.glob("checkpoints/*")):
+        return None
+    try:
+        previous = json.loads(path.read_text())
+        _check_same(flatten(previous), flatten(_plain(config)), folder)
+        if (folder / "summary.json").exists() and previous["num_epochs"] == config.num_epochs:
+            return json.loads((folder / "summary.json").read_text())
+    except json.JSONDecodeError as error:
+        raise UserError(f"--workdir {folder} holds files that are no JSON: {error}") from error
     return None
+
+
+def claim(config: ConfigDict, folder: Path) -> None:
+    """Makes the folder this config's: from now on a run is in it, and it is not complete."""
+    write_json(folder / "config.json", _plain(config))
+    (folder / "summary.json").unlink(missing_ok=True)
 
 
 def _plain(config: ConfigDict) -> dict[str, Any]:
     return json.loads(config.to_json())
 
 
-def _check_same(previous: dict, wanted: dict, workdir: Path) -> None:
-    old, new = flatten(previous), flatten(wanted)
+def _check_same(old: dict[str, Any], new: dict[str, Any], folder: Path) -> None:
     free = list(_FREE)
     # More epochs continue a run where the rates of those behind it stay what they were.
     if not schedules.depends_on_length(new["optim.schedule"]) and (
@@ -65,6 +94,6 @@ def _check_same(previous: dict, wanted: dict, workdir: Path) -> None:
     ]
     if differing:
         raise UserError(
-            f"--workdir {workdir} holds another run: {'; '.join(differing)}. "
+            f"--workdir {folder} holds another run: {'; '.join(differing)}. "
             "Choose another --workdir, or remove that folder"
         )

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -62,19 +63,22 @@ class CsvWriter:
 class TensorBoardWriter:
     """Scalars by step; train and test are runs of their own, so that they share each chart."""
 
-    def __init__(self, directory: Path, first_step: int):
-        """Opens event files; events at and behind first_step, of a run cut off, are dropped."""
+    def __init__(self, directory: Path, rows: list[Row]):
+        """Starts anew with the rows of the epochs that a resumed run has behind it.
+
+        What was in the files before may lack what was not flushed, or hold more than was saved.
+        """
+        shutil.rmtree(directory, ignore_errors=True)
         self._directory = directory
-        self._purge_step = first_step + 1 if first_step else None
         self._runs = {}
+        for row in rows:
+            self.epoch(row)
 
     def _run(self, name: str):
         if name not in self._runs:
             from tensorboardX import SummaryWriter
 
-            self._runs[name] = SummaryWriter(
-                str(self._directory / name), purge_step=self._purge_step, flush_secs=30
-            )
+            self._runs[name] = SummaryWriter(str(self._directory / name), flush_secs=30)
         return self._runs[name]
 
     def progress(self, epoch: int, step: int, values: Row, images_per_second: float) -> None:

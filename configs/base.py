@@ -12,7 +12,8 @@ def get_config() -> ConfigDict:
     config.seed = 0
 
     config.model = ConfigDict()
-    # Network: a key of cifar_jax.models.MODELS. Further fields here are the network's options.
+    # Network: a key of cifar_jax.models.MODELS. Further fields here are the network's options,
+    # its defaults where a config does not set them.
     config.model.name = "cnn3"
 
     config.data = ConfigDict()
@@ -81,13 +82,15 @@ def get_config() -> ConfigDict:
     # Scaling of pixels: "unit" to [0, 1], "standard" by the training images' mean and deviation.
     config.augment.normalize = "standard"
 
-    # Steps per compiled call: 1 for a plain step, 0 for automatic (on accelerators a whole epoch,
-    # on the CPU about a second of work). Changes nothing but the speed.
+    # Steps per compiled call: 1 for a plain step without a loop around it, 0 for automatic (about a
+    # second of work). Changes nothing but the speed.
     config.steps_per_call = 0
-    # All local devices by "jit" (one global batch) or "pmap" (BatchNorm per replica).
+    # All local devices by "jit" (one global batch) or "pmap" (BatchNorm per replica: there the
+    # number of devices is part of the recipe).
     config.parallel = "jit"
     # Of the computation: "float32", "bfloat16", or "auto": bfloat16 on GPU and TPU, else float32.
-    # Parameters, statistics and loss are float32 always.
+    # Parameters, statistics, logits and loss are float32 always. On recent NVIDIA GPUs "float32"
+    # multiplies in TF32, as is jax's default there.
     config.dtype = "float32"
 
     config.checkpoint = ConfigDict()

@@ -65,11 +65,15 @@ def test_the_empty_line_changes_nothing(images):
         ("crop(padding=x)", "neither a name nor a call"),
         ("crop(4, fill=3)", "unexpected keyword argument 'fill'"),
         ("flip.x", "neither a name nor a call"),
+        ("crop(-1)", "crop needs a whole number of pixels"),
+        ("crop('a')", "crop needs a whole number of pixels"),
+        ("crop(4, 'mirror')", "unknown crop mode 'mirror'"),
+        ("flip(2)", "flip needs a probability from 0 to 1"),
     ],
 )
-def test_wrong_lines_are_refused(line, message):
+def test_wrong_lines_are_refused(images, line, message):
     with pytest.raises(UserError, match=message):
-        augment.parse(line)
+        augment.parse(line)(keys(600), images)
 
 
 def test_normalize_equals_the_formula(images):

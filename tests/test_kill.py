@@ -39,6 +39,11 @@ def finish(process):
     return output
 
 
+def latest_step(workdir):
+    names = [p.name for p in (workdir / "checkpoints").glob("*")]
+    return max((int(name) for name in names if name.isdigit()), default=0)
+
+
 def curves(workdir):
     with (workdir / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -52,17 +57,17 @@ def test_killed_at_random_moments_equals_straight(tmp_path):
     half_written = 0
     for kill in range(NUM_KILLS):
         process = start(killed)
-        for line in process.stdout:
-            if line.startswith("resumed" if kill else "Total:"):
-                break
-        delay = rng.uniform(0.0, 3.0)
-        time.sleep(delay)
-        assert process.poll() is None, "over before it was killed: raise NUM_EPOCHS"
+        # On to a few checkpoints more, and then a moment, which may fall into writing the next.
+        goal = latest_step(killed) + rng.randint(1, 4 * NUM_EPOCHS // NUM_KILLS - 1)
+        while latest_step(killed) < goal:
+            assert process.poll() is None, process.stdout.read()
+            time.sleep(0.001)
+        time.sleep(rng.uniform(0.0, 0.1))
         process.kill()
         process.wait()
         names = sorted(p.name for p in (killed / "checkpoints").glob("*"))
         half_written += any("tmp" in name for name in names)
-        print(f"kill {kill + 1}: {delay:.2f} s into training; checkpoints {names}")
+        print(f"kill {kill + 1}: checkpoints {' '.join(names)}")
     output = finish(start(killed))
     print(next((line for line in output.splitlines() if "resumed" in line), "from the start"))
     print(f"{half_written} of {NUM_KILLS} kills left a checkpoint half written")
@@ -71,4 +76,3 @@ def test_killed_at_random_moments_equals_straight(tmp_path):
     assert step == other_step == 4 * NUM_EPOCHS
     jax.tree.map(np.testing.assert_array_equal, params, other_params)
     assert curves(straight) == curves(killed)
-

@@ -13,8 +13,8 @@ FLOORS = [
     {"experiment", "workdir", "loop"},
     {"evaluate"},
     {"engine", "checkpoint", "writers", "summary", "preemption", "augment", "data", "optim"},
-    {"step"},
-    {"losses", "metrics", "models", "config"},
+    {"step", "config"},
+    {"losses", "metrics", "models", "environment", "atomic"},
     {"errors"},
 ]
 ROOMS = {path.stem if path.is_file() else path.name: path for path in

@@ -84,6 +84,7 @@ def test_initialisers_have_the_variance_of_their_frameworks():
 
 def test_per_layer():
     assert layers.per_layer(0.5, 3, "dropout") == (0.5, 0.5, 0.5)
+    assert layers.per_layer((0.5,), 3, "dropout") == (0.5, 0.5, 0.5)
     assert layers.per_layer((0.1, 0.2), 2, "dropout") == (0.1, 0.2)
     with pytest.raises(UserError, match="one number or 3"):
         layers.per_layer((0.1, 0.2), 3, "dropout")

@@ -11,7 +11,7 @@ def eng():
     return tiny.make_engine()  # 100 images, batches of 16: 7 steps an epoch
 
 
-def run(eng, clock, last_step=7, should_stop=lambda: False):
+def run(eng, clock, last_step=7, should_stop=lambda step: False):
     state = eng.init()
     seen = []
     state, _, values, step = loop.run_until(
@@ -35,16 +35,14 @@ def test_the_length_of_calls_changes_no_bit(eng):
 
 
 def test_stops_where_it_is_told_to_with_all_numbers_in(eng):
-    calls = iter([False, True])
-    state, values, step, seen = run(eng, loop.Clock(1), should_stop=lambda: next(calls))
+    state, values, step, seen = run(eng, loop.Clock(1), should_stop=lambda step: step == 2)
     assert step == 2 == int(state.step)
     assert [s for s, _ in seen] == [1, 2] and seen[-1][1] == values
 
 
-def test_gets_on_whatever_it_is_told(eng):
-    """Or a run that is always late for a checkpoint would save for ever."""
-    _, values, step, seen = run(eng, loop.Clock(2), should_stop=lambda: True)
-    assert step == 2 and seen == [(2, values)]
+def test_no_step_behind_a_stop(eng):
+    state, values, step, seen = run(eng, loop.Clock(1), should_stop=lambda step: True)
+    assert (step, values, seen, int(state.step)) == (0, {}, [], 0)
 
 
 def test_clock_lengthens_calls_to_about_a_second():
@@ -61,5 +59,5 @@ def test_clock_lengthens_calls_to_about_a_second():
 def test_clock_counts_what_it_waited_for(eng):
     clock = loop.Clock(1, seconds=10.0)
     run(eng, clock, last_step=5)
-    assert len(clock.step_times) == 5
-    assert clock.seconds == pytest.approx(10.0 + sum(clock.step_times) / 1e3)
+    assert len(clock.step_times) == 4  # the first call warms up
+    assert 10.0 + sum(clock.step_times) / 1e3 < clock.seconds < 15.0

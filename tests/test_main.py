@@ -25,6 +25,7 @@ QUICKSTART = ("--config", "configs/quickstart.py")
     [
         ((), "--config is missing, as in: python -m cifar_jax.main --config configs/resnet18.py"),
         (("--config",), "is no file. Known: configs/assignment/cnn3.py"),
+        ((*QUICKSTART, "--config.model.drop=1"), "unknown config field 'model.drop'"),
         (("--config", "configs/resnet81.py"), "configs/resnet81.py is no file"),
         ((*QUICKSTART, "--config.optim.lr=3"), "unknown config field 'optim.lr'"),
         (
@@ -32,7 +33,7 @@ QUICKSTART = ("--config", "configs/quickstart.py")
             "did you mean 'optim.learning_rate'",
         ),
         ((*QUICKSTART, "--config.batch_size=many"), "--config.batch_size=many"),
-        ((*QUICKSTART, "--confg.seed=1"), "Unknown command line flag"),
+        ((*QUICKSTART, "--confg.seed=1"), "Unknown command line flag 'confg.seed'"),
         ((*QUICKSTART, "seed=1"), "what is 'seed=1'?"),
         (
             (*QUICKSTART, "--config.model.name=resnet8", "--workdir", "/dev/null/x"),
@@ -52,6 +53,9 @@ def test_help_lists_the_fields_of_the_config():
     assert "--config configs/resnet18.py" in main("--help").stdout
     fields = main(*QUICKSTART, "--help").stdout
     assert "--config.optim.learning_rate=0.001" in fields
+    assert "--config.model.dropout=(0.1, 0.25, 0.5)" in fields
+    other = main(*QUICKSTART, "--config.model.name=resnet34", "--help").stdout
+    assert "--config.model.depths=(3, 4, 6, 3)" in other and "dropout" not in other
 
 
 def test_missing_data_names_the_ways_out(tmp_path):

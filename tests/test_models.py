@@ -21,7 +21,7 @@ NUM_PARAMS = {
 }
 # Thin versions for the tests that compute.
 THIN = {
-    "cnn2": {"dropout": 0.5, "filters": (4, 8)},
+    "cnn2": {"dropout": (0.5,), "filters": (4, 8)},
     "cnn4": {"filters": (4, 4, 8, 8)},
     "resnet18": {"width": 4},
     "resnet34": {"width": 4, "depths": (1, 2, 1, 1)},
@@ -82,16 +82,23 @@ def _run(graphdef, state, images, keys):
     return logits, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
 
 
-def test_bfloat16_keeps_parameters_and_statistics_in_float32(name):
+def test_bfloat16_keeps_parameters_statistics_and_logits_in_float32(name):
     model = nnx.eval_shape(lambda: build(name, jnp.bfloat16))
     images = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.bfloat16)
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 2))
     logits, stats = jax.eval_shape(
         partial(_run, nnx.graphdef(model)), nnx.state(model), images, keys
     )
-    assert logits.dtype == jnp.bfloat16
+    assert logits.dtype == jnp.float32
+    jaxpr = str(jax.make_jaxpr(partial(_run, nnx.graphdef(model)))(nnx.state(model), images, keys))
+    assert "bf16" in jaxpr.split("conv_general_dilated[")[0].splitlines()[-1]
     leaves = jax.tree.leaves((nnx.to_pure_dict(nnx.state(model, nnx.Param)), stats))
     assert {leaf.dtype for leaf in leaves} == {jnp.dtype("float32")}
+
+
+def test_options_of_have_the_defaults_of_the_network():
+    assert models.options_of("cnn3") == {"dropout": (0.1, 0.25, 0.5)}
+    assert models.options_of("resnet34") == {"depths": (3, 4, 6, 3), "width": 64}
 
 
 def test_wrong_names_are_met_with_the_nearest():

@@ -49,25 +49,17 @@ def make_data(num_examples):
     return images, rng.integers(0, NUM_CLASSES, num_examples).astype(np.int32)
 
 
-def assert_close(ours, theirs, what, rtol=1e-4):
+def assert_close(ours, theirs, what):
     ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
     assert ours.shape == theirs.shape, what
     difference = np.abs(ours - theirs).max() / np.abs(theirs).max()
-    assert difference <= rtol, f"{what} differs by {difference:.1e} of its greatest entry"
+    assert difference <= 1e-4, f"{what} differs by {difference:.1e} of its greatest entry"
 
 
 class Pair:
     """One network with its optimiser, twice from the same weights: the suite's and PyTorch's."""
 
-    def __init__(
-        self,
-        name,
-        optimizers=SGD,
-        *,
-        label_smoothing=0.0,
-        dtype="float32",
-        **options,
-    ):
+    def __init__(self, name, optimizers=SGD, *, label_smoothing=0.0, dtype="float32", **options):
         optimizer, make_torch_optimizer = optimizers
 
         def build(rngs):

@@ -1,6 +1,5 @@
 import csv
 import json
-import math
 import os
 import signal
 
@@ -8,8 +7,9 @@ import jax
 import numpy as np
 import pytest
 import tiny
+from ml_collections import ConfigDict
 
-from cifar_jax import data, engine, experiment, loop
+from cifar_jax import checkpoint, data, engine, experiment, loop, workdir
 from cifar_jax.errors import UserError
 from cifar_jax.preemption import Preempted
 from cifar_jax.train import train
@@ -192,15 +192,120 @@ def test_another_runs_workdir_is_refused(straight):
         (dict(augment__ops="flop"), "did you mean 'flip'"),
         (dict(label_smoothing=1.0), "label_smoothing needs a value in"),
         (dict(steps_per_call=-1), "steps_per_call needs 0 or more"),
+        (dict(parallel="pmpa"), "did you mean 'pmap'"),
+        (dict(data__val_seed=-1), "data.val_seed needs 0 to"),
+        (dict(augment__ops="crop(-1)"), "crop needs a whole number"),
+        (dict(optim__warmup_epochs=5.0), "optim.warmup_epochs needs 0 or more"),
+        (dict(optim__schedule="step"), "needs optim.step_epochs"),
+        (dict(model__dropout=(0.5, 0.5)), "dropout needs one number or 3"),
     ],
 )
 def test_wrong_configs_are_refused_before_anything_is_written(tmp_path, overrides, message):
     with pytest.raises(UserError, match=message):
         train(tiny.make_config(**overrides), tmp_path / "run")
-    assert not list(tmp_path.rglob("*.csv"))
+    assert not [p for p in tmp_path.rglob("*") if p.is_file()]
 
 
-def test_train_loss_is_the_mean_over_all_examples(tmp_path, straight):
-    rows = read_csv(straight / "metrics.csv")
-    assert all(math.isfinite(float(row["train_loss"])) for row in rows)
-    assert float(rows[-1]["train_loss"]) < float(rows[0]["train_loss"])
+def test_train_loss_is_the_mean_over_all_examples(tmp_path, monkeypatch):
+    """At a rate of nothing, what training measures is what evaluation does: 100 images, the last
+    batch with 4 of them."""
+    train_split = tiny.dataset().train
+    monkeypatch.setattr(data, "load", lambda *a, **k: tiny.dataset()._replace(test=train_split))
+    config = tiny.make_config(
+        num_epochs=1, optim__learning_rate=1e-30, model__dropout=(0.0,), augment__ops=""
+    )
+    train(config, tmp_path)
+    (row,) = read_csv(tmp_path / "metrics.csv")
+    for name in ("loss", "accuracy", "top5_accuracy"):
+        assert float(row[f"train_{name}"]) == pytest.approx(float(row[f"test_{name}"]), rel=1e-5)
+
+
+def test_a_state_that_fails_in_evaluation_is_not_saved(tmp_path, monkeypatch):
+    """The update behind the last finite training loss may be the one that ruins it."""
+    create = experiment.optim.schedules.create
+
+    def blow_up_at_the_end_of_epoch_2(*args, **kwargs):
+        schedule = create(*args, **kwargs)
+        return lambda step: jax.numpy.where(step == 7, 1e30, schedule(step))
+
+    monkeypatch.setattr(experiment.optim.schedules, "create", blow_up_at_the_end_of_epoch_2)
+    with pytest.raises(loop.Diverged, match=r"test loss became nan by epoch 2|infinite by step 8"):
+        train(tiny.make_config(num_epochs=3), tmp_path)
+    assert params_of(tmp_path)[0] == 4
+
+
+def test_what_was_tried_in_vain_claims_no_workdir(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(data, "load", lambda *a, **k: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            train(tiny.make_config(seed=1), tmp_path)
+    train(tiny.make_config(num_epochs=1), tmp_path)
+    before = (tmp_path / "summary.json").read_text()
+    with monkeypatch.context() as patch:
+        patch.setattr(data, "load", lambda *a, **k: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            train(tiny.make_config(num_epochs=3), tmp_path)
+    assert (tmp_path / "summary.json").read_text() == before
+
+
+def test_two_processes_do_not_share_a_workdir(tmp_path):
+    with (
+        workdir.locked(tmp_path),
+        pytest.raises(UserError, match="another process is at work"),
+    ):
+        train(tiny.make_config(), tmp_path)
+
+
+def test_a_checkpoint_holds_no_row_from_its_future(tmp_path, monkeypatch):
+    """Its JSON is written in the background, while training goes on."""
+    seen = []
+    save = checkpoint.Checkpoints.save
+
+    def spy(self, step, state, meta, score=None):
+        seen.append((step, meta))
+        save(self, step, state, meta, score)
+
+    monkeypatch.setattr(checkpoint.Checkpoints, "save", spy)
+    train(tiny.make_config(num_epochs=3), tmp_path)
+    assert [(step, len(meta["rows"])) for step, meta in seen] == [(4, 1), (8, 2), (12, 3)]
+
+
+def test_checkpoints_are_saved_by_the_clock_too(tmp_path, monkeypatch):
+    saved = []
+    save = checkpoint.Checkpoints.save
+    monkeypatch.setattr(
+        checkpoint.Checkpoints,
+        "save",
+        lambda self, step, *args: (saved.append(step), save(self, step, *args)),
+    )
+    config = dict(num_epochs=2, checkpoint__every_epochs=100, checkpoint__every_minutes=0.0)
+    train(tiny.make_config(**config, steps_per_call=4), tmp_path / "whole")
+    assert saved == [4, 8]
+    saved.clear()
+    train(tiny.make_config(**config, steps_per_call=3), tmp_path / "parts")
+    assert saved == [3, 4, 7, 8]
+
+
+def test_evaluation_every_second_epoch_survives_an_extension(tmp_path):
+    options = dict(eval_every_epochs=2)
+    train(tiny.make_config(num_epochs=3, **options), tmp_path)
+    train(tiny.make_config(num_epochs=4, **options), tmp_path)
+    accuracies = [row["test_accuracy"] for row in read_csv(tmp_path / "metrics.csv")]
+    assert [bool(a) for a in accuracies] == [False, True, False, True]
+
+
+def test_pmap_resumes_to_the_same_bits(tmp_path, monkeypatch):
+    use_devices(monkeypatch, 4)
+    thin = ConfigDict({"name": "resnet18", "width": 4, "depths": (1, 1)})
+    options = dict(parallel="pmap", model=thin)
+    train(tiny.make_config(num_epochs=2, **options), tmp_path / "straight")
+    train(tiny.make_config(num_epochs=1, **options), tmp_path / "resumed")
+    train(tiny.make_config(num_epochs=2, **options), tmp_path / "resumed")
+    assert_same_run(tmp_path / "straight", tmp_path / "resumed")
+
+
+def test_bfloat16_trains(tmp_path):
+    summary = train(tiny.make_config(num_epochs=3, dtype="bfloat16"), tmp_path)
+    assert summary["dtype"] == "bfloat16" and summary["test_accuracy"] > 0.3
+    dtypes = {str(leaf.dtype) for leaf in jax.tree.leaves(params_of(tmp_path)[1])}
+    assert dtypes == {"float32"}

@@ -29,7 +29,7 @@ def test_csv_has_a_row_per_epoch_at_once(tmp_path):
 
 def test_tensorboard_reads_train_and_val_as_one_chart(tmp_path):
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    writer = writers.TensorBoardWriter(tmp_path, 0)
+    writer = writers.TensorBoardWriter(tmp_path, [])
     for row in ROWS:
         writer.epoch(row)
     writer.close()
@@ -40,8 +40,22 @@ def test_tensorboard_reads_train_and_val_as_one_chart(tmp_path):
     assert set(events.Tags()["scalars"]) == {"loss", "accuracy"}
 
 
+def test_tensorboard_of_a_resumed_run_has_each_epoch_once(tmp_path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    first = writers.TensorBoardWriter(tmp_path, [])
+    for row in ROWS:
+        first.epoch(row)
+    first.close()
+    resumed = writers.TensorBoardWriter(tmp_path, ROWS[:1])  # from the checkpoint of epoch 1
+    resumed.epoch(ROWS[1])
+    resumed.close()
+    events = accumulator.EventAccumulator(str(tmp_path / "train"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("loss")] == [10, 20]
+
+
 def test_event_files_of_train_and_val_are_written(tmp_path):
-    writer = writers.TensorBoardWriter(tmp_path, 0)
+    writer = writers.TensorBoardWriter(tmp_path, [])
     for row in ROWS:
         writer.epoch(row)
     writer.close()

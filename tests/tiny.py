@@ -45,6 +45,7 @@ def load(name, *, val_fraction=0.0, **_) -> data.Dataset:
 def make_config(**overrides):
     """The quickstart config, cut down; overrides are dotted names with "__" for the dot."""
     cfg = config.load(ROOT / "configs" / "quickstart.py")
+    config.choose_model(cfg, cfg.model.name)
     small = dict(
         batch_size=32, num_epochs=2, eval_batch_size=16, selected_on="last", data__val_fraction=0.0
     )

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cifar_jax.data import atomic, prepared
+from cifar_jax import atomic
+from cifar_jax.data import prepared
 
 _FORMAT = 1  # raise it when the arrays change: older files are then made anew
 
@@ -26,7 +27,7 @@ def load(directory: Path) -> dict[str, np.ndarray]:
     fingerprint = _fingerprint(directory)
     for path in _places(directory):
         arrays = _read(path)
-        if arrays and str(arrays.pop("fingerprint")) == fingerprint:
+        if arrays and str(arrays.pop("fingerprint", None)) == fingerprint:
             return arrays
     print(f"decoding {directory}, once", flush=True)
     arrays = prepared.decode(directory)

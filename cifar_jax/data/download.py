@@ -12,7 +12,8 @@ import threading
 import urllib.request
 from pathlib import Path
 
-from cifar_jax.data import archive, atomic
+from cifar_jax import atomic
+from cifar_jax.data import archive
 from cifar_jax.errors import UserError
 
 FIRST_RESPONSE_SECONDS = 10.0

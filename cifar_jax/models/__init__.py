@@ -3,7 +3,9 @@
 import inspect
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
+import jax.numpy as jnp
 from flax import nnx
 
 from cifar_jax.errors import unknown
@@ -21,29 +23,41 @@ MODELS: dict[str, Callable[..., nnx.Module]] = {
 }
 
 
-def create(name: str, num_classes: int, rngs: nnx.Rngs, **options) -> nnx.Module:
+def create(
+    name: str, num_classes: int, rngs: nnx.Rngs, *, dtype=jnp.float32, **options
+) -> nnx.Module:
     """Builds a network: a module that maps images [B, 32, 32, 3] to logits [B, num_classes].
 
     Args:
       name: a key of MODELS.
       num_classes: number of logits.
       rngs: its `params` stream initialises the parameters.
-      **options: keyword arguments of the network, `dtype` among them.
+      dtype: of the computation.
+      **options: those of `options_of`.
 
     Raises:
       UserError: for an unknown network or option.
     """
+    known = options_of(name)
     for option in options:
-        if option not in options_of(name):
-            raise unknown(f"option of {name}", option, options_of(name))
-    return MODELS[name](num_classes, rngs, **options)
+        if option not in known:
+            raise unknown(f"option of {name}", option, known)
+    return MODELS[name](num_classes, rngs, dtype=dtype, **options)
 
 
-def options_of(name: str) -> list[str]:
-    """Returns the names of the options that `create` takes for this network."""
+def options_of(name: str) -> dict[str, Any]:
+    """Returns the options that `create` takes for this network besides dtype, by default value.
+
+    Raises:
+      UserError: for an unknown network.
+    """
     if name not in MODELS:
         raise unknown("model", name, MODELS)
     factory = MODELS[name]
     network = factory.func if isinstance(factory, partial) else factory
-    parameters = inspect.signature(network.__init__).parameters.values()
-    return [p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
+    preset = factory.keywords if isinstance(factory, partial) else {}
+    return {
+        p.name: preset.get(p.name, p.default)
+        for p in inspect.signature(network.__init__).parameters.values()
+        if p.kind is inspect.Parameter.KEYWORD_ONLY and p.name != "dtype"
+    }

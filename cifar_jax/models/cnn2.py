@@ -40,7 +40,7 @@ class CNN2(nnx.Module):
       filters: filters of the two convolutions.
       dense_units: units of the hidden dense layer.
       dropout: rates after the pool, after flatten and after the dense layer; one number for all.
-      dtype: of the computation; parameters are float32.
+      dtype: of the computation; parameters and logits are float32.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class CNN2(nnx.Module):
         *,
         filters: Sequence[int] = (32, 64),
         dense_units: int = 128,
-        dropout: float | Sequence[float] = 0.0,
+        dropout: float | Sequence[float] = (0.0, 0.0, 0.0),
         dtype=jnp.float32,
     ):
         init = dict(kernel_init=keras_init, dtype=dtype, rngs=rngs)
@@ -58,7 +58,7 @@ class CNN2(nnx.Module):
         self.conv1 = Conv(3, filters[0], (3, 3), **init)
         self.conv2 = Conv(filters[0], filters[1], (3, 3), **init)
         self.dense1 = nnx.Linear(16 * 16 * filters[1], dense_units, **init)
-        self.dense2 = nnx.Linear(dense_units, num_classes, **init)
+        self.dense2 = nnx.Linear(dense_units, num_classes, **init | {"dtype": jnp.float32})
         self.dropout1, self.dropout2, self.dropout3 = (Dropout(rate) for rate in rates)
 
     def __call__(self, images: jax.Array, rngs: ExampleRngs | None = None) -> jax.Array:

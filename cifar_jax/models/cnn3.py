@@ -38,7 +38,7 @@ class CNN3(nnx.Module):
       rngs: its `params` stream initialises the kernels.
       dropout: rates after the second pool, after the third and after the dense layer; one number
         for all.
-      dtype: of the computation; parameters are float32.
+      dtype: of the computation; parameters and logits are float32.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class CNN3(nnx.Module):
         self.conv2 = Conv(32, 64, (3, 3), **init)
         self.conv3 = Conv(64, 128, (3, 3), **init)
         self.dense1 = nnx.Linear(4 * 4 * 128, 512, **init)
-        self.dense2 = nnx.Linear(512, num_classes, **init)
+        self.dense2 = nnx.Linear(512, num_classes, **init | {"dtype": jnp.float32})
         self.dropout1, self.dropout2, self.dropout3 = (Dropout(rate) for rate in rates)
 
     def __call__(self, images: jax.Array, rngs: ExampleRngs | None = None) -> jax.Array:

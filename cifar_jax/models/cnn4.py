@@ -41,7 +41,7 @@ class CNN4(nnx.Module):
       filters: filters of the four convolutions.
       dense_units: units of the hidden dense layer.
       dropout: rates after the pool, after flatten and after the dense layer; one number for all.
-      dtype: of the computation; parameters are float32.
+      dtype: of the computation; parameters and logits are float32.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class CNN4(nnx.Module):
         self.conv3 = Conv(filters[1], filters[2], (3, 3), **init)
         self.conv4 = Conv(filters[2], filters[3], (3, 3), **init)
         self.dense1 = nnx.Linear(16 * 16 * filters[3], dense_units, **init)
-        self.dense2 = nnx.Linear(dense_units, num_classes, **init)
+        self.dense2 = nnx.Linear(dense_units, num_classes, **init | {"dtype": jnp.float32})
         self.dropout1, self.dropout2, self.dropout3 = (Dropout(rate) for rate in rates)
 
     def __call__(self, images: jax.Array, rngs: ExampleRngs | None = None) -> jax.Array:

@@ -112,7 +112,9 @@ def per_layer(value: float | Sequence[float], count: int, name: str) -> tuple[fl
     Raises:
       UserError: on any other length than 1 or `count`.
     """
-    values = tuple(value) if isinstance(value, Sequence) else (value,) * count
+    values = tuple(value) if isinstance(value, Sequence) else (value,)
+    if len(values) == 1:
+        values *= count
     if len(values) != count:
         raise UserError(f"{name} needs one number or {count}, one per layer, not {values}")
     return values

@@ -63,7 +63,7 @@ class ResNet(nnx.Module):
       rngs: its `params` stream initialises the kernels.
       depths: blocks of each stage.
       width: filters of the first stage; they double from stage to stage.
-      dtype: of the computation; parameters, statistics and BN are float32.
+      dtype: of the computation; parameters, statistics, BN and logits are float32.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class ResNet(nnx.Module):
         self.blocks = nnx.List(blocks)
         self.dense = nnx.Linear(
             in_features, num_classes, kernel_init=torch_init,
-            bias_init=torch_bias_init(in_features), dtype=dtype, rngs=rngs,
+            bias_init=torch_bias_init(in_features), rngs=rngs,
         )  # fmt: skip
 
     def __call__(self, images: jax.Array, rngs: ExampleRngs | None = None) -> jax.Array:

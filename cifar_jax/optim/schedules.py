@@ -48,6 +48,8 @@ def create(
             f"optim.warmup_epochs needs 0 or more and less than num_epochs = {num_epochs}, "
             f"not {warmup_epochs}"
         )
+    if name == "step" and not step_epochs:
+        raise UserError("optim.schedule 'step' needs optim.step_epochs, the epochs to step at")
     if list(step_epochs) != sorted(set(step_epochs)) or min(step_epochs, default=1) <= 0:
         raise UserError(
             f"optim.step_epochs need to increase from above 0, not {tuple(step_epochs)}"
@@ -59,10 +61,17 @@ def create(
         )
     warmup = round(warmup_epochs * steps_per_epoch)
     total = round(num_epochs * steps_per_epoch)
+    if warmup >= total:
+        raise UserError(
+            f"optim.warmup_epochs {warmup_epochs} leaves nothing of {total} steps of training"
+        )
     if name == "constant":
         schedule = optax.constant_schedule(learning_rate)
     elif name == "step":
-        boundaries = {round(e * steps_per_epoch) - warmup: step_factor for e in step_epochs}
+        boundaries = {}
+        for epoch in step_epochs:
+            step = round(epoch * steps_per_epoch) - warmup
+            boundaries[step] = boundaries.get(step, 1.0) * step_factor
         schedule = optax.piecewise_constant_schedule(learning_rate, boundaries)
     else:
         schedule = optax.cosine_decay_schedule(

@@ -1,0 +1,57 @@
+"""What a number was measured on: device, versions, commit, memory."""
+
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+
+
+def environment() -> dict[str, Any]:
+    """Returns device, versions and git_commit of the running process."""
+    devices = jax.local_devices()
+    return {
+        "device": {
+            "platform": devices[0].platform,
+            "kind": _device_kind(devices[0]),
+            "count": len(devices),
+        },
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("jax", "jaxlib", "flax", "optax")},
+        },
+        "git_commit": git_commit(),
+    }
+
+
+def _device_kind(device: jax.Device) -> str:
+    if device.platform != "cpu":
+        return device.device_kind
+    try:  # jax says just "cpu"; step times are worth little without the processor's name
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if "model name" in line)
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def git_commit() -> str | None:
+    """Returns the checkout's commit, "-dirty" behind it where tracked files differ, or None."""
+    try:
+        return subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+        ).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def peak_memory_bytes() -> int | None:
+    """Returns the most memory that one local device has held, None where it keeps no count."""
+    peaks = [(d.memory_stats() or {}).get("peak_bytes_in_use") for d in jax.local_devices()]
+    return max((p for p in peaks if p is not None), default=None)
