@@ -36,7 +36,7 @@ def main(argv: list[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("stopped before the first step", file=sys.stderr)
+        print("stopped before training began", file=sys.stderr)
         return 130
     return 0
 

@@ -91,8 +91,10 @@ def _start(config: ConfigDict, exp: Experiment, checkpoints: Checkpoints) -> Run
     saved, meta = checkpoints.restore(step, _tree(exp, run), engine.replicated)
     rows = meta["rows"]
     for row in rows:
-        # The last epoch of a shorter run was evaluated out of turn.
-        if row["epoch"] % config.eval_every_epochs and row["epoch"] != config.num_epochs:
+        # The last epoch of a shorter run was evaluated out of turn. Where epochs are picked it stays:
+        # its checkpoint may be the one that was kept.
+        is_due = row["epoch"] % config.eval_every_epochs == 0 or row["epoch"] == config.num_epochs
+        if not is_due and config.selected_on == "last":
             row.update({name: None for name in row if name.startswith(f"{exp.curve}_")})
     print(f"resumed at step {step:,} of {config.num_epochs * engine.steps_per_epoch:,}")
     clock = Clock(config.steps_per_call, meta["seconds"], meta["step_times"])

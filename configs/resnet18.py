@@ -10,7 +10,7 @@ crops with 4 pixels of zeros (weiaicunzai/pytorch-cifar100: 75.61% for this netw
 the test set, steps at 60/120/160 and rotation besides; chenyaofo/pytorch-cifar-models: the same
 with a cosine for its ResNets). The cosine to zero takes the steps' place, since it needs no
 milestones when the length changes; one epoch of warm-up and label smoothing 0.1 are as in
-Goyal et al. (2017) and He et al. (2019), "Bag of Tricks".
+Goyal et al. (2017) and He et al. (2019), "Bag of Tricks". Not yet run in full here: no result.
 """
 
 from configs import base

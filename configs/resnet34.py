@@ -3,7 +3,7 @@
     python -m cifar_jax.main --config configs/resnet34.py
 
 Published for this network and nearly this recipe: 76.76%, best epoch on the test set
-(weiaicunzai/pytorch-cifar100).
+(weiaicunzai/pytorch-cifar100). Not yet run in full here: no result.
 """
 
 from configs import resnet18
