@@ -91,8 +91,8 @@ def _start(config: ConfigDict, exp: Experiment, checkpoints: Checkpoints) -> Run
     saved, meta = checkpoints.restore(step, _tree(exp, run), engine.replicated)
     rows = meta["rows"]
     for row in rows:
-        # The last epoch of a shorter run was evaluated out of turn. Where epochs are picked it stays:
-        # its checkpoint may be the one that was kept.
+        # The last epoch of a shorter run was evaluated out of turn. Where epochs are picked that
+        # stays: its checkpoint may be the one that was kept.
         is_due = row["epoch"] % config.eval_every_epochs == 0 or row["epoch"] == config.num_epochs
         if not is_due and config.selected_on == "last":
             row.update({name: None for name in row if name.startswith(f"{exp.curve}_")})

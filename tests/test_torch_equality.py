@@ -53,6 +53,7 @@ def assert_close(ours, theirs, what):
     ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
     assert ours.shape == theirs.shape, what
     difference = np.abs(ours - theirs).max() / np.abs(theirs).max()
+    print(f"{what}: {difference:.1e}")  # seen with pytest -s
     assert difference <= 1e-4, f"{what} differs by {difference:.1e} of its greatest entry"
 
 

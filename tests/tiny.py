@@ -118,7 +118,9 @@ def greatest_difference(tree, reference) -> float:
         a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
         return np.abs(a - b).max() / max(np.abs(b).max(), 1e-30)
 
-    return max(jax.tree.leaves(jax.tree.map(difference, tree, reference)))
+    greatest = max(jax.tree.leaves(jax.tree.map(difference, tree, reference)))
+    print(f"greatest difference {greatest:.2e}")  # seen with pytest -s
+    return greatest
 
 
 def distance(tree, reference) -> float:
@@ -132,7 +134,9 @@ def distance(tree, reference) -> float:
         leaves = (np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(tree))
         return np.sqrt(sum((leaf**2).sum() for leaf in leaves))
 
-    return norm(jax.tree.map(np.subtract, *jax.device_get((tree, reference)))) / norm(reference)
+    share = norm(jax.tree.map(np.subtract, *jax.device_get((tree, reference)))) / norm(reference)
+    print(f"distance {share:.2e}")  # seen with pytest -s
+    return share
 
 
 if __name__ == "__main__":
