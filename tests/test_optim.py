@@ -137,6 +137,10 @@ def test_kernels_are_the_weights_of_convolutions_and_dense_layers():
         (dict(weight_decay=-1e-4), r"optim.weight_decay needs .* not -0.0001"),
         (dict(clip_norm=-1.0), r"optim.clip_norm needs .* not -1"),
         (dict(nesterov=True), "optim.nesterov needs optim.momentum"),
+        (dict(momentum=1.0), r"optim.momentum needs .* not 1.0"),
+        (dict(name="adam", beta2=1.5), r"optim.beta2 needs .* not 1.5"),
+        (dict(name="adam", eps=float("nan")), r"optim.eps needs .* not nan"),
+        (dict(name="adam", momentum=0.9), "optim.momentum is sgd's; adam has optim.beta1"),
     ],
 )
 def test_wrong_option_is_refused(options, match):
@@ -212,6 +216,13 @@ def test_warm_up_rises_from_zero_to_where_the_schedule_begins(ours, theirs):
     np.testing.assert_allclose(warm[50:], torch_rates(theirs, TOTAL - 50), atol=1e-6 * PEAK)
 
 
+def test_two_drops_in_one_step_are_both_taken():
+    schedule = schedules.create(
+        "step", 1.0, steps_per_epoch=3, num_epochs=4, step_epochs=(1.0, 1.04)
+    )
+    np.testing.assert_allclose([schedule(2), schedule(3)], [1.0, 0.01], rtol=1e-6)
+
+
 @pytest.mark.parametrize("name", schedules.SCHEDULES)
 def test_depends_on_length_tells_which_schedules_change_with_it(name):
     short, long = (
@@ -226,6 +237,10 @@ def test_depends_on_length_tells_which_schedules_change_with_it(name):
     ("options", "match"),
     [
         (dict(name="cosin"), "unknown schedule 'cosin': did you mean 'cosine'"),
+        (dict(learning_rate=float("nan")), r"optim.learning_rate needs .* not nan"),
+        (dict(final_learning_rate=0.2), r"optim.final_learning_rate needs .* not 0.2"),
+        (dict(), "needs optim.step_epochs"),
+        (dict(name="constant", num_epochs=1, warmup_epochs=0.99), "leaves nothing of 10 steps"),
         (dict(learning_rate=0.0), r"optim.learning_rate needs .* not 0.0"),
         (dict(warmup_epochs=-1), r"optim.warmup_epochs needs .* not -1"),
         (dict(warmup_epochs=10), r"less than num_epochs = 10, not 10"),

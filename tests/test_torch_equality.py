@@ -12,11 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 
 from cifar_jax import augment, engine, models, optim, step
 from cifar_jax.metrics import fetch
-from cifar_jax.models import layers
 
 torch = pytest.importorskip("torch")
 
@@ -36,9 +34,7 @@ def one_thread():
 
 
 @pytest.fixture
-def float64(monkeypatch):
-    # Flax's BatchNorm is ours without the cast to float32, which in float32 does nothing.
-    monkeypatch.setattr(layers.BatchNorm, "__call__", nnx.BatchNorm.__call__)
+def float64():
     with jax.enable_x64(True):
         yield "float64"
 

@@ -70,7 +70,7 @@ class Dropout(nnx.Dropout):
 
 
 class BatchNorm(nnx.BatchNorm):
-    """Batch normalisation in float32, its output in the dtype of its input.
+    """Batch normalisation in float32 at least, its output in the dtype of its input.
 
     nnx.BatchNorm(dtype=bfloat16) would cast the running statistics to bfloat16 in evaluation,
     a bias of 0.02 standard deviations; float32 inside costs nothing once fused.
@@ -79,7 +79,8 @@ class BatchNorm(nnx.BatchNorm):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Normalises x [..., C] over all axes but the last."""
-        return super().__call__(x.astype(jnp.float32)).astype(x.dtype)
+        dtype = jnp.promote_types(x.dtype, jnp.float32)
+        return super().__call__(x.astype(dtype)).astype(x.dtype)
 
 
 def max_pool(x: jax.Array, window: int) -> jax.Array:
@@ -87,7 +88,7 @@ def max_pool(x: jax.Array, window: int) -> jax.Array:
 
     A chain of `maximum` over strided slices: the gradient of `lax.reduce_window` is a
     select-and-scatter, which XLA runs slowly on the CPU. Rows and columns that fill no window
-    are left out, as Keras and PyTorch do. Equal maxima share the gradient.
+    are left out, as Keras and PyTorch do. Equal maxima share the gradient, not evenly.
     """
     height, width = (size // window * window for size in x.shape[1:3])
     slices = [

@@ -46,9 +46,14 @@ def create(
         raise unknown("optimiser", name, OPTIMIZERS)
     if weight_decay_mask not in ("all", "kernels"):
         raise unknown("weight decay mask", weight_decay_mask, ("all", "kernels"))
-    for field, value in (("weight_decay", weight_decay), ("clip_norm", clip_norm)):
-        if value < 0:
+    for field, value in (("weight_decay", weight_decay), ("clip_norm", clip_norm), ("eps", eps)):
+        if not value >= 0:
             raise UserError(f"optim.{field} needs a value of 0 or more, not {value}")
+    for field, value in (("momentum", momentum), ("beta1", beta1), ("beta2", beta2)):
+        if not 0 <= value < 1:
+            raise UserError(f"optim.{field} needs a value from 0 to below 1, not {value}")
+    if momentum and name != "sgd":
+        raise UserError(f"optim.momentum is sgd's; {name} has optim.beta1")
     if nesterov and not momentum:
         raise UserError("optim.nesterov needs optim.momentum above 0")
 

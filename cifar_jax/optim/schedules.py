@@ -41,8 +41,12 @@ def create(
     """
     if name not in SCHEDULES:
         raise unknown("schedule", name, SCHEDULES)
-    if learning_rate <= 0:
+    if not 0 < learning_rate < float("inf"):
         raise UserError(f"optim.learning_rate needs a value above 0, not {learning_rate}")
+    if not 0 <= final_learning_rate <= learning_rate:
+        raise UserError(
+            f"optim.final_learning_rate needs 0 to the learning rate, not {final_learning_rate}"
+        )
     if not 0 <= warmup_epochs < num_epochs:
         raise UserError(
             f"optim.warmup_epochs needs 0 or more and less than num_epochs = {num_epochs}, "
