@@ -6,6 +6,7 @@ Accuracy: results/accuracy/<experiment>/<run>/{config.json,metrics.csv,summary.j
 the workdirs.
 """
 
+import argparse
 import json
 import statistics
 from collections import defaultdict
@@ -22,8 +23,11 @@ NOT_COMPARED = ("seed", "data.dir", "checkpoint.", "steps_per_call", "eval_batch
 
 def main() -> None:
     """Rewrites README.md."""
+    argparse.ArgumentParser(prog="python -m benchmarks.table", description=__doc__).parse_args()
     path = ROOT / "README.md"
-    path.write_text(rewritten(path.read_text()))
+    before = path.read_text()
+    path.write_text(rewritten(before))
+    print(f"{path}: {'unchanged' if path.read_text() == before else 'rewritten'}")
 
 
 def rewritten(readme: str) -> str:

@@ -10,6 +10,8 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy as policies
 
+from cifar_jax.errors import UserError
+
 logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax narrates every file it writes.
 
 
@@ -60,16 +62,24 @@ class Checkpoints:
 
         Returns:
           The tree of arrays, and `meta`.
+
+        Raises:
+          UserError: where the files cannot be read or hold something else.
         """
         abstract = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), target
         )
-        restored = self._manager.restore(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardRestore(abstract), meta=ocp.args.JsonRestore()
-            ),
+        args = ocp.args.Composite(
+            state=ocp.args.StandardRestore(abstract), meta=ocp.args.JsonRestore()
         )
+        try:
+            restored = self._manager.restore(step, args=args)
+        except Exception as error:  # Orbax and TensorStore raise many types for a damaged file
+            reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+            raise UserError(
+                f"the checkpoint {self._manager.directory / str(step)} cannot be read ({reason}). "
+                "Remove that folder to go on from an earlier one, or from the start"
+            ) from error
         return restored.state, restored.meta
 
 

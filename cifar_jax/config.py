@@ -1,5 +1,6 @@
 """Config files: finding, importing, completing and flattening them."""
 
+import importlib
 import runpy
 import sys
 from collections.abc import Mapping
@@ -24,18 +25,29 @@ def load(path: str | Path) -> ConfigDict:
     """Returns the config of a file, its experiment named after the path, locked.
 
     Raises:
-      UserError: where there is no such file, or no get_config in it.
+      UserError: where there is no such file, it does not give a config, or the config has a field
+        that configs/base.py has not.
     """
     path = Path(path)
     if not path.is_file():
-        known = ", ".join(sorted(map(str, Path("configs").rglob("*.py")))) or "none in this folder"
-        raise UserError(f"--config {path} is no file. Known: {known}")
+        known = [str(p) for p in Path("configs").rglob("*.py") if p.name != "base.py"]
+        if not known:
+            raise UserError(f"--config {path} is no file, and this folder has no configs/")
+        raise unknown("config", str(path), known)
     _make_importable(path)
-    module = runpy.run_path(str(path))
-    if "get_config" not in module:
-        raise UserError(f"--config {path} has no get_config(); see configs/quickstart.py")
-    config = module["get_config"]()
-    config.experiment = experiment_name(path)
+    try:
+        config = runpy.run_path(str(path))["get_config"]()
+        known = flatten(importlib.import_module("configs.base").get_config())
+        config.experiment = experiment_name(path)
+        fields = flatten(config)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise UserError(
+            f"--config {path} is no config ({reason}); configs/quickstart.py is one"
+        ) from error
+    for field in fields:
+        if field not in known and not field.startswith("model."):
+            raise unknown(f"config field in {path}", field, known)
     return config.lock()
 
 

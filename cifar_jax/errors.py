@@ -21,4 +21,7 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
     near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
     hint = f"did you mean {near[0]!r}? " if near else ""
     ordered = near + [k for k in known if k not in near]
-    return UserError(f"unknown {kind} {str(name)!r}: {hint}Known: {', '.join(ordered)}")
+    # With a hint, a dozen are enough: a long list would bury it.
+    shown = ordered[:12] if near else ordered
+    more = f", and {len(ordered) - len(shown)} more" if len(shown) < len(ordered) else ""
+    return UserError(f"unknown {kind} {str(name)!r}: {hint}Known: {', '.join(shown)}{more}")

@@ -56,6 +56,12 @@ def check(config: ConfigDict) -> None:
         raise UserError("selected_on 'val' needs data.val_fraction above 0")
     if config.selected_on == "test" and config.data.val_fraction:
         raise UserError("selected_on 'test' needs data.val_fraction 0: the curves follow one split")
+    if config.data.name not in data.NAMES:
+        raise unknown("data.name", config.data.name, data.NAMES)
+    if config.data.label not in data.LABELS:
+        raise unknown("data.label", config.data.label, data.LABELS)
+    if not 0 <= config.data.val_fraction < 1:
+        raise UserError(f"data.val_fraction needs 0 to below 1, not {config.data.val_fraction}")
     if config.augment.normalize not in ("unit", "standard"):
         raise unknown("augment.normalize", config.augment.normalize, ("unit", "standard"))
     if config.dtype not in DTYPES:

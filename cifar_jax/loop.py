@@ -23,7 +23,7 @@ class Diverged(UserError):
 
 
 WHAT_TO_DO = (
-    "The checkpoint before it is kept. Lower optim.learning_rate or set optim.clip_norm, in a "
+    "What was saved before is kept. Lower optim.learning_rate or set optim.clip_norm, in a "
     "--workdir of its own"
 )
 

@@ -24,7 +24,9 @@ def main(argv: list[str]) -> int:
     try:
         config, workdir = _parse(argv)
         # Importing jax takes a second: not before the command line is known to be right.
-        from cifar_jax.preemption import Preempted
+        from cifar_jax.preemption import Preempted, leave_at_once
+
+        leave_at_once()
         from cifar_jax.train import train
 
         try:
@@ -35,9 +37,6 @@ def main(argv: list[str]) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("stopped before training began", file=sys.stderr)
-        return 130
     return 0
 
 
@@ -49,7 +48,8 @@ def _parse(argv: list[str]) -> tuple[ConfigDict, Path]:
         print(__doc__)
         raise SystemExit(0)
     if path is None:
-        raise UserError(f"--config is missing, as in: {__doc__.splitlines()[2].strip()}")
+        hint = " (put it before the file)" if any(arg.endswith(".py") for arg in argv[1:]) else ""
+        raise UserError(f"--config is missing{hint}, as in: {__doc__.splitlines()[2].strip()}")
     config = config_files.load(path)
     matches = (re.match(r"--?(?:no)?config\.([^=]*)=?(.*)", arg) for arg in argv)
     overrides = dict(match.groups() for match in matches if match)
@@ -69,7 +69,7 @@ def _parse(argv: list[str]) -> tuple[ConfigDict, Path]:
     try:
         rest = values(argv)[1:]
     except flags.Error as error:
-        raise UserError(str(error)) from error
+        raise UserError(f"{error}. Fields of the config are set as in --config.seed=1") from error
     if rest:
         raise UserError(f"what is {' '.join(rest)!r}? Flags look like --config.seed=1")
     return values.config, Path(values.workdir or Path("runs") / config.experiment)

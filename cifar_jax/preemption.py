@@ -1,6 +1,7 @@
 """SIGTERM and SIGINT as a request to save and leave."""
 
 import contextlib
+import os
 import signal
 from collections.abc import Iterator
 from types import FrameType
@@ -12,6 +13,21 @@ class Preempted(Exception):
     def __init__(self, signum: int, message: str):
         super().__init__(message)
         self.exit_code = 128 + signum
+
+
+def leave_at_once() -> None:
+    """Lets SIGTERM and SIGINT end the process there and then, with a line and the exit code.
+
+    For the time before training: an exception would have to find its way out of the compiler,
+    which loses it in some callbacks, and whose threads can crash the interpreter's own end.
+    """
+
+    def leave(signum: int, frame: FrameType | None) -> None:
+        os.write(2, b"stopped before training began; nothing to save\n")
+        os._exit(128 + signum)
+
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, leave)
 
 
 class StopRequest:

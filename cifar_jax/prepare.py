@@ -5,6 +5,7 @@ and writes a standard TFDS directory. Whatever is there already is kept.
 """
 
 import argparse
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -25,6 +26,9 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as e:
         print(f"error: {e}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("stopped; nothing half written is taken for prepared", file=sys.stderr)
+        return 130
     return 0
 
 
@@ -62,7 +66,7 @@ def _prepare(name: str, data_dir: Path, source: Path | None, overwrite: bool) ->
             for split, files in archive.ARCHIVES[name].splits.items()
         )
         print(f"{' and '.join(counts)} images in {found} ({size / 1e6:.0f} MB, {seconds:.0f} s)")
-    print(f"use it with: --config.data.name={name} --config.data.dir={data_dir}")
+    print(f"use it with: --config.data.name={name} --config.data.dir={shlex.quote(str(data_dir))}")
 
 
 if __name__ == "__main__":

@@ -57,17 +57,28 @@ def check(config: ConfigDict, folder: Path) -> dict[str, Any] | None:
     Raises:
       UserError: where the folder holds another run.
     """
-    path = folder / "config.json"
-    if not path.exists() or not any(p.name.isdigit() for p in folder.glob("checkpoints/*")):
+    if not any(p.name.isdigit() for p in folder.glob("checkpoints/*")):
         return None
+    previous = _read(folder / "config.json")
+    if previous is None:
+        raise UserError(
+            f"--workdir {folder} holds checkpoints, but no readable config.json that says of which "
+            "run. Choose another --workdir, or remove that folder"
+        )
+    _check_same(flatten(previous), flatten(_plain(config)), folder)
+    summary = _read(folder / "summary.json")
+    if previous.get("num_epochs") == config.num_epochs and summary and "test_accuracy" in summary:
+        return summary
+    return None  # a summary that cannot be read is made anew from the checkpoint
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """Returns the object in a JSON file, None where there is none."""
     try:
-        previous = json.loads(path.read_text())
-        _check_same(flatten(previous), flatten(_plain(config)), folder)
-        if (folder / "summary.json").exists() and previous["num_epochs"] == config.num_epochs:
-            return json.loads((folder / "summary.json").read_text())
-    except json.JSONDecodeError as error:
-        raise UserError(f"--workdir {folder} holds files that are no JSON: {error}") from error
-    return None
+        value = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def claim(config: ConfigDict, folder: Path) -> None:

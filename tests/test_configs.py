@@ -75,9 +75,22 @@ def test_a_config_is_locked_and_named():
         cfg.learning_rate = 1
 
 
-def test_a_file_without_get_config_is_refused(tmp_path):
-    (tmp_path / "x.py").write_text("")
-    with pytest.raises(config.UserError, match="has no get_config"):
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", r"is no config \(KeyError: 'get_config'\)"),
+        ("def get_config(): pass", "is no config"),
+        ("import nowhere", "is no config"),
+        (
+            "from configs import base\ndef get_config():\n    config = base.get_config()\n"
+            "    config.optim.learning_rat = 1\n    return config",
+            "unknown config field .* 'optim.learning_rat': did you mean 'optim.learning_rate'",
+        ),
+    ],
+)
+def test_wrong_files_are_refused(tmp_path, text, message):
+    (tmp_path / "x.py").write_text(text)
+    with pytest.raises(config.UserError, match=message):
         config.load(tmp_path / "x.py")
 
 

@@ -9,3 +9,9 @@ def test_the_nearest_name_goes_first():
 
 def test_without_a_near_name_all_are_listed():
     assert str(unknown("model", "xyz", ["b", "a"])) == "unknown model 'xyz': Known: a, b"
+
+
+def test_a_long_list_does_not_bury_the_hint():
+    message = str(unknown("field", "optim.lr_rate", ["optim.lr_rates", *map(str, range(30))]))
+    assert "did you mean 'optim.lr_rates'? Known: optim.lr_rates, 0" in message
+    assert message.endswith(", and 19 more")

@@ -1,6 +1,8 @@
 import os
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 import tiny
@@ -24,9 +26,13 @@ QUICKSTART = ("--config", "configs/quickstart.py")
     ("args", "message"),
     [
         ((), "--config is missing, as in: python -m cifar_jax.main --config configs/resnet18.py"),
-        (("--config",), "is no file. Known: configs/assignment/cnn3.py"),
+        (("configs/quickstart.py",), "--config is missing (put it before the file)"),
+        (("--config", "README.md"), "README.md is no config (SyntaxError"),
         ((*QUICKSTART, "--config.model.drop=1"), "unknown config field 'model.drop'"),
-        (("--config", "configs/resnet81.py"), "configs/resnet81.py is no file"),
+        (
+            ("--config", "configs/resnet81.py"),
+            "unknown config 'configs/resnet81.py': did you mean 'configs/resnet18.py'",
+        ),
         ((*QUICKSTART, "--config.optim.lr=3"), "unknown config field 'optim.lr'"),
         (
             (*QUICKSTART, "--config.optim.learning_rat=3"),
@@ -34,7 +40,9 @@ QUICKSTART = ("--config", "configs/quickstart.py")
         ),
         ((*QUICKSTART, "--config.batch_size=many"), "--config.batch_size=many"),
         ((*QUICKSTART, "--confg.seed=1"), "Unknown command line flag 'confg.seed'"),
+        ((*QUICKSTART, "--num_epochs=1"), "set as in --config.seed=1"),
         ((*QUICKSTART, "seed=1"), "what is 'seed=1'?"),
+        ((*QUICKSTART, "--config.model.dropout=(2.0,)"), "dropout rate needs to lie in [0, 1)"),
         (
             (*QUICKSTART, "--config.model.name=resnet8", "--workdir", "/dev/null/x"),
             "unknown model 'resnet8': did you mean 'resnet18'",
@@ -47,6 +55,24 @@ def test_a_wrong_command_gets_one_line_and_no_traceback(args, message):
     assert result.returncode == 1
     assert message in result.stderr
     assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_before_training_ends_the_process_at_once(tmp_path, signum, code):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cifar_jax.main", *QUICKSTART, "--workdir", tmp_path / "run"],
+        cwd=tiny.ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not (tmp_path / "run").exists():  # the workdir is made after jax is imported
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signum)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert stderr == "stopped before training began; nothing to save\n"
 
 
 def test_help_lists_the_fields_of_the_config():

@@ -194,6 +194,8 @@ def test_another_runs_workdir_is_refused(straight):
         (dict(steps_per_call=-1), "steps_per_call needs 0 or more"),
         (dict(parallel="pmpa"), "did you mean 'pmap'"),
         (dict(data__val_seed=-1), "data.val_seed needs 0 to"),
+        (dict(data__name="mnist"), "unknown data.name 'mnist'"),
+        (dict(data__val_fraction=1.5), "data.val_fraction needs 0 to below 1"),
         (dict(augment__ops="crop(-1)"), "crop needs a whole number"),
         (dict(optim__warmup_epochs=5.0), "optim.warmup_epochs needs 0 or more"),
         (dict(optim__schedule="step"), "needs optim.step_epochs"),
@@ -246,6 +248,25 @@ def test_what_was_tried_in_vain_claims_no_workdir(tmp_path, monkeypatch):
         with pytest.raises(ZeroDivisionError):
             train(tiny.make_config(num_epochs=3), tmp_path)
     assert (tmp_path / "summary.json").read_text() == before
+
+
+def test_damaged_files_are_named(tmp_path):
+    config = tiny.make_config(num_epochs=1)
+    summary = train(config, tmp_path)
+    (tmp_path / "summary.json").write_text("{")
+    again = train(config, tmp_path)  # from the checkpoint
+    assert again["test_accuracy"] == summary["test_accuracy"]
+
+    (tmp_path / "summary.json").unlink()
+    for path in (tmp_path / "checkpoints" / "4").rglob("*"):
+        if path.is_file() and path.stat().st_size > 1000:
+            path.write_bytes(b"x" * 100)
+    with pytest.raises(UserError, match=r"the checkpoint .*checkpoints/4 cannot be read"):
+        train(config, tmp_path)
+
+    (tmp_path / "config.json").write_text("[1]")
+    with pytest.raises(UserError, match=r"no readable config\.json"):
+        train(config, tmp_path)
 
 
 def test_two_processes_do_not_share_a_workdir(tmp_path):

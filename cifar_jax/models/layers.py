@@ -52,7 +52,16 @@ class ExampleRngs:
 
 
 class Dropout(nnx.Dropout):
-    """Inverted dropout (Srivastava et al., 2014), each example's mask from its own key."""
+    """Inverted dropout (Srivastava et al., 2014), each example's mask from its own key.
+
+    Raises:
+      UserError: for a rate outside [0, 1).
+    """
+
+    def __init__(self, rate: float):
+        if not 0 <= rate < 1:
+            raise UserError(f"a dropout rate needs to lie in [0, 1), not {rate}")
+        super().__init__(rate)
 
     def __call__(self, x: jax.Array, rngs: ExampleRngs | None = None) -> jax.Array:
         """Drops each element of x [B, ...] with probability `rate`; the identity in evaluation.
