@@ -16,7 +16,7 @@ import tiny
 from test_train import params_of
 
 NUM_KILLS = int(os.environ.get("CIFAR_JAX_KILLS", "3"))
-NUM_EPOCHS = 30
+NUM_EPOCHS = 20
 
 
 def start(workdir):
