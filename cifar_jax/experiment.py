@@ -82,17 +82,19 @@ def resolved(config: ConfigDict) -> ConfigDict:
     """Returns a copy with dtype "auto" decided: a run that moves to another device keeps it."""
     config = config.copy_and_resolve_references()
     with config.unlocked():
-        config.dtype = str(compute_dtype(config.dtype)) if config.dtype in DTYPES else config.dtype
+        config.dtype = str(compute_dtype(config.dtype))
     return config.lock()
 
 
 def create(config: ConfigDict) -> Experiment:
     """Loads the data, builds the network and compiles the training program.
 
+    Args:
+      config: one that `check` has let pass.
+
     Raises:
       UserError: for whatever does not fit together.
     """
-    check(config)
     dataset = data.load(
         config.data.name,
         label=config.data.label,

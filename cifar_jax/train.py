@@ -59,8 +59,8 @@ def train(config: ConfigDict, folder: str | Path) -> dict[str, Any]:
       Preempted: after SIGTERM or SIGINT, once the state is saved.
     """
     folder = Path(folder).resolve()
-    config = experiment.resolved(config)
     experiment.check(config)
+    config = experiment.resolved(config)
     with workdir.locked(folder):
         complete = workdir.check(config, folder)
         if complete is not None:
@@ -93,8 +93,7 @@ def _start(config: ConfigDict, exp: Experiment, checkpoints: Checkpoints) -> Run
     for row in rows:
         # The last epoch of a shorter run was evaluated out of turn. Where epochs are picked that
         # stays: its checkpoint may be the one that was kept.
-        is_due = row["epoch"] % config.eval_every_epochs == 0 or row["epoch"] == config.num_epochs
-        if not is_due and config.selected_on == "last":
+        if config.selected_on == "last" and not _is_evaluated(config, row["epoch"]):
             row.update({name: None for name in row if name.startswith(f"{exp.curve}_")})
     print(f"resumed at step {step:,} of {config.num_epochs * engine.steps_per_epoch:,}")
     clock = Clock(config.steps_per_call, meta["seconds"], meta["step_times"])
@@ -181,7 +180,7 @@ def _row(config: ConfigDict, exp: Experiment, epoch: int, values: dict, run: Run
     """Evaluates where it is due and returns the row of an epoch that is over."""
     scale = np.ravel(run.state.lr_scale)[0]  # one of the replicas' inside pmap
     found = dict.fromkeys(values)
-    if epoch % config.eval_every_epochs == 0 or epoch == config.num_epochs:
+    if _is_evaluated(config, epoch):
         found = _evaluated(exp, exp.engine.snapshot(run.state), f"epoch {epoch}")
     return {
         "epoch": epoch,
@@ -192,6 +191,10 @@ def _row(config: ConfigDict, exp: Experiment, epoch: int, values: dict, run: Run
         "seconds": run.clock.seconds,
         "images_per_second": len(exp.dataset.train.labels) / run.clock.seconds,
     }
+
+
+def _is_evaluated(config: ConfigDict, epoch: int) -> bool:
+    return epoch % config.eval_every_epochs == 0 or epoch == config.num_epochs
 
 
 def _evaluated(exp: Experiment, state: TrainState, when: str) -> dict[str, float]:

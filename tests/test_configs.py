@@ -41,6 +41,7 @@ def test_every_config_builds_and_traces_a_step(path, monkeypatch):
 
     monkeypatch.setattr(data, "load", lambda *args, **kwargs: dataset)
     monkeypatch.setattr(experiment, "create_engine", trace_only)
+    experiment.check(cfg)
     experiment.create(cfg)
     state, _ = traced[0]
     assert state.params  # and so the step kept its shape

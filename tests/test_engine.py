@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import tiny
 
-from cifar_jax import engine, metrics, step
+from cifar_jax import data, engine, metrics, step
 from cifar_jax.errors import UserError
 
 # Thin, but with what differs between devices: dropout, augmentation, BatchNorm.
@@ -61,8 +61,8 @@ def test_pmap_takes_the_mean_of_the_replicas_gradients():
     train = tiny.dataset().train
     ends = []
     for replica in range(2):
-        images, labels = (x[order[replica, 0]] for x in train)
-        alone = _engine_on(images, labels, **setup)
+        part = data.Split(*(x[order[replica, 0]] for x in train))
+        alone = tiny.make_engine("resnet18", train=part, batch_size=8, **setup)
         one, _ = alone.run(alone.init(), alone.no_metrics(), alone.order(alone.init(), 0), 1)
         ends.append(jax.device_get(one))
     for part in ("params", "batch_stats"):
@@ -72,28 +72,6 @@ def test_pmap_takes_the_mean_of_the_replicas_gradients():
         assert tiny.greatest_difference(moved, wanted) < 1e-4, part
     # And the replicas saw different statistics: a global batch would have moved otherwise.
     assert tiny.greatest_difference(ends[0].batch_stats, ends[1].batch_stats) > 1e-3
-
-
-def _engine_on(images, labels, *, options, optimizer, ops):
-    from functools import partial
-
-    from cifar_jax import augment, models
-
-    create = partial(models.create, "resnet18", 10, **options)
-    return engine.create(
-        lambda axis_name: step.make_train_step(
-            step.split_networks(create).train,
-            optimizer,
-            augment=augment.parse(ops),
-            preprocess=partial(augment.normalize, mean=0.5, std=0.25),
-            axis_name=axis_name,
-        ),
-        partial(step.init, create, optimizer, 0),
-        images,
-        labels,
-        batch_size=len(images),
-        mesh=engine.make_mesh(jax.devices()[:1]),
-    )
 
 
 @pytest.mark.parametrize(

@@ -17,20 +17,12 @@ from cifar_jax import augment, engine, models, optim, step
 from cifar_jax.metrics import fetch
 
 torch = pytest.importorskip("torch")
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 from benchmarks import torch_models  # noqa: E402
 
 NUM_CLASSES = 10
 SGD = (optim.create("sgd", 0.1), partial(torch.optim.SGD, lr=0.1))
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    # Two threads of PyTorch wait for each other without end where another process is busy.
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(num_threads)
 
 
 @pytest.fixture

@@ -6,18 +6,10 @@ import optax
 import pytest
 
 torch = pytest.importorskip("torch")
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 from benchmarks import versus_torch  # noqa: E402
 from cifar_jax.errors import UserError  # noqa: E402
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    # Two threads of PyTorch wait for each other without end where another process is busy.
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(num_threads)
 
 
 def test_record_holds_what_was_measured(tmp_path, capsys):

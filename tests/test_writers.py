@@ -27,12 +27,16 @@ def test_csv_has_a_row_per_epoch_at_once(tmp_path):
     writer.close()
 
 
-def test_tensorboard_reads_train_and_val_as_one_chart(tmp_path):
-    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    writer = writers.TensorBoardWriter(tmp_path, [])
-    for row in ROWS:
+def write_tensorboard(path, rows):
+    writer = writers.TensorBoardWriter(path, [])
+    for row in rows:
         writer.epoch(row)
     writer.close()
+
+
+def test_tensorboard_reads_train_and_val_as_one_chart(tmp_path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    write_tensorboard(tmp_path, ROWS)
     for run, steps in (("train", [10, 20, 30]), ("val", [10, 30])):
         events = accumulator.EventAccumulator(str(tmp_path / run))
         events.Reload()
@@ -42,10 +46,7 @@ def test_tensorboard_reads_train_and_val_as_one_chart(tmp_path):
 
 def test_tensorboard_of_a_resumed_run_has_each_epoch_once(tmp_path):
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    first = writers.TensorBoardWriter(tmp_path, [])
-    for row in ROWS:
-        first.epoch(row)
-    first.close()
+    write_tensorboard(tmp_path, ROWS)
     resumed = writers.TensorBoardWriter(tmp_path, ROWS[:1])  # from the checkpoint of epoch 1
     resumed.epoch(ROWS[1])
     resumed.close()
@@ -55,10 +56,7 @@ def test_tensorboard_of_a_resumed_run_has_each_epoch_once(tmp_path):
 
 
 def test_event_files_of_train_and_val_are_written(tmp_path):
-    writer = writers.TensorBoardWriter(tmp_path, [])
-    for row in ROWS:
-        writer.epoch(row)
-    writer.close()
+    write_tensorboard(tmp_path, ROWS)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["train", "val"]
     for run in ("train", "val"):
         (file,) = (tmp_path / run).iterdir()

@@ -64,13 +64,14 @@ def make_engine(
     options=None,
     *,
     num_examples=100,
+    train=None,
     num_devices=1,
     optimizer=None,
     ops="flip|crop(2)",
     **kwargs,
 ):
-    """An engine on the tiny set, batches of 16."""
-    train = dataset(num_examples).train
+    """An engine on the tiny set, or on another training split; batches of 16."""
+    train = train or dataset(num_examples).train
     create = partial(models.create, name, 10, **(options or {}))
     networks = step.split_networks(create)
     optimizer = optimizer or optim.create("sgd", 0.01, momentum=0.9)
