@@ -124,7 +124,9 @@ def _percent(fractions: list[float]) -> str:
 
 def _device(record: dict) -> str:
     device = record["device"]
-    return f"{device['count']} x {device['kind']}" if device["count"] > 1 else device["kind"]
+    kind = f"{device['count']} x {device['kind']}" if device["count"] > 1 else device["kind"]
+    cores = device.get("cores")
+    return kind if not cores else f"{kind}, {cores} {'core' if cores == 1 else 'cores'}"
 
 
 def _markdown(titles: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:

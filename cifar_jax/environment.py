@@ -1,5 +1,6 @@
 """What a number was measured on: device, versions, commit, memory."""
 
+import os
 import platform
 import subprocess
 from importlib.metadata import version
@@ -17,6 +18,8 @@ def environment() -> dict[str, Any]:
             "platform": devices[0].platform,
             "kind": _device_kind(devices[0]),
             "count": len(devices),
+            # Of the processor, that this process may use; several virtual devices share them.
+            "cores": len(os.sched_getaffinity(0)) if devices[0].platform == "cpu" else None,
         },
         "versions": {
             "python": platform.python_version(),

@@ -16,6 +16,11 @@ def test_environment_says_what_it_ran_on():
     json.dumps(found)
 
 
+def test_cores_are_those_that_the_process_may_use(monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {3})
+    assert environment.environment()["device"]["cores"] == 1
+
+
 def test_git_commit_is_the_checkouts():
     head = subprocess.run(
         ["git", "rev-parse", "HEAD"], cwd=tiny.ROOT, capture_output=True, text=True

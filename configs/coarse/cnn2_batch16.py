@@ -1,0 +1,14 @@
+"""coarse/cnn2_batch16: the 20 superclasses of CIFAR-100; the document shows a figure, no number.
+
+    python -m cifar_jax.main --config configs/coarse/cnn2_batch16.py
+
+Keras; Adam 1e-3, batch 16, 20 epochs; reported is the epoch that was best on the test set.
+"""
+
+from configs.coarse import cnn2_batch64
+
+
+def get_config():
+    config = cnn2_batch64.get_config()
+    config.batch_size = 16
+    return config

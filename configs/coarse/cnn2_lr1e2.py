@@ -1,0 +1,14 @@
+"""coarse/cnn2_lr1e2: published as random guessing, 5.0%, on the 20 superclasses of CIFAR-100.
+
+    python -m cifar_jax.main --config configs/coarse/cnn2_lr1e2.py
+
+As coarse/cnn2_batch64 with a rate of 1e-2.
+"""
+
+from configs.coarse import cnn2_batch64
+
+
+def get_config():
+    config = cnn2_batch64.get_config()
+    config.optim.learning_rate = 1e-2
+    return config
