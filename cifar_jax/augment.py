@@ -55,7 +55,43 @@ def crop(keys: jax.Array, images: jax.Array, padding: int = 4, mode: str = "cons
     return jax.vmap(cut)(keys, padded)
 
 
-OPS: dict[str, Callable[..., jax.Array]] = {"flip": flip, "crop": crop}
+def shift(keys: jax.Array, images: jax.Array, width: float = 0.1, height: float = 0.1) -> jax.Array:
+    """Moves each image by a real number of pixels: Keras' width_ and height_shift_range.
+
+    The distance is uniform in +- that share of the image's width and height. Bilinear
+    interpolation; what lies outside repeats the nearest pixel, as is Keras' default.
+
+    Args:
+      keys: [B] typed keys.
+      images: [B, H, W, C], any dtype.
+
+    Returns:
+      float32, in the range of `images`.
+    """
+    if not (0 <= width <= 1 and 0 <= height <= 1):
+        raise UserError(f"shift needs shares of the image from 0 to 1, not {width} and {height}")
+    num_rows, num_columns = images.shape[1:3]
+
+    def move(key, image):
+        reach = jnp.array([height * num_rows, width * num_columns], jnp.float32)
+        distance = jax.random.uniform(key, (2,), minval=-reach, maxval=reach)
+        image = _sample_rows(image, jnp.arange(num_rows) + distance[0])
+        image = _sample_rows(image.swapaxes(0, 1), jnp.arange(num_columns) + distance[1])
+        return image.swapaxes(0, 1)
+
+    return jax.vmap(move)(keys, images.astype(jnp.float32))
+
+
+def _sample_rows(image: jax.Array, places: jax.Array) -> jax.Array:
+    """Interpolates between the rows of `image` [H, ...] at real `places` [H]."""
+    places = jnp.clip(places, 0, image.shape[0] - 1)
+    above = jnp.floor(places).astype(jnp.int32)
+    below = jnp.minimum(above + 1, image.shape[0] - 1)
+    share = (places - above)[:, None, None]
+    return (1 - share) * image[above] + share * image[below]
+
+
+OPS: dict[str, Callable[..., jax.Array]] = {"flip": flip, "crop": crop, "shift": shift}
 
 
 def parse(line: str) -> Augment:
@@ -66,7 +102,8 @@ def parse(line: str) -> Augment:
         "flip|crop(4, mode='reflect')". The empty line leaves images as they are.
 
     Returns:
-      A function of keys [B] and images [B, H, W, C] to images of the same shape and dtype.
+      A function of keys [B] and images [B, H, W, C] to images of the same shape and range; their
+      dtype stays, but operations that interpolate return float32.
 
     Raises:
       UserError: for an unknown operation, a wrong argument or a line that is no such list.
@@ -103,10 +140,10 @@ def _parse_one(text: str) -> tuple[Callable[..., jax.Array], list, dict]:
 
 
 def normalize(images: jax.Array, mean: jax.Array, std: jax.Array, dtype=jnp.float32) -> jax.Array:
-    """Scales uint8 images to (image / 255 - mean) / std.
+    """Scales images to (image / 255 - mean) / std.
 
     Args:
-      images: [B, H, W, C] uint8.
+      images: [B, H, W, C] in [0, 255], any dtype.
       mean: [C] or a number, in [0, 1].
       std: likewise.
       dtype: of the result; the arithmetic is float32.

@@ -16,6 +16,7 @@ from cifar_jax.errors import UserError, unknown
 from cifar_jax.evaluate import Evaluate, make_evaluate
 
 SELECTED_ON = ("last", "val", "test")
+NORMALIZE = ("unit", "symmetric", "standard")
 DTYPES = ("float32", "bfloat16", "auto")
 
 
@@ -62,8 +63,10 @@ def check(config: ConfigDict) -> None:
         raise unknown("data.label", config.data.label, data.LABELS)
     if not 0 <= config.data.val_fraction < 1:
         raise UserError(f"data.val_fraction needs 0 to below 1, not {config.data.val_fraction}")
-    if config.augment.normalize not in ("unit", "standard"):
-        raise unknown("augment.normalize", config.augment.normalize, ("unit", "standard"))
+    if config.data.limit < 0:
+        raise UserError(f"data.limit needs 0 (all images) or more, not {config.data.limit}")
+    if config.augment.normalize not in NORMALIZE:
+        raise unknown("augment.normalize", config.augment.normalize, NORMALIZE)
     if config.dtype not in DTYPES:
         raise unknown("dtype", config.dtype, DTYPES)
     if config.parallel not in PARALLEL:
@@ -101,6 +104,7 @@ def create(config: ConfigDict) -> Experiment:
         data_dir=config.data.dir or None,
         val_fraction=config.data.val_fraction,
         val_seed=config.data.val_seed,
+        limit=config.data.limit,
     )
     mesh = make_mesh()
     num_examples = len(dataset.train.labels)
@@ -110,13 +114,12 @@ def create(config: ConfigDict) -> Experiment:
     dtype = compute_dtype(config.dtype)
     build = partial(_build, config.model.to_dict(), dataset.num_classes, dtype)
     networks = step.split_networks(build)
-    is_unit = config.augment.normalize == "unit"
-    preprocess = partial(
-        augment.normalize,
-        mean=0.0 if is_unit else dataset.mean,
-        std=1.0 if is_unit else dataset.std,
-        dtype=dtype,
-    )
+    mean, std = {
+        "unit": (0.0, 1.0),
+        "symmetric": (0.5, 0.5),
+        "standard": (dataset.mean, dataset.std),
+    }[config.augment.normalize]
+    preprocess = partial(augment.normalize, mean=mean, std=std, dtype=dtype)
 
     def make_train_step(axis_name: str | None) -> step.TrainStep:
         return step.make_train_step(
@@ -174,6 +177,7 @@ def _schedule(config: ConfigDict, steps_per_epoch: int) -> optax.Schedule:
         step_epochs=config.optim.step_epochs,
         step_factor=config.optim.step_factor,
         final_learning_rate=config.optim.final_learning_rate,
+        decay=config.optim.decay,
     )
 
 

@@ -28,6 +28,8 @@ def get_config() -> ConfigDict:
     config.data.val_fraction = 0.0
     # Seed of the validation split, as in scikit-learn's train_test_split.
     config.data.val_seed = 42
+    # Greatest number of images of each split, the first ones; 0 for all. For trying things out.
+    config.data.limit = 0
 
     # Images per step, all devices together.
     config.batch_size = 128
@@ -46,16 +48,18 @@ def get_config() -> ConfigDict:
     config.optim.name = "adam"
     # Peak learning rate.
     config.optim.learning_rate = 1e-3
-    # "constant", "step" or "cosine".
+    # "constant", "step", "cosine", "inverse_time" or "exponential".
     config.optim.schedule = "constant"
     # Epochs of linear warm-up from 0, in front of any schedule.
     config.optim.warmup_epochs = 0.0
     # "step": epochs at which the rate is multiplied by step_factor.
     config.optim.step_epochs = ()
-    # "step": factor.
+    # "step": factor. "exponential": factor of every epoch.
     config.optim.step_factor = 0.1
     # "cosine": rate at the end of training.
     config.optim.final_learning_rate = 0.0
+    # "inverse_time": d in rate / (1 + d * step), the `decay` of Keras' optimisers.
+    config.optim.decay = 0.0
     # sgd: momentum, 0 for none.
     config.optim.momentum = 0.0
     # sgd: Nesterov's form.
@@ -79,7 +83,8 @@ def get_config() -> ConfigDict:
     config.augment = ConfigDict()
     # Operations on training images, in order: see cifar_jax.augment.OPS. Empty for none.
     config.augment.ops = ""
-    # Scaling of pixels: "unit" to [0, 1], "standard" by the training images' mean and deviation.
+    # Scaling of pixels: "unit" to [0, 1], "standard" by the training images' mean and deviation,
+    # "symmetric" to [-1, 1].
     config.augment.normalize = "standard"
 
     # Steps per compiled call: 1 for a plain step without a loop around it, 0 for automatic (about a

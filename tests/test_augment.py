@@ -40,8 +40,27 @@ def test_crop_is_one_of_numpys_at_every_place(images, mode):
     assert out.dtype == np.uint8
 
 
+def test_shift_equals_scipys_at_a_distance_of_its_own(images):
+    ndimage = pytest.importorskip("scipy.ndimage")
+    images = images[:20]
+    out = np.asarray(augment.shift(keys(20), images, width=0.25, height=0.5))
+    reach = np.array([0.5 * 8, 0.25 * 8])
+    found = []
+    for key, image, ours in zip(keys(20), images, out, strict=True):
+        distance = np.asarray(jax.random.uniform(key, (2,), minval=-reach, maxval=reach))
+        wanted = ndimage.shift(image.astype(float), (*-distance, 0), order=1, mode="nearest")
+        np.testing.assert_allclose(ours, wanted, atol=1e-3)
+        found.append(distance)
+    assert out.dtype == np.float32
+    assert (np.ptp(found, axis=0) > reach).all()
+
+
+def test_shift_by_nothing_changes_nothing(images):
+    np.testing.assert_array_equal(augment.shift(keys(600), images, 0.0, 0.0), images)
+
+
 def test_an_image_does_not_depend_on_its_batch(images):
-    run = augment.parse("flip|crop(2)")
+    run = augment.parse("flip|crop(2)|shift")
     whole = run(keys(600), images)
     np.testing.assert_array_equal(run(keys(600)[500:], images[500:]), whole[500:])
 
@@ -69,6 +88,7 @@ def test_the_empty_line_changes_nothing(images):
         ("crop('a')", "crop needs a whole number of pixels"),
         ("crop(4, 'mirror')", "unknown crop mode 'mirror'"),
         ("flip(2)", "flip needs a probability from 0 to 1"),
+        ("shift(3)", "shift needs shares of the image from 0 to 1, not 3 and 0.1"),
     ],
 )
 def test_wrong_lines_are_refused(images, line, message):

@@ -51,6 +51,16 @@ def test_validation_split_takes_images_with_their_labels(fake):
     np.testing.assert_array_equal(dataset.mean, whole.mean)  # of the whole official split
 
 
+def test_limit_keeps_the_first_images_of_each_split(fake):
+    whole = data.load("cifar100", val_fraction=0.5)
+    part = data.load("cifar100", val_fraction=0.5, limit=3)
+    for split in ("train", "val", "test"):
+        np.testing.assert_array_equal(getattr(part, split).images, getattr(whole, split).images[:3])
+        np.testing.assert_array_equal(getattr(part, split).labels, getattr(whole, split).labels[:3])
+    assert len(part.train.labels) == 3 and part.num_classes == 100
+    assert data.load("cifar100", limit=3).val is None
+
+
 def test_prepares_at_first_use(monkeypatch, tmp_path):
     shrink(monkeypatch)
     fake = write("cifar10", tmp_path / "raw")

@@ -13,18 +13,39 @@ from cifar_jax.models.layers import ExampleRngs
 
 # With 100 classes, from the write-ups, or counted by torch for the same layers.
 NUM_PARAMS = {
+    "cnn13": 9_585_700,
     "cnn2": 2_129_572,
     "cnn3": 1_193_636,
     "cnn4": 2_175_748,
+    "cnn7": 2_241_572,
+    "cnn_deep": 454_772,
+    "cnn_small": 83_060,
+    "inception_resnet": 4_448_580,
     "resnet18": 11_220_132,
     "resnet34": 21_328_292,
+    "resnet50": 23_739_492,
+    "school": 4_894_692,
+    "simple": 6_561_764,
+    "simple_initial": 2_584_548,
+    "stacked3": 5_815_460,
+    "vgg16": 14_765_988,
 }
 # Thin versions for the tests that compute.
+THIN_LAYERS = {"layers": (4, "B", "M", 8, "M", "D", "F", 8), "dropout": 0.5}
 THIN = {
+    "cnn13": THIN_LAYERS,
     "cnn2": {"dropout": (0.5,), "filters": (4, 8)},
     "cnn4": {"filters": (4, 4, 8, 8)},
+    "cnn7": THIN_LAYERS,
+    "inception_resnet": {"features": (6, 12), "depth": 1, "stem_features": 4},
     "resnet18": {"width": 4},
     "resnet34": {"width": 4, "depths": (1, 2, 1, 1)},
+    "resnet50": {"width": 4, "depths": (2, 1, 1, 1)},
+    "school": THIN_LAYERS,
+    "simple": THIN_LAYERS,
+    "simple_initial": THIN_LAYERS,
+    "stacked3": THIN_LAYERS,
+    "vgg16": {"layers": (4, "M", "F")},
 }
 
 
@@ -102,7 +123,8 @@ def test_bfloat16_keeps_parameters_statistics_and_logits_in_float32(name):
 
 def test_options_of_have_the_defaults_of_the_network():
     assert models.options_of("cnn3") == {"dropout": (0.1, 0.25, 0.5)}
-    assert models.options_of("resnet34") == {"depths": (3, 4, 6, 3), "width": 64}
+    defaults = {"depths": (3, 4, 6, 3), "width": 64, "stem": "cifar", "conventions": "torch"}
+    assert models.options_of("resnet34") == defaults
 
 
 def test_wrong_names_are_met_with_the_nearest():

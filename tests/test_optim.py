@@ -192,6 +192,14 @@ def torch_rates(create, steps=TOTAL):
             dict(name="cosine", final_learning_rate=0.01),
             lambda s, o: s.CosineAnnealingLR(o, TOTAL, eta_min=0.01),
         ),
+        (
+            dict(name="inverse_time", decay=0.05),
+            lambda s, o: s.LambdaLR(o, lambda step: 1 / (1 + 0.05 * step)),
+        ),
+        (
+            dict(name="exponential", step_factor=0.9),
+            lambda s, o: s.StepLR(o, STEPS_PER_EPOCH, gamma=0.9),
+        ),
     ],
 )
 def test_schedule_equals_pytorch(ours, theirs):
@@ -248,6 +256,9 @@ def test_depends_on_length_tells_which_schedules_change_with_it(name):
         (dict(step_epochs=(4, 4)), r"optim.step_epochs need to increase .* not \(4, 4\)"),
         (dict(step_epochs=(0, 4)), r"optim.step_epochs need to increase .* not \(0, 4\)"),
         (dict(step_epochs=(2, 4), warmup_epochs=3), r"behind the warm-up of 3 epochs"),
+        (dict(step_epochs=(2,), step_factor=0.0), r"optim.step_factor needs .* not 0.0"),
+        (dict(name="inverse_time", decay=-1), r"optim.decay needs .* not -1"),
+        (dict(name="cosine", decay=0.1), r"optim.decay is the schedule inverse_time's"),
     ],
 )
 def test_wrong_schedule_is_refused(options, match):

@@ -51,6 +51,7 @@ def load(
     data_dir: str | Path | None = None,
     val_fraction: float = 0.0,
     val_seed: int = 42,
+    limit: int = 0,
 ) -> Dataset:
     """Loads a data set, preparing it at first use.
 
@@ -60,6 +61,7 @@ def load(
         data_dir: the TFDS directory; None or "" for $TFDS_DATA_DIR or ~/tensorflow_datasets.
         val_fraction: of the training images to set aside for validation, in [0, 1).
         val_seed: chooses them, see split.train_val_indices.
+        limit: greatest number of images of each split, the first ones; 0 for all.
 
     Raises:
         UserError: a wrong argument; the data is damaged; or it is not there and cannot be
@@ -78,12 +80,18 @@ def load(
         kept, held_out = split.train_val_indices(len(train.images), val_fraction, val_seed)
         val = Split(train.images[held_out], train.labels[held_out])
         train = Split(train.images[kept], train.labels[kept])
+    test = Split(arrays["test_images"], arrays[f"test_{label}"])
+    if limit:
+        train, val, test = (
+            split and Split(split.images[:limit], split.labels[:limit])
+            for split in (train, val, test)
+        )
     return Dataset(
         name=name,
         label=label,
         train=train,
         val=val,
-        test=Split(arrays["test_images"], arrays[f"test_{label}"]),
+        test=test,
         class_names=tuple(arrays[f"{label}_names"].tolist()),
         mean=arrays["mean"],
         std=arrays["std"],

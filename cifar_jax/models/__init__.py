@@ -9,17 +9,34 @@ import jax.numpy as jnp
 from flax import nnx
 
 from cifar_jax.errors import unknown
+from cifar_jax.models import plain
 from cifar_jax.models.cnn2 import CNN2
 from cifar_jax.models.cnn3 import CNN3
 from cifar_jax.models.cnn4 import CNN4
+from cifar_jax.models.cnn_deep import CNNDeep
+from cifar_jax.models.cnn_small import CNNSmall
+from cifar_jax.models.inception_resnet import InceptionResNet
+from cifar_jax.models.plain import Plain
 from cifar_jax.models.resnet import ResNet
+from cifar_jax.models.resnet50 import ResNet50
 
 MODELS: dict[str, Callable[..., nnx.Module]] = {
+    "cnn13": partial(Plain, layers=plain.CNN13),
     "cnn2": CNN2,
     "cnn3": CNN3,
     "cnn4": CNN4,
+    "cnn7": partial(Plain, layers=plain.CNN7),
+    "cnn_deep": CNNDeep,
+    "cnn_small": CNNSmall,
+    "inception_resnet": InceptionResNet,
     "resnet18": partial(ResNet, depths=(2, 2, 2, 2)),
     "resnet34": partial(ResNet, depths=(3, 4, 6, 3)),
+    "resnet50": ResNet50,
+    "school": partial(Plain, layers=plain.SCHOOL, padding="VALID", dropout=0.3),
+    "simple": partial(Plain, layers=plain.SIMPLE, padding="VALID", dropout=0.2),
+    "simple_initial": partial(Plain, layers=plain.SIMPLE_INITIAL, padding="VALID", dropout=0.2),
+    "stacked3": partial(Plain, layers=plain.STACKED3, padding="VALID", dropout=0.3),
+    "vgg16": partial(Plain, layers=plain.VGG16),
 }
 
 

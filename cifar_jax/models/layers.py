@@ -1,5 +1,6 @@
 """The bricks of the networks: what Flax NNX has, set up for this suite, and what it lacks."""
 
+import functools
 from collections.abc import Sequence
 from functools import partial
 
@@ -24,10 +25,25 @@ he_fan_out_init = variance_scaling(2.0, "fan_out", "normal")
 
 
 def torch_bias_init(fan_in: int):
-    """Returns torch.nn.Linear's bias initialiser: uniform in +-1 / sqrt(fan_in)."""
+    """Returns PyTorch's initialiser of biases: uniform in +-1 / sqrt(fan_in)."""
     return lambda key, shape, dtype=jnp.float32: jax.random.uniform(
         key, shape, dtype, -(fan_in**-0.5), fan_in**-0.5
     )
+
+
+def torch_conv(in_features: int, features: int, kernel_size: int, **options) -> nnx.Conv:
+    """Returns torch.nn.Conv2d as it comes: no padding, kernel and bias in +-1 / sqrt(fan-in)."""
+    bias_init = torch_bias_init(in_features * kernel_size**2)
+    return Conv(
+        in_features, features, (kernel_size, kernel_size),
+        padding="VALID", kernel_init=torch_init, bias_init=bias_init, **options,
+    )  # fmt: skip
+
+
+def torch_linear(in_features: int, features: int, **options) -> nnx.Linear:
+    """Returns torch.nn.Linear as it comes: kernel and bias in +-1 / sqrt(fan-in)."""
+    bias_init = torch_bias_init(in_features)
+    return nnx.Linear(in_features, features, kernel_init=torch_init, bias_init=bias_init, **options)
 
 
 class ExampleRngs:
@@ -92,23 +108,34 @@ class BatchNorm(nnx.BatchNorm):
         return super().__call__(x.astype(dtype)).astype(x.dtype)
 
 
-def max_pool(x: jax.Array, window: int) -> jax.Array:
-    """Takes the maximum of non-overlapping windows: [B, H, W, C] to [B, H // w, W // w, C].
+def max_pool(x: jax.Array, window: int, stride: int | None = None, padding: int = 0) -> jax.Array:
+    """Takes the maximum of windows: [B, H, W, C] to [B, H', W', C], as Keras and PyTorch do.
 
     A chain of `maximum` over strided slices: the gradient of `lax.reduce_window` is a
-    select-and-scatter, which XLA runs slowly on the CPU. Rows and columns that fill no window
-    are left out, as Keras and PyTorch do. Equal maxima share the gradient, not evenly.
+    select-and-scatter, which XLA runs slowly on the CPU. Equal maxima share the gradient, not
+    evenly.
+
+    Args:
+      x: [B, H, W, C].
+      window: height and width.
+      stride: from window to window; without one they stand side by side. Rows and columns behind
+        the last whole window are left out: H' = (H + 2 * padding - window) // stride + 1.
+      padding: pixels on every side that no maximum is taken from.
     """
-    height, width = (size // window * window for size in x.shape[1:3])
+    stride = stride or window
+    if padding:
+        sides = ((0, 0), (padding, padding), (padding, padding), (0, 0))
+        x = jnp.pad(x, sides, constant_values=-jnp.inf)
+    batch, height, width, channels = x.shape
+    reach = [(size - window) // stride * stride + 1 for size in (height, width)]
     slices = [
-        lax.slice(x, (0, i, j, 0), (x.shape[0], height, width, x.shape[3]), (1, window, window, 1))
+        lax.slice(
+            x, (0, i, j, 0), (batch, i + reach[0], j + reach[1], channels), (1, stride, stride, 1)
+        )
         for i in range(window)
         for j in range(window)
     ]
-    result = slices[0]
-    for other in slices[1:]:
-        result = jnp.maximum(result, other)
-    return result
+    return functools.reduce(jnp.maximum, slices)
 
 
 def flatten(x: jax.Array) -> jax.Array:

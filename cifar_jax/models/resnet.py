@@ -11,42 +11,67 @@
 
 resnet18 has (2, 2, 2, 2) blocks, resnet34 (3, 4, 6, 3): 11,220,132 and 21,328,292 parameters with
 100 classes. Deviations from the paper, all of them customary for CIFAR: the stem is one 3x3
-convolution of stride 1 where ImageNet's is 7x7 of stride 2 and a max-pool, and shortcuts that
-change shape are 1x1 convolutions with BN (the paper's option B). Initialisation, BN and padding
-are torchvision's: He normal by fan-out, dense weights and biases uniform in +-1 / sqrt(fan-in),
-eps 1e-5, momentum 0.1 (0.9 here), one pixel on every side.
+convolution of stride 1, and shortcuts that change shape are 1x1 convolutions with BN (the paper's
+option B). The option stem="imagenet" is the paper's stem, 7x7 of stride 2 and a max-pool 3x3 of
+stride 2: stage 1 then sees 8 x 8 pixels. conventions="torch" initialises, normalises and pads as
+torchvision does: He normal by fan-out, dense weights and biases uniform in +-1 / sqrt(fan-in), BN
+with eps 1e-5 and momentum 0.1 (0.9 here), as many pixels on either side. conventions="keras" has
+what Keras' layers do when nothing is said: Glorot uniform kernels, biases in the convolutions too,
+eps 1e-3, momentum 0.99, and with stride 2 one pixel more at the bottom and the right.
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from cifar_jax.errors import unknown
 from cifar_jax.models.layers import (
     BatchNorm,
     Conv,
     ExampleRngs,
     he_fan_out_init,
-    torch_bias_init,
-    torch_init,
+    keras_init,
+    max_pool,
+    torch_linear,
 )
+
+# By framework: how a convolution is made and how a BatchNorm.
+CONVENTIONS = {
+    "torch": (
+        dict(use_bias=False, kernel_init=he_fan_out_init),
+        dict(momentum=0.9, epsilon=1e-5),
+    ),
+    "keras": (
+        dict(use_bias=True, kernel_init=keras_init),
+        dict(momentum=0.99, epsilon=1e-3),
+    ),
+}
+STEMS = ("cifar", "imagenet")
 
 
 class BasicBlock(nnx.Module):
-    """relu(BN(conv(relu(BN(conv(x))))) + shortcut(x)): [B, H, W, I] to [B, H / s, W / s, O]."""
+    """relu(BN(conv(relu(BN(conv(x))))) + shortcut(x)): [B, H, W, I] to [B, H / s, W / s, O].
 
-    def __init__(self, in_features: int, features: int, stride: int, rngs: nnx.Rngs, dtype):
-        conv = dict(use_bias=False, kernel_init=he_fan_out_init, dtype=dtype, rngs=rngs)
-        norm = dict(momentum=0.9, epsilon=1e-5, rngs=rngs)
-        self.conv1 = Conv(in_features, features, (3, 3), stride, padding=1, **conv)
-        self.bn1 = BatchNorm(features, **norm)
-        self.conv2 = Conv(features, features, (3, 3), padding=1, **conv)
-        self.bn2 = BatchNorm(features, **norm)
+    Args:
+      in_features: I.
+      features: O.
+      stride: s.
+      conv: makes a convolution from (in_features, features, kernel_size, strides).
+      norm: makes a BatchNorm from features.
+    """
+
+    def __init__(self, in_features: int, features: int, stride: int, conv, norm):
+        self.conv1 = conv(in_features, features, 3, stride)
+        self.bn1 = norm(features)
+        self.conv2 = conv(features, features, 3, 1)
+        self.bn2 = norm(features)
         self.has_projection = stride != 1 or in_features != features
         if self.has_projection:
-            self.conv_shortcut = Conv(in_features, features, (1, 1), stride, padding=0, **conv)
-            self.bn_shortcut = BatchNorm(features, **norm)
+            self.conv_shortcut = conv(in_features, features, 1, stride)
+            self.bn_shortcut = norm(features)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Returns the block's output, rectified."""
@@ -63,7 +88,12 @@ class ResNet(nnx.Module):
       rngs: its `params` stream initialises the kernels.
       depths: blocks of each stage.
       width: filters of the first stage; they double from stage to stage.
+      stem: "cifar" or "imagenet".
+      conventions: "torch" or "keras".
       dtype: of the computation; parameters, statistics, BN and logits are float32.
+
+    Raises:
+      UserError: for an unknown stem or conventions.
     """
 
     def __init__(
@@ -73,30 +103,46 @@ class ResNet(nnx.Module):
         *,
         depths: Sequence[int],
         width: int = 64,
+        stem: str = "cifar",
+        conventions: str = "torch",
         dtype=jnp.float32,
     ):
-        self.conv_stem = Conv(
-            3, width, (3, 3), padding=1, use_bias=False, kernel_init=he_fan_out_init,
-            dtype=dtype, rngs=rngs,
-        )  # fmt: skip
-        self.bn_stem = BatchNorm(width, momentum=0.9, epsilon=1e-5, rngs=rngs)
+        if stem not in STEMS:
+            raise unknown("stem", stem, STEMS)
+        if conventions not in CONVENTIONS:
+            raise unknown("conventions", conventions, CONVENTIONS)
+        conv_options, norm_options = CONVENTIONS[conventions]
+        norm = partial(BatchNorm, rngs=rngs, **norm_options)
+
+        def conv(in_features, features, size, stride):
+            padding = size // 2 if conventions == "torch" else "SAME"
+            return Conv(
+                in_features, features, (size, size), stride,
+                padding=padding, dtype=dtype, rngs=rngs, **conv_options,
+            )  # fmt: skip
+
+        self.stem = stem
+        self.conv_stem = conv(3, width, 3, 1) if stem == "cifar" else conv(3, width, 7, 2)
+        self.bn_stem = norm(width)
         blocks, in_features = [], width
         for stage, depth in enumerate(depths):
             features = width * 2**stage
             for i in range(depth):
                 stride = 2 if stage > 0 and i == 0 else 1
-                blocks.append(BasicBlock(in_features, features, stride, rngs, dtype))
+                blocks.append(BasicBlock(in_features, features, stride, conv, norm))
                 in_features = features
         self.blocks = nnx.List(blocks)
-        self.dense = nnx.Linear(
-            in_features, num_classes, kernel_init=torch_init,
-            bias_init=torch_bias_init(in_features), rngs=rngs,
-        )  # fmt: skip
+        if conventions == "torch":
+            self.dense = torch_linear(in_features, num_classes, rngs=rngs)
+        else:
+            self.dense = nnx.Linear(in_features, num_classes, kernel_init=keras_init, rngs=rngs)
 
     def __call__(self, images: jax.Array, rngs: ExampleRngs | None = None) -> jax.Array:
         """Returns logits [B, num_classes] of images [B, 32, 32, 3]; rngs is not used."""
         del rngs
         x = nnx.relu(self.bn_stem(self.conv_stem(images)))
+        if self.stem == "imagenet":
+            x = max_pool(x, 3, stride=2, padding=1)
         for block in self.blocks:
             x = block(x)
         return self.dense(jnp.mean(x, axis=(1, 2)))

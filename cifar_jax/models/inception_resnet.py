@@ -1,0 +1,122 @@
+"""inception_resnet: the hybrid write-up's own network, GoogLeNet's branches in ResNet's blocks.
+
+| layer | output |
+|---|---|
+| conv 3x3, 64, BN, relu | 32 x 32 x 64 |
+| stage 1: two blocks of 96, max-pool 2 | 16 x 16 x 96 |
+| stage 2: two blocks of 192, max-pool 2 | 8 x 8 x 192 |
+| stage 3: two blocks of 384 | 8 x 8 x 384 |
+| global average pool, dense classes | classes |
+
+A layer looks at its input in three ways at once: a convolution 3x3, a convolution 3x3 of dilation
+2, and a max-pool 3x3 of stride 1 followed by a convolution 1x1; their outputs, a third of the
+filters each, are concatenated. A block is layer, BN, relu, layer, BN, and a shortcut over both is
+added before the last relu, through a 1x1 convolution with BN where the filters change.
+4,448,580 parameters with 100 classes.
+
+From the document: the three branches, the concatenation, the shortcut over two layers. Chosen here:
+filters, depth, the pool's 1x1 convolution (Szegedy et al., 2014), BN, the pools between stages.
+Keras' conventions: same padding, Glorot uniform kernels, zero biases, eps 1e-3, momentum 0.99.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from cifar_jax.errors import UserError
+from cifar_jax.models.layers import BatchNorm, Conv, ExampleRngs, keras_init, max_pool
+
+
+class InceptionLayer(nnx.Module):
+    """Three branches side by side: [B, H, W, I] to [B, H, W, features]."""
+
+    def __init__(self, in_features: int, features: int, rngs: nnx.Rngs, dtype):
+        conv = dict(kernel_init=keras_init, dtype=dtype, rngs=rngs)
+        branch = features // 3
+        self.conv = Conv(in_features, branch, (3, 3), **conv)
+        self.conv_dilated = Conv(in_features, branch, (3, 3), kernel_dilation=2, **conv)
+        self.conv_pooled = Conv(in_features, branch, (1, 1), **conv)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Returns the concatenation of the branches."""
+        pooled = max_pool(x, 3, stride=1, padding=1)
+        branches = (self.conv(x), self.conv_dilated(x), self.conv_pooled(pooled))
+        return jnp.concatenate(branches, axis=-1)
+
+
+class InceptionBlock(nnx.Module):
+    """Two inception layers under a shortcut: [B, H, W, I] to [B, H, W, features]."""
+
+    def __init__(self, in_features: int, features: int, rngs: nnx.Rngs, dtype):
+        norm = dict(momentum=0.99, epsilon=1e-3, rngs=rngs)
+        self.layer1 = InceptionLayer(in_features, features, rngs, dtype)
+        self.bn1 = BatchNorm(features, **norm)
+        self.layer2 = InceptionLayer(features, features, rngs, dtype)
+        self.bn2 = BatchNorm(features, **norm)
+        self.has_projection = in_features != features
+        if self.has_projection:
+            self.conv_shortcut = Conv(
+                in_features, features, (1, 1), kernel_init=keras_init, dtype=dtype, rngs=rngs
+            )
+            self.bn_shortcut = BatchNorm(features, **norm)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Returns the block's output, rectified."""
+        shortcut = self.bn_shortcut(self.conv_shortcut(x)) if self.has_projection else x
+        x = nnx.relu(self.bn1(self.layer1(x)))
+        return nnx.relu(self.bn2(self.layer2(x)) + shortcut)
+
+
+class InceptionResNet(nnx.Module):
+    """See the module's docstring.
+
+    Args:
+      num_classes: number of logits.
+      rngs: its `params` stream initialises the kernels.
+      features: filters of each stage's blocks, multiples of 3.
+      depth: blocks of each stage.
+      stem_features: filters of the first convolution.
+      dtype: of the computation; parameters, statistics, BN and logits are float32.
+
+    Raises:
+      UserError: for filters that three branches cannot share.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        rngs: nnx.Rngs,
+        *,
+        features: Sequence[int] = (96, 192, 384),
+        depth: int = 2,
+        stem_features: int = 64,
+        dtype=jnp.float32,
+    ):
+        if any(count % 3 for count in features):
+            raise UserError(f"features need to be multiples of 3, the branches, not {features}")
+        self.conv_stem = Conv(
+            3, stem_features, (3, 3), kernel_init=keras_init, dtype=dtype, rngs=rngs
+        )
+        self.bn_stem = BatchNorm(stem_features, momentum=0.99, epsilon=1e-3, rngs=rngs)
+        stages, in_features = [], stem_features
+        for count in features:
+            blocks = []
+            for _ in range(depth):
+                blocks.append(InceptionBlock(in_features, count, rngs, dtype))
+                in_features = count
+            stages.append(nnx.List(blocks))
+        self.stages = nnx.List(stages)
+        self.dense = nnx.Linear(in_features, num_classes, kernel_init=keras_init, rngs=rngs)
+
+    def __call__(self, images: jax.Array, rngs: ExampleRngs | None = None) -> jax.Array:
+        """Returns logits [B, num_classes] of images [B, 32, 32, 3]; rngs is not used."""
+        del rngs
+        x = nnx.relu(self.bn_stem(self.conv_stem(images)))
+        for i, blocks in enumerate(self.stages):
+            if i > 0:
+                x = max_pool(x, 2)
+            for block in blocks:
+                x = block(x)
+        return self.dense(jnp.mean(x, axis=(1, 2)))
