@@ -2,23 +2,20 @@
 
     python -m benchmarks.table
 
-Accuracy: results/accuracy/<experiment>/<run>/{config.json,metrics.csv,summary.json}, copied from
-the workdirs.
+Accuracy: benchmarks/results.py reads its logs. Speed: the newest record of each case.
 """
 
 import argparse
+import functools
 import json
+import math
 import statistics
-from collections import defaultdict
-from pathlib import Path
 
-from benchmarks.published import PUBLISHED, Published
-from cifar_jax import config
+import jax
+from flax import nnx
 
-ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "benchmarks" / "results"
-# What two runs of one row may differ in.
-NOT_COMPARED = ("seed", "data.dir", "checkpoint.", "steps_per_call", "eval_batch_size")
+from benchmarks.results import RESULTS, ROOT, Row, percent, rows, settings_of
+from cifar_jax import models
 
 
 def main() -> None:
@@ -47,46 +44,58 @@ def rewritten(readme: str) -> str:
 
 def accuracy() -> str:
     """Measured beside published: a row for runs that differ in nothing but their seed."""
-    runs = defaultdict(list)
-    for path in sorted((RESULTS / "accuracy").rglob("summary.json")):
-        settings = config.flatten(json.loads((path.parent / "config.json").read_text()))
-        summary = json.loads(path.read_text())
-        same = {k: v for k, v in settings.items() if not k.startswith(NOT_COMPARED)}
-        key = json.dumps([summary["experiment"], same, summary["device"]], sort_keys=True)
-        runs[key].append((path.parent, same, summary))
     titles = (
-        *("experiment", "parameters", "epochs", "published", "test accuracy", "epoch picked on"),
-        *("step time", "device", "logs by seed"),
+        *("experiment", "published", "measured", "difference", "epochs", "epoch picked on"),
+        *("step time", "parameters", "device", "logs by seed"),
     )
-    return _markdown(titles, [_accuracy_row(runs[key]) for key in sorted(runs)])
+    return _markdown(titles, [_accuracy_row(row) for row in rows(RESULTS / "accuracy")])
 
 
-def _accuracy_row(found: list[tuple[Path, dict, dict]]) -> tuple[str, ...]:
-    _, settings, first = found[0]
-    experiment = first["experiment"]
-    file = f"configs/{experiment}.py"
-    original = config.load(ROOT / file)
-    config.choose_model(original, original.model.name)
-    as_written = config.flatten(json.loads(original.to_json()))
-    changed = [
-        f"`{name}={value}`"
-        for name, value in settings.items()
-        if name not in ("num_epochs", "dtype") and value != as_written.get(name)
-    ]
-    epochs, full = first["epochs"], as_written["num_epochs"]
-    published = PUBLISHED.get(experiment, Published(None))
-    step_time = statistics.median(s["step_time_ms"]["median"] for *_, s in found)
+def _accuracy_row(row: Row) -> tuple[str, ...]:
+    file = f"configs/{row.experiment}.py"
+    published = row.published.test_accuracy
+    named = " ".join([f"[{row.experiment}]({file})", *(f"`{c}`" for c in row.changed)])
+    # As the documents round.
+    beside = row.published.other if published is None else f"{100 * published:.10g}%"
+    num_params = f"{_num_params(row.experiment):,}"
+    if not row.logs:
+        return named, beside, "", row.reason, str(row.num_epochs), "", "", num_params, "", ""
+    first = row.logs[0].summary
+    step_time = statistics.median(log.summary["step_time_ms"]["median"] for log in row.logs)
     return (
-        " ".join([f"[{experiment}]({file})", *changed]),
-        f"{first['num_params']:,}",
-        f"{epochs}" if epochs == full else f"{epochs} of {full}",
-        "" if published.test_accuracy is None else _percent([published.test_accuracy]),
-        _percent([s["test_accuracy"] for *_, s in found]),
+        named,
+        beside,
+        percent(row.accuracies),
+        row.reason or f"{100 * row.difference:+.2f}",
+        str(row.num_epochs) if first["epochs"] == row.num_epochs
+        else f"{first['epochs']} of {row.num_epochs}",
         first["selected_on"],
         f"{step_time:.1f} ms",
+        num_params,
         _device(first),
-        " ".join(f"[{s['seed']}]({path.relative_to(ROOT).as_posix()})" for path, _, s in found),
-    )
+        " ".join(
+            f"[{log.summary['seed']}]({log.folder.relative_to(ROOT).as_posix()})"
+            for log in row.logs
+        ),
+    )  # fmt: skip
+
+
+def _num_params(experiment: str) -> int:
+    """Counts the parameters of an experiment's network from its shapes."""
+    settings = settings_of(experiment)
+    num_classes = 10 if settings["data.name"] == "cifar10" else 100
+    num_classes = 20 if settings["data.label"] == "coarse" else num_classes
+    options = {k[6:]: v for k, v in settings.items() if k[:6] == "model." and k != "model.name"}
+    return _count(settings["model.name"], num_classes, json.dumps(options))
+
+
+@functools.cache
+def _count(model: str, num_classes: int, options: str) -> int:
+    def build():
+        return models.create(model, num_classes, nnx.Rngs(params=0), **json.loads(options))
+
+    params = nnx.state(nnx.eval_shape(build), nnx.Param)
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
 
 
 def versus_torch() -> str:
@@ -112,14 +121,32 @@ def versus_torch() -> str:
     return _markdown(titles, rows)
 
 
-TABLES = {"accuracy": accuracy, "versus_torch": versus_torch}
+def throughput() -> str:
+    """Time to the first step and from step to step, the newest record of each network."""
+    path = RESULTS / "throughput.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else ()
+    newest = {record["model"]: record for record in map(json.loads, lines)}
+    rows = [
+        (
+            name,
+            str(r["batch_size"]),
+            f"{r['num_params']:,}",
+            f"{r['compile_seconds']:.1f} s",
+            f"{r['first_step_ms']:,.0f} ms",
+            f"{r['step_time_ms']['median']:,.1f} ms",
+            f"{r['images_per_second']:,.0f}",
+            _device(r),
+        )
+        for name, r in sorted(newest.items())
+    ]
+    titles = (
+        *("network", "batch", "parameters", "compilation", "first step", "step", "images/s"),
+        "device",
+    )
+    return _markdown(titles, rows)
 
 
-def _percent(fractions: list[float]) -> str:
-    mean = f"{100 * statistics.mean(fractions):.2f}%"
-    if len(fractions) == 1:
-        return mean
-    return f"{mean} ± {100 * statistics.stdev(fractions):.2f} ({len(fractions)} seeds)"
+TABLES = {"accuracy": accuracy, "throughput": throughput, "versus_torch": versus_torch}
 
 
 def _device(record: dict) -> str:
@@ -131,7 +158,8 @@ def _device(record: dict) -> str:
 
 def _markdown(titles: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     lines = [titles, ("---",) * len(titles), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    cells = [[cell.replace("|", "\\|") for cell in line] for line in lines]
+    return "\n".join(f"| {' | '.join(line)} |" for line in cells)
 
 
 if __name__ == "__main__":

@@ -89,16 +89,17 @@ def resolved(config: ConfigDict) -> ConfigDict:
     return config.lock()
 
 
-def create(config: ConfigDict) -> Experiment:
+def create(config: ConfigDict, dataset: data.Dataset | None = None) -> Experiment:
     """Loads the data, builds the network and compiles the training program.
 
     Args:
       config: one that `check` has let pass.
+      dataset: in the place of the one that the config names.
 
     Raises:
       UserError: for whatever does not fit together.
     """
-    dataset = data.load(
+    dataset = dataset or data.load(
         config.data.name,
         label=config.data.label,
         data_dir=config.data.dir or None,

@@ -39,13 +39,12 @@ def test_every_config_builds_and_traces_a_step(path, monkeypatch):
         traced.append(jax.eval_shape(make_train_step(None), state, batch))
         return None
 
-    monkeypatch.setattr(data, "load", lambda *args, **kwargs: dataset)
     monkeypatch.setattr(experiment, "create_engine", trace_only)
     # A write-up's batch need not divide among the tests' eight devices.
     mesh = engine.make_mesh(jax.local_devices()[:1])
     monkeypatch.setattr(experiment, "make_mesh", lambda: mesh)
     experiment.check(cfg)
-    experiment.create(cfg)
+    experiment.create(cfg, dataset)
     state, _ = traced[0]
     assert state.params  # and so the step kept its shape
     assert cfg.model.name in models.MODELS

@@ -25,7 +25,7 @@ MODELS: dict[str, Callable[..., nnx.Module]] = {
     "cnn2": CNN2,
     "cnn3": CNN3,
     "cnn4": CNN4,
-    "cnn7": partial(Plain, layers=plain.CNN7),
+    "cnn9": partial(Plain, layers=plain.CNN9),
     "cnn_deep": CNNDeep,
     "cnn_small": CNNSmall,
     "inception_resnet": InceptionResNet,

@@ -111,9 +111,10 @@ class BatchNorm(nnx.BatchNorm):
 def max_pool(x: jax.Array, window: int, stride: int | None = None, padding: int = 0) -> jax.Array:
     """Takes the maximum of windows: [B, H, W, C] to [B, H', W', C], as Keras and PyTorch do.
 
-    A chain of `maximum` over strided slices: the gradient of `lax.reduce_window` is a
-    select-and-scatter, which XLA runs slowly on the CPU. Equal maxima share the gradient, not
-    evenly.
+    A chain of selections over strided slices: the gradient of `lax.reduce_window` is a
+    select-and-scatter, which XLA runs slowly on the CPU. That of `maximum` asks which input equals
+    the result, and is lost where XLA computes x a second time and rounds it otherwise, as it does
+    with BN's output. The first of equal maxima takes the gradient, as in PyTorch.
 
     Args:
       x: [B, H, W, C].
@@ -135,7 +136,8 @@ def max_pool(x: jax.Array, window: int, stride: int | None = None, padding: int 
         for i in range(window)
         for j in range(window)
     ]
-    return functools.reduce(jnp.maximum, slices)
+    # The second condition hands a NaN on.
+    return functools.reduce(lambda a, b: jnp.where((b > a) | (b != b), b, a), slices)
 
 
 def flatten(x: jax.Array) -> jax.Array:

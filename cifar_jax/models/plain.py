@@ -7,8 +7,8 @@ a dense layer with a relu. The dense layer of the classes comes last by itself.
 | network | layers | parameters, 100 classes |
 |---|---|---|
 | vgg16 | 64 64 M 128 128 M 256 256 256 M 512 512 512 M 512 512 512 M F | 14,765,988 |
-| cnn13 | as cnn7, two more units of 512 before F | 9,585,700 |
-| cnn7 | 64 B 64 B D M 128 B D 128 M 256 B D 256 M F 256 B D 128 | 2,241,572 |
+| cnn13 | as cnn9, two more units of 512 before F | 9,585,700 |
+| cnn9 | 64 B 64 B D M 128 B D 128 M 256 B D 256 M F 256 B D 128 | 2,241,572 |
 | simple_initial | 64 128 M D F | 2,584,548 |
 | stacked3 | 32 64 128 M B D F 256 512 B D | 5,815,460 |
 | school | 128 128 B M D 256 B 256 B M D 512 B 512 B D F 512 D B | 4,894,692 |
@@ -16,7 +16,7 @@ a dense layer with a relu. The dense layer of the classes comes last by itself.
 
 vgg16 is the body of keras.applications.VGG16 (Simonyan and Zisserman, 2014; 14,714,688 parameters)
 under one dense layer: at 32x32 pixels the body leaves 1 x 1 x 512. cnn13, of thirteen weight
-layers, is the hybrid write-up's first network, cnn7 its first three units (that document says
+layers, is the hybrid write-up's first network, cnn9 its first three units (that document says
 "shallower" and no more). The other four, with valid padding, are the callbacks write-up's. Their
 layers are those in the authors' repositories, chentalen2021/CIFAR100_classification,
 kurtameyer/CIFAR100 and coreymunk/Deep-Learning-CIFAR-100. Keras counts the running means and
@@ -50,7 +50,7 @@ VGG16 = (64, 64, "M", 128, 128, "M", *(256,) * 3, "M", *(512,) * 3, "M", *(512,)
 _UNITS = tuple((filters, "B", "D", filters, "M") for filters in (128, 256, 512, 512))
 _FIRST, _DENSE = (64, "B", 64, "B", "D", "M"), ("F", 256, "B", "D", 128)
 CNN13 = (*_FIRST, *_UNITS[0], *_UNITS[1], *_UNITS[2], *_UNITS[3], *_DENSE)
-CNN7 = (*_FIRST, *_UNITS[0], *_UNITS[1], *_DENSE)
+CNN9 = (*_FIRST, *_UNITS[0], *_UNITS[1], *_DENSE)
 SIMPLE_INITIAL = (64, 128, "M", "D", "F")
 STACKED3 = (32, 64, 128, "M", "B", "D", "F", 256, 512, "B", "D")
 SCHOOL = (

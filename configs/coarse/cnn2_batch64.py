@@ -13,7 +13,6 @@ from configs import base
 def get_config():
     config = base.get_config()
     config.model.name = "cnn2"
-    config.model.dropout = (0.0, 0.0, 0.0)
     config.data.label = "coarse"
     config.batch_size = 64
     config.num_epochs = 20

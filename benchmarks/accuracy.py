@@ -1,0 +1,141 @@
+"""Trains published experiments and prints what was measured beside what was published.
+
+    python -m benchmarks.accuracy [ID ...] [--seeds N] [--epochs E] [--data_dir D]
+
+ID is an experiment, "coarse/cnn4", or a pattern, "coarse/*"; all 37 without one. Every experiment
+runs with seed 0, then every one with seed 1, and so on. A run that is done is not done again, one
+that was interrupted resumes; its log is copied from its workdir below --runs to --out:
+config.json, metrics.csv and summary.json. `python -m benchmarks.table` then brings the README up to
+date. Training for other epochs than the config's gives logs, and rows, of their own.
+"""
+
+import argparse
+import fnmatch
+import json
+import shutil
+import sys
+from pathlib import Path
+
+from benchmarks.published import PUBLISHED
+from benchmarks.results import RESULTS, ROOT, Row, percent, rows
+from cifar_jax import config
+from cifar_jax.errors import UserError, unknown
+
+
+def main(argv: list[str]) -> int:
+    """Runs what the command line asks for; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.accuracy",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("experiments", nargs="*", metavar="ID", help="all without one")
+    parser.add_argument("--seeds", type=int, default=1, help="runs of each experiment, from seed 0")
+    parser.add_argument("--epochs", type=int, help="of each run; the config's by default")
+    parser.add_argument("--limit", type=int, default=0, help="images of each split; 0 for all")
+    parser.add_argument("--data_dir", default="", help="of the TFDS data sets")
+    parser.add_argument("--runs", type=Path, default=Path("runs/accuracy"), help="workdirs")
+    parser.add_argument("--out", type=Path, default=RESULTS / "accuracy", help="logs")
+    args = parser.parse_args(argv[1:])
+    try:
+        chosen = choose(args.experiments)
+        if args.seeds < 1 or args.limit < 0 or (args.epochs is not None and args.epochs < 1):
+            raise UserError("--seeds and --epochs need 1 or more, --limit 0 or more")
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return run(chosen, args)
+
+
+def choose(patterns: list[str]) -> list[str]:
+    """Returns the published experiments that match any pattern; all for none.
+
+    Raises:
+      UserError: for a pattern that matches none.
+    """
+    for pattern in patterns:
+        if not fnmatch.filter(PUBLISHED, pattern):
+            raise unknown("experiment", pattern, PUBLISHED)
+    patterns = patterns or ["*"]
+    return [e for e in sorted(PUBLISHED) if any(fnmatch.fnmatchcase(e, p) for p in patterns)]
+
+
+def run(experiments: list[str], args: argparse.Namespace) -> int:
+    """Trains, copies the logs, prints the table; returns 1 where a run failed."""
+    # Importing jax takes a second: not before the command line is known to be right.
+    import jax
+
+    from cifar_jax.preemption import Preempted, leave_at_once
+    from cifar_jax.train import train
+
+    failed = {}
+    for seed in range(args.seeds):
+        for experiment in experiments:
+            settings = config.load(ROOT / "configs" / f"{experiment}.py")
+            config.choose_model(settings, settings.model.name)
+            settings.seed, settings.data.dir, settings.data.limit = seed, args.data_dir, args.limit
+            name = f"seed{seed}"
+            if args.epochs is not None and args.epochs != settings.num_epochs:
+                settings.num_epochs = args.epochs
+                name += f"_{args.epochs}epochs"
+            if args.limit:
+                name += f"_{args.limit}images"
+            target = args.out / experiment / name
+            print(f"\n{experiment}, {name}:")
+            if (target / "summary.json").exists():
+                print(f"is in {target}")
+                continue
+            leave_at_once()
+            try:
+                train(settings, args.runs / experiment / name)
+            except Preempted as stopped:
+                print(stopped)
+                return stopped.exit_code
+            except UserError as error:
+                print(f"error: {error}", file=sys.stderr)
+                failed[experiment] = str(error)
+                continue
+            copy_log(args.runs / experiment / name, target)
+            jax.clear_caches()  # the programs of a network that is done with
+    print("\n" + table([row for row in rows(args.out) if row.experiment in experiments]))
+    for experiment, error in failed.items():
+        print(f"failed: {experiment}: {error}")
+    return 1 if failed else 0
+
+
+def copy_log(workdir: Path, target: Path) -> None:
+    """Copies what a log holds from a complete run, summary.json last."""
+    target.mkdir(parents=True, exist_ok=True)
+    settings = json.loads((workdir / "config.json").read_text())
+    settings["data"]["dir"] = ""  # where the data lay is nobody else's concern
+    (target / "config.json").write_text(json.dumps(settings, indent=2) + "\n")
+    for name in ("metrics.csv", "summary.json"):
+        shutil.copy(workdir / name, target / name)
+
+
+def table(found: list[Row]) -> str:
+    """Returns a line for each row: published, measured, difference or why there is none."""
+    lines = [("experiment", "published", "measured", "difference")]
+    for row in found:
+        published = row.published.test_accuracy
+        measured = percent(row.accuracies) if row.logs else "-"
+        epochs = row.logs[0].summary["epochs"] if row.logs else row.num_epochs
+        if epochs != row.num_epochs:
+            measured += f" at epoch {epochs} of {row.num_epochs}"
+        lines.append(
+            (
+                " ".join((row.experiment, *row.changed)),
+                row.published.other or "-" if published is None else percent([published]),
+                measured,
+                row.reason or f"{100 * row.difference:+.2f} points",
+            )
+        )
+    widths = [max(len(line[i]) for line in lines) for i in range(4)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

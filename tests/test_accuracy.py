@@ -1,0 +1,72 @@
+import json
+
+import jax
+import pytest
+import tiny
+
+from benchmarks import accuracy
+from cifar_jax import config, data, engine, experiment
+from cifar_jax.errors import UserError
+
+IDS = ("coarse/cnn2_batch64", "assignment/cnn3")
+
+
+@pytest.fixture
+def small(monkeypatch, tmp_path):
+    """Two experiments on tiny data and one device; returns the flags for them."""
+    mesh = engine.make_mesh(jax.devices()[:1])
+    monkeypatch.setattr(experiment, "make_mesh", lambda: mesh)
+    monkeypatch.setattr(data, "load", tiny.load)
+    return ["", *IDS, "--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]
+
+
+def test_runs_are_logged_once_and_stand_beside_what_was_published(small, tmp_path, capsys):
+    flags = [*small, "--epochs", "1", "--seeds", "2", "--data_dir", "/somewhere"]
+    assert accuracy.main(flags) == 0
+    for name in IDS:
+        for seed in (0, 1):
+            folder = tmp_path / "out" / name / f"seed{seed}_1epochs"
+            summary = json.loads((folder / "summary.json").read_text())
+            assert (summary["experiment"], summary["seed"], summary["epochs"]) == (name, seed, 1)
+            settings = config.flatten(json.loads((folder / "config.json").read_text()))
+            assert settings["data.dir"] == "" and settings["seed"] == seed
+            assert (folder / "metrics.csv").read_text().count("\n") == 2
+    printed = capsys.readouterr().out
+    row = next(line for line in printed.splitlines() if line.startswith("assignment/cnn3  "))
+    assert "56.02%" in row and "(2 seeds) at epoch 1 of 150" in row and row.endswith("shortened")
+    # Seed 0 of all comes before seed 1 of any.
+    order = [printed.index(f"{name}, seed{seed}") for seed in (0, 1) for name in sorted(IDS)]
+    assert order == sorted(order)
+
+    before = sorted((path, path.stat().st_mtime_ns) for path in tmp_path.rglob("*"))
+    assert accuracy.main(flags) == 0
+    assert before == sorted((path, path.stat().st_mtime_ns) for path in tmp_path.rglob("*"))
+
+
+def test_a_run_that_fails_is_named_and_the_others_go_on(small, tmp_path, monkeypatch, capsys):
+    real = data.load
+
+    def load(name, *, label, **kwargs):
+        if label == "coarse":
+            raise UserError("no such data")
+        return real(name, **kwargs)
+
+    monkeypatch.setattr(data, "load", load)
+    assert accuracy.main([*small, "--epochs", "1"]) == 1
+    assert "failed: coarse/cnn2_batch64: no such data" in capsys.readouterr().out
+    assert [path.parent.name for path in (tmp_path / "out").rglob("seed*")] == ["cnn3"]
+
+
+def test_patterns_choose():
+    assert accuracy.choose(["cifar10/*", "coarse/cnn4"]) == [
+        "cifar10/cnn_deep", "cifar10/cnn_small", "cifar10/resnet18", "coarse/cnn4",
+    ]  # fmt: skip
+    assert len(accuracy.choose([])) == 37
+    with pytest.raises(UserError, match="unknown experiment 'coarse/cnn5': did you mean"):
+        accuracy.choose(["coarse/cnn5"])
+
+
+@pytest.mark.parametrize("flags", [["--seeds", "0"], ["--epochs", "0"], ["nothing/*"]])
+def test_wrong_flags_are_refused(flags, capsys):
+    assert accuracy.main(["", *flags]) == 1
+    assert capsys.readouterr().err.startswith("error: ")
