@@ -6,12 +6,15 @@ does so between PyTorch's own float32 and float64, too. What remains is the step
 float32, some 1e-6. Dropout is off: its masks are drawn otherwise.
 """
 
+import math
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from cifar_jax import augment, engine, models, optim, step
 from cifar_jax.metrics import fetch
@@ -40,15 +43,49 @@ def make_data(num_examples):
 def assert_close(ours, theirs, what):
     ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
     assert ours.shape == theirs.shape, what
-    difference = np.abs(ours - theirs).max() / np.abs(theirs).max()
+    # A bias before BN has no gradient but rounding's, some 1e-14.
+    difference = np.abs(ours - theirs).max() / max(np.abs(theirs).max(), 1e-8)
     print(f"{what}: {difference:.1e}")  # seen with pytest -s
     assert difference <= 1e-4, f"{what} differs by {difference:.1e} of its greatest entry"
+
+
+def draw_state(init, optimizer):
+    """Returns a random state like init's, with no zeros and ones that hide an eps or an order.
+
+    And with no compilation: to compile the initialisers takes longer than all the rest.
+    """
+    rng = np.random.default_rng(0)
+    state = jax.eval_shape(init)
+    params, stats = flatten_dict(state.params), flatten_dict(state.batch_stats)
+    for path, leaf in stats.items():
+        # Small variances, so that eps counts.
+        new = 10 ** rng.uniform(-4, 0, leaf.shape) if path[-1] == "var" else rng.normal(0, 0.3)
+        stats[path] = jnp.full(leaf.shape, new, leaf.dtype)
+    for path, leaf in params.items():
+        if path[-1] == "kernel":
+            new = rng.normal(0, math.prod(leaf.shape[:-1]) ** -0.5, leaf.shape)
+        elif path[-1] == "scale":  # undoes the small variance
+            new = rng.uniform(0.5, 1.5, leaf.shape) * np.sqrt(stats[*path[:-1], "var"])
+        else:
+            new = rng.normal(0, 0.3, leaf.shape)
+        params[path] = jnp.asarray(new, leaf.dtype)
+    params = unflatten_dict(params)
+    return state.replace(
+        step=jnp.int32(0),
+        params=params,
+        batch_stats=unflatten_dict(stats),
+        opt_state=optimizer.init(params),
+        key=jax.random.key(0),
+        lr_scale=jnp.float32(1),
+    )
 
 
 class Pair:
     """One network with its optimiser, twice from the same weights: the suite's and PyTorch's."""
 
-    def __init__(self, name, optimizers=SGD, *, label_smoothing=0.0, dtype="float32", **options):
+    def __init__(
+        self, name, optimizers=SGD, *, label_smoothing=0.0, dtype="float32", random=False, **options
+    ):
         optimizer, make_torch_optimizer = optimizers
 
         def build(rngs):
@@ -64,7 +101,7 @@ class Pair:
             return images.astype(dtype) / 127.5 - 1
 
         self.init = init
-        self.state = jax.jit(init)()
+        self.state = draw_state(init, optimizer) if random else jax.jit(init)()
         self.train_step = step.make_train_step(
             networks.train,
             optimizer,
@@ -79,14 +116,14 @@ class Pair:
         self._module = torch_models.MODELS[name](NUM_CLASSES, **options).to(self._dtype)
         self._optimizer = make_torch_optimizer(self._module.parameters())
         self.transplant()
-        # {BatchNorm: number of values of each channel that its statistics are taken over}
+        # {BatchNorm: (its momentum, number of values that a channel's statistics are taken over)}
         self._batch_norms = {}
         for path, layer in self._module.named_modules():
-            if isinstance(layer, torch.nn.BatchNorm2d):
+            if isinstance(layer, (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d)):
                 layer.register_forward_hook(partial(self._note_values, path))
 
     def _note_values(self, path, layer, args, output):
-        self._batch_norms[path] = output[:, 0].numel()
+        self._batch_norms[path] = layer.momentum, output[:, 0].numel()
 
     def transplant(self):
         torch_models.transplant(self.state.params, self.state.batch_stats, self._module)
@@ -124,10 +161,10 @@ class Pair:
             assert ours[name].dtype == theirs[name].dtype == self._dtype
             change, expected = ours[name] - old_ours[name], theirs[name] - old_theirs[name]
             if name.endswith("running_var"):
-                # Minus 0.1 of the old one, plus 0.1 of the batch's; PyTorch's is the unbiased one.
-                n = self._batch_norms[name.removesuffix(".running_var")]
-                change += 0.1 * old_ours[name]
-                expected = (expected + 0.1 * old_theirs[name]) * (n - 1) / n
+                # A share of the old one gives way to the batch's; PyTorch's is the unbiased one.
+                share, n = self._batch_norms[name.removesuffix(".running_var")]
+                change += share * old_ours[name]
+                expected = (expected + share * old_theirs[name]) * (n - 1) / n
             assert_close(change, expected, name)
 
     def _ours(self):
@@ -145,19 +182,87 @@ def make_batch(images, labels, num_counting=None):
     return step.Batch(jnp.asarray(images), jnp.asarray(labels), weights, positions)
 
 
-@pytest.mark.parametrize(
-    ("name", "options"),
-    [
-        ("cnn2", dict(filters=(4, 6), dense_units=9)),
-        ("cnn3", {}),
-        ("cnn4", dict(filters=(4, 5, 6, 7), dense_units=9)),
-        ("resnet18", dict(width=4)),
-        ("resnet34", dict(width=4)),
-    ],
-)
-def test_logits(name, options):
+def thin(name):
+    layers = models.options_of(name)["layers"]
+    layers = tuple(layer // 16 if isinstance(layer, int) else layer for layer in layers)
+    return name, dict(layers=layers, dropout=0.0)
+
+
+THIN = [
+    ("cnn2", dict(filters=(4, 6), dense_units=9)),
+    ("cnn3", dict(dropout=(0.0, 0.0, 0.0))),
+    ("cnn4", dict(filters=(4, 5, 6, 7), dense_units=9)),
+    ("cnn_deep", dict(dropout=(0.0, 0.0))),
+    ("cnn_small", {}),
+    ("inception_resnet", dict(features=(6, 9), depth=1, stem_features=4)),
+    ("resnet18", dict(width=4)),
+    ("resnet18", dict(width=4, depths=(1, 2), stem="imagenet")),
+    ("resnet18", dict(width=4, depths=(1, 2), conventions="keras")),
+    ("resnet18", dict(width=4, depths=(1, 1), conventions="keras", stem="imagenet")),
+    ("resnet34", dict(width=4, depths=(1, 2, 1, 1))),
+    ("resnet50", dict(width=4, depths=(1, 2))),
+    *map(thin, ("cnn9", "cnn13", "school", "simple", "simple_initial", "stacked3", "vgg16")),
+]
+
+
+def name_of(case):
+    name, options = case
+    return "-".join([name, *(options[key] for key in ("conventions", "stem") if key in options)])
+
+
+@pytest.mark.parametrize("case", THIN, ids=name_of)
+def test_logits(case):
+    name, options = case
     images, _ = make_data(3)
-    Pair(name, **options).assert_same_logits(images)
+    pair = Pair(name, random=True, **options)
+    pair.assert_same_logits(images)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        case
+        for case in THIN
+        if case[0]
+        in ("cnn_deep", "cnn_small", "inception_resnet", "resnet50", "school", "stacked3")
+        or len(case[1].keys() & {"conventions", "stem"}) == 1
+    ],
+    ids=name_of,
+)
+def test_gradients_and_statistics(case, float64):
+    """With SGD the update is the gradient: that of every parameter, in training mode."""
+    name, options = case
+    pair = Pair(name, dtype=float64, random=True, **options)
+    pair.assert_same_step(*make_data(6))
+
+
+@pytest.mark.parametrize(
+    "case",
+    [(name, {}) for name in models.MODELS]
+    + [("resnet18", {"conventions": "keras", "stem": "imagenet"})],
+    ids=name_of,
+)
+def test_size_and_constants(case):
+    """Of the whole networks, with nothing computed."""
+    name, options = case
+    ours = nnx.eval_shape(lambda: models.create(name, 100, nnx.Rngs(params=0), **options))
+    with torch.device("meta"):
+        theirs = torch_models.MODELS[name](100, **options)
+    presets = (getattr(which.MODELS[name], "keywords", {}) for which in (models, torch_models))
+    assert next(presets) == next(presets)
+    for kind, arrays in (
+        (nnx.Param, theirs.parameters()),
+        (nnx.BatchStat, [array for array in theirs.buffers() if array.ndim]),
+    ):
+        leaves = jax.tree.leaves(nnx.state(ours, kind))
+        assert sum(math.prod(leaf.shape) for leaf in leaves) == sum(x.numel() for x in arrays)
+    for path, layer in nnx.iter_modules(ours):
+        if isinstance(layer, nnx.BatchNorm):
+            other = theirs.get_submodule(".".join(map(str, path)))
+            assert layer.epsilon == other.eps
+            assert layer.momentum == pytest.approx(1 - other.momentum)
+        elif isinstance(layer, nnx.Dropout):
+            assert layer.rate == theirs.get_submodule(".".join(map(str, path))).p
 
 
 def test_adam_on_cnn3(float64):

@@ -15,7 +15,10 @@ added before the last relu, through a 1x1 convolution with BN where the filters 
 4,448,580 parameters with 100 classes.
 
 From the document: the three branches, the concatenation, the shortcut over two layers. Chosen here:
-filters, depth, the pool's 1x1 convolution (Szegedy et al., 2014), BN, the pools between stages.
+filters, depth, BN, the pools between stages; the pool's 1x1 convolution is GoogLeNet's (Szegedy et
+al., 2014). The code in the author's repository (chentalen2021/CIFAR100_classification) departs from
+its document: one layer to a block, the projections of the shortcuts made anew, untrained, at every
+call, and no stage smaller than the first, because the stride is not passed on. Not followed here.
 Keras' conventions: same padding, Glorot uniform kernels, zero biases, eps 1e-3, momentum 0.99.
 """
 

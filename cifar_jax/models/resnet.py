@@ -17,7 +17,8 @@ stride 2: stage 1 then sees 8 x 8 pixels. conventions="torch" initialises, norma
 torchvision does: He normal by fan-out, dense weights and biases uniform in +-1 / sqrt(fan-in), BN
 with eps 1e-5 and momentum 0.1 (0.9 here), as many pixels on either side. conventions="keras" has
 what Keras' layers do when nothing is said: Glorot uniform kernels, biases in the convolutions too,
-eps 1e-3, momentum 0.99, and with stride 2 one pixel more at the bottom and the right.
+eps 1e-3, momentum 0.99, and convolutions of stride 2 with one pixel more at the bottom and the
+right.
 """
 
 from collections.abc import Sequence
