@@ -175,10 +175,15 @@ def _schedule(config: ConfigDict, steps_per_epoch: int) -> optax.Schedule:
         steps_per_epoch=steps_per_epoch,
         num_epochs=config.num_epochs,
         warmup_epochs=config.optim.warmup_epochs,
+        base_learning_rate=config.optim.base_learning_rate,
+        final_learning_rate=config.optim.final_learning_rate,
         step_epochs=config.optim.step_epochs,
         step_factor=config.optim.step_factor,
-        final_learning_rate=config.optim.final_learning_rate,
         decay=config.optim.decay,
+        power=config.optim.power,
+        rise=config.optim.rise,
+        half_cycle_epochs=config.optim.half_cycle_epochs,
+        cycle_factor=config.optim.cycle_factor,
     )
 
 

@@ -48,18 +48,30 @@ def get_config() -> ConfigDict:
     config.optim.name = "adam"
     # Peak learning rate.
     config.optim.learning_rate = 1e-3
-    # "constant", "step", "cosine", "inverse_time" or "exponential".
+    # "constant", "step", "exponential", "inverse_time", "polynomial", "cosine", "one_cycle",
+    # "triangular", "triangular2" or "exp_range": see cifar_jax/optim/schedules.py.
     config.optim.schedule = "constant"
     # Epochs of linear warm-up from 0, in front of any schedule.
     config.optim.warmup_epochs = 0.0
+    # "one_cycle": rate at the start. "triangular", "triangular2", "exp_range": rate at the start of
+    # each cycle.
+    config.optim.base_learning_rate = 0.0
+    # "polynomial", "cosine", "one_cycle": rate at the end of training.
+    config.optim.final_learning_rate = 0.0
     # "step": epochs at which the rate is multiplied by step_factor.
     config.optim.step_epochs = ()
     # "step": factor. "exponential": factor of every epoch.
     config.optim.step_factor = 0.1
-    # "cosine": rate at the end of training.
-    config.optim.final_learning_rate = 0.0
     # "inverse_time": d in rate / (1 + d * step), the `decay` of Keras' optimisers.
     config.optim.decay = 0.0
+    # "polynomial": exponent, 1 for a straight line.
+    config.optim.power = 1.0
+    # "one_cycle": share of training in which the rate rises, in (0, 1).
+    config.optim.rise = 0.3
+    # "triangular", "triangular2", "exp_range": epochs in which the rate rises, and then falls.
+    config.optim.half_cycle_epochs = 0.0
+    # "exp_range": factor of the cycle's height at every step, in (0, 1].
+    config.optim.cycle_factor = 1.0
     # sgd: momentum, 0 for none.
     config.optim.momentum = 0.0
     # sgd: Nesterov's form.

@@ -197,13 +197,41 @@ def torch_rates(create, steps=TOTAL):
             lambda s, o: s.LambdaLR(o, lambda step: 1 / (1 + 0.05 * step)),
         ),
         (
+            dict(name="polynomial", power=2.0),
+            lambda s, o: s.PolynomialLR(o, TOTAL, power=2.0),
+        ),
+        (
+            dict(name="one_cycle", base_learning_rate=PEAK / 25, final_learning_rate=PEAK / 2.5e5),
+            lambda s, o: s.OneCycleLR(o, PEAK, TOTAL),
+        ),
+        (
+            dict(name="one_cycle", base_learning_rate=0.1, final_learning_rate=0.01, rise=0.45),
+            lambda s, o: s.OneCycleLR(
+                o, PEAK, TOTAL, pct_start=0.45, div_factor=4, final_div_factor=10
+            ),
+        ),
+        (
+            dict(name="triangular", base_learning_rate=0.1, half_cycle_epochs=7),
+            lambda s, o: s.CyclicLR(o, 0.1, PEAK, 70, cycle_momentum=False),
+        ),
+        (
+            dict(name="triangular2", base_learning_rate=0.1, half_cycle_epochs=4.5),
+            lambda s, o: s.CyclicLR(o, 0.1, PEAK, 45, mode="triangular2", cycle_momentum=False),
+        ),
+        (
+            dict(name="exp_range", base_learning_rate=0.1, half_cycle_epochs=6, cycle_factor=0.997),
+            lambda s, o: s.CyclicLR(
+                o, 0.1, PEAK, 60, mode="exp_range", gamma=0.997, cycle_momentum=False
+            ),
+        ),
+        (
             dict(name="exponential", step_factor=0.9),
             lambda s, o: s.StepLR(o, STEPS_PER_EPOCH, gamma=0.9),
         ),
     ],
 )
 def test_schedule_equals_pytorch(ours, theirs):
-    np.testing.assert_allclose(rates(**ours), torch_rates(theirs), atol=1e-6 * PEAK)
+    np.testing.assert_allclose(rates(**ours), torch_rates(theirs), atol=2e-6 * PEAK)
 
 
 @pytest.mark.parametrize(
@@ -234,7 +262,15 @@ def test_two_drops_in_one_step_are_both_taken():
 @pytest.mark.parametrize("name", schedules.SCHEDULES)
 def test_depends_on_length_tells_which_schedules_change_with_it(name):
     short, long = (
-        schedules.create(name, PEAK, steps_per_epoch=10, num_epochs=n, step_epochs=(5,))
+        schedules.create(
+            name,
+            PEAK,
+            steps_per_epoch=10,
+            num_epochs=n,
+            step_epochs=(5,),
+            base_learning_rate=0.1,
+            half_cycle_epochs=3,
+        )
         for n in (10, 20)
     )
     differs = any(short(step) != long(step) for step in range(0, 100, 9))
@@ -259,6 +295,12 @@ def test_depends_on_length_tells_which_schedules_change_with_it(name):
         (dict(step_epochs=(2,), step_factor=0.0), r"optim.step_factor needs .* not 0.0"),
         (dict(name="inverse_time", decay=-1), r"optim.decay needs .* not -1"),
         (dict(name="cosine", decay=0.1), r"optim.decay is the schedule inverse_time's"),
+        (dict(name="polynomial", power=0.0), r"optim.power needs .* not 0.0"),
+        (dict(name="one_cycle", base_learning_rate=0.1, rise=1.0), r"optim.rise needs .* not 1.0"),
+        (dict(name="one_cycle"), "'one_cycle' needs optim.base_learning_rate above 0"),
+        (dict(name="triangular"), "'triangular' needs optim.half_cycle_epochs above 0"),
+        (dict(name="triangular", base_learning_rate=0.2), r"optim.base_learning_rate .* not 0.2"),
+        (dict(name="exp_range", cycle_factor=1.1), r"optim.cycle_factor needs .* not 1.1"),
     ],
 )
 def test_wrong_schedule_is_refused(options, match):

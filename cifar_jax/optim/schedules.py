@@ -2,11 +2,16 @@
 
 from collections.abc import Sequence
 
+import jax.numpy as jnp
 import optax
 
 from cifar_jax.errors import UserError, unknown
 
-SCHEDULES = ("constant", "step", "cosine", "inverse_time", "exponential")
+CYCLICAL = ("triangular", "triangular2", "exp_range")
+SCHEDULES = (
+    *("constant", "step", "exponential", "inverse_time", "polynomial", "cosine", "one_cycle"),
+    *CYCLICAL,
+)
 
 
 def create(
@@ -16,26 +21,46 @@ def create(
     steps_per_epoch: int,
     num_epochs: float,
     warmup_epochs: float = 0.0,
+    base_learning_rate: float = 0.0,
+    final_learning_rate: float = 0.0,
     step_epochs: Sequence[float] = (),
     step_factor: float = 0.1,
-    final_learning_rate: float = 0.0,
     decay: float = 0.0,
+    power: float = 1.0,
+    rise: float = 0.3,
+    half_cycle_epochs: float = 0.0,
+    cycle_factor: float = 1.0,
 ) -> optax.Schedule:
     """Builds a schedule: a linear warm-up from 0, then `name`.
 
+    "constant".
+    "step": times `step_factor` at each of `step_epochs`.
+    "exponential": times `step_factor` at every epoch.
+    "inverse_time": divided by 1 + `decay` * step, the `decay` of Keras' optimisers.
+    "polynomial": down to `final_learning_rate` at the end of training, with `power`.
+    "cosine": likewise, by half a cosine.
+    "one_cycle" (Smith and Topin, 2018, as PyTorch's OneCycleLR): half a cosine from
+      `base_learning_rate` up to the peak, over the share `rise` of training, and another one down
+      to `final_learning_rate`.
+    "triangular" (Smith, 2017, as PyTorch's CyclicLR): up from `base_learning_rate` to the peak in
+      `half_cycle_epochs`, down again in as many, and so on. "triangular2" halves the distance after
+      every cycle, "exp_range" multiplies it by `cycle_factor` at every step.
+
     Args:
-      name: "constant"; "step": times `step_factor` at each of `step_epochs`; "cosine": half a
-        cosine from the end of the warm-up down to `final_learning_rate` at the end of training;
-        "inverse_time": divided by 1 + `decay` * step, the `decay` of Keras' optimisers;
-        "exponential": times `step_factor` at every epoch.
+      name: of SCHEDULES.
       learning_rate: the peak.
       steps_per_epoch: optimiser steps.
       num_epochs: length of the training, the warm-up included.
       warmup_epochs: 0 for none.
+      base_learning_rate: where cycles begin.
+      final_learning_rate: at the end of training.
       step_epochs: counted from the start of training, the warm-up included; increasing.
-      step_factor: of "step" and "exponential"; above 1 the rate grows.
-      final_learning_rate: of "cosine".
-      decay: of "inverse_time"; steps count from the end of the warm-up.
+      step_factor: above 1 the rate grows.
+      decay: per step, counted from the end of the warm-up.
+      power: 1 for a straight line.
+      rise: in (0, 1), counted from the end of the warm-up.
+      half_cycle_epochs: Smith's step size.
+      cycle_factor: in (0, 1]; PyTorch's gamma.
 
     Returns:
       A function of the step (counted from 0) to the rate.
@@ -47,10 +72,12 @@ def create(
         raise unknown("schedule", name, SCHEDULES)
     if not 0 < learning_rate < float("inf"):
         raise UserError(f"optim.learning_rate needs a value above 0, not {learning_rate}")
-    if not 0 <= final_learning_rate <= learning_rate:
-        raise UserError(
-            f"optim.final_learning_rate needs 0 to the learning rate, not {final_learning_rate}"
-        )
+    for field, value in (
+        ("base_learning_rate", base_learning_rate),
+        ("final_learning_rate", final_learning_rate),
+    ):
+        if not 0 <= value <= learning_rate:
+            raise UserError(f"optim.{field} needs 0 to the learning rate, not {value}")
     if not 0 <= warmup_epochs < num_epochs:
         raise UserError(
             f"optim.warmup_epochs needs 0 or more and less than num_epochs = {num_epochs}, "
@@ -67,18 +94,28 @@ def create(
             f"optim.step_epochs need to lie behind the warm-up of {warmup_epochs} epochs, "
             f"not {tuple(step_epochs)}"
         )
-    if not step_factor > 0:
-        raise UserError(f"optim.step_factor needs a value above 0, not {step_factor}")
-    if not decay >= 0:
-        raise UserError(f"optim.decay needs 0 or more, not {decay}")
+    for field, value, is_valid, needs in (
+        ("step_factor", step_factor, step_factor > 0, "a value above 0"),
+        ("decay", decay, decay >= 0, "0 or more"),
+        ("power", power, power > 0, "a value above 0"),
+        ("rise", rise, 0 < rise < 1, "a value between 0 and 1"),
+        ("cycle_factor", cycle_factor, 0 < cycle_factor <= 1, "a value from above 0 to 1"),
+    ):
+        if not is_valid:
+            raise UserError(f"optim.{field} needs {needs}, not {value}")
     if decay and name != "inverse_time":
         raise UserError(f"optim.decay is the schedule inverse_time's; this one is {name}")
+    if name in CYCLICAL and not half_cycle_epochs > 0:
+        raise UserError(f"optim.schedule {name!r} needs optim.half_cycle_epochs above 0")
+    if name == "one_cycle" and not base_learning_rate > 0:
+        raise UserError("optim.schedule 'one_cycle' needs optim.base_learning_rate above 0")
     warmup = round(warmup_epochs * steps_per_epoch)
     total = round(num_epochs * steps_per_epoch)
     if warmup >= total:
         raise UserError(
             f"optim.warmup_epochs {warmup_epochs} leaves nothing of {total} steps of training"
         )
+    remaining = total - warmup
     if name == "constant":
         schedule = optax.constant_schedule(learning_rate)
     elif name == "step":
@@ -87,22 +124,54 @@ def create(
             step = round(epoch * steps_per_epoch) - warmup
             boundaries[step] = boundaries.get(step, 1.0) * step_factor
         schedule = optax.piecewise_constant_schedule(learning_rate, boundaries)
-    elif name == "inverse_time":
-        schedule = lambda step: learning_rate / (1.0 + decay * step)  # noqa: E731
     elif name == "exponential":
         schedule = optax.exponential_decay(
             learning_rate, steps_per_epoch, step_factor, staircase=True
         )
-    else:
-        schedule = optax.cosine_decay_schedule(
-            learning_rate, total - warmup, alpha=final_learning_rate / learning_rate
+    elif name == "inverse_time":
+        schedule = lambda step: learning_rate / (1.0 + decay * step)  # noqa: E731
+    elif name == "polynomial":
+        schedule = optax.polynomial_schedule(learning_rate, final_learning_rate, power, remaining)
+    elif name == "cosine":
+        schedule = _cosine(learning_rate, final_learning_rate, remaining)
+    elif name == "one_cycle":
+        # As in PyTorch: the last step, not the one behind it, has the final rate.
+        up = max(rise * remaining - 1, 1)
+        ramps = (
+            _cosine(base_learning_rate, learning_rate, up),
+            _cosine(learning_rate, final_learning_rate, max(remaining - 1 - up, 1)),
         )
+        schedule = optax.join_schedules(ramps, [up])
+    else:
+        half_cycle = half_cycle_epochs * steps_per_epoch
+        schedule = _cyclical(name, base_learning_rate, learning_rate, half_cycle, cycle_factor)
     if not warmup:
         return schedule
     ramp = optax.linear_schedule(0.0, learning_rate, warmup)
     return optax.join_schedules([ramp, schedule], [warmup])
 
 
+def _cosine(start: float, end: float, num_steps: float) -> optax.Schedule:
+    return optax.cosine_decay_schedule(start, num_steps, alpha=end / start)
+
+
+def _cyclical(
+    name: str, base: float, peak: float, half_cycle: float, factor: float
+) -> optax.Schedule:
+    """The triangular policies of Smith (2017); `half_cycle` in steps."""
+
+    def schedule(step):
+        cycle = jnp.floor(step / (2 * half_cycle))
+        height = 1 - jnp.abs(step / half_cycle - 2 * cycle - 1)
+        if name == "triangular2":
+            height = height * 0.5**cycle
+        elif name == "exp_range":
+            height = height * factor**step
+        return base + (peak - base) * height
+
+    return schedule
+
+
 def depends_on_length(name: str) -> bool:
     """Whether another num_epochs changes the rates of the epochs before it."""
-    return name == "cosine"
+    return name in ("polynomial", "cosine", "one_cycle")
