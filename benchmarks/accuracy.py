@@ -13,11 +13,14 @@ import argparse
 import fnmatch
 import json
 import shutil
+import statistics
 import sys
 from pathlib import Path
 
+from ml_collections import ConfigDict
+
 from benchmarks.published import PUBLISHED
-from benchmarks.results import RESULTS, ROOT, Row, percent, rows
+from benchmarks.results import RESULTS, ROOT, Row, percent, rows, what_counts
 from cifar_jax import config
 from cifar_jax.errors import UserError, unknown
 
@@ -82,11 +85,11 @@ def run(experiments: list[str], args: argparse.Namespace) -> int:
                 name += f"_{args.limit}images"
             target = args.out / experiment / name
             print(f"\n{experiment}, {name}:")
-            if (target / "summary.json").exists():
-                print(f"is in {target}")
-                continue
             leave_at_once()
             try:
+                if is_done(target, settings):
+                    print(f"is in {target}")
+                    continue
                 train(settings, args.runs / experiment / name)
             except Preempted as stopped:
                 print(stopped)
@@ -103,6 +106,29 @@ def run(experiments: list[str], args: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
+def is_done(target: Path, settings: ConfigDict) -> bool:
+    """Returns whether the log of a run is there.
+
+    Raises:
+      UserError: where it is that of other settings, say those that the config had before.
+    """
+    if not (target / "summary.json").exists():
+        return False
+    written = config.flatten(json.loads(settings.to_json()))
+    logged = written | config.flatten(json.loads((target / "config.json").read_text()))
+    differing = [
+        f"{name} is {logged[name]!r} there and {value!r} here"
+        for name, value in what_counts(written).items()
+        if value != logged[name] and not (name == "dtype" and value == "auto")
+    ]
+    if differing:
+        raise UserError(
+            f"{target} holds the log of other settings: {'; '.join(differing)}. Remove it to run "
+            "the experiment again"
+        )
+    return True
+
+
 def copy_log(workdir: Path, target: Path) -> None:
     """Copies what a log holds from a complete run, summary.json last."""
     target.mkdir(parents=True, exist_ok=True)
@@ -114,8 +140,11 @@ def copy_log(workdir: Path, target: Path) -> None:
 
 
 def table(found: list[Row]) -> str:
-    """Returns a line for each row: published, measured, difference or why there is none."""
-    lines = [("experiment", "published", "measured", "difference")]
+    """Returns a line for each row: published, measured, difference or why there is none.
+
+    Accuracy, then test loss and the training's seconds, where published.
+    """
+    lines = [("experiment", "published", "measured", "difference", "loss", "seconds")]
     for row in found:
         published = row.published.test_accuracy
         measured = percent(row.accuracies) if row.logs else "-"
@@ -128,13 +157,22 @@ def table(found: list[Row]) -> str:
                 row.published.other or "-" if published is None else percent([published]),
                 measured,
                 row.reason or f"{100 * row.difference:+.2f} points",
+                _beside(row, row.published.test_loss, "test_loss", ".4f"),
+                _beside(row, row.published.seconds, "train_seconds", ",.0f"),
             )
         )
-    widths = [max(len(line[i]) for line in lines) for i in range(4)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
         for line in lines
     )
+
+
+def _beside(row: Row, published: float | None, field: str, style: str) -> str:
+    measured = [log.summary[field] for log in row.logs]
+    if published is None or not measured:
+        return ""
+    return f"{published:{style}}, here {statistics.mean(measured):{style}}"
 
 
 if __name__ == "__main__":

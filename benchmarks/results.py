@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 
 from benchmarks.published import PUBLISHED, Published
 from cifar_jax import config
+from cifar_jax.workdir import FREE
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 # What two runs of one row may differ in.
-_NOT_COMPARED = ("seed", "data.dir", "checkpoint.", "steps_per_call", "eval_batch_size")
+_NOT_COMPARED = ("seed", *FREE)
 
 
 class Log(NamedTuple):
@@ -24,7 +25,8 @@ class Log(NamedTuple):
 
     Attributes:
       folder: of the log.
-      settings: every field of its config, flat: {"optim.name": "adam", ...}.
+      settings: the fields of its config that say what comes out, flat: {"optim.name": "adam", ...};
+        neither the seed nor where and how fast it ran.
       summary: the content of its summary.json.
     """
 
@@ -71,8 +73,9 @@ class Row(NamedTuple):
             return "no number published"
         if self.changed:
             return "other settings"
-        if self.logs[0].summary["epochs"] < self.num_epochs:
-            return "shortened"
+        num_epochs = self.logs[0].summary["epochs"]
+        if num_epochs != self.num_epochs:
+            return "shortened" if num_epochs < self.num_epochs else "prolonged"
         return self.published.caveat
 
 
@@ -95,9 +98,9 @@ def rows(folder: Path | None = None) -> list[Row]:
         experiment = summary["experiment"]
         logged = config.flatten(json.loads((path.parent / "config.json").read_text()))
         # A field that is younger than the log had its default.
-        settings = settings_of(experiment) | logged
-        same = {k: v for k, v in settings.items() if not k.startswith(_NOT_COMPARED)}
-        key = json.dumps([same, summary["device"]], sort_keys=True)
+        same = what_counts(settings_of(experiment) | logged)
+        device = [summary["device"][field] for field in ("kind", "count")]
+        key = json.dumps([same, device], sort_keys=True)
         found[experiment][key].append(Log(path.parent, same, summary))
     result = []
     for experiment in sorted(PUBLISHED.keys() | found.keys()):
@@ -106,12 +109,19 @@ def rows(folder: Path | None = None) -> list[Row]:
     return result
 
 
+def what_counts(settings: dict[str, Any]) -> dict[str, Any]:
+    """Returns the settings that runs of one row have in common."""
+    return {k: v for k, v in settings.items() if not k.startswith(_NOT_COMPARED)}
+
+
 def _row(experiment: str, logs: list[Log]) -> Row:
     written = settings_of(experiment)
     changed = [
         f"{name}={value}"
         for name, value in (logs[0].settings.items() if logs else ())
-        if name not in ("num_epochs", "dtype") and value != written.get(name)
+        if name != "num_epochs"
+        and value != written.get(name)
+        and not (name == "dtype" and written[name] == "auto")
     ]
     published = PUBLISHED.get(experiment, Published())
     return Row(experiment, published, tuple(changed), written["num_epochs"], tuple(logs))

@@ -15,7 +15,7 @@ import jax
 from flax import nnx
 
 from benchmarks.results import RESULTS, ROOT, Row, percent, rows, settings_of
-from cifar_jax import models
+from cifar_jax import data, models
 
 
 def main() -> None:
@@ -72,7 +72,7 @@ def _accuracy_row(row: Row) -> tuple[str, ...]:
         first["selected_on"],
         f"{step_time:.1f} ms",
         num_params,
-        _device(first),
+        ", ".join(sorted({_device(log.summary) for log in row.logs})),
         " ".join(
             f"[{log.summary['seed']}]({log.folder.relative_to(ROOT).as_posix()})"
             for log in row.logs
@@ -83,8 +83,7 @@ def _accuracy_row(row: Row) -> tuple[str, ...]:
 def _num_params(experiment: str) -> int:
     """Counts the parameters of an experiment's network from its shapes."""
     settings = settings_of(experiment)
-    num_classes = 10 if settings["data.name"] == "cifar10" else 100
-    num_classes = 20 if settings["data.label"] == "coarse" else num_classes
+    num_classes = data.num_classes(settings["data.name"], settings["data.label"])
     options = {k[6:]: v for k, v in settings.items() if k[:6] == "model." and k != "model.name"}
     return _count(settings["model.name"], num_classes, json.dumps(options))
 

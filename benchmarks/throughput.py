@@ -6,7 +6,8 @@ Every network trains by the recipe of one experiment (CONFIGS), augmentation and
 images. Compilation is tracing, lowering and compiling the training program, without a persistent
 cache; the first step is the first call, of one step. A round is a call of as many steps as S
 seconds hold, at least one; the step time is the median round's. A line of JSON for each network
-goes to FILE.
+goes to FILE, with the share of the machine's processor time that went elsewhere meanwhile: above a
+few percent its times mean nothing.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from benchmarks.idle import processor_seconds, used_elsewhere
 from benchmarks.results import RESULTS, ROOT
 from cifar_jax import config, data, experiment
 from cifar_jax.environment import environment
@@ -76,7 +78,9 @@ def measure(name: str, rounds: int, seconds: float) -> dict[str, Any]:
 
     first_step = run(1)
     num_steps = max(1, int(seconds / run(1)))
+    before = processor_seconds()
     times = [run(num_steps) / num_steps for _ in range(rounds)]
+    after = processor_seconds()
     batch_size, step_time = settings.batch_size, statistics.median(times)
     return {
         "model": name,
@@ -95,14 +99,14 @@ def measure(name: str, rounds: int, seconds: float) -> dict[str, Any]:
         "rounds": rounds,
         "steps_per_round": num_steps,
         "images_per_second": batch_size / step_time,
+        "used_elsewhere": used_elsewhere(before, after),
         **environment(),
     }
 
 
 def random_data(settings) -> data.Dataset:
     """Returns NUM_BATCHES batches of noise with as many classes as the config's data have."""
-    num_classes = 10 if settings.data.name == "cifar10" else 100
-    num_classes = 20 if settings.data.label == "coarse" else num_classes
+    num_classes = data.num_classes(settings.data.name, settings.data.label)
     rng = np.random.default_rng(0)
     count = NUM_BATCHES * settings.batch_size
     images = rng.integers(0, 256, (count, 32, 32, 3), np.uint8)
@@ -121,8 +125,9 @@ def random_data(settings) -> data.Dataset:
 
 def table(records: Sequence[dict[str, Any]]) -> str:
     """Returns the records as a table for people."""
-    row = "{:<18} {:>5} {:>10} {:>11} {:>13} {:>11} {:>10}".format
-    lines = [row("model", "batch", "parameters", "compile s", "first step ms", "step ms", "img/s")]
+    row = "{:<18} {:>5} {:>10} {:>9} {:>13} {:>8} {:>7} {:>14}".format
+    titles = ("model", "batch", "parameters", "compile s", "first step ms", "step ms", "img/s")
+    lines = [row(*titles, "used elsewhere")]
     for r in records:
         lines.append(
             row(
@@ -133,6 +138,7 @@ def table(records: Sequence[dict[str, Any]]) -> str:
                 f"{r['first_step_ms']:.1f}",
                 f"{r['step_time_ms']['median']:.1f}",
                 f"{r['images_per_second']:,.0f}",
+                "?" if r["used_elsewhere"] is None else f"{r['used_elsewhere']:.0%}",
             )
         )
     return "\n".join(lines)

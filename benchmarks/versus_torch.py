@@ -31,6 +31,7 @@ import numpy as np
 import torch
 
 from benchmarks import torch_models
+from benchmarks.idle import processor_seconds, used_elsewhere
 from cifar_jax import augment, engine, models, optim, step
 from cifar_jax.environment import environment
 from cifar_jax.errors import UserError, unknown
@@ -162,26 +163,6 @@ def _seconds(run: Run, num_steps: int) -> float:
     return time.perf_counter() - start
 
 
-def used_elsewhere(before: Sequence[float], after: Sequence[float]) -> float | None:
-    """Returns the share of the machine's processor time between two readings that others took."""
-    if not before:
-        return None
-    own, busy, idle = (b - a for a, b in zip(before, after, strict=True))
-    return max(0.0, busy - own) / (busy + idle)
-
-
-def _processor_seconds() -> tuple[float, ...]:
-    """Reads the processor's seconds so far: this process's, all that were busy, all idle ones."""
-    try:
-        first_line, _ = Path("/proc/stat").read_text().split("\n", 1)
-    except OSError:  # not Linux
-        return ()
-    user, nice, system, idle, iowait, irq, softirq, steal, *_ = (
-        int(ticks) / os.sysconf("SC_CLK_TCK") for ticks in first_line.split()[1:]
-    )
-    return time.process_time(), user + nice + system + irq + softirq + steal, idle + iowait
-
-
 def compare(ms: dict[str, Sequence[float]]) -> dict[str, Any]:
     """Reduces milliseconds per step and round, {"jax" and each of SETTINGS: [rounds]}.
 
@@ -225,9 +206,9 @@ def measure(model: str, batch_size: int, rounds: int, steps: int | None = None) 
         run(WARM_UP_STEPS)
     if steps is None:
         steps = max(4, round(SECONDS_PER_TURN / (_seconds(contenders["torch"], 2) / 2)))
-    before = _processor_seconds()
+    before = processor_seconds()
     ms = take_turns(contenders, rounds, steps)
-    after = _processor_seconds()
+    after = processor_seconds()
     record = environment()
     record["versions"]["torch"] = torch.__version__
     return {

@@ -17,7 +17,7 @@ from cifar_jax.summary import write_json
 
 # What may differ between a run's start and its resumption: these fields say where and how fast it
 # runs, never what comes out.
-_FREE = ("data.dir", "steps_per_call", "eval_batch_size", "checkpoint.")
+FREE = ("data.dir", "steps_per_call", "eval_batch_size", "checkpoint.")
 
 
 @contextlib.contextmanager
@@ -92,7 +92,7 @@ def _plain(config: ConfigDict) -> dict[str, Any]:
 
 
 def _check_same(old: dict[str, Any], new: dict[str, Any], folder: Path) -> None:
-    free = list(_FREE)
+    free = list(FREE)
     # More epochs continue a run where the rates of those behind it stay what they were.
     if not schedules.depends_on_length(new["optim.schedule"]) and (
         new["num_epochs"] >= old.get("num_epochs", 0)

@@ -60,7 +60,7 @@ def get_config() -> ConfigDict:
     config.optim.final_learning_rate = 0.0
     # "step": epochs at which the rate is multiplied by step_factor.
     config.optim.step_epochs = ()
-    # "step": factor. "exponential": factor of every epoch.
+    # "step": factor at each. "exponential": factor at every epoch, where 0.1 is seldom meant.
     config.optim.step_factor = 0.1
     # "inverse_time": d in rate / (1 + d * step), the `decay` of Keras' optimisers.
     config.optim.decay = 0.0
@@ -80,7 +80,8 @@ def get_config() -> ConfigDict:
     config.optim.beta1 = 0.9
     # adam, adamw: decay of the second moment.
     config.optim.beta2 = 0.999
-    # adam, adamw: added to the root of the second moment. Keras has 1e-7, PyTorch 1e-8.
+    # adam, adamw: added to the root of the second moment. PyTorch has 1e-8; Keras 1e-7, before
+    # version 2.1.3 1e-8.
     config.optim.eps = 1e-8
     # Factor of the weights in the gradient (sgd, adam) or in the update (adamw).
     config.optim.weight_decay = 0.0

@@ -18,7 +18,6 @@ def get_config():
     config.num_epochs = 150
     config.selected_on = "val"
     config.optim.learning_rate = 1e-4
-    config.optim.eps = 1e-7
     config.augment.ops = "shift(0.1, 0.1)|flip"
     config.augment.normalize = "unit"
     return config

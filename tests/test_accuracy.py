@@ -33,7 +33,8 @@ def test_runs_are_logged_once_and_stand_beside_what_was_published(small, tmp_pat
             assert (folder / "metrics.csv").read_text().count("\n") == 2
     printed = capsys.readouterr().out
     row = next(line for line in printed.splitlines() if line.startswith("assignment/cnn3  "))
-    assert "56.02%" in row and "(2 seeds) at epoch 1 of 150" in row and row.endswith("shortened")
+    assert "56.02%" in row and "(2 seeds) at epoch 1 of 150" in row
+    assert " shortened " in row and "1.6550, here" in row
     # Seed 0 of all comes before seed 1 of any.
     order = [printed.index(f"{name}, seed{seed}") for seed in (0, 1) for name in sorted(IDS)]
     assert order == sorted(order)
@@ -55,6 +56,16 @@ def test_a_run_that_fails_is_named_and_the_others_go_on(small, tmp_path, monkeyp
     assert accuracy.main([*small, "--epochs", "1"]) == 1
     assert "failed: coarse/cnn2_batch64: no such data" in capsys.readouterr().out
     assert [path.parent.name for path in (tmp_path / "out").rglob("seed*")] == ["cnn3"]
+
+
+def test_a_log_of_other_settings_is_not_taken_for_done(small, tmp_path, capsys):
+    for name in IDS:
+        folder = tmp_path / "out" / name / "seed0_1epochs"
+        tiny.write_log(folder, name, 0.3, num_epochs=1, augment__ops="flip")
+    assert accuracy.main([*small, "--epochs", "1"]) == 1
+    printed = capsys.readouterr()
+    for name in IDS:
+        assert f"{name}/seed0_1epochs holds the log of other settings: augment.ops" in printed.err
 
 
 def test_patterns_choose():

@@ -16,8 +16,7 @@ CONFIGS = [path for path in FILES if path.name != "base.py"]
 def test_every_config_builds_and_traces_a_step(path, monkeypatch):
     """Its network on its classes, its optimiser and its augmentation: shapes only."""
     cfg = config.load(path)
-    num_classes = {"cifar10": 10, "synthetic": 10, "cifar100": 100}[cfg.data.name]
-    num_classes = 20 if cfg.data.label == "coarse" else num_classes
+    num_classes = data.num_classes(cfg.data.name, cfg.data.label)
     count = 2 * cfg.batch_size
     split = data.Split(np.zeros((count, 32, 32, 3), np.uint8), np.zeros(count, np.int32))
     dataset = data.Dataset(

@@ -36,6 +36,8 @@ def test_gives_the_official_images_with_the_label_asked_for(fake, tmp_path, labe
     assert (dataset.name, dataset.label, dataset.val) == ("cifar100", label, None)
     assert dataset.class_names == tuple(fake.names[key])
     assert dataset.num_classes == {"fine": 100, "coarse": 20}[label]
+    assert dataset.num_classes == data.num_classes("cifar100", label)
+    assert data.num_classes("cifar10", "fine") == data.num_classes("synthetic", "fine") == 10
     assert dataset.train.images.dtype == np.uint8 and dataset.train.labels.dtype == np.int32
     assert dataset.mean.dtype == dataset.std.dtype == np.float32
 

@@ -1,6 +1,5 @@
 import pytest
 import tiny
-from test_results import write_log
 
 from benchmarks import table
 from benchmarks.published import PUBLISHED
@@ -13,7 +12,7 @@ def test_the_readme_shows_what_the_logs_say():
 
 def test_a_log_becomes_a_row(tmp_path, monkeypatch):
     folder = tmp_path / "benchmarks/results/accuracy/coarse/cnn2_batch64/seed0"
-    write_log(folder, "coarse/cnn2_batch64", 0.5, num_epochs=5)
+    tiny.write_log(folder, "coarse/cnn2_batch64", 0.5, num_epochs=5)
     monkeypatch.setattr(table, "ROOT", tmp_path)
     monkeypatch.setattr(table, "RESULTS", tmp_path / "benchmarks/results")
     lines = table.accuracy().splitlines()[2:]

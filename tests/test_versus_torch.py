@@ -51,13 +51,6 @@ def test_contenders_alternate_and_only_the_measured_steps_count():
     assert {name: len(values) for name, values in ms.items()} == {"a": 2, "b": 2}
 
 
-def test_what_others_take_of_the_machine():
-    # (own, busy, idle) seconds: 6 of 8 busy, 4 of them ours.
-    assert versus_torch.used_elsewhere((1.0, 10.0, 5.0), (5.0, 16.0, 7.0)) == 0.25
-    assert versus_torch.used_elsewhere((1.0, 10.0, 5.0), (5.0, 13.99, 9.0)) == 0.0  # rounding
-    assert versus_torch.used_elsewhere((), ()) is None
-
-
 def test_milliseconds_are_per_step(monkeypatch):
     now = 0.0
 

@@ -15,10 +15,12 @@ added before the last relu, through a 1x1 convolution with BN where the filters 
 4,448,580 parameters with 100 classes.
 
 From the document: the three branches, the concatenation, the shortcut over two layers. Chosen here:
-filters, depth, BN, the pools between stages; the pool's 1x1 convolution is GoogLeNet's (Szegedy et
-al., 2014). The code in the author's repository (chentalen2021/CIFAR100_classification) departs from
-its document: one layer to a block, the projections of the shortcuts made anew, untrained, at every
-call, and no stage smaller than the first, because the stride is not passed on. Not followed here.
+filters, depth, where BN stands, the pools between stages. From the code in the author's repository
+(chentalen2021/CIFAR100_classification): the 1x1 convolution behind the pool, which is GoogLeNet's
+(Szegedy et al., 2014), and the dilation. Otherwise that code departs from its document and is not
+followed: one layer to a block, 32 filters a branch in every stage, no stage smaller than the first
+because the stride is not passed on, BN on two of the branches, LeakyReLU, and projections of the
+shortcuts that are made anew, untrained, at every call.
 Keras' conventions: same padding, Glorot uniform kernels, zero biases, eps 1e-3, momentum 0.99.
 """
 

@@ -92,6 +92,8 @@ class Plain(nnx.Module):
         if layers.count("F") != 1:
             raise UserError(f"layers need one 'F', flatten, not {layers.count('F')}: {layers}")
         count = layers.count("D")
+        if not count and dropout:
+            raise UserError(f"dropout {dropout} needs a 'D' in the layers: {layers}")
         rates = iter(per_layer(dropout, count, "dropout") if count else ())
         init = dict(kernel_init=keras_init, rngs=rngs)
         size, features, is_flat = 32, 3, False  # of what the next layer sees

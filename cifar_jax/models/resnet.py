@@ -10,15 +10,15 @@
 | global average pool, dense classes | classes |
 
 resnet18 has (2, 2, 2, 2) blocks, resnet34 (3, 4, 6, 3): 11,220,132 and 21,328,292 parameters with
-100 classes. Deviations from the paper, all of them customary for CIFAR: the stem is one 3x3
-convolution of stride 1, and shortcuts that change shape are 1x1 convolutions with BN (the paper's
-option B). The option stem="imagenet" is the paper's stem, 7x7 of stride 2 and a max-pool 3x3 of
-stride 2: stage 1 then sees 8 x 8 pixels. conventions="torch" initialises, normalises and pads as
-torchvision does: He normal by fan-out, dense weights and biases uniform in +-1 / sqrt(fan-in), BN
-with eps 1e-5 and momentum 0.1 (0.9 here), as many pixels on either side. conventions="keras" has
-what Keras' layers do when nothing is said: Glorot uniform kernels, biases in the convolutions too,
-eps 1e-3, momentum 0.99, and convolutions of stride 2 with one pixel more at the bottom and the
-right.
+100 classes, in Keras' conventions 11,224,932 and 21,336,804. Deviations from the paper, all of them
+customary for CIFAR: the stem is one 3x3 convolution of stride 1, and shortcuts that change shape
+are 1x1 convolutions with BN (the paper's option B). The option stem="imagenet" is the paper's stem,
+7x7 of stride 2 and a max-pool 3x3 of stride 2: stage 1 then sees 8 x 8 pixels. conventions="torch"
+initialises, normalises and pads as torchvision does: He normal by fan-out, dense weights and biases
+uniform in +-1 / sqrt(fan-in), BN with eps 1e-5 and momentum 0.1 (0.9 here), as many pixels on
+either side. conventions="keras" has what Keras' layers do when nothing is said: Glorot uniform
+kernels, biases in the convolutions too, eps 1e-3, momentum 0.99, and convolutions of stride 2 with
+one pixel more at the bottom and the right.
 """
 
 from collections.abc import Sequence

@@ -2,10 +2,12 @@
 
     python -m cifar_jax.main --config configs/assignment/cnn3.py
 
-Keras; Adam 1e-4, batch 32, 150 epochs on 41,500 images, 8,500 for validation (fraction 0.17, seed
-42), real-time augmentation. The document scores the network of the last epoch. It does not list
-the augmentation: here it is that of Keras' CIFAR-10 example, after which the document names its
-files: horizontal flip, shifts of up to a tenth, pixels in [0, 1].
+Keras 2.1; Adam 1e-4, batch 32, 150 epochs on 41,500 images, 8,500 for validation (fraction 0.17,
+seed 42), real-time augmentation. The document scores the network of the last epoch. It does not
+list the augmentation: here it is that of Keras' CIFAR-10 example, after which the document names
+its files: horizontal flip, shifts of up to a tenth, pixels in [0, 1]. Keras' Adam had an eps of
+1e-8 at that time. "Total time" in the document's log is 16 min 42 s, but its clock says 52 minutes;
+7 s an epoch agree with the former.
 """
 
 from configs import base
@@ -21,7 +23,6 @@ def get_config():
     config.num_epochs = 150
     config.selected_on = "last"
     config.optim.learning_rate = 1e-4
-    config.optim.eps = 1e-7
     config.augment.ops = "shift(0.1, 0.1)|flip"
     config.augment.normalize = "unit"
     return config

@@ -3,9 +3,9 @@
     python -m cifar_jax.main --config configs/hybrid/cnn13.py
 
 Keras; thirteen weight layers, which overfit. The test set stands in the place of a validation
-split; scored at the last epoch. Adam 1e-4, batch 128, 200 epochs and images scaled by their mean
-and deviation are those of the author's repository, chentalen2021/CIFAR100_classification, as are
-the network's BN layers.
+split; scored at the last epoch. Adam 1e-4, batch 128 and 200 epochs are those of the author's
+repository, chentalen2021/CIFAR100_classification, as are the network's BN layers and images scaled
+by their mean and deviation: per channel here, over all channels there.
 """
 
 from configs import base

@@ -3,8 +3,9 @@
     python -m cifar_jax.main --config configs/hybrid/lr_range_test.py
 
 hybrid/inception_resnet with a rate that grows from 1e-5 by a factor of 10^0.1 at every epoch
-(Smith, 2017): in the document the accuracy starts to rise at 1.6e-5 and to fall at 3.98e-4, the
-rate of the 17th epoch. 25 epochs lead to 2.5e-3. The curves are in metrics.csv.
+(Smith, 2017): in the document the accuracy starts to rise at 1.6e-5, the rate of the third epoch
+(it says the second), and to fall at 3.98e-4, the rate of the 17th. 25 epochs lead to 2.5e-3. The
+curves are in metrics.csv.
 """
 
 from configs.hybrid import inception_resnet
