@@ -148,7 +148,7 @@ def table(found: list[Row]) -> str:
     for row in found:
         published = row.published.test_accuracy
         measured = percent(row.accuracies) if row.logs else "-"
-        epochs = row.logs[0].summary["epochs"] if row.logs else row.num_epochs
+        epochs = row.logs[0].settings["num_epochs"] if row.logs else row.num_epochs
         if epochs != row.num_epochs:
             measured += f" at epoch {epochs} of {row.num_epochs}"
         lines.append(

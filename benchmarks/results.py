@@ -73,7 +73,7 @@ class Row(NamedTuple):
             return "no number published"
         if self.changed:
             return "other settings"
-        num_epochs = self.logs[0].summary["epochs"]
+        num_epochs = self.logs[0].settings["num_epochs"]  # not those that a callback left of them
         if num_epochs != self.num_epochs:
             return "shortened" if num_epochs < self.num_epochs else "prolonged"
         return self.published.caveat

@@ -67,8 +67,7 @@ def _accuracy_row(row: Row) -> tuple[str, ...]:
         beside,
         percent(row.accuracies),
         row.reason or f"{100 * row.difference:+.2f}",
-        str(row.num_epochs) if first["epochs"] == row.num_epochs
-        else f"{first['epochs']} of {row.num_epochs}",
+        _epochs(row),
         first["selected_on"],
         f"{step_time:.1f} ms",
         num_params,
@@ -78,6 +77,14 @@ def _accuracy_row(row: Row) -> tuple[str, ...]:
             for log in row.logs
         ),
     )  # fmt: skip
+
+
+def _epochs(row: Row) -> str:
+    """Returns the epochs of a row's runs, beside those of the config where they are others."""
+    planned = row.logs[0].settings["num_epochs"]
+    done = sorted({log.summary["epochs"] for log in row.logs})
+    text = str(planned) if planned == row.num_epochs else f"{planned} of {row.num_epochs}"
+    return text if done == [planned] else f"{text}, stopped after {', '.join(map(str, done))}"
 
 
 def _num_params(experiment: str) -> int:

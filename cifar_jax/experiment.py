@@ -14,6 +14,7 @@ from cifar_jax.engine import PARALLEL, Engine, check_batch_size, make_mesh
 from cifar_jax.engine import create as create_engine
 from cifar_jax.errors import UserError, unknown
 from cifar_jax.evaluate import Evaluate, make_evaluate
+from cifar_jax.optim import callbacks
 
 SELECTED_ON = ("last", "val", "test")
 NORMALIZE = ("unit", "symmetric", "standard")
@@ -53,6 +54,8 @@ def check(config: ConfigDict) -> None:
         raise UserError(f"label_smoothing needs a value in [0, 1), not {config.label_smoothing}")
     if config.selected_on not in SELECTED_ON:
         raise unknown("selected_on", config.selected_on, SELECTED_ON)
+    if config.selected_by not in callbacks.METRICS:
+        raise unknown("selected_by", config.selected_by, callbacks.METRICS)
     if config.selected_on == "val" and not config.data.val_fraction:
         raise UserError("selected_on 'val' needs data.val_fraction above 0")
     if config.selected_on == "test" and config.data.val_fraction:
@@ -73,12 +76,34 @@ def check(config: ConfigDict) -> None:
         raise unknown("parallel", config.parallel, PARALLEL)
     if not 0 <= config.data.val_seed < 2**32:
         raise UserError(f"data.val_seed needs 0 to 4294967295, not {config.data.val_seed}")
+    make_callbacks(config)
     # Whatever else is wrong shows when the parts are made, from shapes alone.
     _optimizer(config, _schedule(config, steps_per_epoch=1000))
     step.split_networks(partial(_build, config.model.to_dict(), 10, jnp.float32))
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 2))
     images = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.uint8)
     jax.eval_shape(augment.parse(config.augment.ops), keys, images)
+
+
+def make_callbacks(config: ConfigDict) -> callbacks.Callbacks:
+    """Returns what decides between epochs, with nothing seen yet."""
+    plateau = early_stopping = None
+    if config.plateau.patience:
+        plateau = callbacks.Plateau(
+            config.plateau.monitor,
+            config.plateau.patience,
+            factor=config.plateau.factor,
+            cooldown=config.plateau.cooldown,
+            min_delta=config.plateau.min_delta,
+            min_learning_rate=config.plateau.min_learning_rate,
+        )
+    if config.early_stopping.patience:
+        early_stopping = callbacks.EarlyStopping(
+            config.early_stopping.monitor,
+            config.early_stopping.patience,
+            min_delta=config.early_stopping.min_delta,
+        )
+    return callbacks.Callbacks(plateau, early_stopping)
 
 
 def resolved(config: ConfigDict) -> ConfigDict:

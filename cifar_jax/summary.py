@@ -40,9 +40,11 @@ def table(summary: dict[str, Any], workdir: Path) -> str:
     """Returns the final table, for people."""
     selected = {
         "last": "last",
-        "val": "best on the validation split",
-        "test": "best on the test set",
+        "val": f"best {summary['selected_by']} on the validation split",
+        "test": f"best {summary['selected_by']} on the test set",
     }[summary["selected_on"]]
+    if summary["stopped_early"]:
+        selected += "; stopped early"
     time_per_step = summary["step_time_ms"]
     device = summary["device"]
     rows = [

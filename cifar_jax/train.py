@@ -17,6 +17,7 @@ from cifar_jax.environment import environment, peak_memory_bytes
 from cifar_jax.experiment import Experiment
 from cifar_jax.loop import WHAT_TO_DO, Clock, Diverged, run_until
 from cifar_jax.metrics import Metrics, fetch
+from cifar_jax.optim.callbacks import METRICS, Callbacks
 from cifar_jax.preemption import Preempted, catch_signals
 from cifar_jax.step import TrainState, all_finite
 from cifar_jax.writers import ConsoleWriter, CsvWriter, TensorBoardWriter
@@ -34,6 +35,7 @@ class Run:
       step: steps done.
       rows: of metrics.csv.
       clock: times the calls.
+      callbacks: decide between epochs.
     """
 
     state: TrainState
@@ -41,6 +43,7 @@ class Run:
     step: int
     rows: list[Row]
     clock: Clock
+    callbacks: Callbacks
 
 
 def train(config: ConfigDict, folder: str | Path) -> dict[str, Any]:
@@ -82,7 +85,8 @@ def train(config: ConfigDict, folder: str | Path) -> dict[str, Any]:
 def _start(config: ConfigDict, exp: Experiment, checkpoints: Checkpoints) -> Run:
     """Returns the run at step 0, or where its latest checkpoint left it."""
     engine = exp.engine
-    run = Run(engine.init(), engine.no_metrics(), 0, [], Clock(config.steps_per_call))
+    callbacks = experiment.make_callbacks(config)
+    run = Run(engine.init(), engine.no_metrics(), 0, [], Clock(config.steps_per_call), callbacks)
     params = engine.snapshot(run.state).params
     print(parameter_overview.get_parameter_overview(params, include_stats=False))
     step = checkpoints.latest_step
@@ -97,7 +101,9 @@ def _start(config: ConfigDict, exp: Experiment, checkpoints: Checkpoints) -> Run
             row.update({name: None for name in row if name.startswith(f"{exp.curve}_")})
     print(f"resumed at step {step:,} of {config.num_epochs * engine.steps_per_epoch:,}")
     clock = Clock(config.steps_per_call, meta["seconds"], meta["step_times"])
-    return Run(engine.place(saved["state"]), engine.place(saved["metrics"]), step, rows, clock)
+    callbacks.recall(meta["callbacks"])
+    state, metrics = engine.place(saved["state"]), engine.place(saved["metrics"])
+    return Run(state, metrics, step, rows, clock, callbacks)
 
 
 def _tree(exp: Experiment, run: Run) -> dict[str, Any]:
@@ -107,7 +113,7 @@ def _tree(exp: Experiment, run: Run) -> dict[str, Any]:
 
 def _train(config, exp, checkpoints, run, folder, stop) -> None:
     """Trains to the last epoch; raises Preempted where `stop` asks for it."""
-    engine, curve = exp.engine, exp.curve
+    engine = exp.engine
     total_steps = config.num_epochs * engine.steps_per_epoch
     is_finite = jax.jit(all_finite)
     saved_step, saved_at = run.step, time.monotonic()
@@ -128,7 +134,7 @@ def _train(config, exp, checkpoints, run, folder, stop) -> None:
             writer.progress(epoch + 1, step_in_epoch + 1, values, rate)
 
     try:
-        while run.step < total_steps:
+        while run.step < total_steps and not run.callbacks.has_stopped:
             epoch = run.step // engine.steps_per_epoch + 1
             run.state, run.metrics, values, run.step = run_until(
                 engine,
@@ -144,10 +150,13 @@ def _train(config, exp, checkpoints, run, folder, stop) -> None:
             is_due, score = is_late(run.step), None
             if run.step == epoch * engine.steps_per_epoch:
                 row = _row(config, exp, epoch, values, run)
-                score = row[f"{curve}_accuracy"]
-                best = max((r[f"{curve}_accuracy"] or 0.0 for r in run.rows), default=-1.0)
+                _decide(config, exp, run, row)
+                score = _score(config, exp, row)
+                scores = [_score(config, exp, r) for r in run.rows]
+                best = max((s for s in scores if s is not None), default=-math.inf)
                 is_due |= epoch % config.checkpoint.every_epochs == 0 or run.step == total_steps
                 is_due |= config.selected_on != "last" and score is not None and score > best
+                is_due |= run.callbacks.has_stopped
                 run.rows.append(row)
                 for writer in writers:
                     writer.epoch(row)
@@ -162,6 +171,7 @@ def _train(config, exp, checkpoints, run, folder, stop) -> None:
                     "rows": [*run.rows],
                     "seconds": run.clock.seconds,
                     "step_times": [*run.clock.step_times],
+                    "callbacks": run.callbacks.memory(),
                 }
                 checkpoints.save(run.step, tree, meta, score)
                 saved_step, saved_at = run.step, time.monotonic()
@@ -190,7 +200,27 @@ def _row(config: ConfigDict, exp: Experiment, epoch: int, values: dict, run: Run
         **{f"{exp.curve}_{name}": value for name, value in found.items()},
         "seconds": run.clock.seconds,
         "images_per_second": len(exp.dataset.train.labels) / run.clock.seconds,
+        "events": "",
     }
+
+
+def _decide(config: ConfigDict, exp: Experiment, run: Run, row: Row) -> None:
+    """Asks the callbacks, notes what they decide in the row, and sets the rate."""
+    values = {f"train_{name}": row[f"train_{name}"] for name in METRICS}
+    # The last epoch may be evaluated out of turn: a longer run would not see that.
+    is_in_turn = row["epoch"] % config.eval_every_epochs == 0
+    values |= {name: row[f"{exp.curve}_{name}"] if is_in_turn else None for name in METRICS}
+    decision = run.callbacks.after_epoch(values, row["learning_rate"])
+    row["events"] = "; ".join(decision.events)
+    if decision.rate_factor != 1.0:
+        factor = np.float32(decision.rate_factor)
+        run.state = run.state.replace(lr_scale=run.state.lr_scale * factor)
+
+
+def _score(config: ConfigDict, exp: Experiment, row: Row) -> float | None:
+    """Returns how good an epoch is, more for better; None where it was not evaluated."""
+    value = row[f"{exp.curve}_{config.selected_by}"]
+    return -value if value is not None and config.selected_by == "loss" else value
 
 
 def _is_evaluated(config: ConfigDict, epoch: int) -> bool:
@@ -215,8 +245,8 @@ def _reported(config, exp, checkpoints, run) -> tuple[Row, TrainState]:
     state = exp.engine.snapshot(run.state)
     if config.selected_on == "last":
         return run.rows[-1], state
-    accuracy = f"{exp.curve}_accuracy"
-    best = max((r for r in run.rows if r[accuracy] is not None), key=lambda r: r[accuracy])
+    evaluated = [row for row in run.rows if _score(config, exp, row) is not None]
+    best = max(evaluated, key=lambda row: _score(config, exp, row))
     if best["step"] != run.step:
         saved, _ = checkpoints.restore(best["step"], _tree(exp, run), exp.engine.replicated)
         state = saved["state"]
@@ -232,7 +262,7 @@ def _evaluate(config, exp, run, folder, reported, state) -> dict[str, Any]:
         folder / "predictions.npz", np.asarray(logits), dataset.test.labels, dataset.class_names
     )
     train_seconds = sum(row["seconds"] for row in run.rows)
-    images = len(dataset.train.labels) * config.num_epochs
+    images = len(dataset.train.labels) * len(run.rows)
     step_times = run.clock.step_times or [1e3 * train_seconds / run.step]
     return {
         "experiment": config.experiment,
@@ -241,7 +271,7 @@ def _evaluate(config, exp, run, folder, reported, state) -> dict[str, Any]:
         "dataset": config.data.name,
         "label": config.data.label,
         "seed": config.seed,
-        "epochs": config.num_epochs,
+        "epochs": len(run.rows),
         "steps": run.step,
         "batch_size": config.batch_size,
         "dtype": config.dtype,
@@ -253,6 +283,8 @@ def _evaluate(config, exp, run, folder, reported, state) -> dict[str, Any]:
         "val_accuracy": reported.get("val_accuracy"),
         "best_epoch": reported["epoch"],
         "selected_on": config.selected_on,
+        "selected_by": config.selected_by,
+        "stopped_early": run.callbacks.has_stopped,
         "step_time_ms": {
             "median": float(np.median(step_times)),
             "p95": float(np.percentile(step_times, 95)),

@@ -17,7 +17,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-Row = dict[str, float | int | None]
+Row = dict[str, float | int | str | None]
 
 
 class Writer(Protocol):
@@ -90,7 +90,9 @@ class TensorBoardWriter:
             run, _, tag = name.partition("_")
             if run not in ("train", "val", "test"):
                 run, tag = "train", name
-            if value is not None and name not in ("epoch", "step"):
+            if name == "events" and value:
+                self._run("train").add_text("events", value, row["step"])
+            elif value is not None and name not in ("epoch", "step", "events"):
                 self._run(run).add_scalar(tag, value, row["step"])
 
     def close(self) -> None:
@@ -149,6 +151,8 @@ class ConsoleWriter:
         parts.append(f"{row['seconds']:.1f} s")
         parts.append(f"{row['images_per_second']:,.0f} img/s")
         self._print("  ".join(parts))
+        if row.get("events"):
+            self._print(f"  {row['events']}")
 
     def _print(self, line: str) -> None:
         self._console.print(line, markup=False)

@@ -42,6 +42,8 @@ def get_config() -> ConfigDict:
     # Which epoch the run reports: "last", "val" (the best on the validation split), or "test" (the
     # best on the test set: biased, for write-ups that did so).
     config.selected_on = "last"
+    # By which metric that is the best: "accuracy", "top5_accuracy" or "loss".
+    config.selected_by = "accuracy"
 
     config.optim = ConfigDict()
     # "sgd", "adam" or "adamw".
@@ -89,6 +91,32 @@ def get_config() -> ConfigDict:
     config.optim.weight_decay_mask = "all"
     # Greatest global norm of the gradients; 0 for no clipping.
     config.optim.clip_norm = 0.0
+
+    # Keras' ReduceLROnPlateau: multiplies the rate where a metric no longer improves.
+    config.plateau = ConfigDict()
+    # Epochs without improvement, those with an evaluation; 0 for no such callback.
+    config.plateau.patience = 0
+    # "loss", "accuracy" or "top5_accuracy" on the validation split (the test set without one), or
+    # on the training images: "train_loss" and so on.
+    config.plateau.monitor = "loss"
+    # Factor of the rate, in (0, 1).
+    config.plateau.factor = 0.1
+    # Epochs behind a cut that do not count.
+    config.plateau.cooldown = 0
+    # What an improvement has to exceed.
+    config.plateau.min_delta = 1e-4
+    # The rate is cut no further.
+    config.plateau.min_learning_rate = 0.0
+
+    # Keras' EarlyStopping: ends training where a metric no longer improves. selected_on and
+    # selected_by say which epoch is reported then.
+    config.early_stopping = ConfigDict()
+    # As plateau.patience.
+    config.early_stopping.patience = 0
+    # As plateau.monitor.
+    config.early_stopping.monitor = "loss"
+    # What an improvement has to exceed.
+    config.early_stopping.min_delta = 0.0
 
     # Share of the target that is spread evenly over all classes, in [0, 1).
     config.label_smoothing = 0.0

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 import tiny
 
@@ -25,6 +27,16 @@ def test_a_log_becomes_a_row(tmp_path, monkeypatch):
     (row,) = (line for line in lines if "[coarse/cnn4_fine]" in line)
     for cell in ("38.5%", "not run yet", "100", "2,175,748"):
         assert f"| {cell} |" in row
+
+
+def test_a_run_that_a_callback_ended_says_so(tmp_path, monkeypatch):
+    folder = tmp_path / "benchmarks/results/accuracy/coarse/cnn4/seed0"
+    tiny.write_log(folder, "coarse/cnn4", 0.55)
+    summary = json.loads((folder / "summary.json").read_text())
+    (folder / "summary.json").write_text(json.dumps(summary | {"epochs": 31}))
+    monkeypatch.setattr(table, "ROOT", tmp_path)
+    monkeypatch.setattr(table, "RESULTS", tmp_path / "benchmarks/results")
+    assert "| 100, stopped after 31 | " in table.accuracy()
 
 
 def test_a_cell_cannot_break_its_table():

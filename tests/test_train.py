@@ -107,9 +107,8 @@ def straight(tmp_path_factory):
     return workdir
 
 
-@pytest.mark.parametrize("stop_at", [1, 4, 6, 11])
-def test_stopped_by_sigterm_and_resumed_equals_straight(tmp_path, monkeypatch, straight, stop_at):
-    config = tiny.make_config(num_epochs=3)
+def train_until(stop_at, config, workdir):
+    """Trains until a SIGTERM that comes while step `stop_at` is being waited for."""
     clock_wait = loop.Clock.wait
 
     def wait(self, call):
@@ -117,12 +116,18 @@ def test_stopped_by_sigterm_and_resumed_equals_straight(tmp_path, monkeypatch, s
             os.kill(os.getpid(), signal.SIGTERM)
         return clock_wait(self, call)
 
-    with monkeypatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop.Clock, "wait", wait)
         patch.setattr(loop.Clock, "next_steps", lambda self, left: 1)
         with pytest.raises(Preempted, match="same command resumes") as stopped:
-            train(config, tmp_path)
+            train(config, workdir)
     assert stopped.value.exit_code == 143
+
+
+@pytest.mark.parametrize("stop_at", [1, 4, 6, 11])
+def test_stopped_by_sigterm_and_resumed_equals_straight(tmp_path, straight, stop_at):
+    config = tiny.make_config(num_epochs=3)
+    train_until(stop_at, config, tmp_path)
     step, _ = params_of(tmp_path)
     assert stop_at <= step <= stop_at + 1
     train(config, tmp_path)
@@ -170,6 +175,46 @@ def test_the_epoch_picked_on_the_test_set_is_the_one_reported(tmp_path):
     assert summary["val_accuracy"] is None and summary["selected_on"] == "test"
 
 
+def test_callbacks_cut_the_rate_and_stop_whatever_interrupts_them(tmp_path):
+    config = tiny.make_config(
+        num_epochs=9,
+        optim__learning_rate=1e-3,
+        plateau__monitor="accuracy",
+        plateau__patience=2,
+        plateau__min_delta=1.0,  # after the first epoch nothing is an improvement
+        early_stopping__monitor="train_loss",
+        early_stopping__min_delta=100.0,
+        early_stopping__patience=5,
+    )
+    straight = train(config, tmp_path / "straight")
+    rows = read_csv(tmp_path / "straight" / "metrics.csv")
+    rates = [float(row["learning_rate"]) for row in rows]
+    np.testing.assert_allclose(rates, [1e-3, 1e-3, 1e-3, 1e-4, 1e-4, 1e-5], rtol=1e-5)
+    events = [row["events"] for row in rows]
+    cut = "rate cut to {}: no better accuracy for 2 epochs"
+    stop = "stopped: no better train_loss for 5 epochs"
+    assert events == ["", "", cut.format("0.0001"), "", cut.format("1e-05"), stop]
+    assert straight["stopped_early"] and (straight["epochs"], straight["steps"]) == (6, 24)
+
+    # In the third epoch, with one that counts behind it, and right behind the cut.
+    for stop_at in (10, 12):
+        train_until(stop_at, config, tmp_path / str(stop_at))
+        train(config, tmp_path / str(stop_at))
+        assert_same_run(tmp_path / str(stop_at), tmp_path / "straight")
+    assert train(config, tmp_path / "straight") == straight  # complete, with epochs to spare
+
+
+def test_the_reported_epoch_may_be_that_of_the_least_loss(tmp_path):
+    # At this rate the loss falls to the end, while the accuracy stands still before it.
+    config = tiny.make_config(
+        num_epochs=7, selected_on="test", selected_by="loss", optim__learning_rate=1e-2
+    )
+    summary = train(config, tmp_path)
+    losses = [float(row["test_loss"]) for row in read_csv(tmp_path / "metrics.csv")]
+    assert summary["best_epoch"] == 1 + int(np.argmin(losses))
+    assert summary["test_loss"] == pytest.approx(min(losses), rel=1e-5)
+
+
 def test_another_runs_workdir_is_refused(straight):
     with pytest.raises(UserError, match="holds another run: seed is 0 there and 1 here"):
         train(tiny.make_config(num_epochs=3, seed=1), straight)
@@ -185,6 +230,9 @@ def test_another_runs_workdir_is_refused(straight):
         (dict(model__name="cnn33"), "unknown model 'cnn33': did you mean 'cnn3'"),
         (dict(selected_on="val"), "needs data.val_fraction above 0"),
         (dict(selected_on="best"), "unknown selected_on 'best'"),
+        (dict(selected_by="acuracy"), "unknown selected_by 'acuracy': did you mean 'accuracy'"),
+        (dict(plateau__patience=2, plateau__factor=2.0), "plateau.factor needs .* not 2.0"),
+        (dict(early_stopping__patience=-1), "early_stopping.patience needs .* not -1"),
         (dict(num_epochs=0), "num_epochs needs a whole number of at least 1, not 0"),
         (dict(dtype="float16"), "unknown dtype 'float16'"),
         (dict(optim__name="adamm"), "did you mean 'adam'"),

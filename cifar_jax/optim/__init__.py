@@ -4,7 +4,7 @@ import jax
 import optax
 
 from cifar_jax.errors import UserError, unknown
-from cifar_jax.optim import schedules
+from cifar_jax.optim import callbacks, schedules
 
 OPTIMIZERS = ("sgd", "adam", "adamw")
 
@@ -79,4 +79,4 @@ def kernels(params) -> dict:
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)
 
 
-__all__ = ["OPTIMIZERS", "create", "kernels", "schedules"]
+__all__ = ["OPTIMIZERS", "callbacks", "create", "kernels", "schedules"]
