@@ -114,12 +114,17 @@ def resolved(config: ConfigDict) -> ConfigDict:
     return config.lock()
 
 
-def create(config: ConfigDict, dataset: data.Dataset | None = None) -> Experiment:
+def create(
+    config: ConfigDict,
+    dataset: data.Dataset | None = None,
+    make_schedule: Callable[[int], optax.Schedule] | None = None,
+) -> Experiment:
     """Loads the data, builds the network and compiles the training program.
 
     Args:
       config: one that `check` has let pass.
       dataset: in the place of the one that the config names.
+      make_schedule: from the steps of an epoch, in the place of the config's schedule.
 
     Raises:
       UserError: for whatever does not fit together.
@@ -135,7 +140,8 @@ def create(config: ConfigDict, dataset: data.Dataset | None = None) -> Experimen
     mesh = make_mesh()
     num_examples = len(dataset.train.labels)
     check_batch_size(config.batch_size, num_examples, mesh.size)
-    schedule = _schedule(config, steps_per_epoch=-(-num_examples // config.batch_size))
+    make_schedule = make_schedule or partial(_schedule, config)
+    schedule = make_schedule(-(-num_examples // config.batch_size))
     optimizer = _optimizer(config, schedule)
     dtype = compute_dtype(config.dtype)
     build = partial(_build, config.model.to_dict(), dataset.num_classes, dtype)

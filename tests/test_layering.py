@@ -8,9 +8,9 @@ import tiny
 # Each floor may import the floors below it and `errors`; rooms on one floor do not import each
 # other, but for the pairs in NEIGHBOURS.
 FLOORS = [
-    {"main", "prepare"},
+    {"main", "prepare", "lr_range_test"},
     {"train"},
-    {"experiment", "workdir", "loop"},
+    {"experiment", "workdir", "loop", "command_line"},
     {"evaluate"},
     {"engine", "checkpoint", "writers", "summary", "preemption", "augment", "data", "optim"},
     {"step", "config"},

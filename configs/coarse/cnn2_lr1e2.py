@@ -2,7 +2,9 @@
 
     python -m cifar_jax.main --config configs/coarse/cnn2_lr1e2.py
 
-As coarse/cnn2_batch64 with a rate of 1e-2.
+As coarse/cnn2_batch64 with a rate of 1e-2. Measured 29.67% at epoch 7, far above the published
+guessing. With unscaled pixels this rate does end at 5.00%, but coarse/cnn2_batch64 would then not
+come near its published 49.6% (33% in 6 epochs), so that the document's pixels were scaled.
 """
 
 from configs.coarse import cnn2_batch64

@@ -1,0 +1,267 @@
+"""The front door of the learning rate range test (Smith, 2017).
+
+    python -m cifar_jax.lr_range_test --config configs/cnn3.py --workdir runs/range_test
+
+Trains with a rate that grows by a constant factor from step to step, from --from to --to, through
+--epochs epochs, and stops where the loss diverges. The workdir gets range_test.csv, range_test.json
+and range_test.png; printed are the base and the greatest rate that Smith reads off the accuracy,
+the rate at which the loss falls the steepest, and the flags that train with them. With --by epoch
+the rate stays through each epoch, and accuracy is that on the validation split (on the test set
+without one). Fields of the config are set as in training; its own schedule and rate do not matter.
+"""
+
+import csv
+import json
+import math
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from absl import flags
+from ml_collections import ConfigDict
+
+from cifar_jax import command_line
+from cifar_jax.errors import UserError
+
+# Points of the curve where the rate grows with every step.
+_NUM_POINTS = 200
+# Where the smoothed loss is so many times its least, the test is over.
+_DIVERGED = 4.0
+
+
+class Point(NamedTuple):
+    """The means over some steps.
+
+    Attributes:
+      step: the last of them, counted from 1.
+      learning_rate: the geometric mean.
+      loss: of training.
+      accuracy: of training, a fraction; of the evaluated split where the rate grows by epoch.
+    """
+
+    step: int
+    learning_rate: float
+    loss: float
+    accuracy: float
+
+
+def main(argv: list[str]) -> int:
+    """Parses the command line, tests, writes the files, and returns the exit code."""
+    try:
+        config, values = command_line.parse(argv, __doc__, _define)
+        folder = Path(values.workdir or Path("runs") / config.experiment / "range_test")
+        lowest, highest = values["from"].value, values["to"].value
+        if not 0 < lowest < highest < math.inf:
+            raise UserError(f"--from and --to need 0 < from < to, not {lowest} and {highest}")
+        if values.epochs < 1:
+            raise UserError(f"--epochs needs 1 or more, not {values.epochs}")
+        points = run(config, lowest, highest, values.epochs, by_epoch=values.by == "epoch")
+        report(config, points, folder)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _define(values: flags.FlagValues) -> None:
+    flags.DEFINE_float("from", 1e-5, "first rate", flag_values=values)
+    flags.DEFINE_float("to", 1.0, "last rate", flag_values=values)
+    flags.DEFINE_integer("epochs", 3, "epochs from the first to the last", flag_values=values)
+    flags.DEFINE_enum("by", "step", ["step", "epoch"], "when the rate grows", flag_values=values)
+
+
+def run(
+    config: ConfigDict, lowest: float, highest: float, num_epochs: int, *, by_epoch: bool = False
+) -> list[Point]:
+    """Trains with a growing rate until it is over or the loss has diverged.
+
+    Args:
+      config: as configs/base.py has it.
+      lowest: rate of the first step.
+      highest: rate of the last step.
+      num_epochs: from the one to the other.
+      by_epoch: whether the rate stays through each epoch.
+
+    Raises:
+      UserError: for a wrong config, or a loss that diverges before there is a curve.
+    """
+
+    from cifar_jax import experiment
+    from cifar_jax.metrics import fetch
+
+    config = config.copy_and_resolve_references()
+    config.num_epochs = num_epochs
+    config.optim.schedule, config.optim.learning_rate = "constant", lowest
+    config.optim.warmup_epochs = 0.0
+    experiment.check(config)
+    exp = experiment.create(
+        experiment.resolved(config), make_schedule=growth(lowest, highest, num_epochs, by_epoch)
+    )
+    engine = exp.engine
+    total = num_epochs * engine.steps_per_epoch
+    steps_per_point = engine.steps_per_epoch if by_epoch else max(1, total // _NUM_POINTS)
+    if config.steps_per_call == 1:
+        steps_per_point = 1
+    state, step, points, tracker = engine.init(), 0, [], _Smooth()
+    least = math.inf
+    while step < total:
+        epoch, done = divmod(step, engine.steps_per_epoch)
+        if done == 0:
+            order = engine.order(state, epoch)
+        count = min(steps_per_point, engine.steps_per_epoch - done)
+        state, metrics = engine.run(state, engine.no_metrics(), order, count)
+        values = fetch(engine.snapshot(metrics))
+        rates = [float(exp.schedule(i)) for i in (step, step + count - 1)]
+        step += count
+        if not math.isfinite(values["loss"]):
+            break
+        accuracy = values["accuracy"]
+        if by_epoch:
+            accuracy = fetch(exp.evaluate[exp.curve](engine.snapshot(state))[0])["accuracy"]
+        points.append(Point(step, math.sqrt(rates[0] * rates[1]), values["loss"], accuracy))
+        print(
+            f"step {step:>{len(str(total))}}/{total}  rate {points[-1].learning_rate:.2e}  "
+            f"loss {values['loss']:.4f}  accuracy {100 * accuracy:.2f}%",
+            flush=True,
+        )
+        smoothed = tracker(values["loss"])
+        least = min(least, smoothed)
+        if smoothed > _DIVERGED * least:
+            break
+    if len(points) < 4:
+        raise UserError(
+            f"the loss diverged after {len(points)} points: begin lower than --from {lowest:g}"
+        )
+    return points
+
+
+def growth(
+    lowest: float, highest: float, num_epochs: int, by_epoch: bool
+) -> Callable[[int], Callable]:
+    """Returns the maker of the schedule, from the steps of an epoch."""
+    import jax.numpy as jnp
+
+    def make(steps_per_epoch: int):
+        unit = steps_per_epoch if by_epoch else 1
+        last = max(num_epochs * steps_per_epoch // unit - 1, 1)
+        factor = (highest / lowest) ** (1 / last)
+        return lambda step: lowest * factor ** jnp.floor(step / unit)
+
+    return make
+
+
+class _Smooth:
+    """An exponential mean without the bias of its start."""
+
+    def __init__(self, keep: float = 0.9):
+        self._keep, self._sum, self._weight = keep, 0.0, 0.0
+
+    def __call__(self, value: float) -> float:
+        self._sum = self._keep * self._sum + (1 - self._keep) * value
+        self._weight = self._keep * self._weight + (1 - self._keep)
+        return self._sum / self._weight
+
+
+def smooth(values: Sequence[float]) -> np.ndarray:
+    """Returns a centred mean over about a tenth of the points: no shift along the axis."""
+    values = np.asarray(values, np.float64)
+    half = len(values) // 20
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    low = np.maximum(np.arange(len(values)) - half, 0)
+    high = np.minimum(np.arange(len(values)) + half + 1, len(values))
+    return (sums[high] - sums[low]) / (high - low)
+
+
+def suggest(points: Sequence[Point]) -> dict[str, float]:
+    """Reads rates off the smoothed curve.
+
+    Returns:
+      base_learning_rate: the accuracy has begun to rise, by a tenth of its way to the top.
+      max_learning_rate: it is at the top, from where it falls or stands still.
+      steepest_learning_rate: the loss falls the fastest, per factor of the rate.
+    """
+    rates = np.array([point.learning_rate for point in points])
+    accuracy = smooth([point.accuracy for point in points])
+    loss = smooth([point.loss for point in points])
+    top = int(np.argmax(accuracy))
+    threshold = accuracy[0] + 0.1 * (accuracy[top] - accuracy[0])
+    below = np.flatnonzero(accuracy[: top + 1] <= threshold)
+    base = int(below[-1]) if len(below) else 0
+    slope = np.gradient(loss, np.log(rates))
+    steepest = int(np.argmin(slope[: max(int(np.argmin(loss)), 1) + 1]))
+    return {
+        "base_learning_rate": float(rates[base]),
+        "max_learning_rate": float(rates[top]),
+        "steepest_learning_rate": float(rates[steepest]),
+    }
+
+
+def report(config: ConfigDict, points: Sequence[Point], folder: Path) -> dict[str, Any]:
+    """Writes the files, prints the suggestion and returns it."""
+    from cifar_jax.summary import write_json
+
+    found = suggest(points)
+    line = (
+        f"--config.optim.schedule=triangular2 "
+        f"--config.optim.base_learning_rate={found['base_learning_rate']:.3g} "
+        f"--config.optim.learning_rate={found['max_learning_rate']:.3g} "
+        f"--config.optim.half_cycle_epochs=4"
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "range_test.csv").open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow([*Point._fields, "smoothed_loss", "smoothed_accuracy"])
+        curves = (smooth([p.loss for p in points]), smooth([p.accuracy for p in points]))
+        writer.writerows([*point, *map(float, row)] for point, *row in zip(points, *curves))
+    plain = json.loads(config.to_json())
+    write_json(folder / "range_test.json", {**found, "flags": line, "config": plain})
+    draw(points, found, config.experiment, folder / "range_test.png")
+    print(
+        f"  base rate              {found['base_learning_rate']:.3g} (accuracy begins to rise)\n"
+        f"  greatest rate          {found['max_learning_rate']:.3g} (accuracy is at its top)\n"
+        f"  steepest fall of loss  {found['steepest_learning_rate']:.3g}\n"
+        f"  train with             {line}\n"
+        f"  results in             {folder}"
+    )
+    return found
+
+
+def draw(points: Sequence[Point], found: dict[str, float], title: str, path: Path) -> None:
+    """Draws loss and accuracy against the rate, with what was read off them."""
+    from matplotlib.figure import Figure
+
+    rates = [point.learning_rate for point in points]
+    figure = Figure(figsize=(9, 7), layout="constrained")
+    top, bottom = figure.subplots(2, 1, sharex=True)
+    losses = np.array([point.loss for point in points])
+    accuracies = 100 * np.array([point.accuracy for point in points])
+    for axes, values, label, color in (
+        (top, accuracies, "accuracy (%)", "#0072b2"),
+        (bottom, losses, "loss (nats)", "#d55e00"),
+    ):
+        axes.plot(rates, values, color=color, alpha=0.3, linewidth=1, label="measured")
+        axes.plot(rates, smooth(values), color=color, linewidth=2, label="smoothed")
+        axes.set_ylabel(label)
+        axes.grid(alpha=0.3)
+        for name, style, text in (
+            ("base_learning_rate", "--", "base"),
+            ("max_learning_rate", "-.", "greatest"),
+            ("steepest_learning_rate", ":", "steepest"),
+        ):
+            axes.axvline(
+                found[name], color="black", linestyle=style, label=f"{text} {found[name]:.2g}"
+            )
+    # What diverges at the end would press the rest of the loss flat.
+    least = float(np.min(losses))
+    bottom.set_ylim(least - 0.1 * abs(least), min(float(np.max(losses)), 2.0 * losses[0]) * 1.05)
+    top.set_title(f"Learning rate range test: {title}")
+    bottom.set_xlabel("learning rate, growing along the training")
+    top.set_xscale("log")
+    top.legend(loc="upper left")
+    figure.savefig(path, dpi=110)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

@@ -1,0 +1,91 @@
+import csv
+import json
+import math
+
+import jax
+import numpy as np
+import pytest
+import tiny
+
+from cifar_jax import data, engine, experiment, lr_range_test
+from cifar_jax.lr_range_test import Point, growth, smooth, suggest
+
+
+@pytest.fixture(autouse=True)
+def tiny_data(monkeypatch):
+    monkeypatch.setattr(data, "load", tiny.load)
+    mesh = engine.make_mesh(jax.devices()[:1])
+    monkeypatch.setattr(experiment, "make_mesh", lambda: mesh)
+
+
+def command(folder, *flags):
+    config = ("--config", str(tiny.ROOT / "configs/quickstart.py"), "--config.batch_size=25")
+    return lr_range_test.main(["", *config, "--workdir", str(folder), *flags])
+
+
+def test_the_rate_grows_by_one_factor_from_the_first_step_to_the_last():
+    schedule = growth(1e-4, 1e-1, num_epochs=3, by_epoch=False)(10)
+    rates = np.array([float(schedule(step)) for step in range(30)])
+    np.testing.assert_allclose(rates[[0, -1]], [1e-4, 1e-1], rtol=1e-4)
+    np.testing.assert_allclose(rates[1:] / rates[:-1], 1000 ** (1 / 29), rtol=1e-4)
+    schedule = growth(1e-4, 1e-1, num_epochs=4, by_epoch=True)(10)
+    rates = [float(schedule(step)) for step in (0, 9, 10, 39)]
+    np.testing.assert_allclose(rates, [1e-4, 1e-4, 1e-3, 1e-1], rtol=1e-4)
+
+
+def test_what_is_read_off_a_curve_that_rises_from_1e4_to_1e2_and_falls():
+    rates = np.geomspace(1e-6, 1, 201)
+    height = np.interp(np.log10(rates), [-4, -2, -1], [0.05, 0.65, 0.0])
+    points = [Point(i, r, 3 - 4 * h, h) for i, (r, h) in enumerate(zip(rates, height, strict=True))]
+    found = suggest(points)
+    assert found["base_learning_rate"] == pytest.approx(10**-3.8, rel=0.3)
+    assert found["max_learning_rate"] == pytest.approx(1e-2, rel=0.3)
+    assert 1e-4 < found["steepest_learning_rate"] < 1e-2
+
+
+def test_smoothing_neither_shifts_nor_shrinks():
+    values = np.linspace(0, 1, 100)
+    np.testing.assert_allclose(smooth(values)[10:-10], values[10:-10])
+    assert len(smooth(values)) == 100
+    np.testing.assert_array_equal(smooth([1.0, 2.0, 3.0]), [1, 2, 3])  # too few to smooth
+
+
+def test_the_command_stops_at_divergence_and_writes_its_files(tmp_path, capsys):
+    assert command(tmp_path, "--from=1e-4", "--to=1000", "--epochs=10") == 0
+    with (tmp_path / "range_test.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert 4 <= len(rows) < 40  # of 10 epochs of 4 steps
+    assert [int(row["step"]) for row in rows] == list(range(1, len(rows) + 1))
+    rates = [float(row["learning_rate"]) for row in rows]
+    np.testing.assert_allclose(rates, 1e-4 * 1e7 ** (np.arange(len(rows)) / 39), rtol=1e-3)
+    assert all(math.isfinite(float(row["loss"])) for row in rows)
+    found = json.loads((tmp_path / "range_test.json").read_text())
+    assert min(rates) * 0.99 <= found["base_learning_rate"] <= found["max_learning_rate"]
+    assert (tmp_path / "range_test.png").read_bytes().startswith(b"\x89PNG")
+    printed = capsys.readouterr().out
+    assert found["flags"] in printed and "schedule=triangular2" in printed
+
+
+def test_by_epoch_the_accuracy_is_that_of_the_evaluated_split(tmp_path):
+    assert command(tmp_path, "--from=1e-4", "--to=1e-2", "--epochs=5", "--by=epoch") == 0
+    with (tmp_path / "range_test.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["step"]) for row in rows] == [4, 8, 12, 16, 20]
+    rates = [float(row["learning_rate"]) for row in rows]
+    np.testing.assert_allclose(rates, np.geomspace(1e-4, 1e-2, 5), rtol=1e-3)
+    counts = [float(row["accuracy"]) * 32 for row in rows]  # of so many validation images
+    np.testing.assert_allclose(counts, np.round(counts), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--from=1", "--to=0.1"], "--from and --to need 0 < from < to, not 1.0 and 0.1"),
+        (["--epochs=0"], "--epochs needs 1 or more, not 0"),
+        (["--from=1e6", "--to=1e9"], "the loss diverged after"),
+        (["--by=week"], "week"),
+    ],
+)
+def test_wrong_flags_are_refused(tmp_path, capsys, flags, message):
+    assert command(tmp_path, *flags) == 1
+    assert message in capsys.readouterr().err
