@@ -17,7 +17,7 @@ from cifar_jax.evaluate import Evaluate, make_evaluate
 from cifar_jax.optim import callbacks
 
 SELECTED_ON = ("last", "val", "test")
-NORMALIZE = ("unit", "symmetric", "standard")
+NORMALIZE = ("raw", "unit", "symmetric", "standard")
 DTYPES = ("float32", "bfloat16", "auto")
 
 
@@ -147,6 +147,7 @@ def create(
     build = partial(_build, config.model.to_dict(), dataset.num_classes, dtype)
     networks = step.split_networks(build)
     mean, std = {
+        "raw": (0.0, 1 / 255),
         "unit": (0.0, 1.0),
         "symmetric": (0.5, 0.5),
         "standard": (dataset.mean, dataset.std),

@@ -125,7 +125,7 @@ def get_config() -> ConfigDict:
     # Operations on training images, in order: see cifar_jax.augment.OPS. Empty for none.
     config.augment.ops = ""
     # Scaling of pixels: "unit" to [0, 1], "standard" by the training images' mean and deviation,
-    # "symmetric" to [-1, 1].
+    # "symmetric" to [-1, 1], "raw" leaves [0, 255].
     config.augment.normalize = "standard"
 
     # Steps per compiled call: 1 for a plain step without a loop around it, 0 for automatic (about a
