@@ -21,6 +21,8 @@ from cifar_jax.models.layers import ExampleRngs
 
 # The streams that a run's key is folded into.
 _INIT, _ORDER, _STEP = range(3)
+# Folded into an example's key of augmentation, whose operations fold in their places, from 0.
+_MIX = 2**31 - 1
 
 
 @flax.struct.dataclass
@@ -70,6 +72,8 @@ class Networks(NamedTuple):
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 EvalStep = Callable[[Any, Any, Batch], tuple[jax.Array, Metrics]]
 Preprocess = Callable[[jax.Array], jax.Array]
+# (keys [B], images) -> (images, partner of each [B] int32, its own share in it [B] float32)
+Mix = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array, jax.Array]]
 
 
 def split_networks(create: Callable[[nnx.Rngs], nnx.Module]) -> Networks:
@@ -145,10 +149,11 @@ def make_train_step(
     *,
     augment: Callable[[jax.Array, jax.Array], jax.Array],
     preprocess: Preprocess,
+    mix: Mix | None = None,
     label_smoothing: float = 0.0,
     axis_name: str | None = None,
 ) -> TrainStep:
-    """Builds the step: augment, forward, backward, update, measure.
+    """Builds the step: augment, mix, forward, backward, update, measure.
 
     The loss is the mean over the examples that count, of all replicas together. Inside pmap each
     replica normalises by its own batch statistics, while the running ones are averaged over the
@@ -160,6 +165,8 @@ def make_train_step(
       optimizer: its updates are scaled by state.lr_scale.
       augment: (keys [B], images [B, H, W, C] uint8) to images of the same kind.
       preprocess: uint8 images to the network's input.
+      mix: mixes pairs of augmented images, see augment.parse_mix; the loss is mixed alike, while
+        the training accuracy stays that on the first image's label.
       label_smoothing: see losses.cross_entropy.
       axis_name: pmap's, or None outside it.
     """
@@ -172,13 +179,20 @@ def make_train_step(
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         keys = jax.vmap(jax.random.split)(example_keys(state, batch.positions))
-        images = preprocess(augment(keys[:, 0], batch.images))
+        images = augment(keys[:, 0], batch.images)
+        if mix is not None:
+            own_keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys[:, 0], _MIX)
+            images, partner, share = mix(own_keys, images)
+        images = preprocess(images)
         num_counting = total(jnp.sum(batch.weights))
 
         def loss_fn(params):
             model = _merge(network, params, state.batch_stats)
             logits = model(images, ExampleRngs(keys[:, 1])).astype(jnp.float32)
             losses = cross_entropy(logits, batch.labels, label_smoothing)
+            if mix is not None:
+                others = cross_entropy(logits, batch.labels[partner], label_smoothing)
+                losses = share * losses + (1.0 - share) * others
             batch_stats = nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
             return jnp.sum(losses * batch.weights) / num_counting, (logits, losses, batch_stats)
 

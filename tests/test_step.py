@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,7 +7,7 @@ import optax
 import pytest
 import tiny
 
-from cifar_jax import metrics, step
+from cifar_jax import augment, metrics, models, step
 
 
 def test_training_overfits_64_images():
@@ -61,3 +63,35 @@ def test_lr_scale_scales_the_update():
         moves.append(jax.tree.map(np.subtract, jax.device_get(state.params), start))
     quarter = jax.tree.map(lambda x: x / 4, moves[0])
     assert tiny.greatest_difference(moves[1], quarter) < 1e-4
+
+
+def test_mixing_pairs_mixes_their_losses():
+    """The images left alone: the loss is that on each label, by share."""
+    create = partial(models.create, "cnn_small", 10)
+    optimizer = optax.sgd(0.1)
+    state = jax.jit(partial(step.init, create, optimizer, 0))()
+    images, labels = tiny.dataset(8).train
+    batch = step.Batch(jnp.asarray(images), jnp.asarray(labels), jnp.ones(8), jnp.arange(8))
+
+    def loss_and_params(mix, labels):
+        train_step = step.make_train_step(
+            step.split_networks(create).train,
+            optimizer,
+            augment=augment.parse(""),
+            preprocess=partial(augment.normalize, mean=0.5, std=0.25),
+            mix=mix,
+        )
+        after, new = jax.jit(train_step)(state, batch._replace(labels=labels))
+        return metrics.fetch(new)["loss"], after.params
+
+    def mix(share):
+        return lambda keys, images: (images, jnp.arange(8)[::-1], jnp.full(8, share))
+
+    own, own_params = loss_and_params(None, batch.labels)
+    others, others_params = loss_and_params(None, batch.labels[::-1])
+    assert own != pytest.approx(others, rel=1e-4)
+    for share, loss, params in ((1.0, own, own_params), (0.0, others, others_params)):
+        found, found_params = loss_and_params(mix(share), batch.labels)
+        assert found == pytest.approx(loss, rel=1e-6)
+        assert tiny.greatest_difference(found_params, params) < 1e-5
+    assert loss_and_params(mix(0.25), batch.labels)[0] == pytest.approx(0.25 * own + 0.75 * others)
