@@ -95,12 +95,13 @@ def gather(images, labels, order, step, num_examples, offset=0, num_replicas=1) 
       offset: position in the global batch of this replica's first example.
       num_replicas: among which the global batch is split.
     """
-    row = step % order.shape[0]
+    epoch, row = step // order.shape[0], step % order.shape[0]
     indices = order[row]
     positions = offset + jnp.arange(indices.size, dtype=jnp.int32)
     place_in_epoch = row * indices.size * num_replicas + positions
     weights = (place_in_epoch < num_examples).astype(jnp.float32)
-    return Batch(images[indices], labels[indices], weights, positions)
+    epochs = jnp.full_like(indices, epoch)
+    return Batch(images[indices], labels[indices], weights, positions, indices, epochs)
 
 
 def create(

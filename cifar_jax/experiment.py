@@ -82,7 +82,11 @@ def check(config: ConfigDict) -> None:
     step.split_networks(partial(_build, config.model.to_dict(), 10, jnp.float32))
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 2))
     images = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.uint8)
-    jax.eval_shape(augment.parse(config.augment.ops), keys, images)
+    numbers = jax.ShapeDtypeStruct((2,), jnp.int32)
+    images = jax.eval_shape(augment.parse(config.augment.ops), keys, images, numbers, numbers)
+    mix = augment.parse_mix(config.augment.mix)
+    if mix is not None:
+        jax.eval_shape(mix, keys, images)
 
 
 def make_callbacks(config: ConfigDict) -> callbacks.Callbacks:
@@ -160,6 +164,7 @@ def create(
             optimizer,
             augment=augment.parse(config.augment.ops),
             preprocess=preprocess,
+            mix=augment.parse_mix(config.augment.mix),
             label_smoothing=config.label_smoothing,
             axis_name=axis_name,
         )

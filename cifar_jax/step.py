@@ -54,12 +54,16 @@ class Batch(NamedTuple):
       labels: [B] int32.
       weights: [B] float32, 1 for an example that counts, 0 for one that fills the batch up.
       positions: [B] int32, place of each example in the global batch.
+      indices: [B] int32, place of each example in the data set; training alone has it.
+      epochs: [B] int32, the epoch that each example is seen in, from 0; training alone has it.
     """
 
     images: jax.Array
     labels: jax.Array
     weights: jax.Array
     positions: jax.Array
+    indices: jax.Array | None = None
+    epochs: jax.Array | None = None
 
 
 class Networks(NamedTuple):
@@ -147,7 +151,7 @@ def make_train_step(
     network: nnx.GraphDef,
     optimizer: optax.GradientTransformation,
     *,
-    augment: Callable[[jax.Array, jax.Array], jax.Array],
+    augment: Callable[..., jax.Array],
     preprocess: Preprocess,
     mix: Mix | None = None,
     label_smoothing: float = 0.0,
@@ -163,7 +167,8 @@ def make_train_step(
     Args:
       network: graph definition for training.
       optimizer: its updates are scaled by state.lr_scale.
-      augment: (keys [B], images [B, H, W, C] uint8) to images of the same kind.
+      augment: (keys [B], images [B, H, W, C] uint8, indices [B], epochs [B]) to images of the same
+        shape and range.
       preprocess: uint8 images to the network's input.
       mix: mixes pairs of augmented images, see augment.parse_mix; the loss is mixed alike, while
         the training accuracy stays that on the first image's label.
@@ -179,7 +184,7 @@ def make_train_step(
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         keys = jax.vmap(jax.random.split)(example_keys(state, batch.positions))
-        images = augment(keys[:, 0], batch.images)
+        images = augment(keys[:, 0], batch.images, batch.indices, batch.epochs)
         if mix is not None:
             own_keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys[:, 0], _MIX)
             images, partner, share = mix(own_keys, images)

@@ -122,8 +122,12 @@ def get_config() -> ConfigDict:
     config.label_smoothing = 0.0
 
     config.augment = ConfigDict()
-    # Operations on training images, in order: see cifar_jax.augment.OPS. Empty for none.
+    # Operations on training images, in order, as in "flip|crop(4)": see cifar_jax.augment.OPS.
+    # Empty for none.
     config.augment.ops = ""
+    # "mixup(0.2)" or "cutmix(1.0)": mixes pairs of augmented images, and their losses. Empty for
+    # none.
+    config.augment.mix = ""
     # Scaling of pixels: "unit" to [0, 1], "standard" by the training images' mean and deviation,
     # "symmetric" to [-1, 1], "raw" leaves [0, 255].
     config.augment.normalize = "standard"

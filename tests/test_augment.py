@@ -1,13 +1,20 @@
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from augmenting import keys, photographs, run
 
 from cifar_jax import augment
 from cifar_jax.errors import UserError
 
-
-def keys(count, seed=0):
-    return jax.random.split(jax.random.key(seed), count)
+# One line for each family of operations: to compile all of them alone would take a minute.
+LINES = [
+    "crop(2)|flip|vertical_flip|translate(1)|cutout(6, 2)|random_erasing(1.0)",
+    "flip|affine(20, 0.2, 0.2, 10, 0.2)|channel_shift(20)|brightness(0.5, 1.5)",
+    "contrast|saturation|sharpness|equalize|autocontrast|invert|posterize(3)|solarize",
+    "alternating_flip|randaugment(1)",
+]
+INDEX, EPOCH = np.arange(12, dtype=np.int32) * 7, np.int32(3)
 
 
 @pytest.fixture
@@ -15,65 +22,55 @@ def images():
     return np.random.default_rng(0).integers(0, 256, (600, 8, 8, 3), np.uint8)
 
 
-def test_flip_mirrors_about_half(images):
-    out = np.asarray(augment.flip(keys(600), images))
-    flipped = (out == images[:, :, ::-1]).all((1, 2, 3))
-    kept = (out == images).all((1, 2, 3))
-    assert (flipped ^ kept).all()
-    assert 240 < flipped.sum() < 360  # 5 standard deviations
+def test_every_operation_is_in_a_line_of_these_tests():
+    named = {part.split("(")[0] for line in LINES for part in line.split("|")}
+    cases_of_affine = {"shift", "rotation", "shear", "zoom"}
+    assert named | cases_of_affine | {"autoaugment"} == augment.OPS.keys()  # see its draws
 
 
-@pytest.mark.parametrize("mode", ["constant", "reflect", "edge"])
-def test_crop_is_one_of_numpys_at_every_place(images, mode):
-    out = np.asarray(augment.crop(keys(600), images, 1, mode))
-    padded = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), mode)
-    places = np.stack(
-        [
-            (out == padded[:, i : i + 8, j : j + 8]).all((1, 2, 3))
-            for i in range(3)
-            for j in range(3)
-        ]
-    )
-    assert (places.sum(0) == 1).all()
-    counts = places.sum(1)  # 66.7 expected at each
-    assert counts.min() > 30 and counts.max() < 110
-    assert out.dtype == np.uint8
+@pytest.mark.parametrize("line", LINES)
+def test_an_image_does_not_depend_on_its_batch(line):
+    """And images keep their shape and range."""
+    images = photographs(12)
+    compiled = jax.jit(augment.parse(line))
+    whole = np.asarray(compiled(keys(12), images, INDEX, EPOCH))
+    order = np.random.default_rng(0).permutation(12)
+    mixed = np.asarray(compiled(keys(12)[order], images[order], INDEX[order], EPOCH))
+    np.testing.assert_array_equal(mixed, whole[order])
+    assert whole.shape == images.shape
+    assert (whole != images).any((1, 2, 3)).mean() > 0.3
+    assert whole.min() >= 0 and whole.max() <= 255
+    assert whole.dtype == (np.float32 if "affine" in line else np.uint8)
 
 
-def test_shift_equals_scipys_at_a_distance_of_its_own(images):
-    ndimage = pytest.importorskip("scipy.ndimage")
-    images = images[:20]
-    out = np.asarray(augment.shift(keys(20), images, width=0.25, height=0.5))
-    reach = np.array([0.5 * 8, 0.25 * 8])
-    found = []
-    for key, image, ours in zip(keys(20), images, out, strict=True):
-        distance = np.asarray(jax.random.uniform(key, (2,), minval=-reach, maxval=reach))
-        wanted = ndimage.shift(image.astype(float), (*-distance, 0), order=1, mode="nearest")
-        np.testing.assert_allclose(ours, wanted, atol=1e-3)
-        found.append(distance)
-    assert out.dtype == np.float32
-    assert (np.ptp(found, axis=0) > reach).all()
-
-
-def test_shift_by_nothing_changes_nothing(images):
-    np.testing.assert_array_equal(augment.shift(keys(600), images, 0.0, 0.0), images)
-
-
-def test_an_image_does_not_depend_on_its_batch(images):
-    run = augment.parse("flip|crop(2)|shift")
-    whole = run(keys(600), images)
-    np.testing.assert_array_equal(run(keys(600)[500:], images[500:]), whole[500:])
+def test_a_vmap_over_seeds_equals_each_seed():
+    images, seeds = photographs(4, 8), jnp.stack([keys(4, seed) for seed in (1, 2)])
+    both = jax.jit(jax.vmap(augment.parse("rotation"), in_axes=(0, None)))(seeds, images)
+    for i, seed in enumerate((1, 2)):
+        np.testing.assert_allclose(both[i], run("rotation", images, seed), atol=1e-3)
 
 
 def test_parse_composes_in_order(images):
-    run = augment.parse(" crop(2, mode='edge') | flip(probability=1.0) ")
-    own = [jax.vmap(jax.random.fold_in, (0, None))(keys(600), i) for i in (0, 1)]
-    wanted = augment.flip(own[1], augment.crop(own[0], images, 2, "edge"), 1.0)
-    np.testing.assert_array_equal(run(keys(600), images), wanted)
+    def wanted(keys, images):
+        own = [jax.vmap(jax.random.fold_in, (0, None))(keys, i) for i in (0, 1)]
+        return augment.flip(own[1], augment.crop(own[0], images, 2, "edge"), 1.0)
+
+    out = run(" crop(2, mode='edge') | flip(probability=1.0) ", images)
+    np.testing.assert_array_equal(out, jax.jit(wanted)(keys(600), images))
 
 
 def test_the_empty_line_changes_nothing(images):
-    np.testing.assert_array_equal(augment.parse("")(keys(600), images), images)
+    np.testing.assert_array_equal(run("", images), images)
+
+
+def test_index_and_epoch_are_asked_for_where_they_are_needed(images):
+    composed = augment.parse("alternating_flip|flip")
+    with pytest.raises(ValueError, match="alternating_flip needs index and epoch, which"):
+        composed(keys(600), images)
+    with pytest.raises(ValueError, match="alternating_flip needs epoch, which was not given"):
+        composed(keys(600), images, np.arange(600))
+    with pytest.raises(UserError, match="index"):
+        augment.parse("alternating_flip(index=3)")
 
 
 @pytest.mark.parametrize(
@@ -87,13 +84,30 @@ def test_the_empty_line_changes_nothing(images):
         ("crop(-1)", "crop needs a whole number of pixels"),
         ("crop('a')", "crop needs a whole number of pixels"),
         ("crop(4, 'mirror')", "unknown crop mode 'mirror'"),
-        ("flip(2)", "flip needs a probability from 0 to 1"),
-        ("shift(3)", "shift needs shares of the image from 0 to 1, not 3 and 0.1"),
+        ("translate(1.5)", "translate needs a whole number of pixels, 0 or more, not 1.5"),
+        ("flip(2)", "flip's probability needs a number from 0 to 1, not 2"),
+        ("shift(3)", "width_shift needs a number from 0 to 1, not 3"),
+        ("rotation(270)", "rotation needs a number from 0 to 180 degrees, not 270"),
+        ("shear(90)", "shear needs a number from 0 to 89 degrees, not 90"),
+        ("zoom(1)", "zoom needs a number from 0 to 0.99, not 1"),
+        ("zoom('a')", "zoom needs a number from 0 to 0.99, not 'a'"),
+        ("shift(fill='edge')", "unknown fill 'edge'"),
+        ("shift(interpolation='cubic')", "unknown interpolation 'cubic'"),
+        ("shift(fill='constant', value=300)", "value needs a number from 0 to 255, not 300"),
+        ("brightness(1.2, 0.8)", "brightness needs the least before the greatest"),
+        ("channel_shift(-1)", "channel_shift needs a number from 0 to 255 grey levels, not -1"),
+        ("posterize(9)", "posterize needs a number from 1 to 8 bits, not 9"),
+        ("shift|equalize", "equalize needs uint8 images of 3 channels, not float32 of 3: put it"),
+        ("shift|randaugment", "randaugment needs uint8 images"),
+        ("randaugment(2, 31)", "randaugment's magnitude needs a number from 0 to 30, not 31"),
+        ("cutout(8, fill=(0, 0))", "cutout's fill needs 1 or 3 grey levels, not 2"),
+        ("cutout(8, fill=-1)", "cutout's fill needs a number from 0 to 255, not -1"),
+        ("random_erasing(0.5, 0.2)", "random_erasing's scale needs two numbers"),
     ],
 )
 def test_wrong_lines_are_refused(images, line, message):
     with pytest.raises(UserError, match=message):
-        augment.parse(line)(keys(600), images)
+        jax.eval_shape(augment.parse(line), keys(600), images)
 
 
 def test_normalize_equals_the_formula(images):

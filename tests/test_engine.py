@@ -120,3 +120,23 @@ def test_replicas_gather_what_one_device_does():
         )
         for a, b in zip(part, whole):
             np.testing.assert_array_equal(a, b[4 * replica : 4 * replica + 4])
+
+
+def test_a_batch_knows_its_images_and_its_epoch():
+    images, labels = (jnp.arange(10, dtype=jnp.int32) for _ in range(2))
+    order = engine.epoch_order(jax.random.key(0), 0, 10, 4)
+    for at, epoch in ((1, 0), (4, 1), (8, 2)):
+        batch = engine.gather(images, labels, order, jnp.int32(at), 10)
+        np.testing.assert_array_equal(batch.indices, batch.images)
+        np.testing.assert_array_equal(batch.epochs, np.full(4, epoch))
+
+
+def test_alternating_flips_and_mixes_train_on_many_devices_as_on_one():
+    losses = []
+    for num_devices in (1, 8):
+        eng = tiny.make_engine(
+            "cnn_small", ops="alternating_flip", mix="cutmix(1.0)", num_devices=num_devices
+        )
+        state, epoch = tiny.run_steps(eng, eng.init(), 2 * eng.steps_per_epoch)
+        losses.append(fetch(epoch)["loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)

@@ -88,6 +88,7 @@ def make_engine(
     num_devices=1,
     optimizer=None,
     ops="flip|crop(2)",
+    mix="",
     **kwargs,
 ):
     """An engine on the tiny set, or on another training split; batches of 16."""
@@ -102,6 +103,7 @@ def make_engine(
             optimizer,
             augment=augment.parse(ops),
             preprocess=partial(augment.normalize, mean=0.5, std=0.25),
+            mix=augment.parse_mix(mix),
             axis_name=axis_name,
         )
 

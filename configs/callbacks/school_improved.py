@@ -4,8 +4,8 @@
 
 As callbacks/school with other augmentation and more patience, at the last of 80 epochs. The
 document says a vertical flip in the place of shear; the notebook in the author's repository
-(kurtameyer/CIFAR100) flips horizontally, and zooms by 0.2. Missing here as yet: rotation, zoom, the
-callbacks (cut the rate by half after 8 epochs without gain, stop after 12).
+(kurtameyer/CIFAR100) flips horizontally, and zooms by 0.2: so does this run. Cuts the rate by half
+where the loss on the test set has not improved for 8 epochs, and stops after 12.
 """
 
 from configs.callbacks import school
@@ -15,5 +15,9 @@ def get_config():
     config = school.get_config()
     config.num_epochs = 80
     config.selected_on = "last"
-    config.augment.ops = "shift(0.2, 0.2)|flip"
+    config.plateau.patience = 8
+    config.plateau.factor = 0.5
+    config.plateau.min_learning_rate = 1e-7
+    config.early_stopping.patience = 12
+    config.augment.ops = "affine(rotation=15, width_shift=0.2, height_shift=0.2, zoom=0.2)|flip"
     return config

@@ -1,0 +1,116 @@
+"""Draws a contact sheet: what each operation does to 16 images of the training split.
+
+    python -m cifar_jax.augment sheet.png --ops "flip|crop(4)"
+
+The first row shows the images as they are; then one row for each operation, or the one of --ops.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+from PIL import Image, ImageDraw
+
+from cifar_jax import augment, data
+from cifar_jax.errors import UserError
+
+# With arguments that show what an operation does.
+LINES = (
+    "flip",
+    "vertical_flip",
+    "alternating_flip",
+    "crop(4)",
+    "crop(4, 'reflect')",
+    "crop(4, 'edge')",
+    "translate(4)",
+    "shift(0.2, 0.2)",
+    "shift(0.2, 0.2, fill='constant')",
+    "rotation(30)",
+    "rotation(30, fill='reflect')",
+    "rotation(30, 'nearest', 'constant')",
+    "shear(30)",
+    "zoom(0.4)",
+    "zoom(0.4, fill='wrap')",
+    "affine(15, 0.2, 0.2, 0.2, 0.2)",
+    "channel_shift(60)",
+    "brightness(0.4, 1.6)",
+    "contrast(0.2, 1.8)",
+    "saturation(0, 2)",
+    "sharpness(0, 4)",
+    "autocontrast(1.0)",
+    "equalize(1.0)",
+    "invert(1.0)",
+    "posterize(2, 1.0)",
+    "solarize(128, 1.0)",
+    "cutout(16)",
+    "cutout(8, 3, fill=0)",
+    "random_erasing(1.0)",
+    "random_erasing(1.0, value='random')",
+    "randaugment",
+    "autoaugment",
+    "mixup(1.0)",
+    "cutmix(1.0)",
+)
+NUM_IMAGES = 16
+_SCALE, _GAP, _LABEL = 3, 4, 240
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Returns the exit code: 0, or 1 after an error."""
+    args = _parse(argv)
+    try:
+        images = data.load(args.data, data_dir=args.data_dir).train.images[:NUM_IMAGES]
+        lines = LINES if args.ops is None else (args.ops,)
+        rows = {"as they are": images} | {line: apply(line, images, args.seed) for line in lines}
+        draw(rows).save(args.out)
+    except (UserError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"{len(rows)} rows of {len(images)} images in {args.out}")
+    return 0
+
+
+def _parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m cifar_jax.augment", description=__doc__)
+    parser.add_argument("out", type=Path, metavar="OUT.png", help="the picture to write")
+    parser.add_argument("--ops", metavar="LINE", help="as in config.augment.ops, or a mix")
+    parser.add_argument("--data", help="cifar10, cifar100 or synthetic (default: by --data_dir)")
+    parser.add_argument("--data_dir", help="TFDS directory; without it the synthetic images")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args(argv)
+    args.data = args.data or ("cifar10" if args.data_dir else "synthetic")
+    return args
+
+
+def apply(line: str, images: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Returns images [B, H, W, 3] after the operations or the mix of `line`, uint8."""
+    keys = jax.random.split(jax.random.key(seed), len(images))
+    if line.split("(")[0].strip() in augment.MIXES:
+        out = jax.jit(augment.parse_mix(line))(keys, images).images
+    else:
+        index = np.arange(len(images), dtype=np.int32)
+        out = jax.jit(augment.parse(line))(keys, images, index, np.int32(0))
+    return np.asarray(out).round().astype(np.uint8)
+
+
+def draw(rows: dict[str, np.ndarray]) -> Image.Image:
+    """Returns the picture of rows of images [B, H, W, 3] uint8, each with its label."""
+    count, height, width, _ = next(iter(rows.values())).shape
+    across, down = width * _SCALE + _GAP, height * _SCALE + _GAP
+    sheet = Image.new("RGB", (_LABEL + count * across, _GAP + len(rows) * down), "white")
+    pen = ImageDraw.Draw(sheet)
+    for i, (label, images) in enumerate(rows.items()):
+        top = _GAP + i * down
+        pen.text((_GAP, top + down // 2), label, fill="black", anchor="lm", font_size=13)
+        for j, image in enumerate(images):
+            large = Image.fromarray(image).resize(
+                (width * _SCALE, height * _SCALE), Image.Resampling.NEAREST
+            )
+            sheet.paste(large, (_LABEL + j * across, top))
+    return sheet
+
+
+if __name__ == "__main__":
+    sys.exit(main())

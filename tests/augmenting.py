@@ -1,0 +1,31 @@
+"""What the tests of the augment room share."""
+
+import jax
+import numpy as np
+
+from cifar_jax import augment
+
+
+def keys(count, seed=0):
+    return jax.random.split(jax.random.key(seed), count)
+
+
+def photographs(count, size=16, seed=0):
+    """Smooth random images with a hint of noise, uint8: neighbours alike, as in real ones."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.uniform(0, 255, (count, 5, 5, 3))
+    i = np.linspace(0, 3.99, size)
+    low, share = i.astype(int), i % 1
+    rows = coarse[:, low] * (1 - share)[:, None, None] + coarse[:, low + 1] * share[:, None, None]
+    both = rows[:, :, low] * (1 - share)[:, None] + rows[:, :, low + 1] * share[:, None]
+    return np.clip(both + rng.normal(0, 8, both.shape), 0, 255).astype(np.uint8)
+
+
+def run(line, images, seed=0, **place):
+    """Does what a line says, compiled: operation by operation takes many times longer."""
+    return np.asarray(jax.jit(augment.parse(line))(keys(len(images), seed), images, **place))
+
+
+def own_keys(count, seed=0, place=0):
+    """The keys that `run` gives to the operation at that place of its line."""
+    return jax.jit(jax.vmap(jax.random.fold_in, (0, None)))(keys(count, seed), place)

@@ -1,0 +1,27 @@
+import numpy as np
+from PIL import Image
+
+from cifar_jax import augment, data
+from cifar_jax.augment import __main__ as sheet
+
+
+def test_every_operation_has_a_row():
+    named = {line.split("(")[0] for line in sheet.LINES}
+    assert named == augment.OPS.keys() | augment.MIXES.keys()
+
+
+def test_the_command_writes_rows_of_enlarged_images(tmp_path, capsys):
+    out = tmp_path / "sheet.png"
+    assert sheet.main([str(out), "--ops", "vertical_flip(1.0)"]) == 0
+    assert "2 rows of 16 images" in capsys.readouterr().out
+    picture = np.asarray(Image.open(out))
+    image = data.load("synthetic").train.images[15]
+    large = image.repeat(3, 0).repeat(3, 1)
+    left = 240 + 15 * 100
+    np.testing.assert_array_equal(picture[4:100, left : left + 96], large)
+    np.testing.assert_array_equal(picture[104:200, left : left + 96], large[::-1])
+
+
+def test_a_wrong_line_is_an_error_message(tmp_path, capsys):
+    assert sheet.main([str(tmp_path / "sheet.png"), "--ops", "flop"]) == 1
+    assert capsys.readouterr().err.startswith("error: unknown augmentation 'flop'")
