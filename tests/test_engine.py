@@ -1,4 +1,5 @@
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
@@ -137,6 +138,6 @@ def test_alternating_flips_and_mixes_train_on_many_devices_as_on_one():
         eng = tiny.make_engine(
             "cnn_small", ops="alternating_flip", mix="cutmix(1.0)", num_devices=num_devices
         )
-        state, epoch = tiny.run_steps(eng, eng.init(), 2 * eng.steps_per_epoch)
-        losses.append(fetch(epoch)["loss"])
+        _, epoch = tiny.run_steps(eng, eng.init(), 2 * eng.steps_per_epoch)
+        losses.append(metrics.fetch(epoch)["loss"])
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
