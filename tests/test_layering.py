@@ -1,6 +1,7 @@
 """Who may import whom: one way only, from the front doors down."""
 
 import ast
+import tomllib
 
 import pytest
 import tiny
@@ -56,3 +57,10 @@ def test_networks_import_their_bricks_alone():
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and node.module.startswith("cifar_jax"):
                 assert node.module in ("cifar_jax.models.layers", "cifar_jax.errors"), path.name
+
+
+def test_every_folder_is_installed():
+    settings = tomllib.loads((tiny.ROOT / "pyproject.toml").read_text())
+    folders = {path.parent for path in (tiny.ROOT / "cifar_jax").rglob("*.py")}
+    names = {".".join(folder.relative_to(tiny.ROOT).parts) for folder in folders}
+    assert names == set(settings["tool"]["setuptools"]["packages"])
