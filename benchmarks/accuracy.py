@@ -20,7 +20,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from benchmarks.published import PUBLISHED
-from benchmarks.results import RESULTS, ROOT, Row, percent, rows, what_counts
+from benchmarks.results import RESULTS, Row, load_config, percent, rows, what_counts
 from cifar_jax import config
 from cifar_jax.errors import UserError, unknown
 
@@ -74,8 +74,7 @@ def run(experiments: list[str], args: argparse.Namespace) -> int:
     failed = {}
     for seed in range(args.seeds):
         for experiment in experiments:
-            settings = config.load(ROOT / "configs" / f"{experiment}.py")
-            config.choose_model(settings, settings.model.name)
+            settings = load_config(experiment)
             settings.seed, settings.data.dir, settings.data.limit = seed, args.data_dir, args.limit
             name = f"seed{seed}"
             if args.epochs is not None and args.epochs != settings.num_epochs:

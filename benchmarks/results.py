@@ -10,6 +10,8 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ml_collections import ConfigDict
+
 from benchmarks.published import PUBLISHED, Published
 from cifar_jax import config
 from cifar_jax.workdir import FREE
@@ -79,11 +81,16 @@ class Row(NamedTuple):
         return self.published.caveat
 
 
-def settings_of(experiment: str) -> dict[str, Any]:
-    """Returns every field of an experiment's config file, flat, as JSON has them."""
+def load_config(experiment: str) -> ConfigDict:
+    """Returns an experiment's config, its network's options filled in."""
     written = config.load(ROOT / "configs" / f"{experiment}.py")
     config.choose_model(written, written.model.name)
-    return config.flatten(json.loads(written.to_json()))
+    return written
+
+
+def settings_of(experiment: str) -> dict[str, Any]:
+    """Returns every field of an experiment's config file, flat, as JSON has them."""
+    return config.flatten(json.loads(load_config(experiment).to_json()))
 
 
 def rows(folder: Path | None = None) -> list[Row]:

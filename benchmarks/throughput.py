@@ -24,8 +24,8 @@ import jax
 import numpy as np
 
 from benchmarks.idle import processor_seconds, used_elsewhere
-from benchmarks.results import RESULTS, ROOT
-from cifar_jax import config, data, experiment
+from benchmarks.results import RESULTS, load_config
+from cifar_jax import data, experiment
 from cifar_jax.environment import environment
 from cifar_jax.errors import UserError, unknown
 
@@ -61,8 +61,7 @@ def measure(name: str, rounds: int, seconds: float) -> dict[str, Any]:
       rounds: calls whose median counts.
       seconds: of a round, about.
     """
-    settings = config.load(ROOT / "configs" / f"{CONFIGS[name]}.py")
-    config.choose_model(settings, settings.model.name)
+    settings = load_config(CONFIGS[name])
     settings.data.val_fraction = 0.0
     start = time.perf_counter()
     engine = experiment.create(settings, random_data(settings)).engine

@@ -87,13 +87,11 @@ def run(
     Raises:
       UserError: for a wrong config, or a loss that diverges before there is a curve.
     """
-
     from cifar_jax import experiment
     from cifar_jax.metrics import fetch
 
     config = config.copy_and_resolve_references()
     config.num_epochs = num_epochs
-    config.optim.schedule, config.optim.learning_rate = "constant", lowest
     config.optim.warmup_epochs = 0.0
     experiment.check(config)
     exp = experiment.create(

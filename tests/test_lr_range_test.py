@@ -77,6 +77,12 @@ def test_by_epoch_the_accuracy_is_that_of_the_evaluated_split(tmp_path):
     np.testing.assert_allclose(counts, np.round(counts), atol=1e-4)
 
 
+def test_the_configs_own_schedule_does_not_matter(tmp_path):
+    own = ["schedule=triangular2", "base_learning_rate=9e-4", "half_cycle_epochs=4.0"]
+    flags = [f"--config.optim.{field}" for field in own]
+    assert command(tmp_path, *flags, "--from=1e-4", "--to=1e-2", "--epochs=2") == 0
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
