@@ -11,7 +11,8 @@ def used_elsewhere(before: Sequence[float], after: Sequence[float]) -> float | N
     if not before:
         return None
     own, busy, idle = (b - a for a, b in zip(before, after, strict=True))
-    return max(0.0, busy - own) / (busy + idle)
+    # Between two ticks of the system's clock nothing is known to have run.
+    return max(0.0, busy - own) / (busy + idle) if busy + idle > 0 else 0.0
 
 
 def processor_seconds() -> tuple[float, ...]:

@@ -152,7 +152,30 @@ def throughput() -> str:
     return _markdown(titles, rows)
 
 
-TABLES = {"accuracy": accuracy, "throughput": throughput, "versus_torch": versus_torch}
+def augmentation() -> str:
+    """Cost of augmentation, the newest record of each line and batch."""
+    path = RESULTS / "augmentation.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else ()
+    newest = {(r["augmentation"], r["batch_size"]): r for r in map(json.loads, lines)}
+    rows = [
+        (
+            f"`{line}`",
+            str(batch_size),
+            f"{r['ms']:.2f} ms",
+            f"{r['share_of_step']:.2%}",
+            _device(r),
+        )
+        for (line, batch_size), r in newest.items()
+    ]
+    return _markdown(("augmentation", "batch", "time", "share of a step", "device"), rows)
+
+
+TABLES = {
+    "accuracy": accuracy,
+    "throughput": throughput,
+    "versus_torch": versus_torch,
+    "augmentation": augmentation,
+}
 
 
 def _device(record: dict) -> str:

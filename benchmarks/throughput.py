@@ -22,6 +22,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from benchmarks.idle import processor_seconds, used_elsewhere
 from benchmarks.results import RESULTS, load_config
@@ -53,15 +54,16 @@ OUT = RESULTS / "throughput.jsonl"
 NUM_BATCHES = 4
 
 
-def measure(name: str, rounds: int, seconds: float) -> dict[str, Any]:
+def measure(name: str, settings: ConfigDict, rounds: int, seconds: float) -> dict[str, Any]:
     """Measures one network and returns its record.
 
     Args:
-      name: a key of CONFIGS.
+      name: of the network, for the record.
+      settings: the config that it trains by.
       rounds: calls whose median counts.
       seconds: of a round, about.
     """
-    settings = load_config(CONFIGS[name])
+    settings = experiment.resolved(settings)
     settings.data.val_fraction = 0.0
     start = time.perf_counter()
     engine = experiment.create(settings, random_data(settings)).engine
@@ -83,7 +85,7 @@ def measure(name: str, rounds: int, seconds: float) -> dict[str, Any]:
     batch_size, step_time = settings.batch_size, statistics.median(times)
     return {
         "model": name,
-        "config": CONFIGS[name],
+        "config": settings.experiment,
         "batch_size": batch_size,
         "dtype": settings.dtype,
         "num_params": sum(x.size for x in jax.tree.leaves(state.params)),
@@ -167,7 +169,7 @@ def main(argv: Sequence[str]) -> int:
     args.out.parent.mkdir(parents=True, exist_ok=True)
     records = []
     for name in args.models or CONFIGS:
-        records.append(measure(name, args.rounds, args.seconds))
+        records.append(measure(name, load_config(CONFIGS[name]), args.rounds, args.seconds))
         with args.out.open("a") as file:
             file.write(json.dumps(records[-1]) + "\n")
         print(table(records[-1:]).splitlines()[-1], file=sys.stderr)

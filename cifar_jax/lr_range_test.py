@@ -257,7 +257,7 @@ def draw(points: Sequence[Point], found: dict[str, float], title: str, path: Pat
     top.set_title(f"Learning rate range test: {title}")
     bottom.set_xlabel("learning rate, growing along the training")
     top.set_xscale("log")
-    top.legend(loc="upper left")
+    top.legend(loc="best")
     figure.savefig(path, dpi=110)
 
 

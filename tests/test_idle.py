@@ -5,6 +5,7 @@ def test_what_others_take_of_the_machine():
     # (own, busy, idle) seconds: 6 of 8 busy, 4 of them ours.
     assert idle.used_elsewhere((1.0, 10.0, 5.0), (5.0, 16.0, 7.0)) == 0.25
     assert idle.used_elsewhere((1.0, 10.0, 5.0), (5.0, 13.99, 9.0)) == 0.0  # rounding
+    assert idle.used_elsewhere((1.0, 10.0, 5.0), (1.002, 10.0, 5.0)) == 0.0  # within a tick
     assert idle.used_elsewhere((), ()) is None
 
 
