@@ -3,10 +3,10 @@
     python -m benchmarks.augmentation [LINE ...] [--batch_size B] [--rounds N] [--seconds S]
 
 A compiled loop gathers batches of random images, augments and normalises them; the time of the same
-loop without augmentation is taken off. The share is that time in a training step of
+loop without augmentation is taken off, round by round. The share is that time in a training step of
 configs/resnet18.py, measured in the same run without augmentation, and that time together. A LINE
-is written as in config.augment.ops or config.augment.mix; without one those of LINES are measured.
-A line of JSON for each goes to --out.
+is written as in config.augment.ops or config.augment.mix (of which the loss of the second label is
+left out); without one those of LINES are measured. A line of JSON for each goes to --out.
 """
 
 import argparse
@@ -60,7 +60,7 @@ def make_loop(line: str, batch_size: int) -> Callable[[int], None]:
       UserError: for a line that cannot be parsed.
     """
     mix, ops = None, augment.parse("")
-    if line.split("(")[0].strip() in augment.MIXES:
+    if augment.is_mix(line):
         mix = augment.parse_mix(line)
     else:
         ops = augment.parse(line)
@@ -91,14 +91,22 @@ def make_loop(line: str, batch_size: int) -> Callable[[int], None]:
     return run
 
 
-def milliseconds(run: Callable[[int], None], rounds: int, seconds: float) -> list[float]:
-    """Returns the milliseconds a batch of every round, each of about so many seconds."""
-    run(1)
-    count = 1
-    while (taken := _timed(partial(run, count))) < seconds / 10:
-        count *= 2
-    count = max(1, round(count * seconds / taken))
-    return [1e3 * _timed(partial(run, count)) / count for _ in range(rounds)]
+def take_turns(
+    loops: Sequence[Callable[[int], None]], rounds: int, seconds: float
+) -> list[list[float]]:
+    """Returns each loop's milliseconds a batch in every round, about so many seconds of each."""
+    counts = []
+    for run in loops:
+        run(1)
+        count = 1
+        while (taken := _timed(partial(run, count))) < seconds / 10:
+            count *= 2
+        counts.append(max(1, round(count * seconds / taken)))
+    ms = [[] for _ in loops]
+    for _ in range(rounds):
+        for times, run, count in zip(ms, loops, counts, strict=True):
+            times.append(1e3 * _timed(partial(run, count)) / count)
+    return ms
 
 
 def _timed(function: Callable[[], None]) -> float:
@@ -125,11 +133,13 @@ def measure(
     network = throughput.measure(MODEL, settings, rounds, seconds)
     step = network["step_time_ms"]["median"]
     before = processor_seconds()
-    nothing, *times = (milliseconds(run, rounds, seconds) for run in loops)
+    nothing, *times = take_turns(loops, rounds, seconds)
     elsewhere = used_elsewhere(before, processor_seconds())
+    if elsewhere is not None:
+        elsewhere = max(elsewhere, network["used_elsewhere"])
     records = []
     for line, ms in zip(lines, times, strict=True):
-        cost = statistics.median(ms) - statistics.median(nothing)
+        cost = statistics.median(own - without for own, without in zip(ms, nothing, strict=True))
         records.append(
             {
                 "augmentation": line,

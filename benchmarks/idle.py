@@ -1,4 +1,4 @@
-"""Whether a machine did something else while it was measured."""
+"""Whether the processor cores of a measurement did something else meanwhile."""
 
 import os
 import time
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def used_elsewhere(before: Sequence[float], after: Sequence[float]) -> float | None:
-    """Returns the share of the machine's processor time between two readings that others took."""
+    """Returns the share of the cores' time between two readings that others took."""
     if not before:
         return None
     own, busy, idle = (b - a for a, b in zip(before, after, strict=True))
@@ -16,12 +16,17 @@ def used_elsewhere(before: Sequence[float], after: Sequence[float]) -> float | N
 
 
 def processor_seconds() -> tuple[float, ...]:
-    """Reads the processor's seconds so far: this process's, all that were busy, all idle ones."""
+    """Reads the seconds so far: this process's, and busy and idle ones of the cores it may use."""
     try:
-        first_line, _ = Path("/proc/stat").read_text().split("\n", 1)
+        lines = Path("/proc/stat").read_text().splitlines()
     except OSError:  # not Linux
         return ()
-    user, nice, system, idle, iowait, irq, softirq, steal, *_ = (
-        int(ticks) / os.sysconf("SC_CLK_TCK") for ticks in first_line.split()[1:]
-    )
-    return time.process_time(), user + nice + system + irq + softirq + steal, idle + iowait
+    mine = {f"cpu{core}" for core in os.sched_getaffinity(0)}
+    busy = idle = 0
+    for name, *ticks in (line.split() for line in lines):
+        if name in mine:
+            user, nice, system, idling, iowait, irq, softirq, steal, *_ = map(int, ticks)
+            busy += user + nice + system + irq + softirq + steal
+            idle += idling + iowait
+    tick = 1 / os.sysconf("SC_CLK_TCK")
+    return time.process_time(), busy * tick, idle * tick

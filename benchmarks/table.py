@@ -2,7 +2,8 @@
 
     python -m benchmarks.table
 
-Accuracy: benchmarks/results.py reads its logs. Speed: the newest record of each case.
+Accuracy: benchmarks/results.py reads its logs. Speed: the newest record of each case on each
+device, of those whose machine did little else meanwhile.
 """
 
 import argparse
@@ -16,6 +17,9 @@ from flax import nnx
 
 from benchmarks.results import RESULTS, ROOT, Row, percent, rows, settings_of
 from cifar_jax import data, models
+
+# The greatest share of the processor's time that others may have taken during a measurement.
+_QUIET = 0.1
 
 
 def main() -> None:
@@ -106,11 +110,6 @@ def _count(model: str, num_classes: int, options: str) -> int:
 
 def versus_torch() -> str:
     """Step time of training beside PyTorch's, the newest record of each network and batch."""
-    newest = {}
-    path = RESULTS / "versus_torch.jsonl"
-    for line in path.read_text().splitlines() if path.exists() else ():
-        record = json.loads(line)
-        newest[record["model"], record["batch_size"]] = record
     rows = [
         (
             model,
@@ -121,7 +120,7 @@ def versus_torch() -> str:
             f"{r['compile_seconds']:.1f} s",
             _device(r),
         )
-        for (model, batch_size), r in sorted(newest.items())
+        for (model, batch_size), r in _newest("versus_torch", "model", "batch_size")
     ]
     titles = ("network", "batch", "JAX", "PyTorch", "JAX / PyTorch", "compilation", "device")
     return _markdown(titles, rows)
@@ -129,9 +128,6 @@ def versus_torch() -> str:
 
 def throughput() -> str:
     """Time to the first step and from step to step, the newest record of each network."""
-    path = RESULTS / "throughput.jsonl"
-    lines = path.read_text().splitlines() if path.exists() else ()
-    newest = {record["model"]: record for record in map(json.loads, lines)}
     rows = [
         (
             name,
@@ -143,7 +139,7 @@ def throughput() -> str:
             f"{r['images_per_second']:,.0f}",
             _device(r),
         )
-        for name, r in sorted(newest.items())
+        for (name,), r in _newest("throughput", "model")
     ]
     titles = (
         *("network", "batch", "parameters", "compilation", "first step", "step", "images/s"),
@@ -154,9 +150,6 @@ def throughput() -> str:
 
 def augmentation() -> str:
     """Cost of augmentation, the newest record of each line and batch."""
-    path = RESULTS / "augmentation.jsonl"
-    lines = path.read_text().splitlines() if path.exists() else ()
-    newest = {(r["augmentation"], r["batch_size"]): r for r in map(json.loads, lines)}
     rows = [
         (
             f"`{line}`",
@@ -165,7 +158,7 @@ def augmentation() -> str:
             f"{r['share_of_step']:.2%}",
             _device(r),
         )
-        for (line, batch_size), r in newest.items()
+        for (line, batch_size), r in _newest("augmentation", "augmentation", "batch_size")
     ]
     return _markdown(("augmentation", "batch", "time", "share of a step", "device"), rows)
 
@@ -176,6 +169,20 @@ TABLES = {
     "versus_torch": versus_torch,
     "augmentation": augmentation,
 }
+
+
+def _newest(name: str, *fields: str) -> list[tuple[tuple, dict]]:
+    """Returns ((values of the fields), newest record of a quiet machine) for each case and device.
+
+    Args:
+      name: of a file in benchmarks/results, without its ending.
+      fields: what makes a case.
+    """
+    path = RESULTS / f"{name}.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else ()
+    records = [r for r in map(json.loads, lines) if (r["used_elsewhere"] or 0) <= _QUIET]
+    newest = {(*(r[field] for field in fields), _device(r)): r for r in records}
+    return [(key[:-1], newest[key]) for key in sorted(newest)]
 
 
 def _device(record: dict) -> str:

@@ -42,8 +42,7 @@ class Checkpoints:
         """
         if step == self.latest_step:
             return
-        # Of equal scores Orbax would keep the newest; this makes the earliest the greatest.
-        metrics = None if score is None else {"score": score - 1e-12 * step}
+        metrics = None if score is None else {"score": score, "step": step}
         self._manager.save(
             step,
             args=ocp.args.Composite(
@@ -90,8 +89,8 @@ def open_checkpoints(directory: str | Path) -> Iterator[Checkpoints]:
     Keeps the latest checkpoint and the one with the best score.
     """
 
-    def score(metrics: dict) -> float:
-        return metrics["score"]
+    def score(metrics: dict) -> tuple[float, int]:
+        return metrics["score"], -metrics["step"]  # the earliest among equals
 
     options = ocp.CheckpointManagerOptions(
         best_fn=score,  # without it Orbax writes no metrics, and "best" is lost at a restart

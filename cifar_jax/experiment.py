@@ -16,7 +16,7 @@ from cifar_jax.errors import UserError, unknown
 from cifar_jax.evaluate import Evaluate, make_evaluate
 from cifar_jax.optim import callbacks
 
-SELECTED_ON = ("last", "val", "test")
+SELECTED_ON = ("last", "train", "val", "test")
 NORMALIZE = ("raw", "unit", "symmetric", "standard")
 DTYPES = ("float32", "bfloat16", "auto")
 

@@ -3,11 +3,12 @@
     python -m cifar_jax.lr_range_test --config configs/cnn3.py --workdir runs/range_test
 
 Trains with a rate that grows by a constant factor from step to step, from --from to --to, through
---epochs epochs, and stops where the loss diverges. The workdir gets range_test.csv, range_test.json
-and range_test.png; printed are the base and the greatest rate that Smith reads off the accuracy,
-the rate at which the loss falls the steepest, and the flags that train with them. With --by epoch
-the rate stays through each epoch, and accuracy is that on the validation split (on the test set
-without one). Fields of the config are set as in training; its own schedule and rate do not matter.
+--epochs epochs, and stops where the loss diverges, or at Ctrl-C. The workdir gets range_test.csv,
+range_test.json and range_test.png; printed are the base and the greatest rate that Smith reads off
+the accuracy, the rate at which the loss falls the steepest, and the flags that train with them.
+With --by epoch the rate stays through each epoch, and accuracy is that on the validation split (on
+the test set without one). Fields of the config are set as in training; its own schedule and rate do
+not matter.
 """
 
 import csv
@@ -27,8 +28,12 @@ from cifar_jax.errors import UserError
 
 # Points of the curve where the rate grows with every step.
 _NUM_POINTS = 200
-# Where the smoothed loss is so many times its least, the test is over.
+# Fewer say nothing.
+_LEAST_POINTS = 4
+# Where the loss (smoothed, where the rate grows by step) is so many times its least, it diverges.
 _DIVERGED = 4.0
+# What --epochs is by default.
+_EPOCHS = {"step": 3, "epoch": 25}
 
 
 class Point(NamedTuple):
@@ -55,10 +60,13 @@ def main(argv: list[str]) -> int:
         lowest, highest = values["from"].value, values["to"].value
         if not 0 < lowest < highest < math.inf:
             raise UserError(f"--from and --to need 0 < from < to, not {lowest} and {highest}")
-        if values.epochs < 1:
-            raise UserError(f"--epochs needs 1 or more, not {values.epochs}")
-        points = run(config, lowest, highest, values.epochs, by_epoch=values.by == "epoch")
-        report(config, points, folder)
+        num_epochs = _EPOCHS[values.by] if values.epochs is None else values.epochs
+        least = _LEAST_POINTS if values.by == "epoch" else 1
+        if num_epochs < least:
+            raise UserError(f"--epochs needs {least} or more, not {num_epochs}")
+        points, ended_by = run(config, lowest, highest, num_epochs, by_epoch=values.by == "epoch")
+        asked = {"from": lowest, "to": highest, "epochs": num_epochs, "by": values.by}
+        report(config, points, folder, asked | {"ended_by": ended_by})
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -68,14 +76,16 @@ def main(argv: list[str]) -> int:
 def _define(values: flags.FlagValues) -> None:
     flags.DEFINE_float("from", 1e-5, "first rate", flag_values=values)
     flags.DEFINE_float("to", 1.0, "last rate", flag_values=values)
-    flags.DEFINE_integer("epochs", 3, "epochs from the first to the last", flag_values=values)
+    flags.DEFINE_integer(
+        "epochs", None, "from the first to the last rate; 3, by epoch 25", flag_values=values
+    )
     flags.DEFINE_enum("by", "step", ["step", "epoch"], "when the rate grows", flag_values=values)
 
 
 def run(
     config: ConfigDict, lowest: float, highest: float, num_epochs: int, *, by_epoch: bool = False
-) -> list[Point]:
-    """Trains with a growing rate until it is over or the loss has diverged.
+) -> tuple[list[Point], str]:
+    """Trains with a growing rate until it is over, the loss has diverged, or Ctrl-C.
 
     Args:
       config: as configs/base.py has it.
@@ -84,8 +94,11 @@ def run(
       num_epochs: from the one to the other.
       by_epoch: whether the rate stays through each epoch.
 
+    Returns:
+      The points, and what ended the test: "rate" (the last is reached), "divergence" or "Ctrl-C".
+
     Raises:
-      UserError: for a wrong config, or a loss that diverges before there is a curve.
+      UserError: for a wrong config, or where there is no curve yet when the test ends.
     """
     from cifar_jax import experiment
     from cifar_jax.metrics import fetch
@@ -99,40 +112,58 @@ def run(
     )
     engine = exp.engine
     total = num_epochs * engine.steps_per_epoch
+    if total < _LEAST_POINTS:
+        raise UserError(f"{total} steps make no curve: raise --epochs, or lower batch_size")
     steps_per_point = engine.steps_per_epoch if by_epoch else max(1, total // _NUM_POINTS)
-    if config.steps_per_call == 1:
-        steps_per_point = 1
-    state, step, points, tracker = engine.init(), 0, [], _Smooth()
-    least = math.inf
-    while step < total:
-        epoch, done = divmod(step, engine.steps_per_epoch)
-        if done == 0:
-            order = engine.order(state, epoch)
-        count = min(steps_per_point, engine.steps_per_epoch - done)
-        state, metrics = engine.run(state, engine.no_metrics(), order, count)
-        values = fetch(engine.snapshot(metrics))
-        rates = [float(exp.schedule(i)) for i in (step, step + count - 1)]
-        step += count
-        if not math.isfinite(values["loss"]):
-            break
-        accuracy = values["accuracy"]
-        if by_epoch:
-            accuracy = fetch(exp.evaluate[exp.curve](engine.snapshot(state))[0])["accuracy"]
-        points.append(Point(step, math.sqrt(rates[0] * rates[1]), values["loss"], accuracy))
-        print(
-            f"step {step:>{len(str(total))}}/{total}  rate {points[-1].learning_rate:.2e}  "
-            f"loss {values['loss']:.4f}  accuracy {100 * accuracy:.2f}%",
-            flush=True,
-        )
-        smoothed = tracker(values["loss"])
-        least = min(least, smoothed)
-        if smoothed > _DIVERGED * least:
-            break
-    if len(points) < 4:
-        raise UserError(
-            f"the loss diverged after {len(points)} points: begin lower than --from {lowest:g}"
-        )
-    return points
+    steps_per_call = 1 if config.steps_per_call == 1 else steps_per_point
+    state, step, points, ended_by = engine.init(), 0, [], "rate"
+    tracker, least = _Smooth(0.0 if by_epoch else 0.9), math.inf
+    try:
+        while step < total:
+            epoch, done = divmod(step, engine.steps_per_epoch)
+            if done == 0:
+                order = engine.order(state, epoch)
+            count = min(steps_per_point, engine.steps_per_epoch - done)
+            state, values = _advance(engine, state, order, count, steps_per_call)
+            rates = [float(exp.schedule(i)) for i in (step, step + count - 1)]
+            step += count
+            if not math.isfinite(values["loss"]):
+                ended_by = "divergence"
+                break
+            accuracy = values["accuracy"]
+            if by_epoch:
+                accuracy = fetch(exp.evaluate[exp.curve](engine.snapshot(state))[0])["accuracy"]
+            points.append(Point(step, math.sqrt(rates[0] * rates[1]), values["loss"], accuracy))
+            print(
+                f"step {step:>{len(str(total))}}/{total}  rate {points[-1].learning_rate:.2e}  "
+                f"loss {values['loss']:.4f}  accuracy {100 * accuracy:.2f}%",
+                flush=True,
+            )
+            smoothed = tracker(values["loss"])
+            least = min(least, smoothed)
+            if smoothed > _DIVERGED * least:
+                ended_by = "divergence"
+                break
+    except KeyboardInterrupt:
+        ended_by = "Ctrl-C"
+    if len(points) < _LEAST_POINTS:
+        if ended_by == "divergence":
+            way_out = f"begin lower than --from {lowest:g}"
+        else:
+            way_out = "let it run on"
+        raise UserError(f"ended by {ended_by} after {len(points)} points, no curve yet: {way_out}")
+    return points, ended_by
+
+
+def _advance(engine, state, order, num_steps: int, steps_per_call: int):
+    """Takes steps within an epoch; returns the state and the means over the steps."""
+    from cifar_jax.metrics import fetch
+
+    metrics = engine.no_metrics()
+    for first in range(0, num_steps, steps_per_call):
+        count = min(steps_per_call, num_steps - first)
+        state, metrics = engine.run(state, metrics, order, count)
+    return state, fetch(engine.snapshot(metrics))
 
 
 def growth(
@@ -151,9 +182,9 @@ def growth(
 
 
 class _Smooth:
-    """An exponential mean without the bias of its start."""
+    """An exponential mean without the bias of its start; with a `keep` of 0 the latest value."""
 
-    def __init__(self, keep: float = 0.9):
+    def __init__(self, keep: float):
         self._keep, self._sum, self._weight = keep, 0.0, 0.0
 
     def __call__(self, value: float) -> float:
@@ -163,7 +194,7 @@ class _Smooth:
 
 
 def smooth(values: Sequence[float]) -> np.ndarray:
-    """Returns a centred mean over about a tenth of the points: no shift along the axis."""
+    """Returns a centred mean over about a tenth of the points; at the ends, of those there are."""
     values = np.asarray(values, np.float64)
     half = len(values) // 20
     sums = np.concatenate([[0.0], np.cumsum(values)])
@@ -172,18 +203,32 @@ def smooth(values: Sequence[float]) -> np.ndarray:
     return (sums[high] - sums[low]) / (high - low)
 
 
-def suggest(points: Sequence[Point]) -> dict[str, float]:
+def suggest(points: Sequence[Point]) -> dict[str, Any]:
     """Reads rates off the smoothed curve.
 
     Returns:
       base_learning_rate: the accuracy has begun to rise, by a tenth of its way to the top.
       max_learning_rate: it is at the top, from where it falls or stands still.
       steepest_learning_rate: the loss falls the fastest, per factor of the rate.
+      warnings: a list of what speaks against them. Where the accuracy does not rise beyond its
+        noise the rates are None.
     """
     rates = np.array([point.learning_rate for point in points])
-    accuracy = smooth([point.accuracy for point in points])
+    measured = np.array([point.accuracy for point in points])
+    accuracy = smooth(measured)
     loss = smooth([point.loss for point in points])
     top = int(np.argmax(accuracy))
+    half = len(points) // 20
+    noise = 1e-9
+    if half:  # of a mean over 2 half + 1 points, from how much neighbours differ
+        noise += np.std(np.diff(measured)) / math.sqrt(2 * (2 * half + 1))
+    if accuracy[top] - accuracy[0] <= 8 * noise:
+        names = ("base_learning_rate", "max_learning_rate", "steepest_learning_rate")
+        warning = "the accuracy does not rise: try other rates, or more epochs"
+        return dict.fromkeys(names) | {"warnings": [warning]}
+    warnings = []
+    if top >= len(points) - 1 - half:
+        warnings.append("the accuracy is at its top where the test ends: try a greater --to")
     threshold = accuracy[0] + 0.1 * (accuracy[top] - accuracy[0])
     below = np.flatnonzero(accuracy[: top + 1] <= threshold)
     base = int(below[-1]) if len(below) else 0
@@ -193,20 +238,35 @@ def suggest(points: Sequence[Point]) -> dict[str, float]:
         "base_learning_rate": float(rates[base]),
         "max_learning_rate": float(rates[top]),
         "steepest_learning_rate": float(rates[steepest]),
+        "warnings": warnings,
     }
 
 
-def report(config: ConfigDict, points: Sequence[Point], folder: Path) -> dict[str, Any]:
-    """Writes the files, prints the suggestion and returns it."""
+def flags_for(config: ConfigDict, found: dict[str, Any]) -> str:
+    """Returns the flags that train a config by triangular2 between the rates found."""
+    fields = {
+        "schedule": "triangular2",
+        "base_learning_rate": f"{found['base_learning_rate']:.3g}",
+        "learning_rate": f"{found['max_learning_rate']:.3g}",
+        "half_cycle_epochs": "4",
+    }
+    # What belongs to the config's own schedule, and would contradict this one.
+    for name in ("warmup_epochs", "decay", "final_learning_rate"):
+        if config.optim[name]:
+            fields[name] = "0"
+    return " ".join(f"--config.optim.{name}={value}" for name, value in fields.items())
+
+
+def report(
+    config: ConfigDict, points: Sequence[Point], folder: Path, asked: dict[str, Any]
+) -> dict[str, Any]:
+    """Writes the files, prints the suggestion and returns it; `asked` is for the JSON file."""
+    from cifar_jax.environment import environment
     from cifar_jax.summary import write_json
 
     found = suggest(points)
-    line = (
-        f"--config.optim.schedule=triangular2 "
-        f"--config.optim.base_learning_rate={found['base_learning_rate']:.3g} "
-        f"--config.optim.learning_rate={found['max_learning_rate']:.3g} "
-        f"--config.optim.half_cycle_epochs=4"
-    )
+    has_rates = found["base_learning_rate"] is not None
+    line = flags_for(config, found) if has_rates else None
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "range_test.csv").open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -214,19 +274,25 @@ def report(config: ConfigDict, points: Sequence[Point], folder: Path) -> dict[st
         curves = (smooth([p.loss for p in points]), smooth([p.accuracy for p in points]))
         writer.writerows([*point, *map(float, row)] for point, *row in zip(points, *curves))
     plain = json.loads(config.to_json())
-    write_json(folder / "range_test.json", {**found, "flags": line, "config": plain})
+    plain["data"]["dir"] = ""  # where the data lay is nobody else's concern
+    everything = asked | found | {"flags": line} | environment() | {"config": plain}
+    write_json(folder / "range_test.json", everything)
     draw(points, found, config.experiment, folder / "range_test.png")
-    print(
-        f"  base rate              {found['base_learning_rate']:.3g} (accuracy begins to rise)\n"
-        f"  greatest rate          {found['max_learning_rate']:.3g} (accuracy is at its top)\n"
-        f"  steepest fall of loss  {found['steepest_learning_rate']:.3g}\n"
-        f"  train with             {line}\n"
-        f"  results in             {folder}"
-    )
+    if has_rates:
+        base, greatest = found["base_learning_rate"], found["max_learning_rate"]
+        print(
+            f"  base rate              {base:.3g} (accuracy begins to rise)\n"
+            f"  greatest rate          {greatest:.3g} (accuracy is at its top)\n"
+            f"  steepest fall of loss  {found['steepest_learning_rate']:.3g}\n"
+            f"  train with             {line}"
+        )
+    for warning in found["warnings"]:
+        print(f"  warning                {warning}")
+    print(f"  results in             {folder}")
     return found
 
 
-def draw(points: Sequence[Point], found: dict[str, float], title: str, path: Path) -> None:
+def draw(points: Sequence[Point], found: dict[str, Any], title: str, path: Path) -> None:
     """Draws loss and accuracy against the rate, with what was read off them."""
     from matplotlib.figure import Figure
 
@@ -248,9 +314,9 @@ def draw(points: Sequence[Point], found: dict[str, float], title: str, path: Pat
             ("max_learning_rate", "-.", "greatest"),
             ("steepest_learning_rate", ":", "steepest"),
         ):
-            axes.axvline(
-                found[name], color="black", linestyle=style, label=f"{text} {found[name]:.2g}"
-            )
+            if found[name] is not None:
+                label = f"{text} {found[name]:.2g}"
+                axes.axvline(found[name], color="black", linestyle=style, label=label)
     # What diverges at the end would press the rest of the loss flat.
     least = float(np.min(losses))
     bottom.set_ylim(least - 0.1 * abs(least), min(float(np.max(losses)), 2.0 * losses[0]) * 1.05)

@@ -40,6 +40,7 @@ def table(summary: dict[str, Any], workdir: Path) -> str:
     """Returns the final table, for people."""
     selected = {
         "last": "last",
+        "train": f"best {summary['selected_by']} on the training images",
         "val": f"best {summary['selected_by']} on the validation split",
         "test": f"best {summary['selected_by']} on the test set",
     }[summary["selected_on"]]

@@ -93,15 +93,15 @@ def _start(config: ConfigDict, exp: Experiment, checkpoints: Checkpoints) -> Run
     if step is None:
         return run
     saved, meta = checkpoints.restore(step, _tree(exp, run), engine.replicated)
-    rows = meta["rows"]
+    callbacks.recall(meta["callbacks"])
+    rows, is_picked = meta["rows"], config.selected_on in ("val", "test")
     for row in rows:
         # The last epoch of a shorter run was evaluated out of turn. Where epochs are picked that
         # stays: its checkpoint may be the one that was kept.
-        if config.selected_on == "last" and not _is_evaluated(config, row["epoch"]):
+        if not (is_picked or callbacks.has_stopped or _is_evaluated(config, row["epoch"])):
             row.update({name: None for name in row if name.startswith(f"{exp.curve}_")})
     print(f"resumed at step {step:,} of {config.num_epochs * engine.steps_per_epoch:,}")
     clock = Clock(config.steps_per_call, meta["seconds"], meta["step_times"])
-    callbacks.recall(meta["callbacks"])
     state, metrics = engine.place(saved["state"]), engine.place(saved["metrics"])
     return Run(state, metrics, step, rows, clock, callbacks)
 
@@ -147,10 +147,11 @@ def _train(config, exp, checkpoints, run, folder, stop) -> None:
                 should_stop=lambda step: stop.signum is not None or is_late(step),
                 progress=progress,
             )
-            is_due, score = is_late(run.step), None
+            is_due, score, is_evaluated = is_late(run.step), None, False
             if run.step == epoch * engine.steps_per_epoch:
                 row = _row(config, exp, epoch, values, run)
                 _decide(config, exp, run, row)
+                is_evaluated = row[f"{exp.curve}_loss"] is not None
                 score = _score(config, exp, row)
                 scores = [_score(config, exp, r) for r in run.rows]
                 best = max((s for s in scores if s is not None), default=-math.inf)
@@ -163,7 +164,7 @@ def _train(config, exp, checkpoints, run, folder, stop) -> None:
                 run.metrics, run.clock.seconds = engine.no_metrics(), 0.0
             if is_due or stop.signum is not None:
                 tree = _tree(exp, run)
-                if score is None and stop.signum is None:
+                if not is_evaluated and stop.signum is None:
                     _evaluated(exp, tree["state"], f"step {run.step}")
                 if not is_finite(tree["state"]):
                     raise Diverged(f"a parameter became infinite by step {run.step}. {WHAT_TO_DO}")
@@ -189,23 +190,32 @@ def _train(config, exp, checkpoints, run, folder, stop) -> None:
 def _row(config: ConfigDict, exp: Experiment, epoch: int, values: dict, run: Run) -> Row:
     """Evaluates where it is due and returns the row of an epoch that is over."""
     scale = np.ravel(run.state.lr_scale)[0]  # one of the replicas' inside pmap
-    found = dict.fromkeys(values)
+    curve = {f"{exp.curve}_{name}": None for name in values}
     if _is_evaluated(config, epoch):
-        found = _evaluated(exp, exp.engine.snapshot(run.state), f"epoch {epoch}")
+        curve = _curve(exp, run, f"epoch {epoch}")
     return {
         "epoch": epoch,
         "step": run.step,
         "learning_rate": float(exp.schedule(run.step - 1) * scale),
         **{f"train_{name}": value for name, value in values.items()},
-        **{f"{exp.curve}_{name}": value for name, value in found.items()},
+        **curve,
         "seconds": run.clock.seconds,
         "images_per_second": len(exp.dataset.train.labels) / run.clock.seconds,
         "events": "",
     }
 
 
+def _curve(exp: Experiment, run: Run, when: str) -> Row:
+    """Evaluates, and returns what the row of an epoch has of it."""
+    found = _evaluated(exp, exp.engine.snapshot(run.state), when)
+    return {f"{exp.curve}_{name}": value for name, value in found.items()}
+
+
 def _decide(config: ConfigDict, exp: Experiment, run: Run, row: Row) -> None:
-    """Asks the callbacks, notes what they decide in the row, and sets the rate."""
+    """Asks the callbacks, notes what they decide in the row, and sets the rate.
+
+    An epoch that turns out to be the last is evaluated, whether or not that was due.
+    """
     values = {f"train_{name}": row[f"train_{name}"] for name in METRICS}
     # The last epoch may be evaluated out of turn: a longer run would not see that.
     is_in_turn = row["epoch"] % config.eval_every_epochs == 0
@@ -215,11 +225,14 @@ def _decide(config: ConfigDict, exp: Experiment, run: Run, row: Row) -> None:
     if decision.rate_factor != 1.0:
         factor = np.float32(decision.rate_factor)
         run.state = run.state.replace(lr_scale=run.state.lr_scale * factor)
+    if decision.stops and row[f"{exp.curve}_loss"] is None:
+        row.update(_curve(exp, run, f"epoch {row['epoch']}"))
 
 
 def _score(config: ConfigDict, exp: Experiment, row: Row) -> float | None:
     """Returns how good an epoch is, more for better; None where it was not evaluated."""
-    value = row[f"{exp.curve}_{config.selected_by}"]
+    split = "train" if config.selected_on == "train" else exp.curve
+    value = row[f"{split}_{config.selected_by}"]
     return -value if value is not None and config.selected_by == "loss" else value
 
 
@@ -248,6 +261,7 @@ def _reported(config, exp, checkpoints, run) -> tuple[Row, TrainState]:
     evaluated = [row for row in run.rows if _score(config, exp, row) is not None]
     best = max(evaluated, key=lambda row: _score(config, exp, row))
     if best["step"] != run.step:
+        print(f"restored epoch {best['epoch']}, the best by {config.selected_by}")
         saved, _ = checkpoints.restore(best["step"], _tree(exp, run), exp.engine.replicated)
         state = saved["state"]
     return best, state
@@ -284,7 +298,7 @@ def _evaluate(config, exp, run, folder, reported, state) -> dict[str, Any]:
         "best_epoch": reported["epoch"],
         "selected_on": config.selected_on,
         "selected_by": config.selected_by,
-        "stopped_early": run.callbacks.has_stopped,
+        "stopped_early": run.callbacks.has_stopped and len(run.rows) < config.num_epochs,
         "step_time_ms": {
             "median": float(np.median(step_times)),
             "p95": float(np.percentile(step_times, 95)),

@@ -35,12 +35,13 @@ def get_config() -> ConfigDict:
     config.batch_size = 128
     # Epochs of training; an epoch is ceil(images / batch_size) steps.
     config.num_epochs = 10
-    # Epochs from one evaluation to the next; the last epoch is always evaluated.
+    # Epochs from one evaluation to the next; the last epoch is always evaluated, and the one at
+    # which a callback ends the training.
     config.eval_every_epochs = 1
     # Images per step of evaluation, all devices together.
     config.eval_batch_size = 500
-    # Which epoch the run reports: "last", "val" (the best on the validation split), or "test" (the
-    # best on the test set: biased, for write-ups that did so).
+    # Which epoch the run reports: "last", "val" (the best on the validation split), "train" (on the
+    # training images) or "test" (on the test set: biased, for write-ups that did so).
     config.selected_on = "last"
     # By which metric that is the best: "accuracy", "top5_accuracy" or "loss".
     config.selected_by = "accuracy"
@@ -53,7 +54,7 @@ def get_config() -> ConfigDict:
     # "constant", "step", "exponential", "inverse_time", "polynomial", "cosine", "one_cycle",
     # "triangular", "triangular2" or "exp_range": see cifar_jax/optim/schedules.py.
     config.optim.schedule = "constant"
-    # Epochs of linear warm-up from 0, in front of any schedule.
+    # Epochs of linear warm-up from 0 to where the schedule begins.
     config.optim.warmup_epochs = 0.0
     # "one_cycle": rate at the start. "triangular", "triangular2", "exp_range": rate at the start of
     # each cycle.
@@ -94,14 +95,14 @@ def get_config() -> ConfigDict:
 
     # Keras' ReduceLROnPlateau: multiplies the rate where a metric no longer improves.
     config.plateau = ConfigDict()
-    # Epochs without improvement, those with an evaluation; 0 for no such callback.
+    # Evaluations without improvement; 0 for no such callback.
     config.plateau.patience = 0
     # "loss", "accuracy" or "top5_accuracy" on the validation split (the test set without one), or
     # on the training images: "train_loss" and so on.
     config.plateau.monitor = "loss"
     # Factor of the rate, in (0, 1).
     config.plateau.factor = 0.1
-    # Epochs behind a cut that do not count.
+    # Evaluations behind a cut that do not count.
     config.plateau.cooldown = 0
     # What an improvement has to exceed.
     config.plateau.min_delta = 1e-4

@@ -257,6 +257,26 @@ def test_randaugment_draws_14_operations_evenly_with_torchvisions_magnitudes():
             assert (found >= 0).all()
 
 
+def test_autoaugment_has_the_papers_policy():
+    """For each operation: how often it stands there, and the sums of its tenths of probability and
+    of its magnitudes, times the number of its pair, added up from torchvision's list."""
+    wanted = {
+        "AutoContrast": (7, 942, 0), "Brightness": (4, 244, 265), "Color": (5, 435, 372),
+        "Contrast": (2, 62, 76), "Equalize": (9, 648, 0), "Invert": (3, 25, 0),
+        "Posterize": (1, 18, 42), "Rotate": (1, 14, 4), "Sharpness": (5, 161, 212),
+        "ShearY": (2, 32, 74), "Solarize": (4, 381, 356), "TranslateX": (2, 61, 106),
+        "TranslateY": (5, 607, 696),
+    }  # fmt: skip
+    found = {}
+    for number, pair in enumerate(policies._PAIRS, 1):
+        for name, *values in pair:
+            tenths, magnitude = map(int, values)
+            count, sum_tenths, sum_magnitudes = found.get(name, (0, 0, 0))
+            weighted = sum_tenths + number * tenths, sum_magnitudes + number * magnitude
+            found[name] = count + 1, *weighted
+    assert found == wanted
+
+
 def test_autoaugment_draws_its_pairs_by_their_probabilities():
     """Per operation: how often in a round, and the strengths that it may have."""
     operation, magnitude = many_draws("autoaugment")

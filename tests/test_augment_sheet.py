@@ -25,3 +25,5 @@ def test_the_command_writes_rows_of_enlarged_images(tmp_path, capsys):
 def test_a_wrong_line_is_an_error_message(tmp_path, capsys):
     assert sheet.main([str(tmp_path / "sheet.png"), "--ops", "flop"]) == 1
     assert capsys.readouterr().err.startswith("error: unknown augmentation 'flop'")
+    assert sheet.main([str(tmp_path / "sheet.foo")]) == 1
+    assert "needs the ending of" in capsys.readouterr().err

@@ -1,38 +1,50 @@
 import json
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from benchmarks import augmentation, throughput
 from cifar_jax import augment, engine, experiment
 
 
-def test_every_line_can_be_parsed():
-    for line in augmentation.LINES:
-        is_mix = line.split("(")[0] in augment.MIXES
-        assert augment.parse_mix(line) if is_mix else augment.parse(line)
+@pytest.mark.parametrize("line", augmentation.LINES)
+def test_every_line_can_be_traced(line):
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 4))
+    images = jax.ShapeDtypeStruct((4, 32, 32, 3), jnp.uint8)
+    if augment.is_mix(line):
+        out = jax.eval_shape(augment.parse_mix(line), keys, images).images
+    else:
+        out = jax.eval_shape(augment.parse(line), keys, images)
+    assert out.shape == images.shape
 
 
-def test_milliseconds_are_those_of_one_batch(monkeypatch):
+def test_turns_are_timed_by_the_batch(monkeypatch):
     clock, calls = [0.0], []
     monkeypatch.setattr(augmentation.time, "perf_counter", lambda: clock[0])
 
-    def run(count):
-        clock[0] += 0.002 * count
-        calls.append(count)
+    def make_run(name, seconds):
+        def run(count):
+            clock[0] += seconds * count
+            calls.append((name, count))
 
-    assert augmentation.milliseconds(run, 3, 0.5) == pytest.approx([2.0] * 3)
-    assert calls[-3:] == [250] * 3
+        return run
+
+    loops = [make_run("a", 0.002), make_run("b", 0.005)]
+    ms = augmentation.take_turns(loops, 3, 0.5)
+    np.testing.assert_allclose(ms, [[2.0] * 3, [5.0] * 3])
+    assert calls[-6:] == [("a", 250), ("b", 100)] * 3
 
 
 def test_the_loop_without_augmentation_is_taken_off(monkeypatch):
-    times = iter(([1.0, 1.0, 9.0], [3.0, 4.0, 5.0]))
     monkeypatch.setattr(augmentation, "make_loop", lambda line, batch_size: line)
-    monkeypatch.setattr(augmentation, "milliseconds", lambda *_: next(times))
-    step = {"step_time_ms": {"median": 57.0}, "dtype": "float32"}
-    monkeypatch.setattr(throughput, "measure", lambda *_: step)
+    monkeypatch.setattr(augmentation, "take_turns", lambda *_: [[1.0, 1.0, 9.0], [3.0, 4.0, 13.0]])
+    network = {"step_time_ms": {"median": 57.0}, "dtype": "float32", "used_elsewhere": 0.5}
+    monkeypatch.setattr(throughput, "measure", lambda *_: network)
     (record,) = augmentation.measure(["flip"], 4, 3, 1.0)
     assert record["ms"] == 3.0 and record["share_of_step"] == 0.05
+    assert record["used_elsewhere"] in (None, 0.5)
 
 
 def test_command_writes_a_record_for_each_line(tmp_path, capsys, monkeypatch):

@@ -1,4 +1,5 @@
 import json
+import math
 import os
 
 import numpy as np
@@ -145,8 +146,29 @@ def test_memory_that_went_through_json_decides_alike(cut_at):
     second.recall(json.loads(json.dumps(first.memory())))
     found += [decide(second, value) for value in values[cut_at:]]
     assert found == expected and second.has_stopped
-    assert expected[2].events == ("rate cut to 0.01: no better loss for 2 epochs",)
-    assert expected[3].events == ("stopped: no better train_accuracy for 3 epochs",)
+    assert expected[2].events == ("rate cut to 0.01: no better loss in 2 evaluations",)
+    assert expected[3].events == ("stopped: no better train_accuracy in 3 evaluations",)
+
+
+@pytest.mark.parametrize("factor", [0.1, 0.3, 0.5])
+@pytest.mark.parametrize("rate", [1e-3, 3e-4, 0.1])
+def test_at_the_floor_nothing_is_cut_again(factor, rate):
+    """The rate as training has it: a schedule's float32 by a float32 scale."""
+    for floor in (1e-7, 1e-6, 3e-5):
+        plateau = Plateau("loss", 3, factor=factor, min_learning_rate=floor)
+        scale, cuts = np.float32(1), 0
+        for _ in range(200):
+            decision = plateau.decide(1.0, float(np.float32(rate) * scale))
+            scale *= np.float32(decision.rate_factor)
+            cuts += len(decision.events)
+        assert cuts == math.ceil(math.log(floor / rate) / math.log(factor) - 1e-6)
+
+
+def test_a_value_that_is_no_number_is_no_improvement():
+    plateau = Plateau("loss", 2)
+    for value in (1.0, math.nan, 2.0):
+        decision = plateau.decide(value, 0.1)
+    assert plateau.best == -1.0 and decision.rate_factor == pytest.approx(0.1)
 
 
 def test_epochs_without_an_evaluation_do_not_count():
@@ -161,7 +183,7 @@ def test_epochs_without_an_evaluation_do_not_count():
     ("make", "message"),
     [
         (lambda: Plateau("los", 2), "unknown plateau.monitor 'los': did you mean 'loss'"),
-        (lambda: Plateau("loss", 0), "plateau.patience needs a whole number of epochs, not 0"),
+        (lambda: Plateau("loss", 0), "plateau.patience needs a whole number above 0, not 0"),
         (lambda: Plateau("loss", 2, factor=1.0), "plateau.factor needs .* not 1.0"),
         (lambda: Plateau("loss", 2, cooldown=-1), "need 0 or more, not -1 and 0"),
         (lambda: Plateau("loss", 2, min_delta=-1), "plateau.min_delta needs 0 or more, not -1"),

@@ -6,9 +6,10 @@ import jax
 import numpy as np
 import pytest
 import tiny
+from test_configs import CONFIGS
 
-from cifar_jax import data, engine, experiment, lr_range_test
-from cifar_jax.lr_range_test import Point, growth, smooth, suggest
+from cifar_jax import config, data, engine, experiment, lr_range_test
+from cifar_jax.lr_range_test import Point, flags_for, growth, smooth, suggest
 
 
 @pytest.fixture(autouse=True)
@@ -43,6 +44,37 @@ def test_what_is_read_off_a_curve_that_rises_from_1e4_to_1e2_and_falls():
     assert 1e-4 < found["steepest_learning_rate"] < 1e-2
 
 
+def curve(accuracies):
+    rates = np.geomspace(1e-6, 1, len(accuracies))
+    return [Point(i, r, 4.6, a) for i, (r, a) in enumerate(zip(rates, accuracies, strict=True))]
+
+
+def test_where_nothing_rises_nothing_is_suggested():
+    noise = 0.01 + 0.002 * np.random.default_rng(0).standard_normal(200)
+    for accuracies in (noise, np.full(200, 0.01), np.full(5, 0.01)):
+        found = suggest(curve(accuracies))
+        assert found["max_learning_rate"] is None and "does not rise" in found["warnings"][0]
+    assert suggest(curve(noise + np.linspace(0, 0.02, 200)))["max_learning_rate"]
+    assert suggest(curve([0.01, 0.05, 0.1, 0.02]))["max_learning_rate"] == pytest.approx(1e-2)
+
+
+def test_a_curve_that_rises_to_the_end_comes_with_a_warning():
+    assert "greater --to" in suggest(curve(np.linspace(0, 0.5, 200)))["warnings"][0]
+    assert not suggest(curve(np.interp(np.arange(200), [0, 150, 199], [0, 0.5, 0])))["warnings"]
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=config.experiment_name)
+def test_the_flags_fit_every_config(path):
+    cfg = config.load(path)
+    found = {"base_learning_rate": 1e-4, "max_learning_rate": 2e-3}
+    for flag in flags_for(cfg, found).split():
+        name, _, value = flag.removeprefix("--config.optim.").partition("=")
+        cfg.optim[name] = type(cfg.optim[name])(value)
+    schedule = experiment._schedule(cfg, 100)
+    rates = [float(schedule(step)) for step in (0, 400)]
+    np.testing.assert_allclose(rates, [1e-4, 2e-3], rtol=1e-5)
+
+
 def test_smoothing_neither_shifts_nor_shrinks():
     values = np.linspace(0, 1, 100)
     np.testing.assert_allclose(smooth(values)[10:-10], values[10:-10])
@@ -60,14 +92,18 @@ def test_the_command_stops_at_divergence_and_writes_its_files(tmp_path, capsys):
     np.testing.assert_allclose(rates, 1e-4 * 1e7 ** (np.arange(len(rows)) / 39), rtol=1e-3)
     assert all(math.isfinite(float(row["loss"])) for row in rows)
     found = json.loads((tmp_path / "range_test.json").read_text())
-    assert min(rates) * 0.99 <= found["base_learning_rate"] <= found["max_learning_rate"]
+    assert rates[0] < found["base_learning_rate"] < found["max_learning_rate"] < rates[-1]
+    asked = {"from": 1e-4, "to": 1000.0, "epochs": 10, "by": "step", "ended_by": "divergence"}
+    assert asked.items() <= found.items() and found["versions"]["jax"]
     assert (tmp_path / "range_test.png").read_bytes().startswith(b"\x89PNG")
     printed = capsys.readouterr().out
     assert found["flags"] in printed and "schedule=triangular2" in printed
 
 
-def test_by_epoch_the_accuracy_is_that_of_the_evaluated_split(tmp_path):
-    assert command(tmp_path, "--from=1e-4", "--to=1e-2", "--epochs=5", "--by=epoch") == 0
+@pytest.mark.parametrize("steps_per_call", [0, 1])
+def test_by_epoch_the_accuracy_is_that_of_the_evaluated_split(tmp_path, steps_per_call):
+    flags = ["--from=1e-4", "--to=1e-2", "--epochs=5", "--by=epoch"]
+    assert command(tmp_path, *flags, f"--config.steps_per_call={steps_per_call}") == 0
     with (tmp_path / "range_test.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [int(row["step"]) for row in rows] == [4, 8, 12, 16, 20]
@@ -83,12 +119,28 @@ def test_the_configs_own_schedule_does_not_matter(tmp_path):
     assert command(tmp_path, *flags, "--from=1e-4", "--to=1e-2", "--epochs=2") == 0
 
 
+def test_ctrl_c_ends_the_test_with_what_there_is(tmp_path, monkeypatch):
+    seen = []
+
+    def interrupt_at_the_ninth(*args, **kwargs):
+        seen.append(args)
+        if len(seen) == 9:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("builtins.print", interrupt_at_the_ninth)
+    assert command(tmp_path, "--from=1e-4", "--to=1e-2", "--epochs=5") == 0
+    assert len((tmp_path / "range_test.csv").read_text().splitlines()) == 1 + 9
+    assert json.loads((tmp_path / "range_test.json").read_text())["ended_by"] == "Ctrl-C"
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
+        (["--by=epoch", "--epochs=3"], "--epochs needs 4 or more, not 3"),
+        (["--epochs=1", "--config.batch_size=50"], "2 steps make no curve"),
         (["--from=1", "--to=0.1"], "--from and --to need 0 < from < to, not 1.0 and 0.1"),
         (["--epochs=0"], "--epochs needs 1 or more, not 0"),
-        (["--from=1e6", "--to=1e9"], "the loss diverged after"),
+        (["--from=1e6", "--to=1e9"], "ended by divergence after"),
         (["--by=week"], "week"),
     ],
 )

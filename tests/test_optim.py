@@ -252,6 +252,13 @@ def test_warm_up_rises_from_zero_to_where_the_schedule_begins(ours, theirs):
     np.testing.assert_allclose(warm[50:], torch_rates(theirs, TOTAL - 50), atol=1e-6 * PEAK)
 
 
+@pytest.mark.parametrize("name", ["one_cycle", *schedules.CYCLICAL])
+def test_warm_up_leads_to_the_base_rate(name):
+    found = rates(name, warmup_epochs=5, base_learning_rate=0.01, half_cycle_epochs=4)
+    np.testing.assert_allclose(found[:51], 0.01 * np.arange(51) / 50, atol=1e-7)
+    assert found[51] > 0.01
+
+
 def test_two_drops_in_one_step_are_both_taken():
     schedule = schedules.create(
         "step", 1.0, steps_per_epoch=3, num_epochs=4, step_epochs=(1.0, 1.04)
@@ -297,6 +304,10 @@ def test_depends_on_length_tells_which_schedules_change_with_it(name):
         (dict(name="cosine", decay=0.1), r"optim.decay is the schedule inverse_time's"),
         (dict(name="polynomial", power=0.0), r"optim.power needs .* not 0.0"),
         (dict(name="one_cycle", base_learning_rate=0.1, rise=1.0), r"optim.rise needs .* not 1.0"),
+        (
+            dict(name="triangular", half_cycle_epochs=2, warmup_epochs=1),
+            "where 'triangular' begins, optim.base_learning_rate",
+        ),
         (dict(name="one_cycle"), "'one_cycle' needs optim.base_learning_rate above 0"),
         (dict(name="triangular"), "'triangular' needs optim.half_cycle_epochs above 0"),
         (dict(name="triangular", base_learning_rate=0.2), r"optim.base_learning_rate .* not 0.2"),

@@ -46,3 +46,18 @@ def test_a_cell_cannot_break_its_table():
 def test_missing_markers_are_named():
     with pytest.raises(ValueError, match="table:accuracy"):
         table.rewritten("# nothing")
+
+
+def test_speed_is_the_newest_record_of_each_device_that_was_quiet(tmp_path, monkeypatch):
+    monkeypatch.setattr(table, "RESULTS", tmp_path)
+    records = [
+        {"augmentation": "flip", "batch_size": 8, "ms": ms, "share_of_step": 0.5,
+         "used_elsewhere": elsewhere, "device": {"kind": kind, "count": 1}}
+        for ms, elsewhere, kind in (
+            (1.0, 0.0, "A"), (2.0, None, "A"), (3.0, 0.2, "A"), (4.0, 0.1, "B"),
+        )
+    ]  # fmt: skip
+    lines = "".join(json.dumps(record) + "\n" for record in records)
+    (tmp_path / "augmentation.jsonl").write_text(lines)
+    rows = table.augmentation().splitlines()[2:]
+    assert [row.split(" | ")[2::2] for row in rows] == [["2.00 ms", "A |"], ["4.00 ms", "B |"]]

@@ -191,8 +191,8 @@ def test_callbacks_cut_the_rate_and_stop_whatever_interrupts_them(tmp_path):
     rates = [float(row["learning_rate"]) for row in rows]
     np.testing.assert_allclose(rates, [1e-3, 1e-3, 1e-3, 1e-4, 1e-4, 1e-5], rtol=1e-5)
     events = [row["events"] for row in rows]
-    cut = "rate cut to {}: no better accuracy for 2 epochs"
-    stop = "stopped: no better train_loss for 5 epochs"
+    cut = "rate cut to {}: no better accuracy in 2 evaluations"
+    stop = "stopped: no better train_loss in 5 evaluations"
     assert events == ["", "", cut.format("0.0001"), "", cut.format("1e-05"), stop]
     assert straight["stopped_early"] and (straight["epochs"], straight["steps"]) == (6, 24)
 
@@ -202,6 +202,44 @@ def test_callbacks_cut_the_rate_and_stop_whatever_interrupts_them(tmp_path):
         train(config, tmp_path / str(stop_at))
         assert_same_run(tmp_path / str(stop_at), tmp_path / "straight")
     assert train(config, tmp_path / "straight") == straight  # complete, with epochs to spare
+
+
+@pytest.mark.parametrize("selected_on", ["last", "test"])
+def test_the_epoch_that_a_callback_ends_is_evaluated(tmp_path, selected_on):
+    config = tiny.make_config(
+        num_epochs=5,
+        eval_every_epochs=4,  # not yet, where it stops
+        selected_on=selected_on,
+        early_stopping__monitor="train_loss",
+        early_stopping__min_delta=100.0,
+        early_stopping__patience=2,
+    )
+    summary = train(config, tmp_path / "straight")
+    rows = read_csv(tmp_path / "straight" / "metrics.csv")
+    assert [bool(row["test_loss"]) for row in rows] == [False, False, True]
+    assert summary["best_epoch"] == 3 and summary["stopped_early"]
+    train_until(10, config, tmp_path / "resumed")
+    train(config, tmp_path / "resumed")
+    assert_same_run(tmp_path / "resumed", tmp_path / "straight")
+
+
+def test_the_best_epoch_before_a_stop_is_restored_whatever_interrupts(tmp_path):
+    config = tiny.make_config(
+        num_epochs=9,
+        selected_on="train",
+        optim__learning_rate=1e-2,
+        early_stopping__monitor="accuracy",
+        early_stopping__min_delta=1.0,
+        early_stopping__patience=5,
+    )
+    summary = train(config, tmp_path / "straight")
+    rows = read_csv(tmp_path / "straight" / "metrics.csv")
+    best = int(np.argmax([float(row["train_accuracy"]) for row in rows]))
+    assert len(rows) == 6 and summary["best_epoch"] == best + 1 < 6
+    assert summary["test_accuracy"] == pytest.approx(float(rows[best]["test_accuracy"]), rel=1e-6)
+    train_until(22, config, tmp_path / "resumed")
+    train(config, tmp_path / "resumed")
+    assert_same_run(tmp_path / "resumed", tmp_path / "straight")
 
 
 def test_the_reported_epoch_may_be_that_of_the_least_loss(tmp_path):

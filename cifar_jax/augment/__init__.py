@@ -88,8 +88,8 @@ def parse(line: str) -> Augment:
     Returns:
       A function (keys [B], images [B, H, W, C] in [0, 255], index=None, epoch=None) to images of
       the same shape and range; their dtype stays, but operations that interpolate and channel_shift
-      return float32. index: [B] int32, each image's place in the data set; epoch: [] int32, from
-      0; it raises ValueError where an operation needs them and they are missing.
+      return float32. index: [B] int32, each image's place in the data set; epoch: [B] or [] int32,
+      from 0; it raises ValueError where an operation needs them and they are missing.
 
     Raises:
       UserError: for an unknown operation, a wrong argument or a line that is no such list.
@@ -108,6 +108,11 @@ def parse(line: str) -> Augment:
         return images
 
     return augment
+
+
+def is_mix(line: str) -> bool:
+    """Whether a line names an operation of MIXES, not of OPS."""
+    return line.split("(")[0].strip() in MIXES
 
 
 def parse_mix(line: str) -> Mix | None:

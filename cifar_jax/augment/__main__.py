@@ -61,6 +61,10 @@ def main(argv: list[str] | None = None) -> int:
     """Returns the exit code: 0, or 1 after an error."""
     args = _parse(argv)
     try:
+        if args.out.suffix.lower() not in Image.registered_extensions():
+            raise UserError(
+                f"{args.out} needs the ending of a kind of picture, as in {args.out}.png"
+            )
         images = data.load(args.data, data_dir=args.data_dir).train.images[:NUM_IMAGES]
         lines = LINES if args.ops is None else (args.ops,)
         rows = {"as they are": images} | {line: apply(line, images, args.seed) for line in lines}
@@ -73,7 +77,11 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m cifar_jax.augment", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m cifar_jax.augment",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("out", type=Path, metavar="OUT.png", help="the picture to write")
     parser.add_argument("--ops", metavar="LINE", help="as in config.augment.ops, or a mix")
     parser.add_argument("--data", help="cifar10, cifar100 or synthetic (default: by --data_dir)")
@@ -87,7 +95,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
 def apply(line: str, images: np.ndarray, seed: int = 0) -> np.ndarray:
     """Returns images [B, H, W, 3] after the operations or the mix of `line`, uint8."""
     keys = jax.random.split(jax.random.key(seed), len(images))
-    if line.split("(")[0].strip() in augment.MIXES:
+    if augment.is_mix(line):
         out = jax.jit(augment.parse_mix(line))(keys, images).images
     else:
         index = np.arange(len(images), dtype=np.int32)

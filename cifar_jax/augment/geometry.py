@@ -41,7 +41,7 @@ def alternating_flip(
       keys: [B] typed keys, not used.
       images: [B, H, W, C], any dtype.
       index: [B] int32, each image's place in the data set.
-      epoch: [] int32, from 0.
+      epoch: [B] or [] int32, the epoch that each is seen in, from 0.
     """
     del keys
     root = jax.random.key(_ALTERNATING)
@@ -76,7 +76,7 @@ def crop(keys: jax.Array, images: jax.Array, padding: int = 4, mode: str = "cons
 def translate(keys: jax.Array, images: jax.Array, pixels: int = 4) -> jax.Array:
     """Moves each image by up to so many whole pixels each way, black behind it.
 
-    The `translate` of airbench; the same as `crop` with zeros.
+    The same as `crop` with zeros.
 
     Args:
       keys: [B] typed keys.

@@ -2,8 +2,8 @@
 
 A pixel of the result looks at a real place of the image; `affine` draws the map from the one to
 the other, and the other operations here are cases of it. All return float32. Four gathers of a
-pixel each are what XLA runs fastest, on CPUs too: packing neighbours into one word, or a pass
-over rows and one over columns, was measured slower.
+pixel each: on a CPU, packing neighbours into one word, or a pass over rows and one over columns,
+was slower.
 """
 
 from typing import NamedTuple

@@ -26,6 +26,8 @@ def create(
 
     Weight decay is coupled (added to the gradient, as PyTorch's SGD and Adam do) except in adamw,
     where it is decoupled (Loshchilov and Hutter, 2019). Keras' l2(x) is a coupled decay of 2 x.
+    The rate multiplies sgd's velocity, as in PyTorch; in Keras it goes into it, which differs for
+    some steps where the rate changes.
 
     Args:
       name: "sgd", "adam" or "adamw".

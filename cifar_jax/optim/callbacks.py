@@ -30,13 +30,13 @@ class Decision(NamedTuple):
 
 
 class _Best:
-    """The best value of a metric so far, and how many epochs ago that was."""
+    """The best value of a metric so far, and how many evaluations ago that was."""
 
     def __init__(self, name: str, monitor: str, patience: int, min_delta: float):
         if monitor not in MONITORS:
             raise unknown(f"{name}.monitor", monitor, MONITORS)
         if not isinstance(patience, int) or patience < 1:
-            raise UserError(f"{name}.patience needs a whole number of epochs, not {patience!r}")
+            raise UserError(f"{name}.patience needs a whole number above 0, not {patience!r}")
         if not min_delta >= 0:
             raise UserError(f"{name}.min_delta needs 0 or more, not {min_delta}")
         self.monitor, self.patience, self.min_delta = monitor, patience, min_delta
@@ -46,10 +46,13 @@ class _Best:
     def improves(self, value: float) -> bool:
         """Notes the value where it is better than the best by more than min_delta."""
         value *= self._sign
-        if value <= self.best + self.min_delta:
+        if not value > self.best + self.min_delta:
             return False
         self.best, self.wait = value, 0
         return True
+
+    def _for_how_long(self) -> str:
+        return f"{self.monitor} in {self.wait} evaluation{'s' if self.wait > 1 else ''}"
 
 
 class Plateau(_Best):
@@ -57,9 +60,9 @@ class Plateau(_Best):
 
     Args:
       monitor: of MONITORS; a loss is to fall, an accuracy to rise.
-      patience: epochs without improvement after which the rate is cut.
+      patience: evaluations without improvement after which the rate is cut.
       factor: of the rate, in (0, 1).
-      cooldown: epochs after a cut that do not count.
+      cooldown: evaluations after a cut that do not count.
       min_delta: what an improvement has to exceed.
       min_learning_rate: the rate is cut no further.
 
@@ -97,11 +100,12 @@ class Plateau(_Best):
         if self.improves(value) or self.cooling:
             return Decision()
         self.wait += 1
-        if self.wait < self.patience or not learning_rate > self.min_learning_rate:
+        # The rate is a float32: at the floor it may stand a rounding error above it.
+        at_floor = learning_rate <= self.min_learning_rate * (1 + 1e-6)
+        if self.wait < self.patience or at_floor or not learning_rate:
             return Decision()
         rate = max(learning_rate * self.factor, self.min_learning_rate)
-        epochs = f"{self.wait} epoch{'s' if self.wait > 1 else ''}"
-        event = f"rate cut to {rate:.3g}: no better {self.monitor} for {epochs}"
+        event = f"rate cut to {rate:.3g}: no better {self._for_how_long()}"
         self.wait, self.cooling = 0, self.cooldown
         return Decision(rate_factor=rate / learning_rate, events=(event,))
 
@@ -122,7 +126,7 @@ class EarlyStopping(_Best):
 
     Args:
       monitor: of MONITORS.
-      patience: epochs without improvement after which training ends.
+      patience: evaluations without improvement after which training ends.
       min_delta: what an improvement has to exceed.
 
     Raises:
@@ -141,8 +145,7 @@ class EarlyStopping(_Best):
         if self.wait < self.patience:
             return Decision()
         self.has_stopped = True
-        epochs = f"{self.wait} epoch{'s' if self.wait > 1 else ''}"
-        return Decision(stops=True, events=(f"stopped: no better {self.monitor} for {epochs}",))
+        return Decision(stops=True, events=(f"stopped: no better {self._for_how_long()}",))
 
     def memory(self) -> dict[str, Any]:
         """Returns what it remembers, as JSON values."""

@@ -31,11 +31,11 @@ def create(
     half_cycle_epochs: float = 0.0,
     cycle_factor: float = 1.0,
 ) -> optax.Schedule:
-    """Builds a schedule: a linear warm-up from 0, then `name`.
+    """Builds a schedule: a linear warm-up from 0 to where `name` begins, then `name`.
 
     "constant".
     "step": times `step_factor` at each of `step_epochs`.
-    "exponential": times `step_factor` at every epoch.
+    "exponential": times `step_factor` at every epoch, counted from the end of the warm-up.
     "inverse_time": divided by 1 + `decay` * step, the `decay` of Keras' optimisers.
     "polynomial": down to `final_learning_rate` at the end of training, with `power`.
     "cosine": likewise, by half a cosine.
@@ -147,7 +147,13 @@ def create(
         schedule = _cyclical(name, base_learning_rate, learning_rate, half_cycle, cycle_factor)
     if not warmup:
         return schedule
-    ramp = optax.linear_schedule(0.0, learning_rate, warmup)
+    start = float(schedule(0))
+    if not start:
+        raise UserError(
+            f"optim.warmup_epochs leads to where {name!r} begins, optim.base_learning_rate: that "
+            "needs a value above 0 then"
+        )
+    ramp = optax.linear_schedule(0.0, start, warmup)
     return optax.join_schedules([ramp, schedule], [warmup])
 
 
