@@ -10,6 +10,7 @@ import numpy as np
 
 from cifar_jax.augment import levels
 from cifar_jax.augment.arguments import number, span, whole, whole_levels
+from cifar_jax.augment.geometry import flip
 
 
 def channel_shift(keys: jax.Array, images: jax.Array, reach: float = 20.0) -> jax.Array:
@@ -27,9 +28,17 @@ def channel_shift(keys: jax.Array, images: jax.Array, reach: float = 20.0) -> ja
       float32.
     """
     number("channel_shift", reach, 0, 255, "grey levels")
-    images = images.astype(jnp.float32)
-    least, greatest = (f(images, axis=(1, 2, 3), keepdims=True) for f in (jnp.min, jnp.max))
-    return jnp.clip(images + _uniform(keys, -reach, reach)[:, None, None, None], least, greatest)
+    # A look-up that changes nothing, and one reduction of pairs: with two of what stands before,
+    # XLA's CPU compiler computes that inside each, 16 times slower behind `affine`.
+    images = flip(keys, images.astype(jnp.float32), probability=0.0)
+    least, greatest = jax.lax.reduce(
+        (images, images),
+        (jnp.float32(jnp.inf), jnp.float32(-jnp.inf)),
+        lambda a, b: (jnp.minimum(a[0], b[0]), jnp.maximum(a[1], b[1])),
+        dimensions=(1, 2, 3),
+    )
+    shifted = images + _uniform(keys, -reach, reach)[:, None, None, None]
+    return jnp.clip(shifted, least[:, None, None, None], greatest[:, None, None, None])
 
 
 def brightness(
