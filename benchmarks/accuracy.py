@@ -5,8 +5,10 @@
 ID is an experiment, "coarse/cnn4", or a pattern, "coarse/*"; all 37 without one. Every experiment
 runs with seed 0, then every one with seed 1, and so on. A run that is done is not done again, one
 that was interrupted resumes; its log is copied from its workdir below --runs to --out:
-config.json, metrics.csv and summary.json. `python -m benchmarks.table` then brings the README up to
-date. Training for other epochs than the config's gives logs, and rows, of their own.
+config.json, metrics.csv and summary.json. That is benchmarks/results/accuracy, of which
+`python -m benchmarks.table` makes the README's table; with --limit, which is for trying things out,
+a folder below --runs. Training for other epochs than the config's gives logs, and rows, of their
+own.
 """
 
 import argparse
@@ -29,6 +31,7 @@ def main(argv: list[str]) -> int:
     """Runs what the command line asks for; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.accuracy",
+        allow_abbrev=False,
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -38,8 +41,10 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--limit", type=int, default=0, help="images of each split; 0 for all")
     parser.add_argument("--data_dir", default="", help="of the TFDS data sets")
     parser.add_argument("--runs", type=Path, default=Path("runs/accuracy"), help="workdirs")
-    parser.add_argument("--out", type=Path, default=RESULTS / "accuracy", help="logs")
+    parser.add_argument("--out", type=Path, help="logs (default: above)")
     args = parser.parse_args(argv[1:])
+    if args.out is None:  # what was tried on some images is no result
+        args.out = args.runs / "logs" if args.limit else RESULTS / "accuracy"
     try:
         chosen = choose(args.experiments)
         if args.seeds < 1 or args.limit < 0 or (args.epochs is not None and args.epochs < 1):

@@ -11,6 +11,7 @@ left out); without one those of LINES are measured. A line of JSON for each goes
 
 import argparse
 import json
+import math
 import statistics
 import sys
 import time
@@ -176,6 +177,7 @@ def main(argv: Sequence[str]) -> int:
     """Measures the lines of the command line, prints their table, returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.augmentation",
+        allow_abbrev=False,
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -186,15 +188,17 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--out", type=Path, default=OUT, metavar="FILE")
     args = parser.parse_args(argv[1:])
     try:
-        if args.rounds < 1 or args.batch_size < 1:
-            raise UserError("--rounds and --batch_size need 1 or more")
-        records = measure(args.lines or LINES, args.batch_size, args.rounds, args.seconds)
-    except UserError as error:
+        if args.rounds < 1 or args.batch_size < 1 or not 0 < args.seconds < math.inf:
+            raise UserError("--rounds and --batch_size need 1 or more, --seconds more than 0")
+        if not all(line.strip() for line in args.lines):
+            raise UserError("a LINE needs an operation, as in flip")
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        with args.out.open("a") as file:
+            records = measure(args.lines or LINES, args.batch_size, args.rounds, args.seconds)
+            file.writelines(json.dumps(record) + "\n" for record in records)
+    except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    with args.out.open("a") as file:
-        file.writelines(json.dumps(record) + "\n" for record in records)
     print(table(records))
     return 0
 

@@ -13,6 +13,7 @@ few percent its times mean nothing.
 import argparse
 import gc
 import json
+import math
 import statistics
 import sys
 import time
@@ -149,6 +150,7 @@ def main(argv: Sequence[str]) -> int:
     """Measures the networks of the command line, prints their table, returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.throughput",
+        allow_abbrev=False,
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -161,12 +163,13 @@ def main(argv: Sequence[str]) -> int:
         for name in args.models:
             if name not in CONFIGS:
                 raise unknown("model", name, CONFIGS)
-        if args.rounds < 1:
-            raise UserError("--rounds needs 1 or more")
-    except UserError as error:
+        if args.rounds < 1 or not 0 < args.seconds < math.inf:
+            raise UserError("--rounds needs 1 or more, --seconds more than 0")
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        args.out.open("a").close()
+    except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    args.out.parent.mkdir(parents=True, exist_ok=True)
     records = []
     for name in args.models or CONFIGS:
         records.append(measure(name, load_config(CONFIGS[name]), args.rounds, args.seconds))

@@ -30,8 +30,16 @@ def parse(
     """
     path, argv = _take_config(argv)
     wants_help = any(re.fullmatch("--?h(elp)?", arg) for arg in argv[1:])
+    values = flags.FlagValues()
+    flags.DEFINE_string("workdir", None, "folder of the run's files", flag_values=values)
+    define(values)
+    own = {name: values[name] for name in sorted(values)}
+    if wants_help:
+        print(f"{usage}\nFlags besides --config:")
+        for name, flag in own.items():
+            default = "" if flag.default is None else f" (default: {flag.default})"
+            print(f"  --{name}: {flag.help}{default}")
     if path is None and wants_help:
-        print(usage)
         raise SystemExit(0)
     if path is None:
         hint = " (put it before the file)" if any(arg.endswith(".py") for arg in argv[1:]) else ""
@@ -43,28 +51,39 @@ def parse(
     config_files.choose_model(config, overrides.get("model.name", config.model.name))
     _check_fields(config, overrides)
     if wants_help:
-        print(usage)
         print(f"Fields of {path}, explained in configs/base.py:")
         for name, value in config_files.flatten(config).items():
             print(f"  --config.{name}={value!r}")
         raise SystemExit(0)
 
-    values = flags.FlagValues()
     config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=argv)
-    flags.DEFINE_string("workdir", None, "folder of the run's files", flag_values=values)
-    define(values)
     try:
         rest = values(argv)[1:]
+    except flags.UnrecognizedFlagError as error:
+        name = error.flagname
+        is_field = name in config_files.flatten(config)
+        hint = f"did you mean --config.{name}? There" if is_field else "there"
+        raise UserError(
+            f"unknown flag --{name}: {hint} are --config FILE, --{', --'.join(own)}, and fields of "
+            "the config, as in --config.seed=1"
+        ) from error
     except flags.Error as error:
-        raise UserError(f"{error}. Fields of the config are set as in --config.seed=1") from error
+        raise UserError(str(error)) from error
     if rest:
         raise UserError(f"what is {' '.join(rest)!r}? Flags look like --config.seed=1")
+    for group in ("plateau", "early_stopping"):
+        fields = [name for name in overrides if name.startswith(f"{group}.")]
+        if fields and not values.config[group].patience:
+            raise UserError(f"{fields[0]} does nothing while {group}.patience is 0")
     return values.config, values
 
 
 def _check_fields(config: ConfigDict, names: Iterable[str]) -> None:
     known = config_files.flatten(config)
     for name in names:
+        if name not in known and name.startswith("model."):
+            options = [field for field in known if field.startswith("model.")]
+            raise unknown(f"option of {config.model.name}", name, options)
         if name not in known:
             raise unknown("config field", name, known)
 

@@ -11,6 +11,18 @@ class UserError(ValueError):
     """
 
 
+# What other libraries call things whose names here are not the nearest in letters.
+_ELSEWHERE = {
+    "optim.lr": "optim.learning_rate",
+    "horizontal_flip": "flip",
+    "random_horizontal_flip": "flip",
+    "random_crop": "crop",
+    "val_loss": "loss",
+    "val_accuracy": "accuracy",
+    "best": "val",
+}
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
     """Returns the error for a name that is not among `known`, the nearest ones first.
 
@@ -19,6 +31,8 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
     """
     known = sorted(known)
     near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
+    if (meant := _ELSEWHERE.get(str(name))) in known:
+        near = [meant, *(k for k in near if k != meant)]
     hint = f"did you mean {near[0]!r}? " if near else ""
     ordered = near + [k for k in known if k not in near]
     # With a hint, a dozen are enough: a long list would bury it.

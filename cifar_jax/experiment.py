@@ -74,8 +74,9 @@ def check(config: ConfigDict) -> None:
         raise unknown("dtype", config.dtype, DTYPES)
     if config.parallel not in PARALLEL:
         raise unknown("parallel", config.parallel, PARALLEL)
-    if not 0 <= config.data.val_seed < 2**32:
-        raise UserError(f"data.val_seed needs 0 to 4294967295, not {config.data.val_seed}")
+    for field, seed in (("seed", config.seed), ("data.val_seed", config.data.val_seed)):
+        if not 0 <= seed < 2**32:
+            raise UserError(f"{field} needs 0 to 4294967295, not {seed}")
     make_callbacks(config)
     # Whatever else is wrong shows when the parts are made, from shapes alone.
     _optimizer(config, _schedule(config, steps_per_epoch=1000))

@@ -7,8 +7,8 @@ Trains with a rate that grows by a constant factor from step to step, from --fro
 range_test.json and range_test.png; printed are the base and the greatest rate that Smith reads off
 the accuracy, the rate at which the loss falls the steepest, and the flags that train with them.
 With --by epoch the rate stays through each epoch, and accuracy is that on the validation split (on
-the test set without one). Fields of the config are set as in training; its own schedule and rate do
-not matter.
+the test set without one). Fields of the config are set as in training; its own schedule, rate and
+epochs do not matter. Without --workdir the files go to runs/<experiment>/range_test.
 """
 
 import csv
@@ -63,10 +63,21 @@ def main(argv: list[str]) -> int:
         num_epochs = _EPOCHS[values.by] if values.epochs is None else values.epochs
         least = _LEAST_POINTS if values.by == "epoch" else 1
         if num_epochs < least:
-            raise UserError(f"--epochs needs {least} or more, not {num_epochs}")
-        points, ended_by = run(config, lowest, highest, num_epochs, by_epoch=values.by == "epoch")
-        asked = {"from": lowest, "to": highest, "epochs": num_epochs, "by": values.by}
-        report(config, points, folder, asked | {"ended_by": ended_by})
+            raise UserError(
+                f"--epochs needs {least} or more with --by={values.by}, not {num_epochs}"
+            )
+        from cifar_jax import workdir
+        from cifar_jax.preemption import catch_signals, leave_at_once
+
+        leave_at_once()
+        with workdir.locked(folder):
+            if (folder / "config.json").exists():
+                raise UserError(f"a training lies in --workdir {folder}: choose another")
+            by_epoch = values.by == "epoch"
+            points, ended_by = run(config, lowest, highest, num_epochs, by_epoch=by_epoch)
+            asked = {"from": lowest, "to": highest, "epochs": num_epochs, "by": values.by}
+            with catch_signals():  # a second Ctrl-C does not tear the files
+                report(config, points, folder, asked | {"ended_by": ended_by})
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -79,7 +90,8 @@ def _define(values: flags.FlagValues) -> None:
     flags.DEFINE_integer(
         "epochs", None, "from the first to the last rate; 3, by epoch 25", flag_values=values
     )
-    flags.DEFINE_enum("by", "step", ["step", "epoch"], "when the rate grows", flag_values=values)
+    kinds = ["step", "epoch"]
+    flags.DEFINE_enum("by", "step", kinds, "when the rate grows: step or epoch", flag_values=values)
 
 
 def run(
@@ -102,6 +114,7 @@ def run(
     """
     from cifar_jax import experiment
     from cifar_jax.metrics import fetch
+    from cifar_jax.preemption import catch_signals
 
     config = config.copy_and_resolve_references()
     config.num_epochs = num_epochs
@@ -118,8 +131,8 @@ def run(
     steps_per_call = 1 if config.steps_per_call == 1 else steps_per_point
     state, step, points, ended_by = engine.init(), 0, [], "rate"
     tracker, least = _Smooth(0.0 if by_epoch else 0.9), math.inf
-    try:
-        while step < total:
+    with catch_signals() as stop:
+        while step < total and stop.signum is None:
             epoch, done = divmod(step, engine.steps_per_epoch)
             if done == 0:
                 order = engine.order(state, epoch)
@@ -144,8 +157,8 @@ def run(
             if smoothed > _DIVERGED * least:
                 ended_by = "divergence"
                 break
-    except KeyboardInterrupt:
-        ended_by = "Ctrl-C"
+        if stop.signum is not None:
+            ended_by = "Ctrl-C"
     if len(points) < _LEAST_POINTS:
         if ended_by == "divergence":
             way_out = f"begin lower than --from {lowest:g}"
@@ -203,15 +216,19 @@ def smooth(values: Sequence[float]) -> np.ndarray:
     return (sums[high] - sums[low]) / (high - low)
 
 
-def suggest(points: Sequence[Point]) -> dict[str, Any]:
+def suggest(points: Sequence[Point], ended_by: str = "rate") -> dict[str, Any]:
     """Reads rates off the smoothed curve.
+
+    Args:
+      points: of the curve.
+      ended_by: as `run` returns it.
 
     Returns:
       base_learning_rate: the accuracy has begun to rise, by a tenth of its way to the top.
       max_learning_rate: it is at the top, from where it falls or stands still.
       steepest_learning_rate: the loss falls the fastest, per factor of the rate.
       warnings: a list of what speaks against them. Where the accuracy does not rise beyond its
-        noise the rates are None.
+        noise, or still rose when Ctrl-C ended the test, the rates are None.
     """
     rates = np.array([point.learning_rate for point in points])
     measured = np.array([point.accuracy for point in points])
@@ -222,13 +239,18 @@ def suggest(points: Sequence[Point]) -> dict[str, Any]:
     noise = 1e-9
     if half:  # of a mean over 2 half + 1 points, from how much neighbours differ
         noise += np.std(np.diff(measured)) / math.sqrt(2 * (2 * half + 1))
+    names = ("base_learning_rate", "max_learning_rate", "steepest_learning_rate")
     if accuracy[top] - accuracy[0] <= 8 * noise:
-        names = ("base_learning_rate", "max_learning_rate", "steepest_learning_rate")
         warning = "the accuracy does not rise: try other rates, or more epochs"
         return dict.fromkeys(names) | {"warnings": [warning]}
     warnings = []
+    if top >= len(points) - 1 - half and ended_by == "Ctrl-C":
+        warning = "the accuracy still rose where the test was ended: let it run on"
+        return dict.fromkeys(names) | {"warnings": [warning]}
     if top >= len(points) - 1 - half:
         warnings.append("the accuracy is at its top where the test ends: try a greater --to")
+    if not half:
+        warnings.append(f"{len(points)} points are few: take the rates for a hint")
     threshold = accuracy[0] + 0.1 * (accuracy[top] - accuracy[0])
     below = np.flatnonzero(accuracy[: top + 1] <= threshold)
     base = int(below[-1]) if len(below) else 0
@@ -264,7 +286,7 @@ def report(
     from cifar_jax.environment import environment
     from cifar_jax.summary import write_json
 
-    found = suggest(points)
+    found = suggest(points, asked["ended_by"])
     has_rates = found["base_learning_rate"] is not None
     line = flags_for(config, found) if has_rates else None
     folder.mkdir(parents=True, exist_ok=True)

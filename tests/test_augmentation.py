@@ -61,4 +61,6 @@ def test_command_writes_a_record_for_each_line(tmp_path, capsys, monkeypatch):
     assert "mixup(0.2)" in capsys.readouterr().out
     assert augmentation.main(["", "flop", *flags]) == 1
     assert "did you mean" in capsys.readouterr().err
-    assert augmentation.main(["", "flip", "--rounds", "0"]) == 1
+    for wrong in (["flip", "--rounds", "0"], ["flip", "--seconds", "-1"], [""]):
+        assert augmentation.main(["", *wrong]) == 1
+    assert augmentation.main(["", "flip", "--out", "/proc/none/out.jsonl"]) == 1

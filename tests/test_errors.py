@@ -7,6 +7,12 @@ def test_the_nearest_name_goes_first():
     assert message.endswith("cnn2")
 
 
+def test_names_of_other_libraries_are_understood():
+    known = ["flip", "vertical_flip"]
+    assert "did you mean 'flip'?" in str(unknown("op", "horizontal_flip", known))
+    assert "did you mean 'vertical_flip'?" in str(unknown("op", "horizontal_flip", known[1:]))
+
+
 def test_without_a_near_name_all_are_listed():
     assert str(unknown("model", "xyz", ["b", "a"])) == "unknown model 'xyz': Known: a, b"
 

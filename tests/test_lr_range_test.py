@@ -1,6 +1,8 @@
 import csv
 import json
 import math
+import os
+import signal
 
 import jax
 import numpy as np
@@ -55,11 +57,19 @@ def test_where_nothing_rises_nothing_is_suggested():
         found = suggest(curve(accuracies))
         assert found["max_learning_rate"] is None and "does not rise" in found["warnings"][0]
     assert suggest(curve(noise + np.linspace(0, 0.02, 200)))["max_learning_rate"]
-    assert suggest(curve([0.01, 0.05, 0.1, 0.02]))["max_learning_rate"] == pytest.approx(1e-2)
+    few = suggest(curve([0.01, 0.05, 0.1, 0.02]))
+    assert (
+        few["max_learning_rate"] == pytest.approx(1e-2) and "4 points are few" in few["warnings"][0]
+    )
 
 
 def test_a_curve_that_rises_to_the_end_comes_with_a_warning():
-    assert "greater --to" in suggest(curve(np.linspace(0, 0.5, 200)))["warnings"][0]
+    rising = curve(np.linspace(0, 0.5, 200))
+    assert "greater --to" in suggest(rising)["warnings"][0]
+    interrupted = suggest(rising, "Ctrl-C")
+    assert (
+        interrupted["max_learning_rate"] is None and "let it run on" in interrupted["warnings"][0]
+    )
     assert not suggest(curve(np.interp(np.arange(200), [0, 150, 199], [0, 0.5, 0])))["warnings"]
 
 
@@ -125,21 +135,31 @@ def test_ctrl_c_ends_the_test_with_what_there_is(tmp_path, monkeypatch):
     def interrupt_at_the_ninth(*args, **kwargs):
         seen.append(args)
         if len(seen) == 9:
-            raise KeyboardInterrupt
+            os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr("builtins.print", interrupt_at_the_ninth)
-    assert command(tmp_path, "--from=1e-4", "--to=1e-2", "--epochs=5") == 0
+    assert command(tmp_path, "--from=1e-5", "--to=1e-2", "--epochs=5") == 0
     assert len((tmp_path / "range_test.csv").read_text().splitlines()) == 1 + 9
     assert json.loads((tmp_path / "range_test.json").read_text())["ended_by"] == "Ctrl-C"
+
+
+def test_a_folder_that_cannot_be_used_is_refused_before_the_test(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(lr_range_test, "run", lambda *args, **kwargs: 1 / 0)
+    (tmp_path / "file").write_text("")
+    assert command(tmp_path / "file") == 1
+    assert "file cannot be used" in capsys.readouterr().err
+    (tmp_path / "config.json").write_text("{}")
+    assert command(tmp_path) == 1
+    assert "a training lies in" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--by=epoch", "--epochs=3"], "--epochs needs 4 or more, not 3"),
+        (["--by=epoch", "--epochs=3"], "--epochs needs 4 or more with --by=epoch, not 3"),
         (["--epochs=1", "--config.batch_size=50"], "2 steps make no curve"),
         (["--from=1", "--to=0.1"], "--from and --to need 0 < from < to, not 1.0 and 0.1"),
-        (["--epochs=0"], "--epochs needs 1 or more, not 0"),
+        (["--epochs=0"], "--epochs needs 1 or more with --by=step, not 0"),
         (["--from=1e6", "--to=1e9"], "ended by divergence after"),
         (["--by=week"], "week"),
     ],

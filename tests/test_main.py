@@ -28,7 +28,7 @@ QUICKSTART = ("--config", "configs/quickstart.py")
         ((), "--config is missing, as in: python -m cifar_jax.main --config configs/resnet18.py"),
         (("configs/quickstart.py",), "--config is missing (put it before the file)"),
         (("--config", "README.md"), "README.md is no config (SyntaxError"),
-        ((*QUICKSTART, "--config.model.drop=1"), "unknown config field 'model.drop'"),
+        ((*QUICKSTART, "--config.model.drop=1"), "unknown option of cnn3 'model.drop'"),
         (
             ("--config", "configs/resnet81.py"),
             "unknown config 'configs/resnet81.py': did you mean 'configs/resnet18.py'",
@@ -39,9 +39,14 @@ QUICKSTART = ("--config", "configs/quickstart.py")
             "did you mean 'optim.learning_rate'",
         ),
         ((*QUICKSTART, "--config.batch_size=many"), "--config.batch_size=many"),
-        ((*QUICKSTART, "--confg.seed=1"), "Unknown command line flag 'confg.seed'"),
-        ((*QUICKSTART, "--num_epochs=1"), "set as in --config.seed=1"),
+        ((*QUICKSTART, "--confg.seed=1"), "unknown flag --confg.seed: there are"),
+        ((*QUICKSTART, "--num_epochs=1"), "did you mean --config.num_epochs?"),
         ((*QUICKSTART, "seed=1"), "what is 'seed=1'?"),
+        ((*QUICKSTART, "--config.seed=-1"), "seed needs 0 to 4294967295, not -1"),
+        (
+            (*QUICKSTART, "--config.plateau.factor=0.5"),
+            "plateau.factor does nothing while plateau.patience is 0",
+        ),
         ((*QUICKSTART, "--config.model.dropout=(2.0,)"), "dropout rate needs to lie in [0, 1)"),
         (
             (*QUICKSTART, "--config.model.name=resnet8", "--workdir", "/dev/null/x"),

@@ -127,6 +127,32 @@ def test_options_of_have_the_defaults_of_the_network():
     assert models.options_of("resnet34") == defaults
 
 
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("cnn2", dict(filters=8)),
+        ("cnn2", dict(filters=(8, 0))),
+        ("cnn2", dict(filters=(8, 4.5))),
+        ("cnn2", dict(filters=(8, 16, 32))),
+        ("cnn4", dict(filters="abc")),
+        ("cnn4", dict(filters=())),
+        ("cnn2", dict(dense_units=0)),
+        ("cnn2", dict(dense_units=(8, 8))),
+        ("cnn2", dict(dense_units=True)),
+        ("cnn2", dict(dropout="(0.1")),
+        ("cnn2", dict(dropout=("a", "b", "c"))),
+        ("resnet18", dict(width=-8)),
+        ("resnet18", dict(depths=(2, -1))),
+        ("resnet18", dict(depths=2)),
+        ("inception_resnet", dict(depth=0)),
+    ],
+)
+def test_options_of_another_kind_are_refused(name, options):
+    (option,) = options
+    with pytest.raises(UserError, match=rf"^{option} needs "):
+        models.create(name, 10, nnx.Rngs(params=0), **options)
+
+
 def test_wrong_names_are_met_with_the_nearest():
     with pytest.raises(UserError, match="unknown model 'resnet81': did you mean 'resnet18'"):
         build("resnet81")

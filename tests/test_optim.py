@@ -295,6 +295,7 @@ def test_depends_on_length_tells_which_schedules_change_with_it(name):
         (dict(learning_rate=0.0), r"optim.learning_rate needs .* not 0.0"),
         (dict(warmup_epochs=-1), r"optim.warmup_epochs needs .* not -1"),
         (dict(warmup_epochs=10), r"less than num_epochs = 10, not 10"),
+        (dict(step_epochs="abc"), r"optim.step_epochs need to be numbers, not 'abc'"),
         (dict(step_epochs=(4, 2)), r"optim.step_epochs need to increase .* not \(4, 2\)"),
         (dict(step_epochs=(4, 4)), r"optim.step_epochs need to increase .* not \(4, 4\)"),
         (dict(step_epochs=(0, 4)), r"optim.step_epochs need to increase .* not \(0, 4\)"),

@@ -35,4 +35,5 @@ def test_record_holds_what_was_measured(tmp_path, capsys):
 def test_wrong_flags_are_refused(capsys):
     assert throughput.main(["", "resnet81"]) == 1
     assert "did you mean" in capsys.readouterr().err
-    assert throughput.main(["", "--rounds", "0"]) == 1
+    for wrong in (["--rounds", "0"], ["--seconds", "nan"], ["--out", "/proc/none/out.jsonl"]):
+        assert throughput.main(["", *wrong]) == 1

@@ -142,6 +142,9 @@ def _parse_one(text: str, known: dict[str, Callable]) -> _Call:
         raise UserError(
             f"augmentation {text!r} is neither a name nor a call with plain values, as in crop(4)"
         ) from error
+    for others, field in ((OPS, "augment.ops"), (MIXES, "augment.mix")):
+        if name not in known and name in others:
+            raise UserError(f"{name} belongs to {field}")
     if name not in known:
         raise unknown("augmentation", name, known)
     signature = inspect.signature(known[name])

@@ -65,6 +65,8 @@ def main(argv: list[str] | None = None) -> int:
             raise UserError(
                 f"{args.out} needs the ending of a kind of picture, as in {args.out}.png"
             )
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        print("drawing; half a minute for all", flush=True)
         images = data.load(args.data, data_dir=args.data_dir).train.images[:NUM_IMAGES]
         lines = LINES if args.ops is None else (args.ops,)
         rows = {"as they are": images} | {line: apply(line, images, args.seed) for line in lines}

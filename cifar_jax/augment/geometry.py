@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from cifar_jax.augment.arguments import number, whole
-from cifar_jax.errors import unknown
+from cifar_jax.errors import UserError, unknown
 
 # Of alternating_flip: the same images begin mirrored in every run.
 _ALTERNATING = 0xA17
@@ -64,6 +64,8 @@ def crop(keys: jax.Array, images: jax.Array, padding: int = 4, mode: str = "cons
     if mode not in ("constant", "reflect", "edge"):
         raise unknown("crop mode", mode, ("constant", "reflect", "edge"))
     _, height, width, channels = images.shape
+    if padding > min(height, width):
+        raise UserError(f"crop by {padding} pixels leaves nothing of images of {height} x {width}")
     padded = jnp.pad(images, ((0, 0), (padding, padding), (padding, padding), (0, 0)), mode)
 
     def cut(key, image):

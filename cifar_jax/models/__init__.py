@@ -8,7 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 from flax import nnx
 
-from cifar_jax.errors import unknown
+from cifar_jax.errors import UserError, unknown
 from cifar_jax.models import plain
 from cifar_jax.models.cnn2 import CNN2
 from cifar_jax.models.cnn3 import CNN3
@@ -53,13 +53,30 @@ def create(
       **options: those of `options_of`.
 
     Raises:
-      UserError: for an unknown network or option.
+      UserError: for an unknown network or option, or a value of another kind than the default.
     """
     known = options_of(name)
-    for option in options:
+    for option, value in options.items():
         if option not in known:
             raise unknown(f"option of {name}", option, known)
+        _check_kind(option, value, known[option])
     return MODELS[name](num_classes, rngs, dtype=dtype, **options)
+
+
+def _check_kind(option: str, value: Any, default: Any) -> None:
+    """Raises UserError where numbers are wanted, as in the default, and `value` has others."""
+    wanted, found = (x if isinstance(x, tuple | list) else (x,) for x in (default, value))
+    if all(isinstance(x, int) for x in wanted):
+        kind, is_valid = "whole number", lambda x: isinstance(x, int) and x >= 1
+        kind += "s above 0" if isinstance(default, tuple) else " above 0"
+        is_of_kind = isinstance(value, tuple | list) == isinstance(default, tuple)
+    elif all(isinstance(x, int | float) for x in wanted):
+        kind, is_valid = "numbers", lambda x: isinstance(x, int | float)
+        is_of_kind = True  # one number may stand for several
+    else:
+        return
+    if not (is_of_kind and found and all(is_valid(x) and x is not True for x in found)):
+        raise UserError(f"{option} needs {kind}, as in {default}, not {value!r}")
 
 
 def options_of(name: str) -> dict[str, Any]:

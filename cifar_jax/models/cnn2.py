@@ -54,6 +54,7 @@ class CNN2(nnx.Module):
         dtype=jnp.float32,
     ):
         init = dict(kernel_init=keras_init, dtype=dtype, rngs=rngs)
+        filters = per_layer(filters, 2, "filters")
         rates = per_layer(dropout, 3, "dropout")
         self.conv1 = Conv(3, filters[0], (3, 3), **init)
         self.conv2 = Conv(filters[0], filters[1], (3, 3), **init)

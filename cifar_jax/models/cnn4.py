@@ -55,6 +55,7 @@ class CNN4(nnx.Module):
         dtype=jnp.float32,
     ):
         init = dict(kernel_init=keras_init, dtype=dtype, rngs=rngs)
+        filters = per_layer(filters, 4, "filters")
         rates = per_layer(dropout, 3, "dropout")
         self.conv1 = Conv(3, filters[0], (3, 3), **init)
         self.conv2 = Conv(filters[0], filters[1], (3, 3), **init)

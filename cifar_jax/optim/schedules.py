@@ -85,6 +85,8 @@ def create(
         )
     if name == "step" and not step_epochs:
         raise UserError("optim.schedule 'step' needs optim.step_epochs, the epochs to step at")
+    if not all(isinstance(epoch, int | float) for epoch in step_epochs):
+        raise UserError(f"optim.step_epochs need to be numbers, not {step_epochs!r}")
     if list(step_epochs) != sorted(set(step_epochs)) or min(step_epochs, default=1) <= 0:
         raise UserError(
             f"optim.step_epochs need to increase from above 0, not {tuple(step_epochs)}"
