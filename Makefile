@@ -11,7 +11,7 @@ train: $(VENV)/.installed
 	$(BIN)/python -m cifar_jax.main --config configs/quickstart.py --workdir runs/quickstart
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 reference: $(VENV)/.installed-test
 	$(BIN)/python -m pip install --quiet -r requirements-reference.txt

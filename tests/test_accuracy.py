@@ -4,11 +4,11 @@ import jax
 import pytest
 import tiny
 
-from benchmarks import accuracy
+from benchmarks import accuracy, results
 from cifar_jax import config, data, engine, experiment
 from cifar_jax.errors import UserError
 
-IDS = ("coarse/cnn2_batch64", "assignment/cnn3")
+IDS = ("coarse/cnn2_batch64", "cifar10/cnn_small")
 
 
 @pytest.fixture
@@ -32,9 +32,8 @@ def test_runs_are_logged_once_and_stand_beside_what_was_published(small, tmp_pat
             assert settings["data.dir"] == "" and settings["seed"] == seed
             assert (folder / "metrics.csv").read_text().count("\n") == 2
     printed = capsys.readouterr().out
-    row = next(line for line in printed.splitlines() if line.startswith("assignment/cnn3  "))
-    assert "56.02%" in row and "(2 seeds) at epoch 1 of 150" in row
-    assert " shortened " in row and "1.6550, here" in row
+    row = next(line for line in printed.splitlines() if line.startswith("coarse/cnn2_batch64  "))
+    assert "49.60%" in row and "(2 seeds) at epoch 1 of 20" in row and " shortened" in row
     # Seed 0 of all comes before seed 1 of any.
     order = [printed.index(f"{name}, seed{seed}") for seed in (0, 1) for name in sorted(IDS)]
     assert order == sorted(order)
@@ -42,6 +41,14 @@ def test_runs_are_logged_once_and_stand_beside_what_was_published(small, tmp_pat
     before = sorted((path, path.stat().st_mtime_ns) for path in tmp_path.rglob("*"))
     assert accuracy.main(flags) == 0
     assert before == sorted((path, path.stat().st_mtime_ns) for path in tmp_path.rglob("*"))
+
+
+def test_losses_and_seconds_stand_beside_the_published_ones(tmp_path):
+    tiny.write_log(tmp_path / "assignment/cnn3/seed0", "assignment/cnn3", 0.55)
+    (row,) = (row for row in results.rows(tmp_path) if row.experiment == "assignment/cnn3")
+    line = accuracy.table([row]).splitlines()[1]
+    for text in ("56.02%", "55.00%", "-1.02 points", "1.6550, here 1.5000", "1,002, here 60"):
+        assert text in line
 
 
 def test_a_run_that_fails_is_named_and_the_others_go_on(small, tmp_path, monkeypatch, capsys):
@@ -55,7 +62,7 @@ def test_a_run_that_fails_is_named_and_the_others_go_on(small, tmp_path, monkeyp
     monkeypatch.setattr(data, "load", load)
     assert accuracy.main([*small, "--epochs", "1"]) == 1
     assert "failed: coarse/cnn2_batch64: no such data" in capsys.readouterr().out
-    assert [path.parent.name for path in (tmp_path / "out").rglob("seed*")] == ["cnn3"]
+    assert [path.parent.name for path in (tmp_path / "out").rglob("seed*")] == ["cnn_small"]
 
 
 def test_a_log_of_other_settings_is_not_taken_for_done(small, tmp_path, capsys):

@@ -107,7 +107,7 @@ def test_silent_server_is_given_up_in_time(tmp_path, answer):
     start = time.perf_counter()
     with (
         serving(answer) as address,
-        pytest.raises(UserError, match=r"no answer within|broke off: timed out"),
+        pytest.raises(UserError, match=r"no answer within|timed out"),
     ):
         download.fetch(f"http://{address}/x.bin", tmp_path / "x.bin", SHA256)
     assert time.perf_counter() - start < 2

@@ -15,8 +15,8 @@ import numpy as np
 import tiny
 from test_train import params_of
 
-NUM_KILLS = int(os.environ.get("CIFAR_JAX_KILLS", "3"))
-NUM_EPOCHS = 20
+NUM_KILLS = int(os.environ.get("CIFAR_JAX_KILLS", "2"))
+NUM_EPOCHS = 12
 
 
 def start(workdir):
