@@ -1,9 +1,13 @@
 """What the tests of the augment room share."""
 
+import functools
+import os
+
 import jax
 import numpy as np
 
 from cifar_jax import augment
+from cifar_jax.data import archive
 
 
 def keys(count, seed=0):
@@ -11,14 +15,24 @@ def keys(count, seed=0):
 
 
 def photographs(count, size=16, seed=0):
-    """Smooth random images with a hint of noise, uint8: neighbours alike, as in real ones."""
+    """Smooth random images with a hint of noise, uint8: neighbours alike, as in real ones.
+
+    Where $CIFAR_JAX_TEST_SOURCE names the unpacked archives, corners of real ones.
+    """
     rng = np.random.default_rng(seed)
+    if source := os.environ.get("CIFAR_JAX_TEST_SOURCE"):
+        return _real_images(source)[rng.integers(0, 10_000, count), :size, :size]
     coarse = rng.uniform(0, 255, (count, 5, 5, 3))
     i = np.linspace(0, 3.99, size)
     low, share = i.astype(int), i % 1
     rows = coarse[:, low] * (1 - share)[:, None, None] + coarse[:, low + 1] * share[:, None, None]
     both = rows[:, :, low] * (1 - share)[:, None] + rows[:, :, low + 1] * share[:, None]
     return np.clip(both + rng.normal(0, 8, both.shape), 0, 255).astype(np.uint8)
+
+
+@functools.cache
+def _real_images(source):
+    return archive.read("cifar10", source).images["test"]
 
 
 def run(line, images, seed=0, **place):
