@@ -66,6 +66,8 @@ def create(
 def _check_kind(option: str, value: Any, default: Any) -> None:
     """Raises UserError where numbers are wanted, as in the default, and `value` has others."""
     wanted, found = (x if isinstance(x, tuple | list) else (x,) for x in (default, value))
+    if isinstance(default, bool):
+        return
     if all(isinstance(x, int) for x in wanted):
         kind, is_valid = "whole number", lambda x: isinstance(x, int) and x >= 1
         kind += "s above 0" if isinstance(default, tuple) else " above 0"
