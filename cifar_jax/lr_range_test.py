@@ -239,15 +239,17 @@ def suggest(points: Sequence[Point], ended_by: str = "rate") -> dict[str, Any]:
     noise = 1e-9
     if half:  # of a mean over 2 half + 1 points, from how much neighbours differ
         noise += np.std(np.diff(measured)) / math.sqrt(2 * (2 * half + 1))
-    names = ("base_learning_rate", "max_learning_rate", "steepest_learning_rate")
+    is_at_end = top >= len(points) - 1 - half
+    refusal = None
     if accuracy[top] - accuracy[0] <= 8 * noise:
-        warning = "the accuracy does not rise: try other rates, or more epochs"
-        return dict.fromkeys(names) | {"warnings": [warning]}
+        refusal = "the accuracy does not rise: try other rates, or more epochs"
+    elif is_at_end and ended_by == "Ctrl-C":
+        refusal = "the accuracy still rose where the test was ended: let it run on"
+    if refusal:
+        names = ("base_learning_rate", "max_learning_rate", "steepest_learning_rate")
+        return dict.fromkeys(names) | {"warnings": [refusal]}
     warnings = []
-    if top >= len(points) - 1 - half and ended_by == "Ctrl-C":
-        warning = "the accuracy still rose where the test was ended: let it run on"
-        return dict.fromkeys(names) | {"warnings": [warning]}
-    if top >= len(points) - 1 - half:
+    if is_at_end:
         warnings.append("the accuracy is at its top where the test ends: try a greater --to")
     if not half:
         warnings.append(f"{len(points)} points are few: take the rates for a hint")
