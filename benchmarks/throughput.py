@@ -70,12 +70,12 @@ def measure(name: str, settings: ConfigDict, rounds: int, seconds: float) -> dic
     engine = experiment.create(settings, random_data(settings)).engine
     create_seconds = time.perf_counter() - start
     state, metrics = engine.init(), engine.no_metrics()
-    order = jax.block_until_ready(engine.order(state, 0))
+    plan = jax.block_until_ready(engine.plan(state, 0))
 
     def run(num_steps: int) -> float:
         nonlocal state, metrics
         start = time.perf_counter()
-        state, metrics = jax.block_until_ready(engine.run(state, metrics, order, num_steps))
+        state, metrics = jax.block_until_ready(engine.run(state, metrics, plan, num_steps))
         return time.perf_counter() - start
 
     first_step = run(1)

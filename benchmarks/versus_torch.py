@@ -91,18 +91,18 @@ def make_ours(
     )
     runner = engine.create(
         lambda axis_name: train_step,
-        partial(step.init, build, optimizer, 0),
+        partial(step.init, build, optimizer),
         images,
         labels,
         batch_size=batch_size,
         mesh=engine.make_mesh(jax.local_devices()[:1]),
     )
     state, metrics = runner.init(), runner.no_metrics()
-    order = runner.order(state, 0)
+    plan = runner.plan(state, 0)
 
     def run(num_steps: int) -> None:
         nonlocal state, metrics
-        state, metrics = runner.run(state, metrics, order, num_steps)
+        state, metrics = runner.run(state, metrics, plan, num_steps)
         check_loss(fetch(metrics)["loss"])
 
     return run, runner.init(), runner.compile_seconds

@@ -2,7 +2,9 @@
 
 The data set lies on every device; a call gathers, augments, trains and measures without the host.
 The number of steps of a call is an argument of the compiled program, so that an epoch may be cut
-anywhere (the last call of an epoch, a resumed run, a progress bar) and compiles once.
+anywhere (the last call of an epoch, a resumed run, a progress bar) and compiles once. So are the
+learning rates and the seed: runs that differ in nothing else have the same program, which the
+compilation cache finds again.
 """
 
 import time
@@ -27,6 +29,18 @@ PARALLEL = ("jit", "pmap")
 _CPU_COMPILER_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
 
 
+class Plan(NamedTuple):
+    """What the steps of an epoch are given.
+
+    Attributes:
+      order: [steps, B] int32, the examples of each batch; inside pmap [replicas, steps, b].
+      rates: [steps] float32, learning rates.
+    """
+
+    order: jax.Array
+    rates: jax.Array
+
+
 class Engine(NamedTuple):
     """The compiled ways of a run.
 
@@ -34,8 +48,8 @@ class Engine(NamedTuple):
       steps_per_epoch: ceil(num_examples / batch_size).
       compile_seconds: of the training program, tracing included.
       init: () -> state at step 0.
-      order: (state, epoch) -> the epoch's order, as `run` takes it.
-      run: (state, metrics, order, num_steps) -> (state, metrics) after so many further steps of
+      plan: (state, epoch) -> the epoch's plan, as `run` takes it.
+      run: (state, metrics, plan, num_steps) -> (state, metrics) after so many further steps of
         the epoch that state.step lies in; the given state's buffers are given up.
       no_metrics: () -> metrics of nothing, to begin an epoch with.
       snapshot: state -> the same state, replicated over the mesh: for evaluation and checkpoints.
@@ -46,7 +60,7 @@ class Engine(NamedTuple):
     steps_per_epoch: int
     compile_seconds: float
     init: Callable[[], TrainState]
-    order: Callable[[TrainState, int], jax.Array]
+    plan: Callable[[TrainState, int], Plan]
     run: Callable[..., tuple[TrainState, Metrics]]
     no_metrics: Callable[[], Metrics]
     snapshot: Callable[[Any], Any]
@@ -106,11 +120,13 @@ def gather(images, labels, order, step, num_examples, offset=0, num_replicas=1) 
 
 def create(
     make_train_step: Callable[[str | None], TrainStep],
-    init: Callable[[], TrainState],
+    init: Callable[[jax.Array], TrainState],
     images: np.ndarray,
     labels: np.ndarray,
     *,
     batch_size: int,
+    seed: int = 0,
+    schedule: Callable[[jax.Array], jax.Array] | None = None,
     parallel: str = "jit",
     loop: bool = True,
     mesh: jax.sharding.Mesh | None = None,
@@ -119,10 +135,12 @@ def create(
 
     Args:
       make_train_step: from the axis name of pmap, or None, to a step.
-      init: makes the state at step 0; traced.
+      init: from the seed, [] uint32, to the state at step 0; traced.
       images: [N, H, W, C] uint8.
       labels: [N] int32.
       batch_size: of all devices together.
+      seed: given to `init`; 0 to 2^32 - 1.
+      schedule: from the step, [] int32, to the learning rate; None for 1 at every step.
       parallel: "jit" shards the batch and normalises over all of it; "pmap" keeps BatchNorm's
         batch statistics of each replica.
       loop: False compiles the bare step, and `run` then takes one step a call.
@@ -143,25 +161,34 @@ def create(
     init_replicated = jax.jit(init, out_shardings=everywhere)
     empty_replicated = jax.jit(Metrics.empty, out_shardings=everywhere)
     data = way.place(jax.device_put((images, np.asarray(labels, np.int32)), everywhere))
-    state = way.place(init_replicated())
-    metrics = way.place(empty_replicated())
+    steps_per_epoch = -(-num_examples // batch_size)
+    steps = jnp.arange(steps_per_epoch, dtype=jnp.int32)
+    rate_at = jax.vmap(lambda step: jnp.float32(1.0 if schedule is None else schedule(step)))
+    rates = jax.jit(lambda first: rate_at(first + steps), out_shardings=everywhere)
 
+    def start_state():
+        return way.place(init_replicated(np.uint32(seed)))
+
+    def plan(state, epoch):
+        return Plan(way.order(state, epoch), rates(np.int32(epoch * steps_per_epoch)))
+
+    state, metrics = start_state(), way.place(empty_replicated())
     start = time.perf_counter()
-    lowered = way.run.lower(state, metrics, data, way.order(state, 0), np.int32(1))
+    lowered = way.run.lower(state, metrics, data, plan(state, 0), np.int32(1))
     program = compile_for_backend(lowered)
     compile_seconds = time.perf_counter() - start
 
-    def run(state, metrics, order, num_steps):
+    def run(state, metrics, plan, num_steps):
         if not loop and num_steps != 1:
             raise ValueError(f"this engine takes one step a call, not {num_steps}")
-        return program(state, metrics, data, order, np.int32(num_steps))
+        return program(state, metrics, data, plan, np.int32(num_steps))
 
     return Engine(
-        steps_per_epoch=-(-num_examples // batch_size),
+        steps_per_epoch=steps_per_epoch,
         compile_seconds=compile_seconds,
-        init=lambda: way.place(init_replicated()),
+        init=start_state,
         no_metrics=lambda: way.place(empty_replicated()),
-        order=way.order,
+        plan=plan,
         run=run,
         snapshot=way.snapshot,
         place=way.place,
@@ -172,7 +199,7 @@ def create(
 class _Way(NamedTuple):
     """What jit and pmap do differently."""
 
-    run: Any  # jitted: (state, metrics, data, order, num_steps) -> (state, metrics)
+    run: Any  # jitted: (state, metrics, data, plan, num_steps) -> (state, metrics)
     order: Callable[[TrainState, int], jax.Array]
     place: Callable[[Any], Any]
     snapshot: Callable[[Any], Any]
@@ -181,14 +208,15 @@ class _Way(NamedTuple):
 def _many_steps(train_step: TrainStep, loop: bool, make_batch: Callable[..., Batch]):
     """Returns the program of one call."""
 
-    def one(state, metrics, data, order):
-        state, new = train_step(state, make_batch(*data, order, state.step))
+    def one(state, metrics, data, plan):
+        rate = plan.rates[state.step % plan.rates.size]
+        state, new = train_step(state, make_batch(*data, plan.order, state.step), rate)
         return state, metrics.merge(new)
 
-    def run(state, metrics, data, order, num_steps):
+    def run(state, metrics, data, plan, num_steps):
         if not loop:
-            return one(state, metrics, data, order)
-        body = lambda _, carry: one(*carry, data, order)  # noqa: E731
+            return one(state, metrics, data, plan)
+        body = lambda _, carry: one(*carry, data, plan)  # noqa: E731
         return jax.lax.fori_loop(0, num_steps, body, (state, metrics))
 
     return run
@@ -236,7 +264,7 @@ def _pmap_way(make_train_step, num_examples, batch_size, loop, mesh) -> _Way:
         run=jax.pmap(
             run,
             axis_name=AXIS,
-            in_axes=(0, 0, 0, 0, None),
+            in_axes=(0, 0, 0, Plan(order=0, rates=None), None),
             donate_argnums=0,
             devices=list(mesh.devices.flat),
         ),

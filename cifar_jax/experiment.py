@@ -79,7 +79,8 @@ def check(config: ConfigDict) -> None:
             raise UserError(f"{field} needs 0 to 4294967295, not {seed}")
     make_callbacks(config)
     # Whatever else is wrong shows when the parts are made, from shapes alone.
-    _optimizer(config, _schedule(config, steps_per_epoch=1000))
+    _schedule(config, steps_per_epoch=1000)
+    _optimizer(config)
     step.split_networks(partial(_build, config.model.to_dict(), 10, jnp.float32))
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 2))
     images = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.uint8)
@@ -147,7 +148,7 @@ def create(
     check_batch_size(config.batch_size, num_examples, mesh.size)
     make_schedule = make_schedule or partial(_schedule, config)
     schedule = make_schedule(-(-num_examples // config.batch_size))
-    optimizer = _optimizer(config, schedule)
+    optimizer = _optimizer(config)
     dtype = compute_dtype(config.dtype)
     build = partial(_build, config.model.to_dict(), dataset.num_classes, dtype)
     networks = step.split_networks(build)
@@ -172,10 +173,12 @@ def create(
 
     engine = create_engine(
         make_train_step,
-        partial(step.init, build, optimizer, config.seed),
+        partial(step.init, build, optimizer),
         dataset.train.images,
         dataset.train.labels,
         batch_size=config.batch_size,
+        seed=config.seed,
+        schedule=schedule,
         parallel=config.parallel,
         loop=config.steps_per_call != 1,
         mesh=mesh,
@@ -225,10 +228,9 @@ def _schedule(config: ConfigDict, steps_per_epoch: int) -> optax.Schedule:
     )
 
 
-def _optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.GradientTransformation:
+def _optimizer(config: ConfigDict) -> optax.GradientTransformation:
     return optim.create(
         config.optim.name,
-        schedule,
         momentum=config.optim.momentum,
         nesterov=config.optim.nesterov,
         beta1=config.optim.beta1,

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from cifar_jax.engine import Engine
+from cifar_jax.engine import Engine, Plan
 from cifar_jax.errors import UserError
 from cifar_jax.metrics import Metrics, fetch
 from cifar_jax.step import TrainState
@@ -76,7 +76,7 @@ def run_until(
     engine: Engine,
     state: TrainState,
     metrics: Metrics,
-    order: jax.Array,
+    plan: Plan,
     first_step: int,
     last_step: int,
     clock: Clock,
@@ -92,7 +92,7 @@ def run_until(
       engine: runs the steps.
       state: at first_step; given up.
       metrics: of the epoch so far.
-      order: of the epoch.
+      plan: of the epoch.
       first_step: of the run.
       last_step: of the run; at most the epoch's end.
       clock: times the calls.
@@ -111,7 +111,7 @@ def run_until(
         if step < last_step and not should_stop(step):
             num_steps = clock.next_steps(last_step - step)
             started = time.perf_counter()
-            state, metrics = engine.run(state, metrics, order, num_steps)
+            state, metrics = engine.run(state, metrics, plan, num_steps)
             call = _Call(engine.snapshot(metrics), step, num_steps, started)
             step += num_steps
         if under_way is not None:

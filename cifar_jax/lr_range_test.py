@@ -135,9 +135,9 @@ def run(
         while step < total and stop.signum is None:
             epoch, done = divmod(step, engine.steps_per_epoch)
             if done == 0:
-                order = engine.order(state, epoch)
+                plan = engine.plan(state, epoch)
             count = min(steps_per_point, engine.steps_per_epoch - done)
-            state, values = _advance(engine, state, order, count, steps_per_call)
+            state, values = _advance(engine, state, plan, count, steps_per_call)
             rates = [float(exp.schedule(i)) for i in (step, step + count - 1)]
             step += count
             if not math.isfinite(values["loss"]):
@@ -168,14 +168,14 @@ def run(
     return points, ended_by
 
 
-def _advance(engine, state, order, num_steps: int, steps_per_call: int):
+def _advance(engine, state, plan, num_steps: int, steps_per_call: int):
     """Takes steps within an epoch; returns the state and the means over the steps."""
     from cifar_jax.metrics import fetch
 
     metrics = engine.no_metrics()
     for first in range(0, num_steps, steps_per_call):
         count = min(steps_per_call, num_steps - first)
-        state, metrics = engine.run(state, metrics, order, count)
+        state, metrics = engine.run(state, metrics, plan, count)
     return state, fetch(engine.snapshot(metrics))
 
 

@@ -73,7 +73,8 @@ class Networks(NamedTuple):
     eval: nnx.GraphDef
 
 
-TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+# (state, batch, learning rate = 1) -> (state, metrics of the batch)
+TrainStep = Callable[..., tuple[TrainState, Metrics]]
 EvalStep = Callable[[Any, Any, Batch], tuple[jax.Array, Metrics]]
 Preprocess = Callable[[jax.Array], jax.Array]
 # (keys [B], images) -> (images, partner of each [B] int32, its own share in it [B] float32)
@@ -166,7 +167,8 @@ def make_train_step(
 
     Args:
       network: graph definition for training.
-      optimizer: its updates are scaled by state.lr_scale.
+      optimizer: its updates are scaled by the rate that the step is given, 1 by default, and by
+        state.lr_scale.
       augment: (keys [B], images [B, H, W, C] uint8, indices [B], epochs [B]) to images of the same
         shape and range.
       preprocess: uint8 images to the network's input.
@@ -182,7 +184,9 @@ def make_train_step(
     def mean(tree):
         return tree if axis_name is None else jax.lax.pmean(tree, axis_name)
 
-    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+    def train_step(
+        state: TrainState, batch: Batch, learning_rate: jax.Array | float = 1.0
+    ) -> tuple[TrainState, Metrics]:
         keys = jax.vmap(jax.random.split)(example_keys(state, batch.positions))
         images = augment(keys[:, 0], batch.images, batch.indices, batch.epochs)
         if mix is not None:
@@ -203,7 +207,8 @@ def make_train_step(
 
         grads, (logits, losses, batch_stats) = jax.grad(loss_fn, has_aux=True)(state.params)
         updates, opt_state = optimizer.update(total(grads), state.opt_state, state.params)
-        updates = jax.tree.map(lambda update: update * state.lr_scale, updates)
+        rate = learning_rate * state.lr_scale
+        updates = jax.tree.map(lambda update: rate * update, updates)
         state = state.replace(
             step=state.step + 1,
             params=optax.apply_updates(state.params, updates),

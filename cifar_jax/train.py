@@ -140,7 +140,7 @@ def _train(config, exp, checkpoints, run, folder, stop) -> None:
                 engine,
                 run.state,
                 run.metrics,
-                engine.order(run.state, epoch - 1),
+                engine.plan(run.state, epoch - 1),
                 run.step,
                 epoch * engine.steps_per_epoch,
                 run.clock,

@@ -32,7 +32,7 @@ def test_every_config_builds_and_traces_a_step(path, monkeypatch):
     traced = []
 
     def trace_only(make_train_step, init, images, labels, *, batch_size, **_):
-        state = jax.eval_shape(init)
+        state = jax.eval_shape(init, 0)
         order = engine.epoch_order(jax.random.key(0), 0, len(images), batch_size)
         batch = engine.gather(images, labels, order, 0, len(images))
         traced.append(jax.eval_shape(make_train_step(None), state, batch))

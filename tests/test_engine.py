@@ -1,6 +1,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import tiny
 
@@ -46,16 +47,42 @@ def test_pmap_without_batch_norm_equals_one_device(network):
     assert metrics.fetch(eng.snapshot(epoch)) == pytest.approx(values, rel=1e-3)
 
 
+@pytest.mark.parametrize("parallel", ["jit", "pmap"])
+def test_steps_take_the_rates_of_the_schedule(parallel):
+    """As with a schedule inside the optimiser, over the border of an epoch of 7 steps."""
+
+    def schedule(step):
+        return 0.01 / (1.0 + step)
+
+    setup = dict(name="cnn_small", num_devices=2, parallel=parallel)
+    eng = tiny.make_engine(optimizer=optax.sgd(1.0, 0.9), schedule=schedule, **setup)
+    reference = tiny.make_engine(optimizer=optax.sgd(schedule, 0.9), **setup)
+    state, wanted = (tiny.run_steps(e, e.init(), 10)[0] for e in (eng, reference))
+    assert tiny.distance(eng.snapshot(state).params, eng.snapshot(wanted).params) < 1e-6
+
+
+def test_rates_and_seed_are_no_part_of_the_program(monkeypatch):
+    programs = []
+    monkeypatch.setattr(engine, "compile_for_backend", lambda x: programs.append(x.as_text()))
+    for seed, rate in ((0, 0.1), (1, 0.2)):
+        tiny.make_engine(seed=seed, schedule=lambda step, rate=rate: rate)
+    tiny.make_engine(ops="flip")
+    assert programs[0] == programs[1] != programs[2]
+
+
+def test_a_seed_makes_its_own_start():
+    first, second = (tiny.make_engine(seed=seed).init().params for seed in (0, 2**32 - 1))
+    assert tiny.distance(first, second) > 0.1
+
+
 def test_pmap_takes_the_mean_of_the_replicas_gradients():
     """With SGD at rate 1 the update is the gradient: that of each replica's own 8 images."""
-    import optax
-
     setup = dict(options=NETWORKS["thin resnet"][1], optimizer=optax.sgd(1.0), ops="")
     eng = tiny.make_engine("resnet18", num_devices=2, parallel="pmap", **setup)
     state = eng.init()
     start = jax.device_get(eng.snapshot(state))
-    order = np.asarray(eng.order(state, 0))  # [2, steps, 8]
-    state, _ = eng.run(state, eng.no_metrics(), eng.order(state, 0), 1)
+    order = np.asarray(eng.plan(state, 0).order)  # [2, steps, 8]
+    state, _ = eng.run(state, eng.no_metrics(), eng.plan(state, 0), 1)
     end = jax.device_get(eng.snapshot(state))
 
     # Alone: engines whose whole training set is one replica's batch, in any order.
@@ -64,7 +91,7 @@ def test_pmap_takes_the_mean_of_the_replicas_gradients():
     for replica in range(2):
         part = data.Split(*(x[order[replica, 0]] for x in train))
         alone = tiny.make_engine("resnet18", train=part, batch_size=8, **setup)
-        one, _ = alone.run(alone.init(), alone.no_metrics(), alone.order(alone.init(), 0), 1)
+        one, _ = alone.run(alone.init(), alone.no_metrics(), alone.plan(alone.init(), 0), 1)
         ends.append(jax.device_get(one))
     for part in ("params", "batch_stats"):
         mean = jax.tree.map(lambda a, b: (a + b) / 2, *(getattr(e, part) for e in ends))

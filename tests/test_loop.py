@@ -15,7 +15,7 @@ def run(eng, clock, last_step=7, should_stop=lambda step: False):
     state = eng.init()
     seen = []
     state, _, values, step = loop.run_until(
-        eng, state, eng.no_metrics(), eng.order(state, 0), 0, last_step, clock,
+        eng, state, eng.no_metrics(), eng.plan(state, 0), 0, last_step, clock,
         should_stop=should_stop, progress=lambda step, values: seen.append((step, values)),
     )  # fmt: skip
     return state, values, step, seen

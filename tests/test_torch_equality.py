@@ -314,7 +314,7 @@ def test_engine_takes_the_loss_where_pytorch_does():
     images, labels = make_data(11)
     runner = engine.create(
         lambda axis_name: pair.train_step,
-        pair.init,
+        lambda seed: pair.init(),
         images,
         labels,
         batch_size=8,
@@ -322,9 +322,9 @@ def test_engine_takes_the_loss_where_pytorch_does():
     )
     state = runner.init()
     for epoch in range(3):
-        order = runner.order(state, epoch)
-        state, metrics = runner.run(state, runner.no_metrics(), order, 2)
-        first, last = np.array(order)
+        plan = runner.plan(state, epoch)
+        state, metrics = runner.run(state, runner.no_metrics(), plan, 2)
+        first, last = np.array(plan.order)
         last = last[:3]
         theirs = 8 * pair.torch_step(images[first], labels[first])
         theirs += 3 * pair.torch_step(images[last], labels[last])

@@ -109,7 +109,7 @@ def make_engine(
 
     return engine.create(
         make_train_step,
-        partial(step.init, create, optimizer, 0),
+        partial(step.init, create, optimizer),
         train.images,
         train.labels,
         batch_size=kwargs.pop("batch_size", 16),
@@ -129,7 +129,7 @@ def run_steps(eng, state, num_steps, steps_per_call=None):
         epoch = done // eng.steps_per_epoch
         left = min(end, (epoch + 1) * eng.steps_per_epoch) - done
         count = min(left, steps_per_call or left)
-        state, metrics = eng.run(state, metrics, eng.order(state, epoch), count)
+        state, metrics = eng.run(state, metrics, eng.plan(state, epoch), count)
         done += count
     return state, metrics
 

@@ -11,7 +11,7 @@ OPTIMIZERS = ("sgd", "adam", "adamw")
 
 def create(
     name: str,
-    learning_rate: optax.Schedule | float,
+    learning_rate: optax.Schedule | float = 1.0,
     *,
     momentum: float = 0.0,
     nesterov: bool = False,
@@ -31,7 +31,7 @@ def create(
 
     Args:
       name: "sgd", "adam" or "adamw".
-      learning_rate: a number, or a schedule of the step.
+      learning_rate: a number, or a schedule of the step; 1 where the step is given the rate.
       momentum: sgd's; with 0 there is no buffer.
       nesterov: sgd's.
       beta1: adam's and adamw's decay of the first moment.
