@@ -131,7 +131,7 @@ def measure(
     settings.batch_size = batch_size
     settings.augment.ops = ""
     loops = [make_loop(line, batch_size) for line in ("", *lines)]
-    network = throughput.measure(MODEL, settings, rounds, seconds)
+    network = throughput.measure(MODEL, settings, rounds * seconds)
     step = network["step_time_ms"]["median"]
     before = processor_seconds()
     nothing, *times = take_turns(loops, rounds, seconds)

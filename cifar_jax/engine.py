@@ -47,6 +47,8 @@ class Engine(NamedTuple):
     Attributes:
       steps_per_epoch: ceil(num_examples / batch_size).
       compile_seconds: of the training program, tracing included.
+      lowered: the training program before its compilation, for those who look into it.
+      program: and after.
       init: () -> state at step 0.
       plan: (state, epoch) -> the epoch's plan, as `run` takes it.
       run: (state, metrics, plan, num_steps) -> (state, metrics) after so many further steps of
@@ -59,6 +61,8 @@ class Engine(NamedTuple):
 
     steps_per_epoch: int
     compile_seconds: float
+    lowered: jax.stages.Lowered
+    program: jax.stages.Compiled
     init: Callable[[], TrainState]
     plan: Callable[[TrainState, int], Plan]
     run: Callable[..., tuple[TrainState, Metrics]]
@@ -186,6 +190,8 @@ def create(
     return Engine(
         steps_per_epoch=steps_per_epoch,
         compile_seconds=compile_seconds,
+        lowered=lowered,
+        program=program,
         init=start_state,
         no_metrics=lambda: way.place(empty_replicated()),
         plan=plan,

@@ -120,6 +120,53 @@ def resolved(config: ConfigDict) -> ConfigDict:
     return config.lock()
 
 
+class Parts(NamedTuple):
+    """The functions that a config describes; nothing is compiled yet.
+
+    Attributes:
+      make_train_step: from the axis name of pmap, or None, to a step.
+      init: from the seed to the state at step 0.
+      eval_step: see step.make_eval_step.
+    """
+
+    make_train_step: Callable[[str | None], step.TrainStep]
+    init: Callable[[jax.Array], step.TrainState]
+    eval_step: step.EvalStep
+
+
+def make_parts(config: ConfigDict, dataset: data.Dataset) -> Parts:
+    """Builds the network and what is done with it, as functions.
+
+    Raises:
+      UserError: for whatever does not fit together.
+    """
+    optimizer = _optimizer(config)
+    dtype = compute_dtype(config.dtype)
+    build = partial(_build, config.model.to_dict(), dataset.num_classes, dtype)
+    networks = step.split_networks(build)
+    mean, std = {
+        "raw": (0.0, 1 / 255),
+        "unit": (0.0, 1.0),
+        "symmetric": (0.5, 0.5),
+        "standard": (dataset.mean, dataset.std),
+    }[config.augment.normalize]
+    preprocess = partial(augment.normalize, mean=mean, std=std, dtype=dtype)
+    make_train_step = partial(
+        step.make_train_step,
+        networks.train,
+        optimizer,
+        augment=augment.parse(config.augment.ops),
+        preprocess=preprocess,
+        mix=augment.parse_mix(config.augment.mix),
+        label_smoothing=config.label_smoothing,
+    )
+    return Parts(
+        lambda axis_name: make_train_step(axis_name=axis_name),
+        partial(step.init, build, optimizer),
+        step.make_eval_step(networks.eval, preprocess),
+    )
+
+
 def create(
     config: ConfigDict,
     dataset: data.Dataset | None = None,
@@ -148,32 +195,10 @@ def create(
     check_batch_size(config.batch_size, num_examples, mesh.size)
     make_schedule = make_schedule or partial(_schedule, config)
     schedule = make_schedule(-(-num_examples // config.batch_size))
-    optimizer = _optimizer(config)
-    dtype = compute_dtype(config.dtype)
-    build = partial(_build, config.model.to_dict(), dataset.num_classes, dtype)
-    networks = step.split_networks(build)
-    mean, std = {
-        "raw": (0.0, 1 / 255),
-        "unit": (0.0, 1.0),
-        "symmetric": (0.5, 0.5),
-        "standard": (dataset.mean, dataset.std),
-    }[config.augment.normalize]
-    preprocess = partial(augment.normalize, mean=mean, std=std, dtype=dtype)
-
-    def make_train_step(axis_name: str | None) -> step.TrainStep:
-        return step.make_train_step(
-            networks.train,
-            optimizer,
-            augment=augment.parse(config.augment.ops),
-            preprocess=preprocess,
-            mix=augment.parse_mix(config.augment.mix),
-            label_smoothing=config.label_smoothing,
-            axis_name=axis_name,
-        )
-
+    parts = make_parts(config, dataset)
     engine = create_engine(
-        make_train_step,
-        partial(step.init, build, optimizer),
+        parts.make_train_step,
+        parts.init,
         dataset.train.images,
         dataset.train.labels,
         batch_size=config.batch_size,
@@ -185,7 +210,7 @@ def create(
     )
     evaluate = {
         name: make_evaluate(
-            step.make_eval_step(networks.eval, preprocess),
+            parts.eval_step,
             split.images,
             split.labels,
             batch_size=config.eval_batch_size,

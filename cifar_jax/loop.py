@@ -6,8 +6,6 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
-
 from cifar_jax.engine import Engine, Plan
 from cifar_jax.errors import UserError
 from cifar_jax.metrics import Metrics, fetch

@@ -3,37 +3,94 @@ import json
 import jax
 import pytest
 
-from benchmarks import throughput
+from benchmarks import peak, throughput
 from cifar_jax import engine, experiment, models
-
-
-@pytest.fixture(autouse=True)
-def one_device(monkeypatch):
-    mesh = engine.make_mesh(jax.devices()[:1])
-    monkeypatch.setattr(experiment, "make_mesh", lambda: mesh)
 
 
 def test_every_network_is_timed_by_a_config_that_uses_it():
     assert {name.partition(" ")[0] for name in throughput.CONFIGS} == models.MODELS.keys()
 
 
-def test_record_holds_what_was_measured(tmp_path, capsys):
-    out = tmp_path / "new" / "results.jsonl"
-    flags = ["", "cnn_small", "--rounds", "2", "--seconds", "0.01", "--out", str(out)]
-    assert throughput.main(flags) == 0
+@pytest.fixture(scope="module")
+def record(tmp_path_factory):
+    mesh = engine.make_mesh(jax.devices()[:1])
+    out = tmp_path_factory.mktemp("throughput") / "new" / "results.jsonl"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(experiment, "make_mesh", lambda: mesh)
+        patch.setattr(peak, "measured", lambda dtype: 1e11)
+        flags = ["", "cnn_small:8", "--seconds", "0.05", "--out", str(out)]
+        assert throughput.main(flags) == 0
     (record,) = map(json.loads, out.read_text().splitlines())
-    expected = dict(model="cnn_small", batch_size=16, num_params=80_090, rounds=2, dtype="float32")
+    return record
+
+
+def test_record_holds_what_was_measured(record):
+    expected = dict(model="cnn_small", batch_size=8, num_params=80_090, dtype="float32")
     assert {name: record[name] for name in expected} == expected
     assert record["compile_seconds"] > 0 and record["steps_per_round"] >= 1
     times = record["step_time_ms"]
-    assert 0 < times["min"] <= times["median"] <= times["max"]
-    assert record["images_per_second"] == pytest.approx(16e3 / times["median"])
-    assert record["first_step_ms"] > 0 and "git_commit" in record and record["versions"]["jax"]
-    assert "80,090" in capsys.readouterr().out
+    assert 0 < times["min"] <= times["median"] <= times["p95"] <= times["max"]
+    assert record["images_per_second"] == pytest.approx(8e3 / times["median"])
+    assert record["first_step_ms"] > 0 and 0 < record["dispatch_ms"] < 1e3
+    assert record["input_share"] < 1  # of noise here, on either side of zero
+    assert "git_commit" in record and record["versions"]["jax"]
+    # Parameters and Adam's moments at least, 3 x 4 bytes, and the images.
+    assert record["program_bytes"] > 12 * 80_090 + 4 * 8 * 3072
+    row = throughput.table([record]).splitlines()[1]
+    for cell in ("cnn_small", f"{record['flops_per_second'] / 1e9:,.0f}", " ms"):
+        assert cell in row
 
 
-def test_wrong_flags_are_refused(capsys):
-    assert throughput.main(["", "resnet81"]) == 1
-    assert "did you mean" in capsys.readouterr().err
-    for wrong in (["--rounds", "0"], ["--seconds", "nan"], ["--out", "/proc/none/out.jsonl"]):
-        assert throughput.main(["", *wrong]) == 1
+def test_flops_are_those_that_pytorch_counts(record):
+    torch = pytest.importorskip("torch")
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from benchmarks import torch_models
+
+    module = torch_models.MODELS["cnn_small"](10)
+    with FlopCounterMode(display=False) as counter:
+        module(torch.zeros(8, 3, 32, 32)).sum().backward()
+    # Beside convolutions and products: activations, losses, the update.
+    assert 1.0 <= record["flops_per_step"] / counter.get_total_flops() < 1.15
+
+
+def test_rounds_fill_the_time_and_are_three_at_least():
+    calls = []
+
+    def run(num_steps, seconds=0.01):
+        calls.append(num_steps)
+        return seconds * num_steps
+
+    times, num_steps = throughput.rounds(run, 2.0)
+    assert num_steps == 10 and len(times) == 20 and calls[1:] == [10] * 20
+    assert times == pytest.approx([0.01] * 20)
+    assert throughput.rounds(lambda n: 5.0 * n, 2.0) == ([5.0] * 3, 1)
+
+
+def test_a_case_names_batch_and_dtype():
+    name, settings = throughput.parse_case("resnet18:512:bfloat16")
+    assert (name, settings.batch_size, settings.dtype) == ("resnet18", 512, "bfloat16")
+    assert throughput.parse_case("cnn3")[1].batch_size == 32
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["resnet81"], "did you mean"),
+        (["cnn3:0"], "is not MODEL"),
+        (["cnn3:8:float16"], "unknown dtype 'float16'"),
+        (["cnn3:8:float32:1"], "is not MODEL"),
+        (["cnn3", "--seconds", "0"], "--seconds needs more than 0"),
+        (["cnn3", "--seconds", "nan"], "--seconds needs more than 0"),
+        (["cnn3", "--out", "/proc/none/out.jsonl"], "No such file"),
+    ],
+)
+def test_wrong_flags_are_refused(capsys, flags, message):
+    assert throughput.main(["", *flags]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_the_peak_is_no_less_than_a_small_product(monkeypatch):
+    monkeypatch.setattr(peak, "_SECONDS", 0.02)
+    assert 1e8 < peak.measured.__wrapped__("float32") < 1e15
+    assert peak.data_sheet("float32") is None  # of a CPU

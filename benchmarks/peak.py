@@ -1,0 +1,50 @@
+"""What a device can do at most: its data sheet's figure, and a product of matrices, measured."""
+
+import functools
+import time
+
+import jax
+import jax.numpy as jnp
+
+# FLOP/s of dense products as NVIDIA's data sheets of the SXM forms have them; float32 stands for
+# TF32, in which jax multiplies float32 there unless told otherwise.
+DATA_SHEET = {
+    "NVIDIA H200": {"bfloat16": 989e12, "float32": 494e12},
+    "NVIDIA H100 80GB HBM3": {"bfloat16": 989e12, "float32": 494e12},
+    "NVIDIA A100-SXM4-40GB": {"bfloat16": 312e12, "float32": 156e12},
+    "NVIDIA A100-SXM4-80GB": {"bfloat16": 312e12, "float32": 156e12},
+}
+_ROUNDS = 5
+_SECONDS = 0.2
+
+
+def data_sheet(dtype: str) -> float | None:
+    """Returns the FLOP/s that the first local device's data sheet has; None where none is known."""
+    return DATA_SHEET.get(jax.local_devices()[0].device_kind, {}).get(dtype)
+
+
+@functools.cache
+def measured(dtype: str) -> float:
+    """Returns the FLOP/s of a product of two square matrices on one device, the best of rounds.
+
+    Args:
+      dtype: of the matrices; 8,192 rows, on a CPU 2,048.
+    """
+    size = 2048 if jax.default_backend() == "cpu" else 8192
+    key = jax.random.key(0)
+    matrix = jax.random.normal(key, (size, size), jnp.float32).astype(dtype) / size**0.5
+    matrix = jax.device_put(matrix, jax.local_devices()[0])
+
+    @jax.jit
+    def products(x, count):
+        return jax.lax.fori_loop(0, count, lambda _, y: y @ x, x)
+
+    def seconds(count: int) -> float:
+        start = time.perf_counter()
+        products(matrix, count).block_until_ready()
+        return time.perf_counter() - start
+
+    seconds(1)
+    count = max(1, round(_SECONDS / seconds(1)))
+    best = min(seconds(count) for _ in range(_ROUNDS))
+    return 2.0 * size**3 * count / best
