@@ -1,21 +1,25 @@
-"""The same training step in JAX and in PyTorch, in turns within one process, on the CPU.
+"""The same training step in JAX and in PyTorch, in turns within one process.
 
-    python -m benchmarks.versus_torch [MODEL[:BATCH] ...] [--rounds N] [--steps N] [--out FILE]
+    python -m benchmarks.versus_torch [MODEL[:BATCH[:DTYPE]] ...] [--rounds N] [--out FILE]
 
-Both sides do forward, loss, backward and update of one network from the same weights: float32,
-training mode with the network's own dropout, the same optimiser, no augmentation, data on the
-device. Ours is the loop that trains, so it also gathers its batches, normalises uint8 images and
-counts metrics; PyTorch's batches lie ready. PyTorch runs eagerly in four settings (either memory
-layout, optimiser fused or not; the first is its default), and the fastest counts. A round gives
-every contender the same number of steps, one contender after the other; the ratio is taken within
-rounds, so that what slows the machine for a while slows both.
+Both sides do forward, loss, backward and update of one network from the same weights: training mode
+with the network's own dropout, the same optimiser, no augmentation, data on the device. Ours is the
+loop that trains, so it also gathers its batches, normalises uint8 images and counts metrics;
+PyTorch's batches lie ready. bfloat16 is autocast there. A MODEL alone has the batch of its
+write-up; "all" stands for every network.
+
+PyTorch runs in each of SETTINGS first, on a CPU eagerly with either memory layout and the optimiser
+fused or not, on a GPU eagerly and compiled; the fastest of them then takes turns with ours. A round
+gives both the same number of steps, one behind the other; the ratio is taken within rounds, so that
+what slows the machine for a while slows both.
 
 The machine must be idle otherwise: beside one busy process on two cores, PyTorch's threads waited
-for each other 5 to 40 times longer than they computed. The record tells the share of the machine's
-processor time that went elsewhere; above a few percent its figures mean nothing.
+for each other 5 to 40 times longer than they computed. The record tells the share of the cores'
+time that went elsewhere; above a few percent its figures mean nothing.
 """
 
 import argparse
+import gc
 import json
 import math
 import os
@@ -24,15 +28,21 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+# XLA would take most of a GPU's memory, and leave PyTorch the rest.
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import torch
 
 from benchmarks import torch_models
 from benchmarks.idle import processor_seconds, used_elsewhere
-from cifar_jax import augment, engine, models, optim, step
+from benchmarks.throughput import CONFIGS
+from benchmarks.throughput import parse_case as parse_one
+from cifar_jax import augment, engine, experiment, models, optim, step
 from cifar_jax.environment import environment
 from cifar_jax.errors import UserError, unknown
 from cifar_jax.metrics import fetch
@@ -42,19 +52,40 @@ RESULTS = Path(__file__).parent / "results" / "versus_torch.jsonl"
 NUM_CLASSES = 100
 # So many that the networks cannot learn these random images by heart and end with no gradients.
 NUM_BATCHES = 64
-# PyTorch's contenders: memory layout of images and weights, and whether the optimiser is fused.
-SETTINGS = {
-    "torch": (torch.contiguous_format, False),
-    "torch_channels_last": (torch.channels_last, False),
-    "torch_fused": (torch.contiguous_format, True),
-    "torch_channels_last_fused": (torch.channels_last, True),
-}
 # Per turn, where --steps leaves their number open: the steps of so many seconds in PyTorch.
 SECONDS_PER_TURN = 2.0
 # Before the clock starts: threads that the last contender left spinning, caches that it filled.
 WARM_UP_STEPS = 2
 
 Run = Callable[[int], None]  # takes that many steps and waits for them
+
+
+class Setting(NamedTuple):
+    """How PyTorch runs.
+
+    Attributes:
+      layout: of images and weights.
+      fused: whether the optimiser is.
+      compiled: torch.compile's mode, or None for eager.
+    """
+
+    layout: torch.memory_format
+    fused: bool
+    compiled: str | None = None
+
+
+SETTINGS = {
+    "cpu": {
+        "torch": Setting(torch.contiguous_format, False),
+        "torch_channels_last": Setting(torch.channels_last, False),
+        "torch_fused": Setting(torch.contiguous_format, True),
+        "torch_channels_last_fused": Setting(torch.channels_last, True),
+    },
+    "gpu": {
+        "torch_channels_last_fused": Setting(torch.channels_last, True),
+        "torch_compiled": Setting(torch.channels_last, True, "max-autotune"),
+    },
+}
 
 
 def make_optimizers(model: str) -> tuple[str, Any, Callable[..., torch.optim.Optimizer]]:
@@ -67,7 +98,7 @@ def make_optimizers(model: str) -> tuple[str, Any, Callable[..., torch.optim.Opt
 
 
 def make_ours(
-    model: str, optimizer, images: np.ndarray, labels: np.ndarray, batch_size: int
+    model: str, optimizer, images: np.ndarray, labels: np.ndarray, batch_size: int, dtype: str
 ) -> tuple[Run, step.TrainState, float]:
     """Returns our contender, its state before the first run, and the seconds of compilation.
 
@@ -77,17 +108,18 @@ def make_ours(
       images: [N, 32, 32, 3] uint8.
       labels: [N] int32.
       batch_size: a divisor of N.
+      dtype: of the computation.
     """
 
     def build(rngs):
-        return models.create(model, NUM_CLASSES, rngs)
+        return models.create(model, NUM_CLASSES, rngs, dtype=jnp.dtype(dtype))
 
     networks = step.split_networks(build)
     train_step = step.make_train_step(
         networks.train,
         optimizer,
         augment=augment.parse(""),
-        preprocess=partial(augment.normalize, mean=0.5, std=0.25),
+        preprocess=partial(augment.normalize, mean=0.5, std=0.25, dtype=jnp.dtype(dtype)),
     )
     runner = engine.create(
         lambda axis_name: train_step,
@@ -115,24 +147,36 @@ def make_theirs(
     images: np.ndarray,
     labels: np.ndarray,
     batch_size: int,
-    layout: torch.memory_format,
-    fused: bool,
+    dtype: str,
+    setting: Setting,
 ) -> Run:
     """Returns PyTorch's contender; the arguments as in `make_ours`, the weights from `state`."""
+    device = "cpu" if jax.default_backend() == "cpu" else "cuda"
+    # As XLA does with float32 on these devices.
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    torch.backends.cudnn.benchmark = True
     module = torch_models.MODELS[model](NUM_CLASSES)
     torch_models.transplant(state.params, state.batch_stats, module)
-    module = module.to(memory_format=layout).train()
-    optimizer = make_optimizer(module.parameters(), fused=fused)
-    x = (torch.tensor(images).permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.25
-    x = x.contiguous(memory_format=layout).split(batch_size)
-    y = torch.tensor(labels).long().split(batch_size)
+    module = module.to(device, memory_format=setting.layout).train()
+    optimizer = make_optimizer(module.parameters(), fused=setting.fused)
+    x = (torch.tensor(images, device=device).permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.25
+    x = x.contiguous(memory_format=setting.layout).split(batch_size)
+    y = torch.tensor(labels, device=device).long().split(batch_size)
+
+    def loss_of(images, labels):
+        with torch.autocast(device, torch.bfloat16, enabled=dtype == "bfloat16"):
+            logits = module(images)
+        return torch.nn.functional.cross_entropy(logits.float(), labels)
+
+    if setting.compiled:
+        loss_of = torch.compile(loss_of, mode=setting.compiled)
     num_done = 0
 
     def run(num_steps: int) -> None:
         nonlocal num_done
         for i in range(num_done, num_done + num_steps):
             optimizer.zero_grad()
-            loss = torch.nn.functional.cross_entropy(module(x[i % len(x)]), y[i % len(y)])
+            loss = loss_of(x[i % len(x)], y[i % len(y)])
             loss.backward()
             optimizer.step()
         num_done += num_steps
@@ -164,13 +208,13 @@ def _seconds(run: Run, num_steps: int) -> float:
 
 
 def compare(ms: dict[str, Sequence[float]]) -> dict[str, Any]:
-    """Reduces milliseconds per step and round, {"jax" and each of SETTINGS: [rounds]}.
+    """Reduces milliseconds per step and round, {"jax" and one of SETTINGS: [rounds]}.
 
     Returns:
-      The medians jax_ms and torch_ms, that of the setting with the smallest one; the setting; and
-      median, min and max of jax / torch over the rounds.
+      The medians jax_ms and torch_ms; PyTorch's setting; and median, min and max of jax / torch
+      over the rounds.
     """
-    setting = min(SETTINGS, key=lambda name: statistics.median(ms[name]))
+    (setting,) = ms.keys() - {"jax"}
     ratios = [ours / theirs for ours, theirs in zip(ms["jax"], ms[setting], strict=True)]
     return {
         "jax_ms": statistics.median(ms["jax"]),
@@ -184,53 +228,64 @@ def compare(ms: dict[str, Sequence[float]]) -> dict[str, Any]:
     }
 
 
-def measure(model: str, batch_size: int, rounds: int, steps: int | None = None) -> dict[str, Any]:
+def measure(
+    model: str, batch_size: int, dtype: str, rounds: int, steps: int | None = None
+) -> dict[str, Any]:
     """Measures one network and returns its record.
 
     Args:
       model: a key of torch_models.MODELS.
       batch_size: images per step.
+      dtype: "float32" or "bfloat16".
       rounds: turns of each contender.
-      steps: per turn; None for those that PyTorch takes in SECONDS_PER_TURN, at least 4.
+      steps: per turn; None for those that PyTorch takes in SECONDS_PER_TURN.
     """
     rng = np.random.default_rng(0)
     num_images = batch_size * NUM_BATCHES
     images = rng.integers(0, 256, (num_images, 32, 32, 3), np.uint8)
     labels = rng.integers(0, NUM_CLASSES, num_images, np.int32)
     optimizer, ours, theirs = make_optimizers(model)
-    run, state, compile_seconds = make_ours(model, ours, images, labels, batch_size)
-    contenders = {"jax": run}
-    for name, setting in SETTINGS.items():
-        contenders[name] = make_theirs(model, theirs, state, images, labels, batch_size, *setting)
-    for run in contenders.values():
-        run(WARM_UP_STEPS)
-    if steps is None:
-        steps = max(4, round(SECONDS_PER_TURN / (_seconds(contenders["torch"], 2) / 2)))
+    run, state, compile_seconds = make_ours(model, ours, images, labels, batch_size, dtype)
+    settings = SETTINGS["cpu" if jax.default_backend() == "cpu" else "gpu"]
+    first_round, fastest = {}, None
+    for name, setting in settings.items():
+        other = make_theirs(model, theirs, state, images, labels, batch_size, dtype, setting)
+        other(WARM_UP_STEPS)
+        count = steps or max(1, round(SECONDS_PER_TURN / 2 / _seconds(other, 1)))
+        first_round[name] = 1e3 * _seconds(other, count) / count
+        if first_round[name] == min(first_round.values()):
+            fastest = name, other
+        del other
+        gc.collect()
+    name, other = fastest
+    run(WARM_UP_STEPS)
+    steps = steps or max(1, round(1e3 * SECONDS_PER_TURN / first_round[name]))
     before = processor_seconds()
-    ms = take_turns(contenders, rounds, steps)
+    ms = take_turns({"jax": run, name: other}, rounds, steps)
     after = processor_seconds()
     record = environment()
     record["versions"]["torch"] = torch.__version__
     return {
         "model": model,
         "batch_size": batch_size,
-        "dtype": "float32",
+        "dtype": dtype,
         "optimizer": optimizer,
         "rounds": rounds,
         "steps_per_round": steps,
         **compare(ms),
         "compile_seconds": compile_seconds,
         "ms_per_step": ms,
+        "ms_of_settings": first_round,
         "used_elsewhere": used_elsewhere(before, after),
-        "threads": {"cores": os.cpu_count(), "torch": torch.get_num_threads()},
+        "threads": {"cores": len(os.sched_getaffinity(0)), "torch": torch.get_num_threads()},
         **record,
     }
 
 
 def table(records: Sequence[dict[str, Any]]) -> str:
     """Returns the records as a table for people."""
-    row = "{:<10} {:>5} {:>9} {:>10}  {:<25} {:>11} {:<16} {:>9} {:>14}".format
-    titles = ("model", "batch", "JAX ms", "PyTorch ms", "", "JAX/PyTorch", "", "compile s")
+    row = "{:<16} {:>5} {:<8} {:>9} {:>10}  {:<25} {:>11} {:<16} {:>9} {:>14}".format
+    titles = ("model", "batch", "dtype", "JAX ms", "PyTorch ms", "", "JAX/PyTorch", "", "compile s")
     titles += ("used elsewhere",)
     lines = [row(*titles)]
     for r in records:
@@ -239,6 +294,7 @@ def table(records: Sequence[dict[str, Any]]) -> str:
             row(
                 r["model"],
                 r["batch_size"],
+                r["dtype"],
                 f"{r['jax_ms']:.2f}",
                 f"{r['torch_ms']:.2f}",
                 r["torch_setting"],
@@ -251,28 +307,32 @@ def table(records: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def parse_case(text: str) -> tuple[str, int]:
-    """Returns model and batch size of "cnn3:128"; the batch size is 32 where none is given.
+def parse_case(text: str) -> tuple[str, int, str]:
+    """Returns network, batch size and dtype of "cnn3:128:bfloat16", as throughput.parse_case.
 
     Raises:
-      UserError: for an unknown network or a batch size that is no whole number above 0.
+      UserError: for an unknown network or dtype, or a batch size that is no number above 0.
     """
-    model, _, batch_size = text.partition(":")
-    if model not in torch_models.MODELS:
-        raise unknown("model", model, torch_models.MODELS)
-    if not (batch_size or "32").isdecimal() or int(batch_size or 32) < 1:
-        raise UserError(f"{text!r} needs a whole number above 0 behind the colon")
-    return model, int(batch_size or 32)
+    name, settings = parse_one(text)
+    if name not in torch_models.MODELS:
+        raise unknown("model", name, torch_models.MODELS)
+    return name, settings.batch_size, experiment.resolved(settings).dtype
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Measures the cases of the command line, one JSON line each, and prints their table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("cases", nargs="*", metavar="MODEL[:BATCH]", default=list(CASES))
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.versus_torch",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("cases", nargs="*", metavar="MODEL[:BATCH[:DTYPE]]", default=list(CASES))
     parser.add_argument("--rounds", type=int, default=7, metavar="N")
     parser.add_argument("--steps", type=int, metavar="N", help="per round; default: 2 seconds")
     parser.add_argument("--out", type=Path, default=RESULTS, metavar="FILE")
     args = parser.parse_args(argv)
+    if args.cases == ["all"]:
+        args.cases = [name for name in CONFIGS if name in torch_models.MODELS]
     try:
         cases = [parse_case(text) for text in args.cases]
     except UserError as error:
@@ -280,13 +340,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.rounds < 1 or (args.steps is not None and args.steps < 1):
         parser.error("--rounds and --steps need whole numbers above 0")
 
-    jax.config.update("jax_platforms", "cpu")
     args.out.parent.mkdir(parents=True, exist_ok=True)
     records = []
-    for model, batch_size in cases:
-        records.append(measure(model, batch_size, args.rounds, args.steps))
+    for case in cases:
+        records.append(measure(*case, args.rounds, args.steps))
         with args.out.open("a") as file:
             file.write(json.dumps(records[-1]) + "\n")
+        jax.clear_caches()
+        gc.collect()
     print(table(records))
 
 
