@@ -114,15 +114,17 @@ def versus_torch() -> str:
         (
             model,
             str(batch_size),
+            dtype,
             f"{r['jax_ms']:.1f} ms",
             f"{r['torch_ms']:.1f} ms",
             f"{r['ratio']['median']:.2f} ({r['ratio']['min']:.2f} to {r['ratio']['max']:.2f})",
             f"{r['compile_seconds']:.1f} s",
             _device(r),
         )
-        for (model, batch_size), r in _newest("versus_torch", "model", "batch_size")
+        for (model, batch_size, dtype), r in _newest("versus_torch", "model", "batch_size", "dtype")
     ]
-    titles = ("network", "batch", "JAX", "PyTorch", "JAX / PyTorch", "compilation", "device")
+    titles = ("network", "batch", "dtype", "JAX", "PyTorch", "JAX / PyTorch", "compilation")
+    titles += ("device",)
     return _markdown(titles, rows)
 
 
@@ -131,21 +133,29 @@ def throughput() -> str:
     rows = [
         (
             name,
-            str(r["batch_size"]),
+            str(batch_size),
+            dtype,
             f"{r['num_params']:,}",
             f"{r['compile_seconds']:.1f} s",
             f"{r['first_step_ms']:,.0f} ms",
             f"{r['step_time_ms']['median']:,.1f} ms",
             f"{r['images_per_second']:,.0f}",
+            _share_of_peak(r),
             _device(r),
         )
-        for (name,), r in _newest("throughput", "model")
+        for (name, batch_size, dtype), r in _newest("throughput", "model", "batch_size", "dtype")
     ]
     titles = (
-        *("network", "batch", "parameters", "compilation", "first step", "step", "images/s"),
-        "device",
+        *("network", "batch", "dtype", "parameters", "compilation", "first step", "step"),
+        *("images/s", "of peak FLOP/s", "device"),
     )
     return _markdown(titles, rows)
+
+
+def _share_of_peak(record: dict) -> str:
+    if not record.get("flops_per_second"):
+        return ""
+    return f"{record['flops_per_second'] / record['peak_flops_per_second']['measured']:.0%}"
 
 
 def augmentation() -> str:
