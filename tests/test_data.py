@@ -1,6 +1,8 @@
 import os
+import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from fake_cifar import shrink, write
@@ -61,6 +63,23 @@ def test_limit_keeps_the_first_images_of_each_split(fake):
         np.testing.assert_array_equal(getattr(part, split).labels, getattr(whole, split).labels[:3])
     assert len(part.train.labels) == 3 and part.num_classes == 100
     assert data.load("cifar100", limit=3).val is None
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_an_unpacked_archive_is_read_as_it_lies(monkeypatch, tmp_path, name):
+    """Without TFDS, and with the same result."""
+    shrink(monkeypatch)
+    fake = write(name, tmp_path / "raw")
+    builders.prepare(name, tmp_path / "tfds", fake.folder)
+    through_tfds = data.load(name, data_dir=tmp_path / "tfds", val_fraction=0.25)
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
+    direct = data.load(name, data_dir=tmp_path / "raw", val_fraction=0.25)
+    assert direct.class_names == through_tfds.class_names
+    for field in ("train", "val", "test", "mean", "std"):
+        ours, theirs = getattr(direct, field), getattr(through_tfds, field)
+        jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+    assert direct.train.labels.dtype == np.int32
+    assert not list((tmp_path / "raw").glob("[!c]*"))  # nothing written beside it
 
 
 def test_prepares_at_first_use(monkeypatch, tmp_path):

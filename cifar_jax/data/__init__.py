@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cifar_jax.data import cache, prepared, split, synthetic
+from cifar_jax.data import archive, cache, prepared, split, synthetic
 from cifar_jax.errors import UserError, unknown
 
 NAMES = ("cifar10", "cifar100", "synthetic")
@@ -63,7 +63,8 @@ def load(
     Args:
         name: "cifar10", "cifar100" or "synthetic".
         label: "fine", or for cifar100 also "coarse" (its 20 superclasses).
-        data_dir: the TFDS directory; None or "" for $TFDS_DATA_DIR or ~/tensorflow_datasets.
+        data_dir: the TFDS directory, or where the official binary archive was unpacked; None or ""
+            for $TFDS_DATA_DIR or ~/tensorflow_datasets.
         val_fraction: of the training images to set aside for validation, in [0, 1).
         val_seed: chooses them, see split.train_val_indices.
         limit: greatest number of images of each split, the first ones; 0 for all.
@@ -106,6 +107,8 @@ def load(
 def _load(name: str, data_dir: str | Path | None) -> dict[str, np.ndarray]:
     data_dir = Path(data_dir or prepared.default_data_dir()).expanduser()
     directory = prepared.find(name, data_dir)
+    if directory is None and (data_dir / archive.ARCHIVES[name].folder).is_dir():
+        return prepared.arrays(archive.read(name, data_dir))
     if directory is None:
         from cifar_jax.data import builders  # imports TFDS, which takes a second
 

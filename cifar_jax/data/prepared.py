@@ -38,6 +38,18 @@ def find(name: str, data_dir: Path) -> Path | None:
     return complete[-1] if complete else None
 
 
+def arrays(raw: archive.Raw) -> dict[str, np.ndarray]:
+    """Returns what `decode` does, of an archive that was read."""
+    labels = {label: f for label, f in _FEATURES.items() if f in raw.names}
+    found = {f"{label}_names": np.array(raw.names[f]) for label, f in labels.items()}
+    for split, images in raw.images.items():
+        found[f"{split}_images"] = images
+        for label, feature in labels.items():
+            found[f"{split}_{label}"] = raw.labels[split][feature].astype(np.int32)
+    found["mean"], found["std"] = channels.mean_std(found["train_images"])
+    return found
+
+
 def decode(directory: Path) -> dict[str, np.ndarray]:
     """Reads a prepared directory through TFDS; takes about 7 seconds.
 
