@@ -1,10 +1,11 @@
 """Trains published experiments and prints what was measured beside what was published.
 
-    python -m benchmarks.accuracy [ID ...] [--seeds N] [--epochs E] [--data_dir D]
+    python -m benchmarks.accuracy [ID ...] [--seeds N] [--epochs E] [--data_dir D] [--minutes M]
 
-ID is an experiment, "coarse/cnn4", or a pattern, "coarse/*"; all 37 without one. Every experiment
-runs with seed 0, then every one with seed 1, and so on. A run that is done is not done again, one
-that was interrupted resumes; its log is copied from its workdir below --runs to --out:
+ID is an experiment, "coarse/cnn4", a pattern, "coarse/*", or any other config, "resnet18"; all 37
+experiments without one. Every one runs with seed 0, in the order that is asked for, then every one
+with seed 1, and so on. A run that is done is not done again, one that was interrupted, or met the
+end of --minutes, resumes; its log is copied from its workdir below --runs to --out:
 config.json, metrics.csv and summary.json. That is benchmarks/results/accuracy, of which
 `python -m benchmarks.table` makes the README's table; with --limit, which is for trying things out,
 a folder below --runs. Training for other epochs than the config's gives logs, and rows, of their
@@ -14,15 +15,17 @@ own.
 import argparse
 import fnmatch
 import json
+import math
 import shutil
 import statistics
 import sys
+import time
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
 from benchmarks.published import PUBLISHED
-from benchmarks.results import RESULTS, Row, load_config, percent, rows, what_counts
+from benchmarks.results import RESULTS, ROOT, Row, load_config, percent, rows, what_counts
 from cifar_jax import config
 from cifar_jax.errors import UserError, unknown
 
@@ -38,6 +41,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("experiments", nargs="*", metavar="ID", help="all without one")
     parser.add_argument("--seeds", type=int, default=1, help="runs of each experiment, from seed 0")
     parser.add_argument("--epochs", type=int, help="of each run; the config's by default")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="then stop; no limit")
     parser.add_argument("--limit", type=int, default=0, help="images of each split; 0 for all")
     parser.add_argument("--data_dir", default="", help="of the TFDS data sets")
     parser.add_argument("--runs", type=Path, default=Path("runs/accuracy"), help="workdirs")
@@ -49,6 +53,8 @@ def main(argv: list[str]) -> int:
         chosen = choose(args.experiments)
         if args.seeds < 1 or args.limit < 0 or (args.epochs is not None and args.epochs < 1):
             raise UserError("--seeds and --epochs need 1 or more, --limit 0 or more")
+        if not args.minutes > 0:
+            raise UserError(f"--minutes needs more than 0, not {args.minutes}")
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -56,16 +62,20 @@ def main(argv: list[str]) -> int:
 
 
 def choose(patterns: list[str]) -> list[str]:
-    """Returns the published experiments that match any pattern; all for none.
+    """Returns the published experiments that match each pattern, or the config that it names.
 
     Raises:
       UserError: for a pattern that matches none.
     """
-    for pattern in patterns:
-        if not fnmatch.filter(PUBLISHED, pattern):
+    chosen = []
+    for pattern in patterns or ["*"]:
+        matching = [e for e in sorted(PUBLISHED) if fnmatch.fnmatchcase(e, pattern)]
+        if not matching and (ROOT / "configs" / f"{pattern}.py").is_file():
+            matching = [pattern]
+        if not matching:
             raise unknown("experiment", pattern, PUBLISHED)
-    patterns = patterns or ["*"]
-    return [e for e in sorted(PUBLISHED) if any(fnmatch.fnmatchcase(e, p) for p in patterns)]
+        chosen += matching
+    return list(dict.fromkeys(chosen))
 
 
 def run(experiments: list[str], args: argparse.Namespace) -> int:
@@ -77,6 +87,7 @@ def run(experiments: list[str], args: argparse.Namespace) -> int:
     from cifar_jax.train import train
 
     failed = {}
+    deadline = time.monotonic() + 60 * args.minutes
     for seed in range(args.seeds):
         for experiment in experiments:
             settings = load_config(experiment)
@@ -88,15 +99,19 @@ def run(experiments: list[str], args: argparse.Namespace) -> int:
             if args.limit:
                 name += f"_{args.limit}images"
             target = args.out / experiment / name
+            if time.monotonic() >= deadline:
+                break
             print(f"\n{experiment}, {name}:")
             leave_at_once()
             try:
                 if is_done(target, settings):
                     print(f"is in {target}")
                     continue
-                train(settings, args.runs / experiment / name)
+                train(settings, args.runs / experiment / name, deadline)
             except Preempted as stopped:
                 print(stopped)
+                if time.monotonic() >= deadline:
+                    break
                 return stopped.exit_code
             except UserError as error:
                 print(f"error: {error}", file=sys.stderr)
@@ -107,6 +122,8 @@ def run(experiments: list[str], args: argparse.Namespace) -> int:
     print("\n" + table([row for row in rows(args.out) if row.experiment in experiments]))
     for experiment, error in failed.items():
         print(f"failed: {experiment}: {error}")
+    if time.monotonic() >= deadline:
+        print(f"the {args.minutes:g} minutes are over: the same command goes on")
     return 1 if failed else 0
 
 

@@ -1,8 +1,10 @@
 """SIGTERM and SIGINT as a request to save and leave."""
 
 import contextlib
+import math
 import os
 import signal
+import time
 from collections.abc import Iterator
 from types import FrameType
 
@@ -31,19 +33,35 @@ def leave_at_once() -> None:
 
 
 class StopRequest:
-    """`signum` is the signal that came in, None until then."""
+    """`signum` is the signal that came in, None until then; SIGTERM once the deadline is over."""
 
-    signum: int | None = None
+    def __init__(self, deadline: float):
+        self._deadline, self._signum = deadline, None
+
+    @property
+    def signum(self) -> int | None:
+        """See the class."""
+        if self._signum is None and time.monotonic() >= self._deadline:
+            self._signum = signal.SIGTERM
+        return self._signum
+
+    def note(self, signum: int) -> None:
+        """Takes in a signal."""
+        self._signum = signum
 
 
 @contextlib.contextmanager
-def catch_signals() -> Iterator[StopRequest]:
-    """Within it the first SIGTERM or SIGINT is noted only; a second one ends the process."""
-    request = StopRequest()
+def catch_signals(deadline: float = math.inf) -> Iterator[StopRequest]:
+    """Within it the first SIGTERM or SIGINT is noted only; a second one ends the process.
+
+    Args:
+      deadline: by time.monotonic(), when the request comes by itself.
+    """
+    request = StopRequest(deadline)
     signals = (signal.SIGTERM, signal.SIGINT)
 
     def note(signum: int, frame: FrameType | None) -> None:
-        request.signum = signum
+        request.note(signum)
         for s in signals:
             signal.signal(s, signal.SIG_DFL)
 

@@ -46,12 +46,13 @@ class Run:
     callbacks: Callbacks
 
 
-def train(config: ConfigDict, folder: str | Path) -> dict[str, Any]:
+def train(config: ConfigDict, folder: str | Path, deadline: float = math.inf) -> dict[str, Any]:
     """Trains, evaluates and writes everything into a workdir; resumes what lies there.
 
     Args:
       config: as configs/base.py has it.
       folder: the workdir; made if need be.
+      deadline: by time.monotonic(), when to save and leave.
 
     Returns:
       The content of summary.json.
@@ -59,7 +60,7 @@ def train(config: ConfigDict, folder: str | Path) -> dict[str, Any]:
     Raises:
       UserError: for a wrong config, missing data, the workdir of another run, or (Diverged) a
         loss that is no longer finite.
-      Preempted: after SIGTERM or SIGINT, once the state is saved.
+      Preempted: after SIGTERM, SIGINT or the deadline, once the state is saved.
     """
     folder = Path(folder).resolve()
     experiment.check(config)
@@ -72,7 +73,10 @@ def train(config: ConfigDict, folder: str | Path) -> dict[str, Any]:
         made_on = environment()  # now: the checkout may move on while the run goes on
         exp = experiment.create(config)
         workdir.claim(config, folder)
-        with catch_signals() as stop, open_checkpoints(folder / "checkpoints") as checkpoints:
+        with (
+            catch_signals(deadline) as stop,
+            open_checkpoints(folder / "checkpoints") as checkpoints,
+        ):
             run = _start(config, exp, checkpoints)
             _train(config, exp, checkpoints, run, folder, stop)
             reported, state = _reported(config, exp, checkpoints, run)
@@ -147,6 +151,7 @@ def _train(config, exp, checkpoints, run, folder, stop) -> None:
                 should_stop=lambda step: stop.signum is not None or is_late(step),
                 progress=progress,
             )
+            signum = stop.signum  # once: what follows has to agree on it
             is_due, score, is_evaluated = is_late(run.step), None, False
             if run.step == epoch * engine.steps_per_epoch:
                 row = _row(config, exp, epoch, values, run)
@@ -162,9 +167,9 @@ def _train(config, exp, checkpoints, run, folder, stop) -> None:
                 for writer in writers:
                     writer.epoch(row)
                 run.metrics, run.clock.seconds = engine.no_metrics(), 0.0
-            if is_due or stop.signum is not None:
+            if is_due or signum is not None:
                 tree = _tree(exp, run)
-                if not is_evaluated and stop.signum is None:
+                if not is_evaluated and signum is None:
                     _evaluated(exp, tree["state"], f"step {run.step}")
                 if not is_finite(tree["state"]):
                     raise Diverged(f"a parameter became infinite by step {run.step}. {WHAT_TO_DO}")
@@ -176,10 +181,10 @@ def _train(config, exp, checkpoints, run, folder, stop) -> None:
                 }
                 checkpoints.save(run.step, tree, meta, score)
                 saved_step, saved_at = run.step, time.monotonic()
-            if stop.signum is not None:
+            if signum is not None:
                 raise Preempted(
-                    stop.signum,
-                    f"stopped by a signal; saved at step {run.step:,} of {total_steps:,}. "
+                    signum,
+                    f"stopped as asked; saved at step {run.step:,} of {total_steps:,}. "
                     "The same command resumes",
                 )
     finally:

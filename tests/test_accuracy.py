@@ -35,7 +35,7 @@ def test_runs_are_logged_once_and_stand_beside_what_was_published(small, tmp_pat
     row = next(line for line in printed.splitlines() if line.startswith("coarse/cnn2_batch64  "))
     assert "49.60%" in row and "(2 seeds) at epoch 1 of 20" in row and " shortened" in row
     # Seed 0 of all comes before seed 1 of any.
-    order = [printed.index(f"{name}, seed{seed}") for seed in (0, 1) for name in sorted(IDS)]
+    order = [printed.index(f"{name}, seed{seed}") for seed in (0, 1) for name in IDS]
     assert order == sorted(order)
 
     before = sorted((path, path.stat().st_mtime_ns) for path in tmp_path.rglob("*"))
@@ -75,12 +75,28 @@ def test_a_log_of_other_settings_is_not_taken_for_done(small, tmp_path, capsys):
         assert f"{name}/seed0_1epochs holds the log of other settings: augment.ops" in printed.err
 
 
-def test_patterns_choose():
-    assert accuracy.choose(["cifar10/*", "coarse/cnn4"]) == [
-        "cifar10/cnn_deep", "cifar10/cnn_small", "cifar10/resnet18", "coarse/cnn4",
+def test_when_the_minutes_are_over_a_run_is_saved_and_the_next_call_goes_on(
+    small, tmp_path, capsys
+):
+    flags = [*small, "--epochs", "3"]
+    assert accuracy.main([*flags, "--minutes", "0.001"]) == 0
+    printed = capsys.readouterr().out
+    assert "saved at step 0 of" in printed and "minutes are over" in printed
+    assert "assignment/cnn3, seed0" not in printed  # the second was not begun
+    assert not (tmp_path / "out").exists()
+    assert accuracy.main([*flags[:2], *flags[3:], "--minutes", "9"]) == 0
+    printed = capsys.readouterr().out
+    assert "resumed at step 0" in printed and "are over" not in printed
+    assert (tmp_path / "out" / IDS[0] / "seed0_3epochs" / "summary.json").exists()
+
+
+def test_patterns_choose_in_the_order_that_is_asked_for():
+    assert accuracy.choose(["coarse/cnn4", "cifar10/*", "coarse/cnn4"]) == [
+        "coarse/cnn4", "cifar10/cnn_deep", "cifar10/cnn_small", "cifar10/resnet18",
     ]  # fmt: skip
     assert len(accuracy.choose([])) == 37
-    with pytest.raises(UserError, match="unknown experiment 'coarse/cnn5': did you mean"):
+    assert accuracy.choose(["resnet18"]) == ["resnet18"]  # not published, but a config
+    with pytest.raises(UserError, match="did you mean 'coarse/cnn4'"):
         accuracy.choose(["coarse/cnn5"])
 
 
