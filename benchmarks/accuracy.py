@@ -20,6 +20,7 @@ import shutil
 import statistics
 import sys
 import time
+import traceback
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -116,6 +117,10 @@ def run(experiments: list[str], args: argparse.Namespace) -> int:
             except UserError as error:
                 print(f"error: {error}", file=sys.stderr)
                 failed[experiment] = str(error)
+                continue
+            except Exception as error:  # one experiment's trouble is not the others'
+                traceback.print_exc()
+                failed[experiment] = f"{type(error).__name__}: {error}".splitlines()[0]
                 continue
             copy_log(args.runs / experiment / name, target)
             jax.clear_caches()  # the programs of a network that is done with

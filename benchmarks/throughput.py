@@ -23,6 +23,7 @@ import json
 import math
 import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -257,6 +258,13 @@ def table(records: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def report_failed(names: Sequence[str]) -> int:
+    """Names what could not be measured, if anything; returns the exit code."""
+    if names:
+        print(f"failed, see above: {', '.join(names)}", file=sys.stderr)
+    return 1 if names else 0
+
+
 def share(value: float | None) -> str:
     """Returns a share in percent, for people."""
     return "?" if value is None else f"{value:.1%}"
@@ -309,21 +317,26 @@ def main(argv: Sequence[str]) -> int:
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    records = []
+    records, failed = [], []
     for name, settings in cases:
-        record = measure(name, settings, args.seconds)
-        record["input_share"] = None
-        if not args.no_input_share:
-            without = 1e3 * measure_without_input(settings, args.seconds)
-            record["input_share"] = 1 - without / record["step_time_ms"]["median"]
-        records.append(record)
-        with args.out.open("a") as file:
-            file.write(json.dumps(record) + "\n")
-        print(table(records[-1:]).splitlines()[-1], file=sys.stderr)
+        try:
+            record = measure(name, settings, args.seconds)
+            record["input_share"] = None
+            if not args.no_input_share:
+                without = 1e3 * measure_without_input(settings, args.seconds)
+                record["input_share"] = 1 - without / record["step_time_ms"]["median"]
+        except Exception:  # one network's trouble, say its memory, is not the others'
+            traceback.print_exc()
+            failed.append(name)
+        else:
+            records.append(record)
+            with args.out.open("a") as file:
+                file.write(json.dumps(record) + "\n")
+            print(table(records[-1:]).splitlines()[-1], file=sys.stderr)
         jax.clear_caches()
         gc.collect()
     print(table(records))
-    return 0
+    return report_failed(failed)
 
 
 if __name__ == "__main__":

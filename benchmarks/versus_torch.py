@@ -9,7 +9,8 @@ PyTorch's batches lie ready. bfloat16 is autocast there. A MODEL alone has the b
 write-up; "all" stands for every network.
 
 PyTorch runs in each of SETTINGS first, on a CPU eagerly with either memory layout and the optimiser
-fused or not, on a GPU eagerly and compiled; the fastest of them then takes turns with ours. A round
+fused or not, on a GPU eagerly, compiled, and compiled with autotuning, which takes minutes
+(--settings leaves some out); the fastest of them then takes turns with ours. A round
 gives both the same number of steps, one behind the other; the ratio is taken within rounds, so that
 what slows the machine for a while slows both.
 
@@ -24,7 +25,9 @@ import json
 import math
 import os
 import statistics
+import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -40,7 +43,7 @@ import torch
 
 from benchmarks import torch_models
 from benchmarks.idle import processor_seconds, used_elsewhere
-from benchmarks.throughput import CONFIGS
+from benchmarks.throughput import CONFIGS, report_failed
 from benchmarks.throughput import parse_case as parse_one
 from cifar_jax import augment, engine, experiment, models, optim, step
 from cifar_jax.environment import environment
@@ -83,9 +86,15 @@ SETTINGS = {
     },
     "gpu": {
         "torch_channels_last_fused": Setting(torch.channels_last, True),
-        "torch_compiled": Setting(torch.channels_last, True, "max-autotune"),
+        "torch_compiled": Setting(torch.channels_last, True, "reduce-overhead"),
+        "torch_autotuned": Setting(torch.channels_last, True, "max-autotune"),
     },
 }
+
+
+def settings_here() -> dict[str, Setting]:
+    """Returns those of SETTINGS for the device at hand."""
+    return SETTINGS["cpu" if jax.default_backend() == "cpu" else "gpu"]
 
 
 def make_optimizers(model: str) -> tuple[str, Any, Callable[..., torch.optim.Optimizer]]:
@@ -229,7 +238,12 @@ def compare(ms: dict[str, Sequence[float]]) -> dict[str, Any]:
 
 
 def measure(
-    model: str, batch_size: int, dtype: str, rounds: int, steps: int | None = None
+    model: str,
+    batch_size: int,
+    dtype: str,
+    rounds: int,
+    steps: int | None = None,
+    settings: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Measures one network and returns its record.
 
@@ -239,6 +253,7 @@ def measure(
       dtype: "float32" or "bfloat16".
       rounds: turns of each contender.
       steps: per turn; None for those that PyTorch takes in SECONDS_PER_TURN.
+      settings: of PyTorch, names from SETTINGS; all of the device by default.
     """
     rng = np.random.default_rng(0)
     num_images = batch_size * NUM_BATCHES
@@ -246,9 +261,10 @@ def measure(
     labels = rng.integers(0, NUM_CLASSES, num_images, np.int32)
     optimizer, ours, theirs = make_optimizers(model)
     run, state, compile_seconds = make_ours(model, ours, images, labels, batch_size, dtype)
-    settings = SETTINGS["cpu" if jax.default_backend() == "cpu" else "gpu"]
+    known = settings_here()
     first_round, fastest = {}, None
-    for name, setting in settings.items():
+    for name in settings or known:
+        setting = known[name]
         other = make_theirs(model, theirs, state, images, labels, batch_size, dtype, setting)
         other(WARM_UP_STEPS)
         count = steps or max(1, round(SECONDS_PER_TURN / 2 / _seconds(other, 1)))
@@ -319,8 +335,12 @@ def parse_case(text: str) -> tuple[str, int, str]:
     return name, settings.batch_size, experiment.resolved(settings).dtype
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Measures the cases of the command line, one JSON line each, and prints their table."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measures the cases of the command line, one JSON line each, prints their table.
+
+    Returns:
+      The exit code.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.versus_torch",
         description=__doc__,
@@ -329,27 +349,37 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("cases", nargs="*", metavar="MODEL[:BATCH[:DTYPE]]", default=list(CASES))
     parser.add_argument("--rounds", type=int, default=7, metavar="N")
     parser.add_argument("--steps", type=int, metavar="N", help="per round; default: 2 seconds")
+    parser.add_argument("--settings", nargs="+", metavar="SETTING", help=", ".join(settings_here()))
     parser.add_argument("--out", type=Path, default=RESULTS, metavar="FILE")
     args = parser.parse_args(argv)
     if args.cases == ["all"]:
         args.cases = [name for name in CONFIGS if name in torch_models.MODELS]
     try:
         cases = [parse_case(text) for text in args.cases]
+        for name in args.settings or ():
+            if name not in settings_here():
+                raise unknown("setting", name, settings_here())
     except UserError as error:
         parser.error(str(error))
     if args.rounds < 1 or (args.steps is not None and args.steps < 1):
         parser.error("--rounds and --steps need whole numbers above 0")
 
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    records = []
+    records, failed = [], []
     for case in cases:
-        records.append(measure(*case, args.rounds, args.steps))
-        with args.out.open("a") as file:
-            file.write(json.dumps(records[-1]) + "\n")
+        try:
+            records.append(measure(*case, args.rounds, args.steps, args.settings or ()))
+        except Exception:  # as in throughput
+            traceback.print_exc()
+            failed.append(":".join(map(str, case)))
+        else:
+            with args.out.open("a") as file:
+                file.write(json.dumps(records[-1]) + "\n")
         jax.clear_caches()
         gc.collect()
     print(table(records))
+    return report_failed(failed)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
