@@ -6,12 +6,19 @@ stand in canonical order or where they sit in the program's entry computation. T
 (jax-ml/jax#12868). Written out as convolutions of NHWC by HWIO, with the transposes made
 explicit, they give the same numbers at full speed inside scan, while and cond.
 
+Images smaller than the kernel are padded before the convolution, for XLA makes the smaller of the
+two the kernel and has no library call for what comes of it. On one core, the forward pass of 64
+images of 2x2 with 512 features took 1,163 ms before; both gradients of 128 of 1x1, 187 ms.
+
 On every other backend the stock operation is the right one.
 """
 
 import functools
+import math
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 _NHWC = ("NHWC", "HWIO", "NHWC")
@@ -64,10 +71,42 @@ def conv_general_dilated(
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4, 5, 6))
 def _canonical_conv(images, kernel, strides, padding, dilation, precision, out_dtype):
     """Convolves [B, H, W, I] images with an [h, w, I, O] kernel to [B, H', W', O]."""
-    return lax.conv_general_dilated(
-        images, kernel, strides, padding, rhs_dilation=dilation, dimension_numbers=_NHWC,
+    return _library_conv(
+        images, kernel, strides, padding, rhs_dilation=dilation,
         precision=precision, preferred_element_type=out_dtype,
     )  # fmt: skip
+
+
+def _library_conv(
+    images, kernel, strides, padding, lhs_dilation=(1, 1), rhs_dilation=(1, 1), **options
+):
+    """`lax.conv_general_dilated` of NHWC by HWIO, in a form that XLA leaves in that order."""
+    num_pixels = math.prod(images.shape[1:3])
+    if num_pixels == 1:
+        return _one_pixel_conv(images, kernel, strides, padding, rhs_dilation, **options)
+    # Behind a negative padding in front, XLA's library call reads what is not there.
+    if num_pixels < math.prod(kernel.shape[:2]) or min(low for low, _ in padding) < 0:
+        between = ((*sides, d - 1) for sides, d in zip(padding, lhs_dilation, strict=True))
+        images = lax.pad(images, jnp.zeros((), images.dtype), [(0, 0, 0), *between, (0, 0, 0)])
+        images = lax.optimization_barrier(images)  # or XLA would take the padding back
+        padding, lhs_dilation = ((0, 0),) * 2, (1, 1)
+    return lax.conv_general_dilated(
+        images, kernel, strides, padding, lhs_dilation, rhs_dilation, dimension_numbers=_NHWC,
+        **options,
+    )  # fmt: skip
+
+
+def _one_pixel_conv(images, kernel, strides, padding, dilation, **options):
+    """The same for images of one pixel: a product with that part of the kernel which meets it."""
+    for axis in (0, 1):
+        (low, high), stride, step = padding[axis], strides[axis], dilation[axis]
+        size = kernel.shape[axis]
+        positions = range((low + high - (size - 1) * step) // stride + 1)
+        met = [divmod(low - stride * i, step) for i in positions]
+        # One beyond the kernel's last stands for padding alone.
+        taps = [tap if rest == 0 and 0 <= tap < size else size for tap, rest in met]
+        kernel = jnp.take(kernel, np.array(taps, int), axis, mode="fill", fill_value=0)
+    return jnp.einsum("bi,hwio->bhwo", images[:, 0, 0], kernel, **options)
 
 
 def _forward(images, kernel, *static):
@@ -82,7 +121,7 @@ def _backward(strides, padding, dilation, precision, out_dtype, residuals, grad)
         for i in (0, 1)
     ]
     grad = grad.astype(images.dtype)
-    images_grad = lax.conv_general_dilated(
+    images_grad = _library_conv(
         grad,
         lax.rev(kernel, (0, 1)).transpose(0, 1, 3, 2),
         (1, 1),
@@ -92,10 +131,9 @@ def _backward(strides, padding, dilation, precision, out_dtype, residuals, grad)
         ],
         lhs_dilation=strides,
         rhs_dilation=dilation,
-        dimension_numbers=_NHWC,
         precision=precision,
     )
-    kernel_grad = lax.conv_general_dilated(
+    kernel_grad = _library_conv(
         images.transpose(3, 1, 2, 0),
         grad.transpose(1, 2, 0, 3),
         dilation,
@@ -104,7 +142,6 @@ def _backward(strides, padding, dilation, precision, out_dtype, residuals, grad)
             for (k, size, out), (low, _), stride in zip(geometry, padding, strides, strict=True)
         ],
         rhs_dilation=strides,
-        dimension_numbers=_NHWC,
         precision=precision,
     )
     return images_grad, kernel_grad.transpose(1, 2, 0, 3).astype(kernel.dtype)
