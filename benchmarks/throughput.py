@@ -37,7 +37,7 @@ from ml_collections import ConfigDict
 from benchmarks import peak
 from benchmarks.idle import processor_seconds, used_elsewhere
 from benchmarks.results import RESULTS, load_config
-from cifar_jax import data, experiment
+from cifar_jax import compilation_cache, data, experiment
 from cifar_jax.engine import AXIS, Engine, compile_for_backend, gather
 from cifar_jax.environment import environment, peak_memory_bytes
 from cifar_jax.errors import UserError, unknown
@@ -317,6 +317,7 @@ def main(argv: Sequence[str]) -> int:
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    compilation_cache.turn_off()
     records, failed = [], []
     for name, settings in cases:
         try:

@@ -45,7 +45,7 @@ from benchmarks import torch_models
 from benchmarks.idle import processor_seconds, used_elsewhere
 from benchmarks.throughput import CONFIGS, report_failed
 from benchmarks.throughput import parse_case as parse_one
-from cifar_jax import augment, engine, experiment, models, optim, step
+from cifar_jax import augment, compilation_cache, engine, experiment, models, optim, step
 from cifar_jax.environment import environment
 from cifar_jax.errors import UserError, unknown
 from cifar_jax.metrics import fetch
@@ -365,6 +365,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("--rounds and --steps need whole numbers above 0")
 
     args.out.parent.mkdir(parents=True, exist_ok=True)
+    compilation_cache.turn_off()
     records, failed = [], []
     for case in cases:
         try:

@@ -46,7 +46,8 @@ class Engine(NamedTuple):
 
     Attributes:
       steps_per_epoch: ceil(num_examples / batch_size).
-      compile_seconds: of the training program, tracing included.
+      compile_seconds: of the training program, tracing included; little where it was kept from an
+        earlier start (see compilation_cache).
       lowered: the training program before its compilation, for those who look into it.
       program: and after.
       init: () -> state at step 0.

@@ -66,10 +66,11 @@ def main(argv: list[str]) -> int:
             raise UserError(
                 f"--epochs needs {least} or more with --by={values.by}, not {num_epochs}"
             )
-        from cifar_jax import workdir
+        from cifar_jax import compilation_cache, workdir
         from cifar_jax.preemption import catch_signals, leave_at_once
 
         leave_at_once()
+        compilation_cache.use_users_folder()
         with workdir.locked(folder):
             if (folder / "config.json").exists():
                 raise UserError(f"a training lies in --workdir {folder}: choose another")

@@ -20,9 +20,11 @@ def main(argv: list[str]) -> int:
         config, values = command_line.parse(argv, __doc__)
         workdir = Path(values.workdir or Path("runs") / config.experiment)
         # Importing jax takes a second: not before the command line is known to be right.
+        from cifar_jax import compilation_cache
         from cifar_jax.preemption import Preempted, leave_at_once
 
         leave_at_once()
+        compilation_cache.use_users_folder()
         from cifar_jax.train import train
 
         try:

@@ -18,6 +18,8 @@ def record(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(experiment, "make_mesh", lambda: mesh)
         patch.setattr(peak, "measured", lambda dtype: 1e11)
+        # Other tests of this process need it.
+        patch.setattr(throughput.compilation_cache, "turn_off", lambda: None)
         flags = ["", "cnn_small:8", "--seconds", "0.05", "--out", str(out)]
         assert throughput.main(flags) == 0
     (record,) = map(json.loads, out.read_text().splitlines())

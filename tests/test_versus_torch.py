@@ -13,7 +13,9 @@ from benchmarks import versus_torch  # noqa: E402
 from cifar_jax.errors import UserError  # noqa: E402
 
 
-def test_record_holds_what_was_measured(tmp_path, capsys):
+def test_record_holds_what_was_measured(tmp_path, capsys, monkeypatch):
+    # Other tests of this process need it.
+    monkeypatch.setattr(versus_torch.compilation_cache, "turn_off", lambda: None)
     out = tmp_path / "new" / "results.jsonl"
     arguments = ["cnn3:4", "--rounds", "2", "--steps", "2", "--out", str(out)]
     versus_torch.main(arguments)

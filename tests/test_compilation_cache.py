@@ -1,0 +1,55 @@
+import os
+import subprocess
+import sys
+
+import tiny
+
+PROGRAM = (
+    "import jax\n"
+    "from cifar_jax import compilation_cache\n"
+    "compilation_cache.use_users_folder()\n"
+    "{more}"
+    "jax.jit(lambda x: x + 1)(1.0)\n"
+)
+
+
+def run(home, more="", **environ):
+    """Compiles a program in a process whose user has the given cache folder."""
+    environ = {"JAX_PLATFORMS": "cpu", "XDG_CACHE_HOME": str(home)} | environ
+    for name in os.environ.keys() - environ.keys():
+        if not name.startswith("JAX_"):
+            environ[name] = os.environ[name]
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM.format(more=more)],
+        cwd=tiny.ROOT,
+        env=environ,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return sorted(path.name for path in home.rglob("*") if path.is_file()), done.stderr
+
+
+def test_programs_are_kept_and_found_again(tmp_path):
+    first, _ = run(tmp_path)
+    assert any(name.endswith("-cache") for name in first)
+    again, errors = run(tmp_path)
+    assert again == first and errors == ""
+
+
+def test_another_folder_or_none(tmp_path):
+    home, other = tmp_path / "home", tmp_path / "other"
+    files, _ = run(
+        home,
+        JAX_COMPILATION_CACHE_DIR=str(other),
+        JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0",
+    )
+    assert files == [] and any(other.iterdir())
+    assert run(home, JAX_ENABLE_COMPILATION_CACHE="false")[0] == []
+    assert run(home, more="compilation_cache.turn_off()\n")[0] == []
+
+
+def test_a_folder_that_cannot_be_made_is_done_without(tmp_path):
+    home = tmp_path / "file"
+    home.write_text("in the way")
+    assert run(home) == ([], "")
