@@ -96,6 +96,9 @@ def run(experiments: list[str], args: argparse.Namespace) -> int:
         for experiment in experiments:
             settings = load_config(experiment)
             settings.seed, settings.data.dir, settings.data.limit = seed, args.data_dir, args.limit
+            # A checkpoint for those who stop in between; an epoch may take less than saving one.
+            settings.checkpoint.every_epochs = settings.num_epochs
+            settings.checkpoint.every_minutes = 2.0
             name = f"seed{seed}"
             if args.epochs is not None and args.epochs != settings.num_epochs:
                 settings.num_epochs = args.epochs

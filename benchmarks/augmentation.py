@@ -14,9 +14,7 @@ import json
 import math
 import statistics
 import sys
-import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import throughput
+from benchmarks import throughput, timing
 from benchmarks.idle import processor_seconds, used_elsewhere
 from benchmarks.results import RESULTS, load_config
 from cifar_jax import augment
@@ -96,24 +94,14 @@ def take_turns(
     loops: Sequence[Callable[[int], None]], rounds: int, seconds: float
 ) -> list[list[float]]:
     """Returns each loop's milliseconds a batch in every round, about so many seconds of each."""
-    counts = []
     for run in loops:
         run(1)
-        count = 1
-        while (taken := _timed(partial(run, count))) < seconds / 10:
-            count *= 2
-        counts.append(max(1, round(count * seconds / taken)))
+    counts = [timing.calibrate(run, seconds) for run in loops]
     ms = [[] for _ in loops]
     for _ in range(rounds):
         for times, run, count in zip(ms, loops, counts, strict=True):
-            times.append(1e3 * _timed(partial(run, count)) / count)
+            times.append(1e3 * timing.timed(run, count) / count)
     return ms
-
-
-def _timed(function: Callable[[], None]) -> float:
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
 
 
 def measure(

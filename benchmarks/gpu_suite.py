@@ -4,40 +4,48 @@
     python -m benchmarks.gpu_suite OUT --collect
 
 measures in STAGES, each a benchmark of its own in a process of its own, and stops after --minutes.
-Called again with the same OUT it goes on where it stopped, on another machine too; OUT holds a
-handful of small files: records as JSON lines, and accuracy.tar.gz with the logs of the trainings.
---collect adds them to benchmarks/results; `python -m benchmarks.table` then brings the README up to
-date.
+Called again with the same OUT it goes on where it stopped, on another machine too, where a training
+that was cut short begins anew; OUT holds a handful of small files: records as JSON lines, and
+accuracy.tar.gz with the logs of the trainings. --collect adds them to benchmarks/results;
+`python -m benchmarks.table` then brings the README up to date.
 
 --data_dir is a TFDS directory, or a folder with the unpacked official archives, or one with an
 unpack.py that writes those (`python unpack.py FOLDER`). It needs no network. --work is for what
 need not be kept: workdirs and compiled programs. --small tries the whole way in a minute or two, on
-a CPU too.
+a CPU too. Where the checkout came without its history, CIFAR_JAX_COMMIT has to say its commit.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import subprocess
 import sys
-import tarfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks.collect import checked, collect, pack, unpack
 from benchmarks.published import PUBLISHED
-from benchmarks.results import RESULTS, ROOT, load_config
+from benchmarks.results import ROOT, load_config
 from benchmarks.throughput import CONFIGS
 from cifar_jax.errors import UserError
 
-JSON_LINES = ("throughput", "versus_torch", "augmentation")
 # Beyond the write-ups' own batches and dtypes.
-REFERENCE_CASES = ("resnet18:512:bfloat16", "resnet18:128:bfloat16", "resnet34:512:bfloat16")
-TORCH_CASES = (*REFERENCE_CASES, "resnet18:512:float32")
+REFERENCE_CASES = (
+    *("resnet18 reference:512:bfloat16", "resnet18 reference:128:bfloat16"),
+    "resnet34:512:bfloat16",
+)
+TORCH_CASES = (
+    *("resnet18:512:bfloat16", "resnet18:128:bfloat16", "resnet34:512:bfloat16"),
+    "resnet18:512:float32",
+)
 # (config, epochs); None for the config's own.
 REFERENCES = (("resnet18", 30), ("resnet34", 30), ("resnet18", None), ("resnet34", None))
 IMAGES = 50_000
+# No benchmark is begun with less time left.
+LEAST_SECONDS = 20
 
 
 class Run(NamedTuple):
@@ -66,8 +74,17 @@ class Run(NamedTuple):
         """Until the deadline."""
         return self.deadline - time.monotonic()
 
-    def call(self, module: str, *arguments: str) -> None:
-        """Runs a benchmark in a process of its own, until the deadline at most."""
+    def call(self, module: str, *arguments: str, keep: Callable[[], None] = lambda: None):
+        """Runs a benchmark in a process of its own, until the deadline at most.
+
+        Args:
+          module: of the benchmark.
+          *arguments: its own.
+          keep: called every minute meanwhile, and at the end.
+
+        Returns:
+          The exit code; None where it ran out of time.
+        """
         command = [sys.executable, "-m", module, *arguments]
         print(f"$ {' '.join(command[1:])}", flush=True)
         environ = os.environ | {
@@ -75,28 +92,40 @@ class Run(NamedTuple):
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         }
         start = time.monotonic()
-        try:
-            code = subprocess.run(
-                command, cwd=ROOT, env=environ, timeout=max(self.seconds_left, 1)
-            ).returncode
-        except subprocess.TimeoutExpired:
-            ending = "out of time"
-        else:
-            ending = f"exit code {code}"
-            if code:
-                self.failed.append(module)
+        code = None
+        with subprocess.Popen(command, cwd=ROOT, env=environ) as process:
+            while code is None:
+                try:
+                    code = process.wait(min(60, max(self.seconds_left, 1)))
+                except subprocess.TimeoutExpired:
+                    keep()
+                    if self.seconds_left <= 0:
+                        process.kill()
+                        break
+        keep()
+        if code:
+            self.failed.append(module)
+        ending = "out of time" if code is None else f"exit code {code}"
         print(f"  {time.monotonic() - start:.0f} s, {ending}", flush=True)
+        return code
 
     def records(self, name: str) -> list[dict[str, Any]]:
         """Returns the records of a file of JSON lines in `out`."""
         path = self.out / f"{name}.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        found = []
+        for line in path.read_text().splitlines() if path.exists() else ():
+            with contextlib.suppress(ValueError):  # a line that a full disk cut off
+                found.append(json.loads(line))
+        return found
 
 
 def check_environment(run: Run) -> None:
     """Writes environment.json: device, versions, and that a product of matrices works."""
+    if checked(run.out) is not None:
+        return
     code = (
-        "import json, jax; from benchmarks import peak; from cifar_jax.environment import *; "
+        "import json; import clu.metrics, clu.parameter_overview, tensorboardX, cifar_jax.train; "
+        "from benchmarks import peak; from cifar_jax.environment import environment; "
         "dtypes = ('float32', 'bfloat16'); "
         "print(json.dumps(environment() | {'peak': {d: peak.measured(d) for d in dtypes}}))"
     )
@@ -104,8 +133,10 @@ def check_environment(run: Run) -> None:
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=300
     )
     if done.returncode:
-        raise SystemExit(f"jax does not work here:\n{done.stderr}")
+        raise SystemExit(f"{done.stderr}\nsomething is missing here, see above")
     found = json.loads(done.stdout.splitlines()[-1]) | {"small": run.small}
+    if found["git_commit"] is None and not run.small:
+        raise SystemExit("a number without its commit is none: set CIFAR_JAX_COMMIT")
     (run.out / "environment.json").write_text(json.dumps(found) + "\n")
     print(json.dumps(found))
 
@@ -120,32 +151,30 @@ def throughput(run: Run) -> None:
 
 
 def versus_torch(run: Run) -> None:
-    """Every network beside PyTorch."""
+    """ResNets in the sizes that GPUs like, beside PyTorch at its best."""
     if run.small:
         _each(run, "versus_torch", ["cnn_small:8"], ("--rounds", "1", "--steps", "2"))
         return
     _each(run, "versus_torch", TORCH_CASES, ("--rounds", "5"))
-    on_gpu = checked(run.out)["device"]["platform"] == "gpu"
-    # Autotuning all of them would take PyTorch half an hour.
-    quick = ("--settings", "torch_channels_last_fused", "torch_compiled") if on_gpu else ()
-    every = [name for name in CONFIGS if " " not in name]
-    _each(run, "versus_torch", every, ("--rounds", "5", *quick))
-
-
-def checked(out: Path) -> dict[str, Any] | None:
-    """Returns what check_environment wrote; None before it has."""
-    path = out / "environment.json"
-    return json.loads(path.read_text()) if path.exists() else None
 
 
 def _each(run: Run, name: str, cases: Sequence[str], flags: Sequence[str]) -> None:
     """Runs a benchmark for those of its cases that have no record yet."""
-    done = {
-        key for r in run.records(name) for key in _names(r["model"], r["batch_size"], r["dtype"])
-    }
-    missing = [case for case in cases if case not in done]
-    if missing:
-        run.call(f"benchmarks.{name}", *missing, *flags, "--out", str(run.out / f"{name}.jsonl"))
+    out, passed_over = str(run.out / f"{name}.jsonl"), []
+    while missing := [c for c in cases if c not in {*_done(run, name), *passed_over}]:
+        if run.seconds_left < LEAST_SECONDS:
+            return
+        if run.call(f"benchmarks.{name}", *missing, *flags, "--out", out) in (0, None):
+            return
+        # The first that has no record may have ended the process: on without it.
+        failed = [case for case in missing if case not in set(_done(run, name))]
+        passed_over += failed[:1]
+
+
+def _done(run: Run, name: str) -> Iterator[str]:
+    """Yields the cases that have a record."""
+    for r in run.records(name):
+        yield from _names(r["model"], r["batch_size"], r["dtype"])
 
 
 def _names(model: str, batch_size: int, dtype: str) -> Iterator[str]:
@@ -187,93 +216,62 @@ def references(run: Run) -> None:
 
 def _train(run: Run, experiments: Sequence[str], flags: Sequence[str]) -> None:
     """Trains what has no log yet, and packs the logs."""
-    minutes = run.seconds_left / 60 - 0.25  # for the packing
+    minutes = run.seconds_left / 60 - 0.75  # for its start, and for saving
     if minutes <= 0:
         return
+    data_dir = find_data(run.data_dir, run.work)
     run.call(
         "benchmarks.accuracy", *experiments, *flags,
-        *("--data_dir", str(run.data_dir), "--minutes", f"{minutes:.2f}"),
+        *("--data_dir", str(data_dir), "--minutes", f"{minutes:.2f}"),
         *("--runs", str(run.work / "runs"), "--out", str(run.work / "accuracy")),
+        keep=lambda: pack(run.work / "accuracy", run.out / "accuracy.tar.gz"),
     )  # fmt: skip
-    pack(run.work / "accuracy", run.out / "accuracy.tar.gz")
 
 
 def _cost(run: Run, experiment: str) -> float:
     """Returns the seconds that an experiment takes by the throughput measured, or a guess."""
     settings = load_config(experiment)
-    rates = {
-        r["model"].partition(" ")[0]: r["images_per_second"]
-        for r in run.records("throughput")
-        if r["dtype"] == "float32"
-    }
-    return settings.num_epochs * IMAGES / rates.get(settings.model.name, 1e4)
+    records = [r for r in run.records("throughput") if r["dtype"] == "float32"]
+    rates = {r["model"]: r["images_per_second"] for r in records}
+    rates |= {r["config"]: r["images_per_second"] for r in records}
+    rate = rates.get(experiment) or rates.get(settings.model.name) or 1e4
+    return settings.num_epochs * IMAGES / rate
+
+
+def versus_torch_zoo(run: Run) -> None:
+    """Every network beside PyTorch."""
+    if run.small:
+        return
+    # Autotuning all of them would take PyTorch half an hour.
+    quick = ("--settings", "torch_channels_last_fused", "torch_compiled")
+    on_gpu = checked(run.out)["device"]["platform"] == "gpu"
+    every = [name for name in CONFIGS if " " not in name]
+    _each(run, "versus_torch", every, ("--rounds", "5", *(quick if on_gpu else ())))
 
 
 STAGES: dict[str, Callable[[Run], None]] = {
     "environment": check_environment,
     "throughput": throughput,
     "versus_torch": versus_torch,
-    "augmentation": augmentation,
     "accuracy": accuracy,
     "references": references,
+    "augmentation": augmentation,
+    "versus_torch_zoo": versus_torch_zoo,
 }
 
 
-def pack(folder: Path, archive: Path) -> None:
-    """Writes a folder's files into a .tar.gz, under their places in it."""
-    if folder.is_dir():
-        part = archive.with_suffix(".part")
-        with tarfile.open(part, "w:gz") as tar:
-            for path in sorted(folder.rglob("*")):
-                if path.is_file():
-                    tar.add(path, path.relative_to(folder).as_posix())
-        part.replace(archive)
-
-
-def unpack(archive: Path, folder: Path) -> int:
-    """Writes those files of a .tar.gz that a folder lacks; returns how many."""
-    count = 0
-    with tarfile.open(archive) as tar:
-        for member in tar:
-            if member.isfile() and not (folder / member.name).exists():
-                tar.extract(member, folder, filter="data")
-                count += 1
-    return count
-
-
-def collect(out: Path) -> None:
-    """Adds what a suite measured to benchmarks/results.
-
-    Raises:
-      UserError: for a folder without measurements, or with those of a trial.
-    """
-    found = checked(out)
-    if found is None or found["small"]:
-        what = "no measurements" if found is None else "what --small measured, which is no result"
-        raise UserError(f"{out} holds {what}")
-    for name in JSON_LINES:
-        path, target = out / f"{name}.jsonl", RESULTS / f"{name}.jsonl"
-        known = set(target.read_text().splitlines()) if target.exists() else set()
-        lines = path.read_text().splitlines() if path.exists() else []
-        new = [line for line in lines if line not in known]
-        if new:
-            with target.open("a") as file:
-                file.writelines(f"{line}\n" for line in new)
-        print(f"{name}: {len(new)} new records")
-    if (out / "accuracy.tar.gz").exists():
-        count = unpack(out / "accuracy.tar.gz", RESULTS / "accuracy")
-        print(f"accuracy: {count} new files")
-
-
 def find_data(data_dir: Path, work: Path) -> Path:
-    """Returns where the images lie, unpacked if need be."""
+    """Returns where the images lie, unpacked if need be: of those data sets that are there."""
     if not (data_dir / "unpack.py").exists():
         return data_dir
     target = work / "data"
-    if not target.exists():
-        part = target.with_suffix(".part")
-        subprocess.run([sys.executable, str(data_dir / "unpack.py"), str(part)], check=True)
-        part.replace(target)
+    target.mkdir(parents=True, exist_ok=True)
+    for name in ("cifar10", "cifar100"):
+        done = target / f".{name}"
+        if (data_dir / name).is_dir() and not done.exists():
+            command = [sys.executable, str(data_dir / "unpack.py"), str(target), name]
+            subprocess.run(command, check=True)
+            done.touch()
     return target
 
 
@@ -336,7 +334,7 @@ def main(argv: Sequence[str]) -> int:
     out, work = args.out.resolve(), args.work.resolve()
     for folder in (out, work):
         folder.mkdir(parents=True, exist_ok=True)
-    data_dir = find_data(args.data_dir.expanduser().resolve(), work)
+    data_dir = args.data_dir.expanduser().resolve()
     run = Run(out, work, data_dir, deadline, args.small, args.seeds, failed=[])
     if (out / "accuracy.tar.gz").exists():
         unpack(out / "accuracy.tar.gz", work / "accuracy")
@@ -344,7 +342,7 @@ def main(argv: Sequence[str]) -> int:
     if found is None and "environment" not in stages:
         stages.insert(0, "environment")
     for name in stages:
-        if run.seconds_left < 20:
+        if run.seconds_left < LEAST_SECONDS:
             print(f"{name}: no time left; the same command goes on")
             break
         print(f"\n{name}", flush=True)

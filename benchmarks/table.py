@@ -73,7 +73,7 @@ def _accuracy_row(row: Row) -> tuple[str, ...]:
         row.reason or f"{100 * row.difference:+.2f}",
         _epochs(row),
         first["selected_on"],
-        f"{step_time:.1f} ms",
+        _milliseconds(step_time),
         num_params,
         ", ".join(sorted({_device(log.summary) for log in row.logs})),
         " ".join(
@@ -115,8 +115,8 @@ def versus_torch() -> str:
             model,
             str(batch_size),
             dtype,
-            f"{r['jax_ms']:.1f} ms",
-            f"{r['torch_ms']:.1f} ms",
+            _milliseconds(r["jax_ms"]),
+            _milliseconds(r["torch_ms"]),
             f"{r['ratio']['median']:.2f} ({r['ratio']['min']:.2f} to {r['ratio']['max']:.2f})",
             f"{r['compile_seconds']:.1f} s",
             _device(r),
@@ -137,8 +137,8 @@ def throughput() -> str:
             dtype,
             f"{r['num_params']:,}",
             f"{r['compile_seconds']:.1f} s",
-            f"{r['first_step_ms']:,.0f} ms",
-            f"{r['step_time_ms']['median']:,.1f} ms",
+            _milliseconds(r["first_step_ms"]),
+            _milliseconds(r["step_time_ms"]["median"]),
             f"{r['images_per_second']:,.0f}",
             _share_of_peak(r),
             _device(r),
@@ -155,7 +155,7 @@ def throughput() -> str:
 def _share_of_peak(record: dict) -> str:
     if not record.get("flops_per_second"):
         return ""
-    return f"{record['flops_per_second'] / record['peak_flops_per_second']['measured']:.0%}"
+    return f"{record['flops_per_second'] / record['peak_flops_per_second']['measured']:.1%}"
 
 
 def augmentation() -> str:
@@ -193,6 +193,12 @@ def _newest(name: str, *fields: str) -> list[tuple[tuple, dict]]:
     records = [r for r in map(json.loads, lines) if (r["used_elsewhere"] or 0) <= _QUIET]
     newest = {(*(r[field] for field in fields), _device(r)): r for r in records}
     return [(key[:-1], newest[key]) for key in sorted(newest)]
+
+
+def _milliseconds(value: float) -> str:
+    """Returns a time with three digits: "0.152 ms", "38.5 ms", "5,851 ms"."""
+    decimals = 0 if value >= 100 else 1 if value >= 10 else 2 if value >= 1 else 3
+    return f"{value:,.{decimals}f} ms"
 
 
 def _device(record: dict) -> str:

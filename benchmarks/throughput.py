@@ -8,10 +8,11 @@ Without a MODEL these are all on an accelerator and those of SMALL on a CPU.
 
 Compilation is tracing, lowering and compiling the training program; the first step is the first
 call, of one step. A round is a call of several steps, waited for; the step time is the median
-round's. FLOPs are those of XLA's cost analysis of the program before compilation, the peak is that
-of a large product of matrices in the same dtype, measured in the same run. The input's share is
-what a step saves without gathering and augmenting: its batch lies ready. Dispatch is the host's
-time to start one call. Memory is what the compiled program needs, data set included.
+round's, p95 the 95th percentile of the rounds. FLOPs are those of XLA's cost analysis of a step
+before compilation, the peak is that of a large product of matrices in the same dtype, measured in
+the same run. The input's share is what a step saves without gathering and augmenting: with a batch
+that lies ready, in turns. A call's overhead is what a call of one step takes beyond the step;
+training makes calls of a second. Memory is what the compiled program needs, data set included.
 
 A line of JSON for each network goes to FILE, with the share of the cores' time that others took
 meanwhile: above a few percent its times mean nothing.
@@ -24,7 +25,7 @@ import math
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +35,15 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
-from benchmarks import peak
+from benchmarks import peak, timing
 from benchmarks.idle import processor_seconds, used_elsewhere
 from benchmarks.results import RESULTS, load_config
 from cifar_jax import compilation_cache, data, experiment
-from cifar_jax.engine import AXIS, Engine, compile_for_backend, gather
-from cifar_jax.environment import environment, peak_memory_bytes
+from cifar_jax.engine import AXIS, compile_for_backend, gather
+from cifar_jax.environment import environment
 from cifar_jax.errors import UserError, unknown
+from cifar_jax.metrics import Metrics, fetch
+from cifar_jax.models.conv import stock_convolutions
 
 # The experiment whose batch, optimiser and augmentation each network is timed with.
 CONFIGS = {
@@ -54,6 +57,7 @@ CONFIGS = {
     "inception_resnet": "hybrid/inception_resnet",
     "resnet18": "hybrid/resnet18",
     "resnet18 imagenet": "cifar10/resnet18",
+    "resnet18 reference": "resnet18",
     "resnet34": "hybrid/resnet34",
     "resnet50": "callbacks/resnet50",
     "school": "callbacks/school",
@@ -65,17 +69,19 @@ CONFIGS = {
 # What a CPU times when asked for nothing in particular: a minute or two.
 SMALL = ("cnn2", "cnn3", "cnn4", "cnn_deep", "cnn_small", "simple_initial", "stacked3")
 OUT = RESULTS / "throughput.jsonl"
-NUM_BATCHES = 4
-_MOST_ROUNDS = 20
+NUM_IMAGES = 50_000
 
 
-def measure(name: str, settings: ConfigDict, seconds: float) -> dict[str, Any]:
+def measure(
+    name: str, settings: ConfigDict, seconds: float, with_input_share: bool = False
+) -> dict[str, Any]:
     """Measures one network and returns its record.
 
     Args:
       name: of the network, for the record.
       settings: the config that it trains by.
       seconds: of all rounds together, about; at least three rounds of a step are taken.
+      with_input_share: whether to measure that, which takes a second program and as long again.
     """
     settings = experiment.resolved(settings)
     settings.data.val_fraction = 0.0
@@ -84,31 +90,34 @@ def measure(name: str, settings: ConfigDict, seconds: float) -> dict[str, Any]:
     engine = experiment.create(settings, dataset).engine
     create_seconds = time.perf_counter() - start
     state, metrics = engine.init(), engine.no_metrics()
+    num_params = sum(x.size for x in jax.tree.leaves(state.params))
     plan = jax.block_until_ready(engine.plan(state, 0))
 
-    def call(num_steps: int) -> None:
+    def run(num_steps: int) -> None:
         nonlocal state, metrics
-        state, metrics = engine.run(state, metrics, plan, num_steps)
+        state, metrics = jax.block_until_ready(engine.run(state, metrics, plan, num_steps))
 
-    def run(num_steps: int) -> float:
-        start = time.perf_counter()
-        call(num_steps)
-        jax.block_until_ready((state, metrics))
-        return time.perf_counter() - start
-
-    first_step = run(1)
+    first_step = timing.timed(run, 1)
+    runs = [run, loop_without_input(settings, dataset)] if with_input_share else [run]
+    for other in runs[1:]:
+        other(1)
     before = processor_seconds()
-    times, num_steps = rounds(run, seconds)
+    (times, *without), num_steps = timing.take_turns(runs, seconds)
     after = processor_seconds()
-    dispatch = min(_dispatch(call, lambda: (state, metrics)) for _ in range(3))
+    single = [timing.timed(run, 1) for _ in range(3)]
+    loss = fetch(metrics)["loss"]
+    if not math.isfinite(loss):
+        raise RuntimeError(f"the loss became {loss}; the times would mean nothing")
     step_time = float(np.median(times))
-    flops = _flops(engine)
+    flops = count_flops(settings, dataset)
+    num_devices = 1 if jax.default_backend() == "cpu" else jax.local_device_count()
+    data_sheet = peak.data_sheet(settings.dtype)
     return {
         "model": name,
         "config": settings.experiment,
         "batch_size": settings.batch_size,
         "dtype": settings.dtype,
-        "num_params": sum(x.size for x in jax.tree.leaves(state.params)),
+        "num_params": num_params,
         "compile_seconds": engine.compile_seconds,
         "create_seconds": create_seconds,
         "first_step_ms": 1e3 * first_step,
@@ -121,101 +130,82 @@ def measure(name: str, settings: ConfigDict, seconds: float) -> dict[str, Any]:
         "rounds": len(times),
         "steps_per_round": num_steps,
         "images_per_second": settings.batch_size / step_time,
-        "dispatch_ms": 1e3 * dispatch,
+        "input_share": 1 - float(np.median(without[0])) / step_time if without else None,
+        "call_overhead_ms": 1e3 * max(min(single) - step_time, 0.0),
         "flops_per_step": flops,
         "flops_per_second": flops and flops / step_time,
         "peak_flops_per_second": {
-            "measured": peak.measured(settings.dtype) * len(jax.local_devices()),
-            "data_sheet": peak.data_sheet(settings.dtype),
+            "measured": peak.measured(settings.dtype) * num_devices,
+            "data_sheet": data_sheet and data_sheet * num_devices,
         },
-        "program_bytes": _program_bytes(engine),
-        "peak_memory_bytes": peak_memory_bytes(),
+        "program_bytes": engine.program_bytes,
         "used_elsewhere": used_elsewhere(before, after),
         **environment(),
     }
 
 
-def rounds(run: Callable[[int], float], seconds: float) -> tuple[list[float], int]:
-    """Returns the seconds per step of each round, and the steps of a round.
-
-    Args:
-      run: takes so many steps, waits for them, and returns the seconds.
-      seconds: of all rounds together, about.
-    """
-    once = run(1)
-    num_steps = max(1, round(seconds / _MOST_ROUNDS / once))
-    num_rounds = min(max(round(seconds / (num_steps * once)), 3), _MOST_ROUNDS)
-    return [run(num_steps) / num_steps for _ in range(num_rounds)], num_steps
-
-
-def measure_without_input(settings: ConfigDict, seconds: float) -> float:
-    """Returns the median seconds of a step whose batch lies ready, neither gathered nor augmented.
-
-    The arguments are those of `measure`.
-    """
-    settings = experiment.resolved(settings)
-    settings.data.val_fraction, settings.augment.ops, settings.augment.mix = 0.0, "", ""
-    dataset = random_data(settings)
+def loop_without_input(settings: ConfigDict, dataset: data.Dataset) -> timing.Run:
+    """Returns the training loop with one batch that lies ready, neither gathered nor augmented."""
+    settings = settings.copy_and_resolve_references()
+    settings.augment.ops = settings.augment.mix = ""
     parts = experiment.make_parts(settings, dataset)
     train_step, mesh = parts.make_train_step(None), experiment.make_mesh()
+    everywhere, sharded = NamedSharding(mesh, P()), NamedSharding(mesh, P(AXIS))
     order = np.arange(settings.batch_size, dtype=np.int32)[None]
-    batch = gather(*dataset.train, order, 0, settings.batch_size)
-    batch = jax.device_put(batch, NamedSharding(mesh, P(AXIS)))
-    state = jax.jit(parts.init, out_shardings=NamedSharding(mesh, P()))(np.uint32(0))
+    batch = jax.device_put(gather(*dataset.train, order, 0, settings.batch_size), sharded)
+    state = jax.jit(parts.init, out_shardings=everywhere)(np.uint32(0))
+    metrics = jax.device_put(Metrics.empty(), everywhere)
 
-    def steps(state, batch, rate, count):
-        body = lambda _, state: train_step(state, batch, rate)[0]  # noqa: E731
-        return jax.lax.fori_loop(0, count, body, state)
+    def steps(state, metrics, batch, rate, count):
+        def one(_, carry):
+            # Or XLA would take what depends on the batch alone out of the loop.
+            state, metrics, ready = jax.lax.optimization_barrier((*carry, batch))
+            state, new = train_step(state, ready, rate)
+            return state, metrics.merge(new)
+
+        return jax.lax.fori_loop(0, count, one, (state, metrics))
 
     def arguments(count: int):
-        return state, batch, np.float32(1e-3), np.int32(count)
+        return state, metrics, batch, np.float32(1e-3), np.int32(count)
 
     program = compile_for_backend(jax.jit(steps, donate_argnums=0).lower(*arguments(1)))
 
-    def run(num_steps: int) -> float:
-        nonlocal state
-        start = time.perf_counter()
-        state = jax.block_until_ready(program(*arguments(num_steps)))
-        return time.perf_counter() - start
+    def run(num_steps: int) -> None:
+        nonlocal state, metrics
+        state, metrics = jax.block_until_ready(program(*arguments(num_steps)))
 
-    run(1)
-    return float(np.median(rounds(run, seconds)[0]))
+    return run
 
 
-def _dispatch(call: Callable[[int], None], result: Callable[[], Any]) -> float:
-    """Returns the seconds until a call of one step has been started."""
-    start = time.perf_counter()
-    call(1)
-    seconds = time.perf_counter() - start
-    jax.block_until_ready(result())
-    return seconds
+def count_flops(settings: ConfigDict, dataset: data.Dataset) -> float | None:
+    """Returns the operations of one step without augmentation, None where XLA does not say.
 
-
-def _flops(engine: Engine) -> float | None:
-    """Returns the operations of one step; of the program's loop XLA counts one turn."""
-    return (engine.lowered.cost_analysis() or {}).get("flops")
-
-
-def _program_bytes(engine: Engine) -> int | None:
-    """Returns what arguments, results and temporary arrays take on a device, if XLA says it."""
-    memory = engine.program.memory_analysis()
-    if memory is None:
+    They are counted before compilation, as for a CPU, for CUDA's runtime has no such analysis, and
+    with stock convolutions, for padding is no work.
+    """
+    settings = settings.copy_and_resolve_references()
+    settings.augment.ops = settings.augment.mix = ""
+    parts = experiment.make_parts(settings, dataset)
+    order = np.arange(settings.batch_size, dtype=np.int32)[None]
+    try:
+        with stock_convolutions(), jax.default_device(jax.local_devices(backend="cpu")[0]):
+            state = jax.eval_shape(parts.init, np.uint32(0))
+            batch = jax.eval_shape(lambda: gather(*dataset.train, order, 0, settings.batch_size))
+            step = jax.jit(parts.make_train_step(None)).lower(state, batch, np.float32(0))
+            return (step.cost_analysis() or {}).get("flops")
+    except (RuntimeError, NotImplementedError):  # no CPU beside the accelerator
         return None
-    return (
-        memory.argument_size_in_bytes
-        + memory.output_size_in_bytes
-        - memory.alias_size_in_bytes
-        + memory.temp_size_in_bytes
-    )
 
 
 def random_data(settings) -> data.Dataset:
-    """Returns NUM_BATCHES batches of noise with as many classes as the config's data have."""
+    """Returns noise with as many images and classes as the config's data have.
+
+    Fewer would lie in the cache, and be learnt by heart.
+    """
     num_classes = data.num_classes(settings.data.name, settings.data.label)
     rng = np.random.default_rng(0)
-    count = NUM_BATCHES * settings.batch_size
-    images = rng.integers(0, 256, (count, 32, 32, 3), np.uint8)
-    split = data.Split(images, rng.integers(0, num_classes, count, np.int32))
+    images = rng.integers(0, 256, (NUM_IMAGES, 32, 32, 3), np.uint8)
+    split = data.Split(images, rng.integers(0, num_classes, NUM_IMAGES, np.int32))
     return data.Dataset(
         name=settings.data.name,
         label=settings.data.label,
@@ -230,11 +220,11 @@ def random_data(settings) -> data.Dataset:
 
 def table(records: Sequence[dict[str, Any]]) -> str:
     """Returns the records as a table for people."""
-    row = "{:<18} {:>5} {:<8} {:>9} {:>9} {:>9} {:>9} {:>8} {:>8} {:>6} {:>6} {:>9}".format
+    row = "{:<18} {:>5} {:<8} {:>9} {:>9} {:>9} {:>9} {:>8} {:>8} {:>6} {:>6} {:>8} {:>9}".format
     lines = [
         row(
             *("model", "batch", "dtype", "compile", "1st step", "step", "p95", "img/s", "GFLOP/s"),
-            *("peak", "input", "elsewhere"),
+            *("peak", "input", "call", "elsewhere"),
         )
     ]
     for r in records:
@@ -252,6 +242,7 @@ def table(records: Sequence[dict[str, Any]]) -> str:
                 "?" if achieved is None else f"{achieved / 1e9:,.0f}",
                 share(achieved and achieved / r["peak_flops_per_second"]["measured"]),
                 share(r["input_share"]),
+                f"{r['call_overhead_ms']:.2f} ms",
                 share(r["used_elsewhere"]),
             )
         )
@@ -321,11 +312,7 @@ def main(argv: Sequence[str]) -> int:
     records, failed = [], []
     for name, settings in cases:
         try:
-            record = measure(name, settings, args.seconds)
-            record["input_share"] = None
-            if not args.no_input_share:
-                without = 1e3 * measure_without_input(settings, args.seconds)
-                record["input_share"] = 1 - without / record["step_time_ms"]["median"]
+            record = measure(name, settings, args.seconds, not args.no_input_share)
         except Exception:  # one network's trouble, say its memory, is not the others'
             traceback.print_exc()
             failed.append(name)

@@ -26,7 +26,6 @@ import math
 import os
 import statistics
 import sys
-import time
 import traceback
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -41,10 +40,11 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 
-from benchmarks import torch_models
+from benchmarks import timing, torch_models
 from benchmarks.idle import processor_seconds, used_elsewhere
 from benchmarks.throughput import CONFIGS, report_failed
 from benchmarks.throughput import parse_case as parse_one
+from benchmarks.timing import Run
 from cifar_jax import augment, compilation_cache, engine, experiment, models, optim, step
 from cifar_jax.environment import environment
 from cifar_jax.errors import UserError, unknown
@@ -59,8 +59,6 @@ NUM_BATCHES = 64
 SECONDS_PER_TURN = 2.0
 # Before the clock starts: threads that the last contender left spinning, caches that it filled.
 WARM_UP_STEPS = 2
-
-Run = Callable[[int], None]  # takes that many steps and waits for them
 
 
 class Setting(NamedTuple):
@@ -164,6 +162,7 @@ def make_theirs(
     # As XLA does with float32 on these devices.
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark = True
+    torch._dynamo.config.fail_on_recompile_limit_hit = True  # rather than go on eagerly
     module = torch_models.MODELS[model](NUM_CLASSES)
     torch_models.transplant(state.params, state.batch_stats, module)
     module = module.to(device, memory_format=setting.layout).train()
@@ -178,7 +177,10 @@ def make_theirs(
         return torch.nn.functional.cross_entropy(logits.float(), labels)
 
     if setting.compiled:
-        loss_of = torch.compile(loss_of, mode=setting.compiled)
+        # All cases share loss_of's code: without a fresh start the second network would compile for
+        # any batch size, and the ninth not at all.
+        torch.compiler.reset()
+        loss_of = torch.compile(loss_of, mode=setting.compiled, dynamic=False)
     num_done = 0
 
     def run(num_steps: int) -> None:
@@ -206,14 +208,8 @@ def take_turns(contenders: dict[str, Run], rounds: int, steps: int) -> dict[str,
     for _ in range(rounds):
         for name, run in contenders.items():
             run(WARM_UP_STEPS)
-            ms[name].append(1e3 * _seconds(run, steps) / steps)
+            ms[name].append(1e3 * timing.timed(run, steps) / steps)
     return ms
-
-
-def _seconds(run: Run, num_steps: int) -> float:
-    start = time.perf_counter()
-    run(num_steps)
-    return time.perf_counter() - start
 
 
 def compare(ms: dict[str, Sequence[float]]) -> dict[str, Any]:
@@ -264,15 +260,24 @@ def measure(
     known = settings_here()
     first_round, fastest = {}, None
     for name in settings or known:
-        setting = known[name]
-        other = make_theirs(model, theirs, state, images, labels, batch_size, dtype, setting)
-        other(WARM_UP_STEPS)
-        count = steps or max(1, round(SECONDS_PER_TURN / 2 / _seconds(other, 1)))
-        first_round[name] = 1e3 * _seconds(other, count) / count
-        if first_round[name] == min(first_round.values()):
+        try:
+            other = make_theirs(
+                model, theirs, state, images, labels, batch_size, dtype, known[name]
+            )
+            # A compiled one records CUDA graphs in its first steps.
+            other(5 if known[name].compiled else WARM_UP_STEPS)
+            count = steps or timing.calibrate(other, SECONDS_PER_TURN / 2)
+            first_round[name] = 1e3 * timing.timed(other, count) / count
+        except Exception:  # a machine without a compiler, say; the others count
+            traceback.print_exc()
+            first_round[name] = None
+            continue
+        if first_round[name] == min(ms for ms in first_round.values() if ms is not None):
             fastest = name, other
         del other
         gc.collect()
+    if fastest is None:
+        raise RuntimeError("PyTorch runs in none of its settings")
     name, other = fastest
     run(WARM_UP_STEPS)
     steps = steps or max(1, round(1e3 * SECONDS_PER_TURN / first_round[name]))

@@ -48,8 +48,8 @@ class Engine(NamedTuple):
       steps_per_epoch: ceil(num_examples / batch_size).
       compile_seconds: of the training program, tracing included; little where it was kept from an
         earlier start (see compilation_cache).
-      lowered: the training program before its compilation, for those who look into it.
-      program: and after.
+      program_bytes: what arguments, results and temporary arrays of the training program take on
+        one device, the data set included; None where XLA does not say.
       init: () -> state at step 0.
       plan: (state, epoch) -> the epoch's plan, as `run` takes it.
       run: (state, metrics, plan, num_steps) -> (state, metrics) after so many further steps of
@@ -62,8 +62,7 @@ class Engine(NamedTuple):
 
     steps_per_epoch: int
     compile_seconds: float
-    lowered: jax.stages.Lowered
-    program: jax.stages.Compiled
+    program_bytes: int | None
     init: Callable[[], TrainState]
     plan: Callable[[TrainState, int], Plan]
     run: Callable[..., tuple[TrainState, Metrics]]
@@ -179,8 +178,7 @@ def create(
 
     state, metrics = start_state(), way.place(empty_replicated())
     start = time.perf_counter()
-    lowered = way.run.lower(state, metrics, data, plan(state, 0), np.int32(1))
-    program = compile_for_backend(lowered)
+    program = compile_for_backend(way.run.lower(state, metrics, data, plan(state, 0), np.int32(1)))
     compile_seconds = time.perf_counter() - start
 
     def run(state, metrics, plan, num_steps):
@@ -191,8 +189,7 @@ def create(
     return Engine(
         steps_per_epoch=steps_per_epoch,
         compile_seconds=compile_seconds,
-        lowered=lowered,
-        program=program,
+        program_bytes=_program_bytes(program),
         init=start_state,
         no_metrics=lambda: way.place(empty_replicated()),
         plan=plan,
@@ -200,6 +197,18 @@ def create(
         snapshot=way.snapshot,
         place=way.place,
         replicated=everywhere,
+    )
+
+
+def _program_bytes(program: jax.stages.Compiled) -> int | None:
+    memory = program.memory_analysis()
+    if memory is None:
+        return None
+    return (
+        memory.argument_size_in_bytes
+        + memory.output_size_in_bytes
+        - memory.alias_size_in_bytes
+        + memory.temp_size_in_bytes
     )
 
 

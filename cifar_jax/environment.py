@@ -1,4 +1,4 @@
-"""What a number was measured on: device, versions, commit, memory."""
+"""What a number was measured on: device, versions, commit."""
 
 import os
 import platform
@@ -40,7 +40,12 @@ def _device_kind(device: jax.Device) -> str:
 
 
 def git_commit() -> str | None:
-    """Returns the checkout's commit, "-dirty" behind it where tracked files differ, or None."""
+    """Returns the checkout's commit, "-dirty" behind it where tracked files differ, or None.
+
+    CIFAR_JAX_COMMIT says it where the files were copied without their history.
+    """
+    if os.environ.get("CIFAR_JAX_COMMIT"):
+        return os.environ["CIFAR_JAX_COMMIT"]
     try:
         return subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
@@ -52,9 +57,3 @@ def git_commit() -> str | None:
         ).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
-
-
-def peak_memory_bytes() -> int | None:
-    """Returns the most memory that one local device has held, None where it keeps no count."""
-    peaks = [(d.memory_stats() or {}).get("peak_bytes_in_use") for d in jax.local_devices()]
-    return max((p for p in peaks if p is not None), default=None)

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from cifar_jax import experiment, summary, workdir
 from cifar_jax.checkpoint import Checkpoints, open_checkpoints
-from cifar_jax.environment import environment, peak_memory_bytes
+from cifar_jax.environment import environment
 from cifar_jax.experiment import Experiment
 from cifar_jax.loop import WHAT_TO_DO, Clock, Diverged, run_until
 from cifar_jax.metrics import Metrics, fetch
@@ -311,5 +311,5 @@ def _evaluate(config, exp, run, folder, reported, state) -> dict[str, Any]:
         "images_per_second": images / train_seconds,
         "compile_seconds": exp.engine.compile_seconds,
         "train_seconds": train_seconds,
-        "peak_memory_bytes": peak_memory_bytes(),
+        "peak_memory_bytes": exp.engine.program_bytes,
     }

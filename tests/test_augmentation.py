@@ -22,7 +22,7 @@ def test_every_line_can_be_traced(line):
 
 def test_turns_are_timed_by_the_batch(monkeypatch):
     clock, calls = [0.0], []
-    monkeypatch.setattr(augmentation.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(augmentation.timing.time, "perf_counter", lambda: clock[0])
 
     def make_run(name, seconds):
         def run(count):

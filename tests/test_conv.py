@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from cifar_jax.models.conv import conv_general_dilated
+from cifar_jax.models.conv import conv_general_dilated, stock_convolutions
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 CONVS = (conv_general_dilated, lax.conv_general_dilated)
@@ -31,7 +31,7 @@ def forward_and_gradients(conv, images, kernel, strides, padding, dilation):
         return conv(images, kernel, strides, padding, rhs_dilation=dilation, dimension_numbers=NHWC)
 
     out, pullback = jax.vjp(f, images, kernel)
-    grad = jnp.cos(jnp.arange(out.size, dtype=jnp.float32)).reshape(out.shape)
+    grad = jnp.cos(jnp.arange(out.size, dtype=jnp.float32)).reshape(out.shape).astype(out.dtype)
     return out, *pullback(grad)
 
 
@@ -92,6 +92,35 @@ def test_small_images_and_wide_paddings(size, padding, stride, dilation):
         forward_and_gradients(padded, images, kernel, strides, "VALID", dilations),
     ):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [1, 2, 6])
+def test_under_vmap_and_in_bfloat16(size):
+    rng = np.random.default_rng(0)
+    images = jnp.asarray(rng.normal(size=(2, 3, size, size, 4)), jnp.bfloat16)
+    kernel = jnp.asarray(rng.normal(size=(3, 3, 4, 5)), jnp.bfloat16)
+
+    def gradients(conv, images):
+        return forward_and_gradients(conv, images, kernel, (1, 1), "SAME", (1, 1))
+
+    together = jax.vmap(lambda x: gradients(conv_general_dilated, x))(images)
+    for i, one in enumerate(images):
+        for ours, theirs in zip(together, gradients(lax.conv_general_dilated, one)):
+            assert ours.dtype == jnp.bfloat16
+            np.testing.assert_allclose(np.float32(ours[i]), np.float32(theirs), rtol=0.05, atol=0.1)
+
+
+def test_stock_convolutions_are_those_of_lax():
+    def trace():
+        def f(*args):  # a new one each time: jax keeps what it traced
+            return conv_general_dilated(*args, (1, 1), "SAME", dimension_numbers=NHWC)
+
+        return str(jax.make_jaxpr(f)(*random_case(0)[:2]))
+
+    assert "custom_vjp" in trace()
+    with stock_convolutions():
+        assert "custom_vjp" not in trace()
+    assert "custom_vjp" in trace()
 
 
 @pytest.mark.parametrize(

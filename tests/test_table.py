@@ -20,7 +20,7 @@ def test_a_log_becomes_a_row(tmp_path, monkeypatch):
     lines = table.accuracy().splitlines()[2:]
     assert len(lines) == len(PUBLISHED)
     (row,) = (line for line in lines if "[coarse/cnn2_batch64]" in line)
-    for cell in ("49.6%", "50.00%", "shortened", "5 of 20", "test", "7.2 ms", "2,119,252"):
+    for cell in ("49.6%", "50.00%", "shortened", "5 of 20", "test", "7.25 ms", "2,119,252"):
         assert f"| {cell} |" in row
     assert "| 2 x Abacus |" in row
     assert "[0](benchmarks/results/accuracy/coarse/cnn2_batch64/seed0)" in row

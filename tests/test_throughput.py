@@ -33,8 +33,8 @@ def test_record_holds_what_was_measured(record):
     times = record["step_time_ms"]
     assert 0 < times["min"] <= times["median"] <= times["p95"] <= times["max"]
     assert record["images_per_second"] == pytest.approx(8e3 / times["median"])
-    assert record["first_step_ms"] > 0 and 0 < record["dispatch_ms"] < 1e3
-    assert record["input_share"] < 1  # of noise here, on either side of zero
+    assert record["first_step_ms"] > 0 and 0 <= record["call_overhead_ms"] < 1e3
+    assert -1 < record["input_share"] < 1  # of noise here, on either side of zero
     assert "git_commit" in record and record["versions"]["jax"]
     # Parameters and Adam's moments at least, 3 x 4 bytes, and the images.
     assert record["program_bytes"] > 12 * 80_090 + 4 * 8 * 3072
@@ -54,19 +54,6 @@ def test_flops_are_those_that_pytorch_counts(record):
         module(torch.zeros(8, 3, 32, 32)).sum().backward()
     # Beside convolutions and products: activations, losses, the update.
     assert 1.0 <= record["flops_per_step"] / counter.get_total_flops() < 1.15
-
-
-def test_rounds_fill_the_time_and_are_three_at_least():
-    calls = []
-
-    def run(num_steps, seconds=0.01):
-        calls.append(num_steps)
-        return seconds * num_steps
-
-    times, num_steps = throughput.rounds(run, 2.0)
-    assert num_steps == 10 and len(times) == 20 and calls[1:] == [10] * 20
-    assert times == pytest.approx([0.01] * 20)
-    assert throughput.rounds(lambda n: 5.0 * n, 2.0) == ([5.0] * 3, 1)
 
 
 def test_a_case_names_batch_and_dtype():

@@ -81,7 +81,7 @@ def test_milliseconds_are_per_step(monkeypatch):
         nonlocal now
         now += 0.25 * num_steps
 
-    monkeypatch.setattr(versus_torch.time, "perf_counter", lambda: now)
+    monkeypatch.setattr(versus_torch.timing.time, "perf_counter", lambda: now)
     assert versus_torch.take_turns({"a": run}, rounds=1, steps=4) == {"a": [250.0]}
 
 

@@ -7,6 +7,7 @@ No JAX in this room, and TFDS is imported only to prepare or to decode: a start 
 cache takes a fraction of a second.
 """
 
+import functools
 from pathlib import Path
 from typing import NamedTuple
 
@@ -108,9 +109,14 @@ def _load(name: str, data_dir: str | Path | None) -> dict[str, np.ndarray]:
     data_dir = Path(data_dir or prepared.default_data_dir()).expanduser()
     directory = prepared.find(name, data_dir)
     if directory is None and (data_dir / archive.ARCHIVES[name].folder).is_dir():
-        return prepared.arrays(archive.read(name, data_dir))
+        return _unpacked(name, data_dir)
     if directory is None:
         from cifar_jax.data import builders  # imports TFDS, which takes a second
 
         directory = builders.prepare(name, data_dir)
     return cache.load(directory)
+
+
+@functools.lru_cache(maxsize=2)  # several runs in one process; reading takes a second or two
+def _unpacked(name: str, data_dir: Path) -> dict[str, np.ndarray]:
+    return prepared.arrays(archive.read(name, data_dir))

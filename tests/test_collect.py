@@ -1,0 +1,52 @@
+import json
+
+import tiny
+from test_gpu_suite import CPU, make_run, write_records
+
+from benchmarks import collect, gpu_suite
+
+
+def test_logs_are_packed_and_unpacked_without_writing_over_any(tmp_path):
+    source, target = tmp_path / "source", tmp_path / "target"
+    for folder in (source / "a" / "seed0", target / "a" / "seed0"):
+        folder.mkdir(parents=True)
+    (source / "a" / "seed0" / "summary.json").write_text("new")
+    (source / "a" / "seed0" / "config.json").write_text("new")
+    (target / "a" / "seed0" / "summary.json").write_text("old")
+    collect.pack(source, tmp_path / "logs.tar.gz")
+    assert collect.unpack(tmp_path / "logs.tar.gz", target) == 1
+    assert (target / "a" / "seed0" / "summary.json").read_text() == "old"
+    assert (target / "a" / "seed0" / "config.json").read_text() == "new"
+
+
+def test_measurements_are_collected_once(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(collect, "RESULTS", tmp_path / "results")
+    run = make_run(tmp_path)
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "throughput.jsonl").write_text('{"model": "old"}\n')
+    write_records(run, "throughput", {"model": "a"}, {"model": "b"})
+    # Another machine trained the same before.
+    before = tmp_path / "results" / "accuracy" / "assignment/cnn3/seed0"
+    tiny.write_log(before, "assignment/cnn3", 0.4)
+    tiny.write_log(run.work / "accuracy" / "assignment/cnn3/seed0", "assignment/cnn3", 0.5)
+    collect.pack(run.work / "accuracy", run.out / "accuracy.tar.gz")
+    for _ in range(2):
+        assert gpu_suite.main(["", str(run.out), "--collect"]) == 0
+    lines = (tmp_path / "results" / "throughput.jsonl").read_text().splitlines()
+    assert [json.loads(line)["model"] for line in lines] == ["old", "a", "b"]
+    log = before.with_name("seed0_abacus")
+    assert json.loads((log / "summary.json").read_text())["test_accuracy"] == 0.5
+    assert (log / "config.json").exists()
+    assert json.loads((before / "summary.json").read_text())["test_accuracy"] == 0.4
+    printed = capsys.readouterr().out
+    assert "throughput: 2 new records" in printed and "throughput: 0 new records" in printed
+
+
+def test_a_trial_is_no_result(tmp_path, capsys):
+    run = make_run(tmp_path, CPU | {"small": True})
+    assert gpu_suite.main(["", str(run.out), "--collect"]) == 1
+    assert "which is no result" in capsys.readouterr().err
+    assert gpu_suite.main(["", str(run.out)]) == 1
+    assert "was begun with --small" in capsys.readouterr().err
+    assert gpu_suite.main(["", str(tmp_path / "none"), "--collect"]) == 1
+    assert "no measurements" in capsys.readouterr().err
