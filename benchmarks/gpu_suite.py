@@ -208,7 +208,7 @@ def accuracy(run: Run) -> None:
 def references(run: Run) -> None:
     """Trains the suite's own ResNets."""
     if run.small:
-        _train(run, ["resnet18"], ("--limit", "128", "--epochs", "1"))
+        _train(run, ["resnet18"], ("--limit", "128", "--epochs", "2"))  # one of them warms up
         return
     for name, epochs in REFERENCES:
         _train(run, [name], () if epochs is None else ("--epochs", str(epochs)))
