@@ -1,5 +1,6 @@
 """What benchmarks.gpu_suite keeps in its folder, and how that gets into benchmarks/results."""
 
+import contextlib
 import json
 import re
 import shutil
@@ -18,6 +19,15 @@ def checked(out: Path) -> dict[str, Any] | None:
     """Returns what check_environment wrote; None before it has."""
     path = out / "environment.json"
     return json.loads(path.read_text()) if path.exists() else None
+
+
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """Returns the records of a file of JSON lines; none where there is no file."""
+    found = []
+    for line in path.read_text().splitlines() if path.exists() else ():
+        with contextlib.suppress(ValueError):  # a line that a full disk cut off
+            found.append(json.loads(line))
+    return found
 
 
 def pack(folder: Path, archive: Path) -> None:
@@ -53,12 +63,12 @@ def collect(out: Path) -> None:
         what = "no measurements" if found is None else "what --small measured, which is no result"
         raise UserError(f"{out} holds {what}")
     for name in JSON_LINES:
-        path, target = out / f"{name}.jsonl", RESULTS / f"{name}.jsonl"
-        known = set(target.read_text().splitlines()) if target.exists() else set()
-        lines = path.read_text().splitlines() if path.exists() else []
-        new = [line for line in lines if line not in known]
-        with target.open("a") as file:
-            file.writelines(f"{line}\n" for line in new)
+        target = RESULTS / f"{name}.jsonl"
+        known = read_records(target)
+        new = [record for record in read_records(out / f"{name}.jsonl") if record not in known]
+        if new:
+            with target.open("a") as file:
+                file.writelines(f"{json.dumps(record)}\n" for record in new)
         print(f"{name}: {len(new)} new records")
     if (out / "accuracy.tar.gz").exists():
         print(f"accuracy: {_collect_logs(out / 'accuracy.tar.gz')} new logs")

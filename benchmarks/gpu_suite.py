@@ -16,7 +16,6 @@ a CPU too. Where the checkout came without its history, CIFAR_JAX_COMMIT has to 
 """
 
 import argparse
-import contextlib
 import json
 import os
 import subprocess
@@ -26,10 +25,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.collect import checked, collect, pack, unpack
+from benchmarks.collect import checked, collect, pack, read_records, unpack
 from benchmarks.published import PUBLISHED
 from benchmarks.results import ROOT, load_config
-from benchmarks.throughput import CONFIGS
+from benchmarks.throughput import CONFIGS, NUM_IMAGES
 from cifar_jax.errors import UserError
 
 # Beyond the write-ups' own batches and dtypes.
@@ -43,7 +42,6 @@ TORCH_CASES = (
 )
 # (config, epochs); None for the config's own.
 REFERENCES = (("resnet18", 30), ("resnet34", 30), ("resnet18", None), ("resnet34", None))
-IMAGES = 50_000
 # No benchmark is begun with less time left.
 LEAST_SECONDS = 20
 
@@ -111,12 +109,7 @@ class Run(NamedTuple):
 
     def records(self, name: str) -> list[dict[str, Any]]:
         """Returns the records of a file of JSON lines in `out`."""
-        path = self.out / f"{name}.jsonl"
-        found = []
-        for line in path.read_text().splitlines() if path.exists() else ():
-            with contextlib.suppress(ValueError):  # a line that a full disk cut off
-                found.append(json.loads(line))
-        return found
+        return read_records(self.out / f"{name}.jsonl")
 
 
 def check_environment(run: Run) -> None:
@@ -143,7 +136,7 @@ def check_environment(run: Run) -> None:
 
 def throughput(run: Run) -> None:
     """Times every network, and ResNets in the sizes that GPUs like."""
-    cases = [name for name in CONFIGS] + list(REFERENCE_CASES)
+    cases = [*CONFIGS, *REFERENCE_CASES]
     flags = ()
     if run.small:
         cases, flags = ["cnn_small:8", "cnn2:8"], ("--seconds", "0.1")
@@ -235,7 +228,7 @@ def _cost(run: Run, experiment: str) -> float:
     rates = {r["model"]: r["images_per_second"] for r in records}
     rates |= {r["config"]: r["images_per_second"] for r in records}
     rate = rates.get(experiment) or rates.get(settings.model.name) or 1e4
-    return settings.num_epochs * IMAGES / rate
+    return settings.num_epochs * NUM_IMAGES / rate
 
 
 def versus_torch_zoo(run: Run) -> None:
