@@ -24,6 +24,7 @@ from cifar_jax.models.layers import (
     Conv,
     Dropout,
     ExampleRngs,
+    Linear,
     flatten,
     keras_init,
     max_pool,
@@ -58,8 +59,8 @@ class CNN2(nnx.Module):
         rates = per_layer(dropout, 3, "dropout")
         self.conv1 = Conv(3, filters[0], (3, 3), **init)
         self.conv2 = Conv(filters[0], filters[1], (3, 3), **init)
-        self.dense1 = nnx.Linear(16 * 16 * filters[1], dense_units, **init)
-        self.dense2 = nnx.Linear(dense_units, num_classes, **init | {"dtype": jnp.float32})
+        self.dense1 = Linear(16 * 16 * filters[1], dense_units, **init)
+        self.dense2 = Linear(dense_units, num_classes, **init | {"dtype": jnp.float32})
         self.dropout1, self.dropout2, self.dropout3 = (Dropout(rate) for rate in rates)
 
     def __call__(self, images: jax.Array, rngs: ExampleRngs | None = None) -> jax.Array:

@@ -23,6 +23,7 @@ from cifar_jax.models.layers import (
     Conv,
     Dropout,
     ExampleRngs,
+    Linear,
     flatten,
     keras_init,
     max_pool,
@@ -54,8 +55,8 @@ class CNN3(nnx.Module):
         self.conv1 = Conv(3, 32, (3, 3), **init)
         self.conv2 = Conv(32, 64, (3, 3), **init)
         self.conv3 = Conv(64, 128, (3, 3), **init)
-        self.dense1 = nnx.Linear(4 * 4 * 128, 512, **init)
-        self.dense2 = nnx.Linear(512, num_classes, **init | {"dtype": jnp.float32})
+        self.dense1 = Linear(4 * 4 * 128, 512, **init)
+        self.dense2 = Linear(512, num_classes, **init | {"dtype": jnp.float32})
         self.dropout1, self.dropout2, self.dropout3 = (Dropout(rate) for rate in rates)
 
     def __call__(self, images: jax.Array, rngs: ExampleRngs | None = None) -> jax.Array:

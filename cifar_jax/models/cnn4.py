@@ -25,6 +25,7 @@ from cifar_jax.models.layers import (
     Conv,
     Dropout,
     ExampleRngs,
+    Linear,
     flatten,
     keras_init,
     max_pool,
@@ -61,8 +62,8 @@ class CNN4(nnx.Module):
         self.conv2 = Conv(filters[0], filters[1], (3, 3), **init)
         self.conv3 = Conv(filters[1], filters[2], (3, 3), **init)
         self.conv4 = Conv(filters[2], filters[3], (3, 3), **init)
-        self.dense1 = nnx.Linear(16 * 16 * filters[3], dense_units, **init)
-        self.dense2 = nnx.Linear(dense_units, num_classes, **init | {"dtype": jnp.float32})
+        self.dense1 = Linear(16 * 16 * filters[3], dense_units, **init)
+        self.dense2 = Linear(dense_units, num_classes, **init | {"dtype": jnp.float32})
         self.dropout1, self.dropout2, self.dropout3 = (Dropout(rate) for rate in rates)
 
     def __call__(self, images: jax.Array, rngs: ExampleRngs | None = None) -> jax.Array:

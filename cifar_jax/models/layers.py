@@ -12,9 +12,11 @@ from jax.nn.initializers import glorot_uniform, variance_scaling
 
 from cifar_jax.errors import UserError
 from cifar_jax.models.conv import conv_general_dilated
+from cifar_jax.models.dense import dot_general
 
-# nnx.Conv with the convolution that the backend runs fastest.
+# Flax' layers with the convolution and the product that the backend runs fastest.
 Conv = partial(nnx.Conv, conv_general_dilated=conv_general_dilated)
+Linear = partial(nnx.Linear, dot_general=dot_general)
 
 # What the frameworks of the write-ups draw their kernels from when nothing is said.
 keras_init = glorot_uniform()
@@ -43,7 +45,7 @@ def torch_conv(in_features: int, features: int, kernel_size: int, **options) -> 
 def torch_linear(in_features: int, features: int, **options) -> nnx.Linear:
     """Returns torch.nn.Linear as it comes: kernel and bias in +-1 / sqrt(fan-in)."""
     bias_init = torch_bias_init(in_features)
-    return nnx.Linear(in_features, features, kernel_init=torch_init, bias_init=bias_init, **options)
+    return Linear(in_features, features, kernel_init=torch_init, bias_init=bias_init, **options)
 
 
 class ExampleRngs:

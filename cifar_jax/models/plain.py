@@ -38,6 +38,7 @@ from cifar_jax.models.layers import (
     Conv,
     Dropout,
     ExampleRngs,
+    Linear,
     flatten,
     keras_init,
     max_pool,
@@ -110,7 +111,7 @@ class Plain(nnx.Module):
             elif layer == "D":
                 made.append(Dropout(next(rates)))
             elif isinstance(layer, int) and is_flat:
-                made.append(nnx.Linear(features, layer, dtype=dtype, **init))
+                made.append(Linear(features, layer, dtype=dtype, **init))
                 features = layer
             elif isinstance(layer, int):
                 made.append(Conv(features, layer, (3, 3), padding=padding, dtype=dtype, **init))
@@ -120,7 +121,7 @@ class Plain(nnx.Module):
             if size < 1:
                 raise UserError(f"layer {layer!r}, the {len(made)}th, has no pixels left: {layers}")
         self.layers = nnx.List(made)
-        self.dense = nnx.Linear(features, num_classes, **init)
+        self.dense = Linear(features, num_classes, **init)
 
     def __call__(self, images: jax.Array, rngs: ExampleRngs | None = None) -> jax.Array:
         """Returns logits [B, num_classes] of images [B, 32, 32, 3]; rngs for dropout only."""

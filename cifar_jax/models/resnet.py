@@ -33,6 +33,7 @@ from cifar_jax.models.layers import (
     BatchNorm,
     Conv,
     ExampleRngs,
+    Linear,
     he_fan_out_init,
     keras_init,
     max_pool,
@@ -136,7 +137,7 @@ class ResNet(nnx.Module):
         if conventions == "torch":
             self.dense = torch_linear(in_features, num_classes, rngs=rngs)
         else:
-            self.dense = nnx.Linear(in_features, num_classes, kernel_init=keras_init, rngs=rngs)
+            self.dense = Linear(in_features, num_classes, kernel_init=keras_init, rngs=rngs)
 
     def __call__(self, images: jax.Array, rngs: ExampleRngs | None = None) -> jax.Array:
         """Returns logits [B, num_classes] of images [B, 32, 32, 3]; rngs is not used."""
