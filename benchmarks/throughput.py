@@ -9,10 +9,11 @@ Without a MODEL these are all on an accelerator and those of SMALL on a CPU.
 Compilation is tracing, lowering and compiling the training program; the first step is the first
 call, of one step. A round is a call of several steps, waited for; the step time is the median
 round's, p95 the 95th percentile of the rounds. FLOPs are those of XLA's cost analysis of a step
-before compilation, the peak is that of a large product of matrices in the same dtype, measured in
-the same run. The input's share is what a step saves without gathering and augmenting: with a batch
-that lies ready, in turns. A call's overhead is what a call of one step takes beyond the step;
-training makes calls of a second. Memory is what the compiled program needs, data set included.
+before compilation, every convolution by its direct sum (on a CPU most take fewer); the peak is that
+of a large product of matrices in the same dtype, measured in the same run. The input's share is
+what a step saves without gathering and augmenting: with a batch that lies ready, in turns. A call's
+overhead is what a call of one step takes beyond the step; training makes calls of a second. Memory
+is what the compiled program needs, data set included.
 
 A line of JSON for each network goes to FILE, with the share of the cores' time that others took
 meanwhile: above a few percent its times mean nothing.
@@ -181,7 +182,7 @@ def count_flops(settings: ConfigDict, dataset: data.Dataset) -> float | None:
     """Returns the operations of one step without augmentation, None where XLA does not say.
 
     They are counted before compilation, as for a CPU, for CUDA's runtime has no such analysis, and
-    with stock convolutions, for padding is no work.
+    with stock convolutions: padding is no work, and fewer multiplications are no less of it.
     """
     settings = settings.copy_and_resolve_references()
     settings.augment.ops = settings.augment.mix = ""

@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -147,11 +149,19 @@ def test_xla_leaves_small_convolutions_in_their_order(size, padding):
         assert "dim_labels=b01f_01io->b01f" in line and "reversal" not in line
 
 
-def test_groups_fall_back_to_lax():
-    images = np.ones((1, 6, 6, 4), np.float32)
-    weights = np.ones((3, 3, 1, 4), np.float32)
-    args = (images, weights, (1, 1), "SAME")
-    options = dict(dimension_numbers=NHWC, feature_group_count=4)
-    np.testing.assert_array_equal(
-        conv_general_dilated(*args, **options), lax.conv_general_dilated(*args, **options)
-    )
+@pytest.mark.parametrize("dilation", [1, 2])
+@pytest.mark.parametrize(("stride", "padding"), [(1, "SAME"), (2, "SAME"), (2, [(0, 1), (2, 1)])])
+@pytest.mark.parametrize(("groups", "features"), [(2, 6), (4, 4), (4, 8)])
+def test_groups(groups, features, stride, padding, dilation):
+    """Two groups of two channels; four of one, depthwise, with one filter each and with two."""
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(2, 9, 10, 4)).astype(np.float32)
+    kernel = rng.normal(size=(3, 3, 4 // groups, features)).astype(np.float32)
+    results = []
+    for conv in CONVS:
+        grouped = functools.partial(conv, feature_group_count=groups)
+        results.append(
+            forward_and_gradients(grouped, images, kernel, (stride,) * 2, padding, (dilation,) * 2)
+        )
+    for ours, theirs in zip(*results):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)

@@ -19,7 +19,6 @@ On every other backend the stock operation is the right one.
 import contextlib
 import functools
 import math
-import types
 from collections.abc import Iterator
 
 import jax
@@ -71,7 +70,7 @@ def conv_general_dilated(
         or jax.default_backend() != "cpu"
         or not is_nhwc
         or tuple(lhs_dilation or ones) != ones
-        or (feature_group_count, batch_group_count) != (1, 1)
+        or batch_group_count != 1
         or out_sharding is not None
     ):
         return lax.conv_general_dilated(
@@ -84,42 +83,74 @@ def conv_general_dilated(
         reach = [(k - 1) * d + 1 for k, d in zip(rhs.shape[:2], dilation, strict=True)]
         padding = lax.padtype_to_pads(lhs.shape[1:3], reach, window_strides, padding)
     padding = tuple((int(low), int(high)) for low, high in padding)
-    return _canonical_conv(
-        lhs, rhs, tuple(window_strides), padding, dilation, precision, preferred_element_type
+    static = tuple(window_strides), padding, dilation, precision, preferred_element_type
+    if feature_group_count == 1:
+        return _conv(lhs, rhs, *static)
+    if rhs.shape[2] == 1 and lhs.dtype == rhs.dtype == jnp.float32:
+        return _depthwise_conv(lhs, rhs, *static[:3])
+    groups = zip(*(jnp.split(x, feature_group_count, axis=3) for x in (lhs, rhs)), strict=True)
+    return jnp.concatenate([_conv(*group, *static) for group in groups], axis=3)
+
+
+def _conv(images, kernel, strides, padding, dilation, precision, out_dtype):
+    """Convolves [B, H, W, I] images with an [h, w, I, O] kernel to [B, H', W', O]."""
+    if _is_plain(images, kernel, strides, dilation, out_dtype) and winograd.pays(
+        images.shape, kernel.shape, padding, images.dtype
+    ):
+        return winograd.conv(images, kernel, padding, precision)
+    return _canonical_conv(images, kernel, strides, padding, dilation, precision, out_dtype)
+
+
+def _depthwise_conv(images, kernel, strides, padding, dilation):
+    """Convolves each channel of [B, H, W, I] by filters of its own, [h, w, 1, O], tap by tap.
+
+    XLA's library has no such convolution, and I of one channel each would take I calls.
+    """
+    multiplier = kernel.shape[3] // images.shape[3]
+    images = jnp.repeat(images, multiplier, axis=3)
+    images = lax.pad(
+        images, jnp.zeros((), images.dtype), [(0,) * 3, *((*p, 0) for p in padding), (0,) * 3]
     )
+    sizes = [
+        (size - (k - 1) * d - 1) // stride + 1
+        for size, k, d, stride in zip(
+            images.shape[1:3], kernel.shape[:2], dilation, strides, strict=True
+        )
+    ]
+
+    def tap(i, j):
+        first = i * dilation[0], j * dilation[1]
+        last = [f + (n - 1) * s + 1 for f, n, s in zip(first, sizes, strides, strict=True)]
+        limit = (images.shape[0], *last, images.shape[3])
+        return lax.slice(images, (0, *first, 0), limit, (1, *strides, 1)) * kernel[i, j, 0]
+
+    return sum(tap(i, j) for i in range(kernel.shape[0]) for j in range(kernel.shape[1]))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4, 5, 6))
 def _canonical_conv(images, kernel, strides, padding, dilation, precision, out_dtype):
-    """Convolves [B, H, W, I] images with an [h, w, I, O] kernel to [B, H', W', O]."""
+    """The same by the library call, its gradients too."""
     return _forward(images, kernel, strides, padding, dilation, precision, out_dtype)[0]
 
 
 def _forward(images, kernel, strides, padding, dilation, precision, out_dtype):
-    """Returns the result and (images, None, kernel), or (None, winograd's parts, kernel)."""
-    form = _form(images, kernel, strides, padding, dilation, out_dtype)
-    if form is winograd:
-        kernels = winograd.transform_kernel(kernel)
-        out, parts = winograd.convolve(images, kernels, padding, precision)
-        return out, (None, parts, kernels)
-    if form is stem:
-        out = stem.convolve(images, kernel, padding, precision)
-    else:
-        out = _library_conv(
-            images, kernel, strides, padding, rhs_dilation=dilation,
-            precision=precision, preferred_element_type=out_dtype,
-        )  # fmt: skip
-    return out, (images, None, kernel)
+    if _is_plain(images, kernel, strides, dilation, out_dtype) and stem.pays(
+        images.shape, kernel.shape, padding, images.dtype
+    ):
+        return stem.convolve(images, kernel, padding, precision), (images, kernel)
+    out = _library_conv(
+        images, kernel, strides, padding, rhs_dilation=dilation,
+        precision=precision, preferred_element_type=out_dtype,
+    )  # fmt: skip
+    return out, (images, kernel)
 
 
-def _form(images, kernel, strides, padding, dilation, out_dtype) -> types.ModuleType | None:
-    """Returns the module of the form that is fastest, None for the library call."""
-    is_plain = strides == dilation == (1, 1) and out_dtype in (None, images.dtype)
-    if is_plain and images.dtype == kernel.dtype:
-        for form in (winograd, stem):
-            if form.pays(images.shape, kernel.shape, padding, images.dtype):
-                return form
-    return None
+def _is_plain(images, kernel, strides, dilation, out_dtype) -> bool:
+    return (
+        strides == dilation == (1, 1)
+        and images.dtype == kernel.dtype
+        and (out_dtype is None or out_dtype == images.dtype)
+    )
 
 
 def _library_conv(
@@ -165,12 +196,7 @@ def _one_pixel_conv(images, kernel, strides, padding, dilation, **options):
 
 
 def _backward(strides, padding, dilation, precision, out_dtype, residuals, grad):
-    images, parts, kernel = residuals
-    if parts is not None:
-        return (
-            winograd.images_gradient(grad, kernel, padding, precision),
-            winograd.kernel_gradient(parts, grad, padding, precision),
-        )
+    images, kernel = residuals
     grad = grad.astype(images.dtype)
     # The kernel's reach, the image's and the output's size, for height and width.
     geometry = [

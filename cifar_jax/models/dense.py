@@ -11,11 +11,13 @@ import functools
 import jax
 from jax import lax
 
+_ROWS_BY_COLUMNS = (((1,), (0,)), ((), ()))
+
 
 def dot_general(
     lhs, rhs, dimension_numbers, precision=None, preferred_element_type=None, out_sharding=None
 ):
-    """`jax.lax.dot_general`; on CPUs with a gradient of its own for [B, I] by [I, O].
+    """`jax.lax.dot_general`; on CPUs with a gradient of its own for [B, I] by [I, O] of one dtype.
 
     Takes and returns what the stock operation does, so that it fits `nnx.Linear(dot_general=...)`.
     Only reverse-mode differentiation is defined on the CPU.
@@ -23,9 +25,9 @@ def dot_general(
     is_dense = (
         lhs.ndim == rhs.ndim == 2
         and lhs.dtype == rhs.dtype
-        and preferred_element_type in (None, lhs.dtype)
+        and (preferred_element_type is None or preferred_element_type == lhs.dtype)
         and out_sharding is None
-        and tuple(map(tuple, dimension_numbers[0])) == ((1,), (0,))
+        and jax.tree.map(int, dimension_numbers) == _ROWS_BY_COLUMNS
     )
     if is_dense and jax.default_backend() == "cpu":
         return _dense(lhs, rhs, precision)

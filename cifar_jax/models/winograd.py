@@ -9,15 +9,20 @@ A library call of XLA's runs at 85 to 105 of some 105 GFLOP/s on one core of a Z
 operations are faster. Forward pass and both gradients together take 0.45 to 0.8 of its time.
 
 The points 0, 1, -1, 2, -1/2 and infinity keep float32's rounding within about three times that of
-the direct sum; with the usual 2 and -2 it is a sixth more.
+the direct sum; with the usual 2 and -2 it is a sixth more. What is not finite spreads to the four
+outputs of its tile, and an infinity becomes NaN there.
 """
 
+import functools
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
 _NHWC = ("NHWC", "HWIO", "NHWC")
-_TILE, _TAPS = 4, 3
+# Outputs side by side that are computed together, and taps.
+TILE, _TAPS = 4, 3
 # Outputs = OUTPUT @ ((KERNEL @ taps) * (INPUT @ inputs)) for six neighbouring inputs.
 _OUTPUT = np.array(
     [
@@ -50,17 +55,17 @@ _INPUT = np.array(
 # Fewer channels leave more time in the transforms than the products save.
 _LEAST_CHANNELS = 16
 # Outputs that are computed for each one that is wanted, where the width is no multiple of the tile.
-_GREATEST_WASTE = 1.34
+_GREATEST_WASTE = 4 / 3
 
 
 def pays(image_shape, kernel_shape, padding, dtype) -> bool:
-    """Returns whether this is faster than the direct sum, for strides and dilations of 1.
+    """Returns whether `conv` can do it and is faster than the direct sum.
 
     Args:
       image_shape: (B, H, W, I).
       kernel_shape: (h, w, I, O).
-      padding: ((low, high), (low, high)) of height and width.
-      dtype: of images and kernel.
+      padding: ((low, high), (low, high)) of height and width, in pixels.
+      dtype: of both images and kernel.
     """
     height, width = (
         size + sum(sides) - _TAPS + 1 for size, sides in zip(image_shape[1:3], padding, strict=True)
@@ -69,40 +74,69 @@ def pays(image_shape, kernel_shape, padding, dtype) -> bool:
         tuple(kernel_shape[:2]) == (_TAPS, _TAPS)
         and dtype == jnp.float32
         and min(kernel_shape[2:]) >= _LEAST_CHANNELS
+        # The gradient's padding, 2 less these, must not be negative.
         and all(0 <= side < _TAPS for sides in padding for side in sides)
-        and min(height, image_shape[1]) >= _TAPS
+        # XLA makes the smaller of images and kernel the kernel, which would be the wrong one of
+        # the two in the convolutions by rows, forward or for the kernel's gradient.
+        and _TAPS <= height <= image_shape[1]
         and max(_waste(width), _waste(image_shape[2])) <= _GREATEST_WASTE
     )
 
 
 def _waste(width: int) -> float:
-    return _tiles(width) * _TILE / width if width > 0 else np.inf
+    return _tiles(width) * TILE / width if width > 0 else np.inf
 
 
 def _tiles(width: int) -> int:
-    return -(-width // _TILE)
+    return -(-width // TILE)
 
 
-def transform_kernel(kernel):
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def conv(images, kernel, padding, precision=None):
+    """Convolves [B, H, W, I] images with a [3, 3, I, O] kernel to [B, H', W', O], all float32.
+
+    Only where `pays` holds; only reverse-mode differentiation is defined.
+
+    Args:
+      padding: ((low, high), (low, high)) of height and width, in pixels.
+      precision: of the products, see `lax.conv_general_dilated`.
+    """
+    return _forward(images, kernel, padding, precision)[0]
+
+
+def _forward(images, kernel, padding, precision):
+    out, parts = _convolve(images, _transform(kernel), padding, precision)
+    return out, (parts, kernel)
+
+
+def _backward(padding, precision, residuals, grad):
+    parts, kernel = residuals
+    turned = [lax.rev(taps, (0,)).transpose(0, 1, 3, 2) for taps in _transform(kernel)]
+    around = tuple((_TAPS - 1 - low, _TAPS - 1 - high) for low, high in padding)
+    images_grad, _ = _convolve(grad, turned, around, precision, is_turned=True)
+    return images_grad, _kernel_gradient(parts, grad, padding, precision)
+
+
+conv.defvjp(_forward, _backward)
+
+
+def _transform(kernel):
     """Returns the six kernels [3, 1, I, O] that stand for a kernel [3, 3, I, O]."""
     return [_weighted(row, jnp.split(kernel, _TAPS, axis=1)) for row in _KERNEL]
 
 
-def convolve(images, kernels, padding, precision=None, is_turned=False):
-    """Convolves [B, H, W, I] images with a 3x3 kernel.
+def _convolve(images, kernels, padding, precision, is_turned=False):
+    """Convolves images with a kernel that is given as `_transform` returns it.
 
     Args:
-      kernels: six of [3, 1, I, O], by `transform_kernel`.
-      padding: ((low, high), (low, high)) of height and width, 0 to 2 each.
-      precision: of the products, see `lax.conv_general_dilated`.
-      is_turned: whether the kernel is that of `transform_kernel` from right to left.
+      is_turned: whether the kernel is that of `_transform` from right to left.
 
     Returns:
       [B, H', W', O], and the six combinations of neighbours [B, H, ceil(W' / 4), I] that its
       products were taken of.
     """
     width = images.shape[2] + sum(padding[1]) - _TAPS + 1
-    neighbours = _every_fourth(images, width, padding[1], _TAPS - 1)
+    neighbours = every_fourth(images, width, padding[1][0], _TAPS - 1)
     # From right to left is the same for inputs and outputs from right to left.
     inputs, outputs = (_INPUT[:, ::-1], _OUTPUT[::-1]) if is_turned else (_INPUT, _OUTPUT)
     parts = [_weighted(row, neighbours) for row in inputs]
@@ -111,33 +145,12 @@ def convolve(images, kernels, padding, precision=None, is_turned=False):
     ]
     # Behind the barrier the outputs' interleaving is a copy; XLA computes it in one go slower.
     phases = lax.optimization_barrier([_weighted(row, products) for row in outputs])
-    batch, height, _, features = phases[0].shape
-    interleaved = jnp.concatenate(phases, axis=-1)
-    return interleaved.reshape(batch, height, -1, features)[:, :, :width], parts
+    return interleaved(jnp.concatenate(phases, axis=-1), width), parts
 
 
-def images_gradient(grad, kernels, padding, precision=None):
-    """Returns the gradient [B, H, W, I] of the images.
-
-    Args:
-      grad: [B, H', W', O], the gradient of the result.
-      kernels, padding, precision: of the forward pass.
-    """
-    turned = [lax.rev(taps, (0,)).transpose(0, 1, 3, 2) for taps in kernels]
-    around = tuple((_TAPS - 1 - low, _TAPS - 1 - high) for low, high in padding)
-    return convolve(grad, turned, around, precision, is_turned=True)[0]
-
-
-def kernel_gradient(parts, grad, padding, precision=None):
-    """Returns the gradient [3, 3, I, O] of the kernel: the transpose of `convolve`.
-
-    Args:
-      parts: the combinations that `convolve` returned.
-      grad: [B, H', W', O], the gradient of its result.
-      padding: of the forward pass.
-      precision: of the products.
-    """
-    neighbours = _every_fourth(grad, grad.shape[2], (0, 0))
+def _kernel_gradient(parts, grad, padding, precision):
+    """Returns the gradient [3, 3, I, O] of the kernel: the transpose of `_convolve`."""
+    neighbours = every_fourth(grad, grad.shape[2])
     # With the batch for channels, and the channels for a batch, this is a convolution again.
     products = [
         _by_rows(
@@ -158,20 +171,30 @@ def _by_rows(part, weights, padding, precision):
     )
 
 
-def _every_fourth(x, width, sides, overlap=0):
+def every_fourth(x, width, low=0, overlap=0):
     """Returns x[:, :, 0::4], x[:, :, 1::4], ..., as many as a tile and its overlap are wide.
 
     Args:
-      width: number of outputs; x with its padding is `overlap` wider.
-      sides: (low, high), the padding of the width.
+      x: [B, H, W, C].
+      width: number of outputs, of which a tile holds four.
+      low: pixels of zeros in front of the width; behind it there are as many as the last tile
+        lacks.
+      overlap: pixels that a tile reaches into the next one.
+
+    Returns:
+      4 + overlap of [B, H, ceil(width / 4), C].
     """
-    reach = _tiles(width) * _TILE + overlap
-    missing = reach - x.shape[2] - sides[0]
-    x = lax.pad(
-        x, jnp.zeros((), x.dtype), [(0, 0, 0), (0, 0, 0), (sides[0], missing, 0), (0, 0, 0)]
-    )
-    span = reach - _TILE - overlap + 1
-    return [lax.slice_in_dim(x, i, i + span, _TILE, axis=2) for i in range(_TILE + overlap)]
+    reach = _tiles(width) * TILE + overlap
+    missing = reach - x.shape[2] - low
+    x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), (0, 0, 0), (low, missing, 0), (0, 0, 0)])
+    span = reach - TILE - overlap + 1
+    return [lax.slice_in_dim(x, i, i + span, TILE, axis=2) for i in range(TILE + overlap)]
+
+
+def interleaved(x, width):
+    """Returns [B, H, width, O] of [B, H, ceil(width / 4), 4 * O], neighbours one after another."""
+    batch, height, tiles, features = x.shape
+    return x.reshape(batch, height, tiles * TILE, features // TILE)[:, :, :width]
 
 
 def _weighted(weights, arrays):
