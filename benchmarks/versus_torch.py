@@ -10,9 +10,10 @@ write-up; "all" stands for every network.
 
 PyTorch runs in each of SETTINGS first, on a CPU eagerly with either memory layout and the optimiser
 fused or not, on a GPU eagerly, compiled, and compiled with autotuning, which takes minutes
-(--settings leaves some out); the fastest of them then takes turns with ours. A round
-gives both the same number of steps, one behind the other; the ratio is taken within rounds, so that
-what slows the machine for a while slows both.
+(--settings leaves some out). Those that come near the fastest then take turns with ours; the
+record's ratio is to the one with the least median. A round gives each the same number of steps, one
+behind the other; the ratio is taken within rounds, so that what slows the machine for a while slows
+both.
 
 The machine must be idle otherwise: beside one busy process on two cores, PyTorch's threads waited
 for each other 5 to 40 times longer than they computed. The record tells the share of the cores'
@@ -56,7 +57,11 @@ NUM_CLASSES = 100
 # So many that the networks cannot learn these random images by heart and end with no gradients.
 NUM_BATCHES = 64
 # Per turn, where --steps leaves their number open: the steps of so many seconds in PyTorch.
-SECONDS_PER_TURN = 2.0
+SECONDS_PER_TURN = 0.5
+# Of each contender's turns, where --rounds leaves their number open, and the least and most turns.
+SECONDS, LEAST_ROUNDS, MOST_ROUNDS = 10.0, 5, 21
+# A setting that took this much longer than the fastest in the first try is out.
+NEAR = 1.25
 # Before the clock starts: threads that the last contender left spinning, caches that it filled.
 WARM_UP_STEPS = 2
 
@@ -213,13 +218,14 @@ def take_turns(contenders: dict[str, Run], rounds: int, steps: int) -> dict[str,
 
 
 def compare(ms: dict[str, Sequence[float]]) -> dict[str, Any]:
-    """Reduces milliseconds per step and round, {"jax" and one of SETTINGS: [rounds]}.
+    """Reduces milliseconds per step and round, {"jax" and some of SETTINGS: [rounds]}.
 
     Returns:
-      The medians jax_ms and torch_ms; PyTorch's setting; and median, min and max of jax / torch
-      over the rounds.
+      The medians jax_ms and torch_ms; PyTorch's setting, the one with the least median; and median,
+      min and max of jax / torch over the rounds.
     """
-    (setting,) = ms.keys() - {"jax"}
+    settings = [name for name in ms if name != "jax"]
+    setting = min(settings, key=lambda name: statistics.median(ms[name]))
     ratios = [ours / theirs for ours, theirs in zip(ms["jax"], ms[setting], strict=True)]
     return {
         "jax_ms": statistics.median(ms["jax"]),
@@ -237,7 +243,7 @@ def measure(
     model: str,
     batch_size: int,
     dtype: str,
-    rounds: int,
+    rounds: int | None = None,
     steps: int | None = None,
     settings: Sequence[str] = (),
 ) -> dict[str, Any]:
@@ -247,7 +253,7 @@ def measure(
       model: a key of torch_models.MODELS.
       batch_size: images per step.
       dtype: "float32" or "bfloat16".
-      rounds: turns of each contender.
+      rounds: turns of each contender; None for as many as SECONDS hold.
       steps: per turn; None for those that PyTorch takes in SECONDS_PER_TURN.
       settings: of PyTorch, names from SETTINGS; all of the device by default.
     """
@@ -258,7 +264,7 @@ def measure(
     optimizer, ours, theirs = make_optimizers(model)
     run, state, compile_seconds = make_ours(model, ours, images, labels, batch_size, dtype)
     known = settings_here()
-    first_round, fastest = {}, None
+    first_round, others = {}, {}
     for name in settings or known:
         try:
             other = make_theirs(
@@ -272,17 +278,20 @@ def measure(
             traceback.print_exc()
             first_round[name] = None
             continue
-        if first_round[name] == min(ms for ms in first_round.values() if ms is not None):
-            fastest = name, other
+        others[name] = other
+        limit = NEAR * min(ms for ms in first_round.values() if ms is not None)
+        others = {name: other for name, other in others.items() if first_round[name] <= limit}
         del other
         gc.collect()
-    if fastest is None:
+    if not others:
         raise RuntimeError("PyTorch runs in none of its settings")
-    name, other = fastest
     run(WARM_UP_STEPS)
-    steps = steps or max(1, round(1e3 * SECONDS_PER_TURN / first_round[name]))
+    step_ms = min(first_round[name] for name in others)
+    steps = steps or max(1, round(1e3 * SECONDS_PER_TURN / step_ms))
+    wanted = round(1e3 * SECONDS / (step_ms * steps))
+    rounds = rounds or min(max(wanted, LEAST_ROUNDS), MOST_ROUNDS)
     before = processor_seconds()
-    ms = take_turns({"jax": run, name: other}, rounds, steps)
+    ms = take_turns({"jax": run, **others}, rounds, steps)
     after = processor_seconds()
     record = environment()
     record["versions"]["torch"] = torch.__version__
@@ -352,8 +361,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("cases", nargs="*", metavar="MODEL[:BATCH[:DTYPE]]", default=list(CASES))
-    parser.add_argument("--rounds", type=int, default=7, metavar="N")
-    parser.add_argument("--steps", type=int, metavar="N", help="per round; default: 2 seconds")
+    parser.add_argument("--rounds", type=int, metavar="N", help="default: some 10 seconds")
+    parser.add_argument("--steps", type=int, metavar="N", help="per round; default: half a second")
     parser.add_argument("--settings", nargs="+", metavar="SETTING", help=", ".join(settings_here()))
     parser.add_argument("--out", type=Path, default=RESULTS, metavar="FILE")
     args = parser.parse_args(argv)
@@ -366,7 +375,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 raise unknown("setting", name, settings_here())
     except UserError as error:
         parser.error(str(error))
-    if args.rounds < 1 or (args.steps is not None and args.steps < 1):
+    if any(number is not None and number < 1 for number in (args.rounds, args.steps)):
         parser.error("--rounds and --steps need whole numbers above 0")
 
     args.out.parent.mkdir(parents=True, exist_ok=True)

@@ -30,7 +30,9 @@ def test_record_holds_what_was_measured(tmp_path, capsys, monkeypatch):
     ms = record["ms_per_step"]
     tried = record["ms_of_settings"]
     assert tried.keys() == versus_torch.SETTINGS["cpu"].keys() and min(tried.values()) > 0
-    assert ms.keys() == {"jax", min(tried, key=tried.get)}
+    fastest = min(tried, key=tried.get)
+    near = {name for name in tried if tried[name] <= versus_torch.NEAR * tried[fastest]}
+    assert ms.keys() == {"jax", *near} and record["torch_setting"] in near
     assert all(len(values) == 2 and min(values) > 0 for values in ms.values())
     assert record == record | versus_torch.compare(ms)
     assert f"{record['jax_ms']:.2f}" in capsys.readouterr().out.splitlines()[1]
@@ -38,7 +40,11 @@ def test_record_holds_what_was_measured(tmp_path, capsys, monkeypatch):
 
 def test_ratio_is_taken_within_rounds():
     assert versus_torch.compare(
-        {"jax": [10.0, 300.0, 12.0], "torch_fused": [40.0, 400.0, 30.0]}
+        {
+            "jax": [10.0, 300.0, 12.0],
+            "torch": [20.0, 900.0, 90.0],
+            "torch_fused": [40.0, 400.0, 30.0],
+        }
     ) == {
         "jax_ms": 12.0,
         "torch_ms": 40.0,
