@@ -9,6 +9,7 @@ from flax import nnx
 
 from cifar_jax import models
 from cifar_jax.errors import UserError
+from cifar_jax.models import winograd
 from cifar_jax.models.layers import ExampleRngs
 
 # With 100 classes, from the write-ups, or counted by torch for the same layers.
@@ -47,6 +48,12 @@ THIN = {
     "stacked3": THIN_LAYERS,
     "vgg16": {"layers": (4, "M", "F")},
 }
+
+
+@pytest.fixture(autouse=True)
+def library_convolutions(monkeypatch):
+    """They compile in half the time; test_fast_forms has the other form."""
+    monkeypatch.setattr(winograd, "pays", lambda *_: False)
 
 
 @pytest.fixture(params=models.MODELS)
