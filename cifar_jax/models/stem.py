@@ -9,25 +9,16 @@ filters of 5x5 takes 0.6 ms where it took 1.5.
 """
 
 import jax.numpy as jnp
-from jax import lax
 
-from cifar_jax.models.winograd import TILE, every_fourth, interleaved
+from cifar_jax.models.winograd import TILE, conv_rows, every_fourth, interleaved
 
-_NHWC = ("NHWC", "HWIO", "NHWC")
 _MOST_CHANNELS = 4
 # With 64 filters the multiplications take as long as the patches did.
 _MOST_FEATURES = 32
 
 
 def pays(image_shape, kernel_shape, padding, dtype) -> bool:
-    """Returns whether `convolve` can do it and is faster than the library call.
-
-    Args:
-      image_shape: (B, H, W, I).
-      kernel_shape: (h, w, I, O).
-      padding: ((low, high), (low, high)) of height and width, in pixels.
-      dtype: of both images and kernel.
-    """
+    """Returns whether `convolve` can do it and is faster; arguments as of `winograd.pays`."""
     return (
         dtype == jnp.float32
         and kernel_shape[2] <= _MOST_CHANNELS
@@ -53,12 +44,6 @@ def convolve(images, kernel, padding, precision=None):
     columns = every_fourth(images, width, padding[1][0], taps - 1)
     shifted = [jnp.pad(kernel, ((0, 0), (i, TILE - 1 - i), (0, 0), (0, 0))) for i in range(TILE)]
     kernel = jnp.concatenate(shifted, axis=3)
-    out = lax.conv_general_dilated(
-        jnp.concatenate(columns, axis=3),
-        kernel.reshape(rows, 1, -1, kernel.shape[3]),
-        (1, 1),
-        (padding[0], (0, 0)),
-        dimension_numbers=_NHWC,
-        precision=precision,
-    )
+    kernel = kernel.reshape(rows, 1, -1, kernel.shape[3])
+    out = conv_rows(jnp.concatenate(columns, axis=3), kernel, padding, precision)
     return interleaved(out, width)

@@ -141,7 +141,7 @@ def _convolve(images, kernels, padding, precision, is_turned=False):
     inputs, outputs = (_INPUT[:, ::-1], _OUTPUT[::-1]) if is_turned else (_INPUT, _OUTPUT)
     parts = [_weighted(row, neighbours) for row in inputs]
     products = [
-        _by_rows(part, taps, padding, precision) for part, taps in zip(parts, kernels, strict=True)
+        conv_rows(part, taps, padding, precision) for part, taps in zip(parts, kernels, strict=True)
     ]
     # Behind the barrier the outputs' interleaving is a copy; XLA computes it in one go slower.
     phases = lax.optimization_barrier([_weighted(row, products) for row in outputs])
@@ -153,7 +153,7 @@ def _kernel_gradient(parts, grad, padding, precision):
     neighbours = every_fourth(grad, grad.shape[2])
     # With the batch for channels, and the channels for a batch, this is a convolution again.
     products = [
-        _by_rows(
+        conv_rows(
             part.transpose(3, 1, 2, 0),
             _weighted(column, neighbours).transpose(1, 2, 0, 3),
             padding,
@@ -165,9 +165,15 @@ def _kernel_gradient(parts, grad, padding, precision):
     return gradient.transpose(1, 2, 0, 3)
 
 
-def _by_rows(part, weights, padding, precision):
+def conv_rows(images, kernel, padding, precision=None):
+    """Convolves [B, H, W, I] images with an [h, 1, I, O] kernel to [B, H', W, O].
+
+    Args:
+      padding: ((low, high), ...) in pixels, of which the first pair counts, that of the height.
+      precision: see `lax.conv_general_dilated`.
+    """
     return lax.conv_general_dilated(
-        part, weights, (1, 1), (padding[0], (0, 0)), dimension_numbers=_NHWC, precision=precision
+        images, kernel, (1, 1), (padding[0], (0, 0)), dimension_numbers=_NHWC, precision=precision
     )
 
 
