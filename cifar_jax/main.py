@@ -32,10 +32,32 @@ def main(argv: list[str]) -> int:
         except Preempted as stopped:
             print(stopped)
             return stopped.exit_code
+        _draw(workdir)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _draw(workdir: Path) -> None:
+    """Draws the pictures of a run that is complete, unless they are there.
+
+    Whatever happens here, the run is complete: a trouble is a line.
+    """
+    from cifar_jax.preemption import leave_at_once
+    from cifar_jax.report import examples, pictures, read
+    from cifar_jax.workdir import locked
+
+    leave_at_once(b"stopped while drawing; the run is complete\n")
+    newest, summary = workdir / "plots" / pictures.NUMBERS, workdir / "summary.json"
+    try:
+        with locked(workdir):
+            if newest.exists() and newest.stat().st_mtime >= summary.stat().st_mtime:
+                return
+            images, _ = examples.load(read.read(workdir))
+            print(f"  pictures in           {pictures.write(workdir, images)}")
+    except Exception as error:
+        print(f"  no pictures           {type(error).__name__}: {error}", file=sys.stderr)
 
 
 if __name__ == "__main__":

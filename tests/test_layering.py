@@ -9,10 +9,10 @@ import tiny
 
 # Each floor may import the floors below it; rooms on one floor do not import each other.
 FLOORS = [
-    {"main", "prepare", "lr_range_test"},
-    {"train"},
+    {"main", "prepare", "lr_range_test", "predict"},
+    {"train", "report"},
     {"experiment", "workdir", "loop", "command_line"},
-    {"evaluate"},
+    {"evaluate", "trackers"},
     {"engine", "checkpoint", "writers", "summary", "preemption", "augment", "data", "optim"},
     {"step", "config"},
     {"losses", "metrics", "models", "environment", "atomic"},
@@ -20,7 +20,7 @@ FLOORS = [
 ]
 ROOMS = {path.stem if path.is_file() else path.name: path for path in
          (tiny.ROOT / "cifar_jax").iterdir()
-         if path.name not in ("__init__.py", "__pycache__", "report")}  # fmt: skip
+         if path.name not in ("__init__.py", "__pycache__")}  # fmt: skip
 
 
 def imports(path):

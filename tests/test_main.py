@@ -4,8 +4,12 @@ import subprocess
 import sys
 import time
 
+import jax
 import pytest
 import tiny
+
+from cifar_jax import data, engine, experiment, preemption
+from cifar_jax import main as front_door
 
 
 def main(*args, cwd=tiny.ROOT, **env):
@@ -107,3 +111,28 @@ def test_configs_work_from_any_folder(tmp_path):
     config = tiny.ROOT / "configs" / "quickstart.py"
     result = main("--config", config, "--config.model.name=none", cwd=tmp_path)
     assert "unknown model 'none'" in result.stderr
+
+
+def test_a_complete_run_has_pictures_once(tmp_path, monkeypatch, capsys):
+    """In this process, on the tiny set and one device."""
+    mesh = engine.make_mesh(jax.devices()[:1])
+    monkeypatch.setattr(experiment, "make_mesh", lambda: mesh)
+    monkeypatch.setattr(data, "load", tiny.load)
+    monkeypatch.setattr(preemption, "leave_at_once", lambda *_: None)
+    flags = [*QUICKSTART, "--config.num_epochs=1", "--workdir", str(tmp_path)]
+    flags += ["--config.eval_batch_size=16", "--config.batch_size=32"]
+    flags += ["--config.data.val_fraction=0.0", "--config.selected_on=last"]
+    monkeypatch.chdir(tiny.ROOT)
+    assert front_door.main(["", *flags]) == 0
+    assert "pictures in" in capsys.readouterr().out
+    plots = tmp_path / "plots"
+    assert {"loss.png", "confusion_class.png", "errors.json"} <= {p.name for p in plots.iterdir()}
+    times = {path.name: path.stat().st_mtime_ns for path in plots.iterdir()}
+    assert front_door.main(["", *flags]) == 0
+    assert "is complete" in capsys.readouterr().out
+    assert times == {path.name: path.stat().st_mtime_ns for path in plots.iterdir()}
+    # Pictures that fail are no failed training.
+    (plots / "errors.json").unlink()
+    (tmp_path / "predictions.npz").write_bytes(b"damaged")
+    assert front_door.main(["", *flags]) == 0
+    assert "no pictures" in capsys.readouterr().err

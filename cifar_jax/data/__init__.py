@@ -105,6 +105,16 @@ def load(
     )
 
 
+def is_there(name: str, data_dir: str | Path | None = None) -> bool:
+    """Returns whether `load` would neither download nor prepare anything."""
+    data_dir = Path(data_dir or prepared.default_data_dir()).expanduser()
+    return (
+        name == "synthetic"
+        or prepared.find(name, data_dir) is not None
+        or (data_dir / archive.ARCHIVES[name].folder).is_dir()
+    )
+
+
 def _load(name: str, data_dir: str | Path | None) -> dict[str, np.ndarray]:
     data_dir = Path(data_dir or prepared.default_data_dir()).expanduser()
     directory = prepared.find(name, data_dir)

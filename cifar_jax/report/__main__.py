@@ -1,0 +1,65 @@
+"""The front door of reports.
+
+    python -m cifar_jax.report runs/cnn3 --out report.html
+    python -m cifar_jax.report runs/cnn3 runs/resnet18 --out comparison.html
+
+One workdir gives a page about the run, several a page that compares them; runs that still go on, or
+stopped on their way, are shown as far as they came. The page needs no network. Example images are
+those of the run's data set, from the folder that the run had or --data_dir.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from cifar_jax import atomic
+from cifar_jax.errors import UserError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Writes the page; returns the exit code, 1 after an error."""
+    parser = argparse.ArgumentParser(
+        prog="python -m cifar_jax.report",
+        allow_abbrev=False,
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("workdirs", nargs="+", type=Path, metavar="WORKDIR")
+    parser.add_argument("--out", type=Path, default=Path("report.html"), help="of the page")
+    parser.add_argument("--data_dir", help="of the example images")
+    args = parser.parse_args(argv)
+    from cifar_jax.report import examples, page, read
+
+    try:
+        runs = [read.read(folder) for folder in args.workdirs]
+        if len(runs) == 1:
+            images, note = examples.load(runs[0], args.data_dir)
+            html = page.of_run(runs[0], published(runs[0]), images, note)
+        else:
+            html = page.of_runs(runs, published)
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        with atomic.replacing(args.out) as part:
+            part.write_text(html, encoding="utf-8")
+    except (UserError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"{args.out}: {len(html) / 1e6:.1f} MB; open it in a browser")
+    return 0
+
+
+def published(run):
+    """Returns what was published of a run's experiment, as page.Beside; None outside a checkout."""
+    try:
+        from benchmarks.published import PUBLISHED
+        from benchmarks.results import why_not_comparable
+    except ImportError:
+        return None
+    from cifar_jax.report.page import Beside
+
+    record = PUBLISHED.get(run.config["experiment"])
+    return None if record is None else Beside(record, why_not_comparable(run.config))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

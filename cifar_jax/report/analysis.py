@@ -1,0 +1,91 @@
+"""Where a classifier errs: counts over its predictions, without a picture."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Pair(NamedTuple):
+    """Images of one class that were taken for another."""
+
+    label: int
+    prediction: int
+    count: int
+
+
+class Calibration(NamedTuple):
+    """How often a classifier is right, beside how sure it is.
+
+    Attributes:
+      edges: [bins + 1] of the confidence, in [0, 1].
+      confidence: [bins] mean in each bin, NaN in an empty one.
+      accuracy: [bins] likewise.
+      counts: [bins] images.
+      error: the expected calibration error (Naeini et al., 2015), a fraction.
+    """
+
+    edges: np.ndarray
+    confidence: np.ndarray
+    accuracy: np.ndarray
+    counts: np.ndarray
+    error: float
+
+
+def confusion(labels: np.ndarray, predictions: np.ndarray, num_classes: int) -> np.ndarray:
+    """Returns [C, C] int64: the images of class i that were taken for class j."""
+    flat = np.asarray(labels, np.int64) * num_classes + predictions
+    return np.bincount(flat, minlength=num_classes**2).reshape(num_classes, num_classes)
+
+
+def by_group(matrix: np.ndarray, groups: Sequence[int], num_groups: int) -> np.ndarray:
+    """Sums a confusion matrix [C, C] to one of groups of classes [G, G]; groups: of each class."""
+    member = np.eye(num_groups, dtype=matrix.dtype)[list(groups)]
+    return member.T @ matrix @ member
+
+
+def error_rates(matrix: np.ndarray) -> np.ndarray:
+    """Returns [C] fractions: of each class, the share that was taken for another; NaN of none."""
+    counts = matrix.sum(axis=1)
+    rates = 1 - np.diag(matrix) / np.maximum(counts, 1)
+    return np.where(counts > 0, rates, np.nan)
+
+
+def from_worst(rates: np.ndarray) -> list[int]:
+    """Returns the classes that there are images of, that with the greatest error first."""
+    return [int(i) for i in np.argsort(-rates, kind="stable") if not np.isnan(rates[i])]
+
+
+def most_confused(matrix: np.ndarray, count: int) -> list[Pair]:
+    """Returns so many pairs of class and wrong prediction, the most frequent first."""
+    wrong = matrix * (1 - np.eye(len(matrix), dtype=matrix.dtype))
+    order = np.argsort(-wrong, axis=None, kind="stable")[:count]
+    pairs = [Pair(*map(int, np.unravel_index(i, wrong.shape)), int(wrong.flat[i])) for i in order]
+    return [pair for pair in pairs if pair.count]
+
+
+def calibration(logits: np.ndarray, labels: np.ndarray, num_bins: int = 15) -> Calibration:
+    """Bins predictions by their confidence.
+
+    Args:
+      logits: [N, C].
+      labels: [N].
+      num_bins: of equal width.
+    """
+    confidence, right = probabilities(logits).max(axis=1), logits.argmax(axis=1) == labels
+    edges = np.linspace(0, 1, num_bins + 1)
+    bins = np.clip(np.digitize(confidence, edges, right=True) - 1, 0, num_bins - 1)
+    counts = np.bincount(bins, minlength=num_bins)
+    with np.errstate(invalid="ignore"):
+        mean_confidence = np.bincount(bins, confidence, num_bins) / counts
+        accuracy = np.bincount(bins, right, num_bins) / counts
+    gaps = np.nan_to_num(np.abs(mean_confidence - accuracy))
+    error = float((gaps * counts).sum() / max(len(labels), 1))
+    return Calibration(edges, mean_confidence, accuracy, counts, error)
+
+
+def probabilities(logits: np.ndarray) -> np.ndarray:
+    """Returns the softmax of [N, C] logits, float64."""
+    shifted = np.asarray(logits, np.float64)
+    exponentials = np.exp(shifted - shifted.max(axis=1, keepdims=True))
+    return exponentials / exponentials.sum(axis=1, keepdims=True)

@@ -1,0 +1,310 @@
+"""Charts of one run or of several, as matplotlib figures.
+
+Colours are Okabe and Ito's, which colour-blind readers tell apart; lines differ in style as well.
+Every figure is as wide as a phone's screen, or wider where `wide` is in its name's docstring.
+"""
+
+import base64
+import io
+import itertools
+from collections.abc import Sequence
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+
+from cifar_jax.report.analysis import Calibration, from_worst
+from cifar_jax.report.read import Run
+
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+STYLES = ("-", "--", "-.", ":")
+_SPLITS = {"train": (COLORS[0], "-"), "val": (COLORS[1], "--"), "test": (COLORS[1], "--")}
+_NAMES = {"train": "training", "val": "validation", "test": "test"}
+_LABELS = {
+    "loss": "loss (nats)", "accuracy": "accuracy (%)", "top5_accuracy": "top-5 accuracy (%)",
+}  # fmt: skip
+# Fields of summary.json.
+_TESTED = {"loss": "test_loss", "accuracy": "test_accuracy", "top5_accuracy": "top5_accuracy"}
+_SIZE = (5.2, 3.4)
+_STYLE = {"font.size": 11, "axes.grid": True, "grid.alpha": 0.3, "axes.axisbelow": True,
+          "axes.spines.top": False, "axes.spines.right": False}  # fmt: skip
+
+
+def new(size: tuple[float, float] = _SIZE) -> Figure:
+    """Returns an empty figure of so many inches."""
+    return Figure(figsize=size, layout="constrained")
+
+
+def svg(figure: Figure, salt: str) -> str:
+    """Returns a figure as the text of an <svg> element, without the XML's head.
+
+    Args:
+      figure: to be written.
+      salt: of the names within it, which must differ from those of the page's other figures.
+    """
+    text = io.StringIO()
+    with mpl.rc_context({"svg.fonttype": "path", "svg.hashsalt": salt}):
+        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+    return text.getvalue()[text.getvalue().index("<svg") :]
+
+
+def png(figure: Figure, dpi: int = 120) -> bytes:
+    """Returns a figure as a PNG file."""
+    data = io.BytesIO()
+    figure.savefig(data, format="png", dpi=dpi, metadata={"Software": None})
+    return data.getvalue()
+
+
+def data_uri(data: bytes, kind: str = "image/png") -> str:
+    """Returns bytes as the address of an <img>."""
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def styled(draw):
+    """Draws in the report's style, and leaves matplotlib's settings as they were."""
+
+    def wrapper(*args, **kwargs):
+        with mpl.rc_context(_STYLE):
+            return draw(*args, **kwargs)
+
+    wrapper.__doc__ = draw.__doc__
+    wrapper.__name__ = draw.__name__
+    return wrapper
+
+
+@styled
+def metric(run: Run, name: str) -> Figure:
+    """Draws loss or accuracy against the epoch, on training and on evaluated images.
+
+    Args:
+      run: its rows are drawn, with what callbacks decided as vertical lines.
+      name: "loss", "accuracy" or "top5_accuracy".
+    """
+    figure = new()
+    axes = figure.subplots()
+    scale = 1 if name == "loss" else 100
+    for split in ("train", run.curve):
+        epochs, values = run.series(f"{split}_{name}")
+        color, style = _SPLITS[split]
+        # A single epoch would be a line of no length.
+        marker = "o" if len(epochs) == 1 else None
+        axes.plot(
+            epochs, np.multiply(values, scale), style, color=color, marker=marker, lw=2,
+            label=_NAMES[split],
+        )  # fmt: skip
+    _mark_events(axes, run)
+    tested = run.summary and run.summary.get(_TESTED[name])
+    if tested:
+        axes.plot(
+            run.summary["best_epoch"], tested * scale, "D", color=COLORS[2], label="test, reported"
+        )
+    axes.set(xlabel="epoch", ylabel=_LABELS[name])
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.legend(frameon=False)
+    return figure
+
+
+def _mark_events(axes, run: Run) -> None:
+    """Draws what callbacks decided, and the epoch that the run reports."""
+    seen = set()
+    for epoch, text in run.events():
+        stops = "stop" in text
+        label = "early stop" if stops else "rate cut"
+        axes.axvline(
+            epoch, color="#555555", linestyle="-" if stops else ":", lw=1.2,
+            label=None if label in seen else label,
+        )  # fmt: skip
+        seen.add(label)
+
+
+@styled
+def learning_rate(run: Run) -> Figure:
+    """Draws the rate of each epoch's last step."""
+    figure = new()
+    axes = figure.subplots()
+    epochs, rates = run.series("learning_rate")
+    axes.plot(epochs, rates, color=COLORS[0], lw=2, marker="o" if len(epochs) == 1 else None)
+    _mark_events(axes, run)
+    positive = [rate for rate in rates if rate > 0]
+    if positive and max(positive) / min(positive) > 20:
+        axes.set_yscale("log")
+    elif positive:
+        axes.set_ylim(0, 1.1 * max(positive))
+        axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
+    axes.set(xlabel="epoch", ylabel="learning rate")
+    if run.events():
+        axes.legend(frameon=False)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    return figure
+
+
+@styled
+def confusion(
+    matrix: np.ndarray, names: Sequence[str], *, groups: Sequence[str] = (), grey: bool = False
+) -> Figure:
+    """Draws a confusion matrix as shares of each class; wide.
+
+    Args:
+      matrix: [C, C] counts, row the class, column the prediction.
+      names: of the classes.
+      groups: of each class, where neighbours share one: the axes then name the groups.
+      grey: for print.
+    """
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    figure = new((9.5, 8.6))
+    axes = figure.subplots()
+    # The root: what is seldom confused is seen as well.
+    norm = mpl.colors.PowerNorm(0.5, vmin=0, vmax=1)
+    image = axes.imshow(shares, cmap="Greys" if grey else "Blues", norm=norm)
+    axes.grid(False)
+    if groups:
+        edges = [i for i in range(1, len(groups)) if groups[i] != groups[i - 1]]
+        for edge in edges:
+            axes.axhline(edge - 0.5, color="#999999", lw=0.6)
+            axes.axvline(edge - 0.5, color="#999999", lw=0.6)
+        bounds = [0, *edges, len(groups)]
+        ticks = [(a + b - 1) / 2 for a, b in itertools.pairwise(bounds)]
+        labels = [groups[a] for a in bounds[:-1]]
+    else:
+        ticks, labels = range(len(names)), names
+    labels = [label.replace("_", " ") for label in labels]
+    size = 9 if len(labels) <= 25 else 5
+    axes.set_xticks(ticks, labels, rotation=90, fontsize=size)
+    axes.set_yticks(ticks, labels, fontsize=size)
+    axes.set(xlabel="predicted", ylabel="true class")
+    bar = figure.colorbar(image, ax=axes, shrink=0.6, ticks=[0, 0.01, 0.1, 0.25, 0.5, 1])
+    bar.ax.set_yticklabels(["0", "1", "10", "25", "50", "100"])
+    bar.set_label("share of the class (%)")
+    return figure
+
+
+@styled
+def error_bars(rates: np.ndarray, names: Sequence[str], counts: np.ndarray, overall: float):
+    """Draws the error of every class from worst to best, with its 95% interval; tall.
+
+    Args:
+      rates: [C] fractions, NaN for a class without images, which is left out.
+      names: of the classes.
+      counts: [C] images of each.
+      overall: error over all images.
+    """
+    order = from_worst(rates)
+    figure = new((5.2, 0.9 + 0.19 * len(order)))
+    axes = figure.subplots()
+    low, high = wilson(rates[order], counts[order])
+    at = np.arange(len(order))
+    shown = 100 * rates[order]
+    reach = np.maximum([shown - 100 * low, 100 * high - shown], 0)
+    axes.barh(at, shown, color=COLORS[5], height=0.75, xerr=reach, ecolor="#333333",
+              error_kw={"lw": 0.8})  # fmt: skip
+    axes.axvline(100 * overall, color=COLORS[1], lw=1.2, ls="--", label="all classes")
+    axes.set_yticks(at, [names[i].replace("_", " ") for i in order], fontsize=9)
+    axes.set_ylim(len(order) - 0.4, -0.6)
+    axes.set_xlim(0, 100)
+    axes.set_xlabel("error (%) and its 95% interval")
+    axes.grid(axis="y", visible=False)
+    axes.legend(frameon=False, loc="lower right")
+    return figure
+
+
+def wilson(shares: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the bounds of Wilson's 95% interval of shares out of counts."""
+    z, n = 1.959964, np.maximum(counts, 1)
+    centre = (shares + z**2 / (2 * n)) / (1 + z**2 / n)
+    reach = z / (1 + z**2 / n) * np.sqrt(shares * (1 - shares) / n + z**2 / (4 * n**2))
+    return centre - reach, centre + reach
+
+
+@styled
+def reliability(found: Calibration) -> Figure:
+    """Draws accuracy against confidence."""
+    figure = new()
+    axes = figure.subplots()
+    middle = (found.edges[1:] + found.edges[:-1]) / 2
+    axes.bar(
+        100 * middle, 100 * found.accuracy, width=90 / len(middle), color=COLORS[5],
+        label="measured",
+    )  # fmt: skip
+    axes.plot([0, 100], [0, 100], "--", color=COLORS[1], lw=1.5, label="as sure as right")
+    axes.set(xlabel="confidence (%)", ylabel="accuracy (%)", xlim=(0, 100), ylim=(0, 100))
+    axes.legend(frameon=False, loc="upper left")
+    return figure
+
+
+@styled
+def compared(runs: Sequence[tuple[str, Run]], name: str, split: str) -> Figure:
+    """Draws one metric of several runs; wide.
+
+    Args:
+      runs: (label, run).
+      name: as in `metric`.
+      split: "train", or "curve" for the split that each evaluated.
+    """
+    figure = new((8.6, 4.4))
+    axes = figure.subplots()
+    scale = 1 if name == "loss" else 100
+    for i, (label, run) in enumerate(runs):
+        epochs, values = run.series(f"{run.curve if split == 'curve' else split}_{name}")
+        axes.plot(
+            epochs, np.multiply(values, scale), color=COLORS[i % len(COLORS)], label=label, lw=1.8,
+            ls=STYLES[i // len(COLORS) % len(STYLES)], marker="o" if len(epochs) == 1 else None,
+        )  # fmt: skip
+    where = "training" if split == "train" else "evaluated"
+    axes.set(xlabel="epoch", ylabel=f"{_LABELS[name]}, {where} images")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.legend(frameon=False, fontsize=9)
+    return figure
+
+
+@styled
+def dumbbells(
+    names: Sequence[str],
+    published: Sequence[float],
+    measured: Sequence[float],
+    is_full: Sequence[bool],
+) -> Figure:
+    """Draws pairs of accuracies, a line between them; wide.
+
+    Args:
+      names: of the experiments.
+      published: fractions.
+      measured: fractions.
+      is_full: whether the two can be compared; the measured is a hollow point otherwise.
+    """
+    figure = new((9.0, 1.2 + 0.3 * len(names)))
+    axes = figure.subplots()
+    at = np.arange(len(names))
+    first, second = 100 * np.asarray(published), 100 * np.asarray(measured)
+    full = np.asarray(is_full, bool)
+    axes.hlines(at, first, second, color="#999999", lw=1.5)
+    axes.plot(first, at, "D", color=COLORS[1], label="published")
+    axes.plot(second[full], at[full], "o", color=COLORS[0], label="measured")
+    axes.plot(
+        second[~full],
+        at[~full],
+        "o",
+        color=COLORS[0],
+        mfc="white",
+        label="not comparable",
+    )
+    axes.set_yticks(at, names, fontsize=9)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.set_xlabel("test accuracy (%)")
+    axes.legend(frameon=False)
+    return figure
+
+
+@styled
+def gallery(rows: Sequence[tuple[str, np.ndarray]]) -> Figure:
+    """Draws rows of small images, each row with its label.
+
+    Args:
+      rows: (label, images [K, H, W, 3] uint8 with K of at least 1).
+    """
+    figure = new((8.0, 0.85 * len(rows) + 0.2))
+    for axes, (label, images) in zip(figure.subplots(len(rows), squeeze=False)[:, 0], rows):
+        axes.imshow(np.concatenate(list(images), axis=1), interpolation="nearest")
+        axes.set_axis_off()
+        axes.set_anchor("W")
+        axes.set_title(label, loc="left", fontsize=9, pad=2)
+    return figure

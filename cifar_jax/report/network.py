@@ -1,0 +1,135 @@
+"""The layers of a network, by tracing it: what is called in which order, shapes and parameters."""
+
+import contextlib
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from matplotlib.figure import Figure
+
+from cifar_jax import data, models
+from cifar_jax.errors import UserError
+from cifar_jax.report import figures
+from cifar_jax.report.read import Run
+
+
+class Layer(NamedTuple):
+    """One call of a layer.
+
+    Attributes:
+      path: of the module in the network, "stages/0/1/conv1".
+      kind: its class.
+      shape: of its output without the batch, (H, W, C) or (C,).
+      num_params: trained numbers.
+    """
+
+    path: str
+    kind: str
+    shape: tuple[int, ...]
+    num_params: int
+
+
+def of_run(run: Run) -> list[Layer]:
+    """Returns the layers of a run's network; none of one that is no longer there."""
+    options = {
+        name.removeprefix("model."): value
+        for name, value in run.config.items()
+        if name.startswith("model.") and name != "model.name"
+    }
+    num_classes = data.num_classes(run.config["data.name"], run.config["data.label"])
+    try:
+        return layers(run.config["model.name"], num_classes, options)
+    except (TypeError, UserError):  # the log of an older version
+        return []
+
+
+def layers(name: str, num_classes: int, options: dict) -> list[Layer]:
+    """Returns the calls of all modules without modules of their own; nothing is computed.
+
+    Args:
+      name: of the network, a key of models.MODELS.
+      num_classes: that it tells apart.
+      options: of the network.
+    """
+    found: list[Layer] = []
+
+    def trace():
+        model = models.create(name, num_classes, nnx.Rngs(params=0), **options)
+        model = nnx.view(
+            model, raise_if_not_found=False, deterministic=True, use_running_average=True
+        )
+        with _recorded(model, found):
+            return model(jnp.zeros((1, 32, 32, 3)))
+
+    nnx.eval_shape(trace)
+    return found
+
+
+@contextlib.contextmanager
+def _recorded(model: nnx.Module, found: list[Layer]) -> Iterator[None]:
+    """Appends every call of a leaf module to `found`: replaces __call__ of their classes."""
+    paths = {id(module): "/".join(map(str, path)) for path, module in _leaves(model)}
+    originals = {kind: kind.__call__ for kind in {type(module) for _, module in _leaves(model)}}
+
+    def recording(kind, call):
+        def wrapper(self, *args, **kwargs):
+            out = call(self, *args, **kwargs)
+            if type(self) is kind and id(self) in paths:  # not the call of a parent class
+                params = jax.tree.leaves(nnx.state(self, nnx.Param))
+                count = sum(math.prod(leaf.shape) for leaf in params)
+                found.append(Layer(paths[id(self)], kind.__name__, tuple(out.shape[1:]), count))
+            return out
+
+        return wrapper
+
+    try:
+        for kind, call in originals.items():
+            kind.__call__ = recording(kind, call)
+        yield
+    finally:
+        for kind, call in originals.items():
+            kind.__call__ = call
+
+
+def _leaves(model: nnx.Module) -> list[tuple[tuple, nnx.Module]]:
+    modules = [(path, m) for path, m in nnx.iter_modules(model) if not isinstance(m, nnx.List)]
+    inner = {path[:i] for path, _ in modules for i in range(len(path))}
+    return [(path, module) for path, module in modules if path not in inner]
+
+
+def drawn(found: list[Layer]) -> list[Layer]:
+    """Returns the layers that the diagram shows."""
+    return [layer for layer in found if layer.num_params and "Norm" not in layer.kind]
+
+
+@figures.styled
+def diagram(found: list[Layer]) -> Figure:
+    """Draws the layers that have parameters as blocks: height for pixels, depth for channels; wide.
+
+    Normalisation is left out.
+    """
+    shown = drawn(found)
+    width = max(5.2, 0.42 * len(shown) + 1.2)
+    figure = figures.new((width, 3.6))
+    axes = figure.subplots()
+    for i, layer in enumerate(shown):
+        is_map = len(layer.shape) == 3
+        height = math.log2(layer.shape[0]) + 1 if is_map else 0.6
+        color = figures.COLORS[5] if is_map else figures.COLORS[4]
+        axes.bar(i, height, width=0.74, color=color, edgecolor="#333333", lw=0.6)
+        axes.text(
+            i, height + 0.12, f"{layer.shape[-1]:,}", ha="center", va="bottom", fontsize=8,
+            rotation=90 if len(shown) > 12 else 0,
+        )  # fmt: skip
+    sizes = sorted({layer.shape[0] for layer in shown if len(layer.shape) == 3})
+    axes.set_yticks([math.log2(s) + 1 for s in sizes], [f"{s} x {s}" for s in sizes])
+    axes.set_ylim(0, (math.log2(max(sizes, default=1)) + 1) * 1.25 + 0.5)
+    axes.set_xlim(-0.7, len(shown) - 0.3)
+    axes.set_xticks([])
+    axes.set(xlabel="layers with weights; above each its channels",
+             ylabel="pixels of the output")  # fmt: skip
+    axes.grid(False)
+    return figure

@@ -1,0 +1,185 @@
+"""The folder of a run, read back: finished, still going, or stopped on its way."""
+
+import csv
+import fcntl
+import json
+import math
+import os
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cifar_jax.config import flatten
+from cifar_jax.errors import UserError
+
+METRICS = ("loss", "accuracy", "top5_accuracy")
+# What is read of these files.
+_CONFIG = (
+    *("experiment", "seed", "num_epochs", "model.name", "data.name", "data.label"),
+    "data.val_fraction",
+)
+_SUMMARY = (
+    *("test_accuracy", "test_loss", "top5_accuracy", "best_epoch", "epochs", "selected_on"),
+    *("num_params", "model", "step_time_ms", "train_seconds", "compile_seconds", "device"),
+    *("versions", "git_commit"),
+)
+
+
+class Predictions(NamedTuple):
+    """Of the test images, in the test set's order.
+
+    Attributes:
+      logits: [N, C] float32.
+      labels: [N] int32.
+      predictions: [N] int32.
+      class_names: C of them.
+    """
+
+    logits: np.ndarray
+    labels: np.ndarray
+    predictions: np.ndarray
+    class_names: tuple[str, ...]
+
+
+class Run(NamedTuple):
+    """What lies in a workdir.
+
+    Attributes:
+      folder: the workdir.
+      config: flat, {"optim.name": "adam", ...}.
+      rows: of metrics.csv, numbers as floats, what was not measured as None.
+      summary: of a run that is complete, else None.
+      predictions: likewise.
+    """
+
+    folder: Path
+    config: dict[str, Any]
+    rows: list[dict[str, Any]]
+    summary: dict[str, Any] | None
+    predictions: Predictions | None
+
+    @property
+    def name(self) -> str:
+        """The experiment and its seed."""
+        return f"{self.config['experiment']}, seed {self.config['seed']}"
+
+    @property
+    def curve(self) -> str:
+        """The split that was evaluated between epochs: "val" or "test"."""
+        return "val" if self.config.get("data.val_fraction") else "test"
+
+    @property
+    def is_at_work(self) -> bool:
+        """Whether a process is at work in the folder: it holds the folder's lock."""
+        try:
+            handle = os.open(self.folder, os.O_RDONLY)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:  # a file system without locks
+            return False
+        finally:
+            os.close(handle)
+        return False
+
+    @property
+    def epochs_done(self) -> int:
+        """How many epochs have a row."""
+        return len(self.rows)
+
+    def series(self, name: str) -> tuple[list[float], list[float]]:
+        """Returns the epochs at which a column of metrics.csv has a value, and the values."""
+        points = [(row["epoch"], row[name]) for row in self.rows if row.get(name) is not None]
+        return [epoch for epoch, _ in points], [value for _, value in points]
+
+    def events(self) -> list[tuple[int, str]]:
+        """Returns (epoch, what a callback decided)."""
+        return [(int(row["epoch"]), row["events"]) for row in self.rows if row.get("events")]
+
+
+def read(folder: Path) -> Run:
+    """Reads a workdir, or a log that was copied from one.
+
+    Raises:
+      UserError: for a folder that holds no run, or files that cannot be read.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder} is no folder")
+    config = _json(folder / "config.json")
+    if config is None:
+        inside = sorted(path.parent for path in folder.glob("*/config.json"))
+        hint = f"; did you mean {inside[0]}?" if inside else ""
+        raise UserError(f"{folder} holds no run: there is no config.json in it{hint}")
+    config = flatten(config)
+    _check(folder / "config.json", config, _CONFIG)
+    summary = _json(folder / "summary.json")  # first: with it the rows are complete
+    if summary is not None:
+        _check(folder / "summary.json", summary, _SUMMARY)
+    path = folder / "metrics.csv"
+    rows = _rows(path) if path.exists() else []
+    path = folder / "predictions.npz"
+    predictions = _predictions(path) if summary is not None and path.exists() else None
+    return Run(folder, config, rows, summary, predictions)
+
+
+def _check(path: Path, found: dict[str, Any], fields: Sequence[str]) -> None:
+    missing = [field for field in fields if field not in found]
+    if missing:
+        raise UserError(f"{path} is not of a run of this suite: it lacks {', '.join(missing)}")
+
+
+def _json(path: Path) -> dict[str, Any] | None:
+    if not path.exists():
+        return None
+    try:
+        value = json.loads(path.read_text())
+    except FileNotFoundError:  # taken away by a run that is prolonged
+        return None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path} holds no JSON object")
+    return value
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    """Returns the whole rows; a run at work may be writing the last one."""
+    rows = []
+    try:
+        with path.open(newline="") as file:
+            for row in csv.DictReader(file):
+                _check(path, row, ("epoch", "step"))
+                try:
+                    rows.append({name: _value(name, text) for name, text in row.items()})
+                except (AttributeError, TypeError, ValueError):
+                    break
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
+    return rows
+
+
+def _value(name: str, text: str) -> float | str | None:
+    if name == "events":
+        return text or ""
+    if text == "":
+        return None
+    value = float(text)
+    if not math.isfinite(value):
+        return None
+    return int(value) if name in ("epoch", "step") else value
+
+
+def _predictions(path: Path) -> Predictions:
+    try:
+        with np.load(path) as file:
+            names = tuple(str(name) for name in file["class_names"])
+            return Predictions(file["logits"], file["labels"], file["predictions"], names)
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f"{path} cannot be read: {error}") from error

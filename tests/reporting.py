@@ -1,0 +1,76 @@
+"""The folder of a run that never was, for tests of reports: five epochs on CIFAR-100."""
+
+import json
+
+import numpy as np
+import tiny
+
+from cifar_jax import config, data
+from cifar_jax.data.superclasses import SUPERCLASSES
+from cifar_jax.report.read import read
+from cifar_jax.writers import CsvWriter
+
+FINE = tuple(sorted(name for names in SUPERCLASSES.values() for name in names))
+NUM_IMAGES = 600
+
+
+def predictions(seed=0):
+    """Logits and labels of a classifier that is right more often than not, and surer than right."""
+    rng = np.random.default_rng(seed)
+    labels = rng.permutation(NUM_IMAGES).astype(np.int32) % len(FINE)
+    logits = rng.normal(size=(NUM_IMAGES, len(FINE))).astype(np.float32)
+    logits[np.arange(NUM_IMAGES), labels] += 3 * (rng.random(NUM_IMAGES) < 0.6)
+    return logits, labels
+
+
+def images():
+    """The test images that the predictions are for."""
+    return np.random.default_rng(1).integers(0, 256, (NUM_IMAGES, 32, 32, 3), np.uint8)
+
+
+def write_run(folder, *, seed=0, num_epochs=5, complete=True, experiment="assignment/cnn3"):
+    """Writes a workdir and returns the run that is read from it."""
+    settings = config.load(tiny.ROOT / "configs" / f"{experiment}.py")
+    config.choose_model(settings, settings.model.name)
+    with settings.unlocked():
+        settings.seed, settings.num_epochs = seed, num_epochs
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(settings.to_json())
+    done = num_epochs if complete else num_epochs - 2
+    rows = [
+        {
+            "epoch": e, "step": 100 * e, "learning_rate": 1e-4 / e, "train_loss": 4 / e,
+            "train_accuracy": 0.1 * e, "train_top5_accuracy": 0.15 * e,
+            "val_loss": 5 / e if e != 2 else None, "val_accuracy": 0.09 * e if e != 2 else None,
+            "val_top5_accuracy": 0.14 * e if e != 2 else None, "seconds": 2.0,
+            "images_per_second": 500.0, "events": "rate cut to 5e-05" if e == 2 else "",
+        }
+        for e in range(1, done + 1)
+    ]  # fmt: skip
+    CsvWriter(folder / "metrics.csv", rows).close()
+    if complete:
+        logits, labels = predictions(seed)
+        chosen = logits.argmax(1).astype(np.int32)
+        np.savez(
+            folder / "predictions.npz", logits=logits, labels=labels, predictions=chosen,
+            class_names=np.array(FINE),
+        )  # fmt: skip
+        summary = {
+            "experiment": experiment, "model": "cnn3", "num_params": 1_193_636, "seed": seed,
+            "epochs": num_epochs, "steps": 100 * num_epochs, "dtype": "float32",
+            "test_accuracy": float(np.mean(chosen == labels)), "test_loss": 2.25,
+            "top5_accuracy": 0.75, "train_accuracy": 0.5, "val_accuracy": 0.45,
+            "best_epoch": num_epochs, "selected_on": "last", "train_seconds": 10.0,
+            "step_time_ms": {"median": 7.25, "p95": 8.5}, "compile_seconds": 3.5,
+            "peak_memory_bytes": 2**28, "device": {"platform": "cpu", "kind": "Abacus", "count": 1},
+            "versions": {"jax": "0.10.2"}, "git_commit": "0123abc",
+        }  # fmt: skip
+        (folder / "summary.json").write_text(json.dumps(summary))
+    return read(folder)
+
+
+def dataset(run):
+    """The data set of the run's predictions, as data.load returns it."""
+    split = data.Split(images(), run.predictions.labels)
+    half = np.full(3, 0.5, np.float32)
+    return data.Dataset("cifar100", "fine", split, None, split, FINE, half, half)
