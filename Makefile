@@ -14,7 +14,7 @@ test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -n 2
 
 reference: $(VENV)/.installed-test
-	$(BIN)/python -m pip install --quiet -r requirements-reference.txt
+	$(BIN)/python -m pip install --quiet -r requirements-reference.txt -r requirements-trackers.txt
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

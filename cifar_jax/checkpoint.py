@@ -74,19 +74,38 @@ class Checkpoints:
         try:
             restored = self._manager.restore(step, args=args)
         except Exception as error:  # Orbax and TensorStore raise many types for a damaged file
-            reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-            raise UserError(
-                f"the checkpoint {self._manager.directory / str(step)} cannot be read ({reason}). "
-                "Remove that folder to go on from an earlier one, or from the start"
-            ) from error
+            raise self._unreadable(step, error) from error
         return restored.state, restored.meta
+
+    def read_meta(self, step: int) -> dict:
+        """Returns a checkpoint's `meta` alone.
+
+        Raises:
+          UserError: where it cannot be read.
+        """
+        args = ocp.args.Composite(meta=ocp.args.JsonRestore())
+        try:
+            return self._manager.restore(step, args=args).meta
+        except Exception as error:  # as above
+            raise self._unreadable(step, error) from error
+
+    def _unreadable(self, step: int, error: Exception) -> UserError:
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        return UserError(
+            f"the checkpoint {self._manager.directory / str(step)} cannot be read ({reason}). "
+            "Remove that folder to go on from an earlier one, or from the start"
+        )
 
 
 @contextlib.contextmanager
-def open_checkpoints(directory: str | Path) -> Iterator[Checkpoints]:
+def open_checkpoints(directory: str | Path, *, read_only: bool = False) -> Iterator[Checkpoints]:
     """Opens, or makes, the folder of a run's checkpoints; on leaving waits until all is written.
 
     Keeps the latest checkpoint and the one with the best score.
+
+    Args:
+      directory: of the checkpoints.
+      read_only: leaves the folder as it is, where another process may be saving.
     """
 
     def score(metrics: dict) -> tuple[float, int]:
@@ -101,7 +120,8 @@ def open_checkpoints(directory: str | Path) -> Iterator[Checkpoints]:
                 policies.BestN(get_metric_fn=score, n=1, keep_checkpoints_without_metrics=False),
             ]
         ),
-        cleanup_tmp_directories=True,
+        cleanup_tmp_directories=not read_only,
+        read_only=read_only,
     )
     # Orbax takes absolute folders only, and leaving without close loses the last save.
     with ocp.CheckpointManager(Path(directory).resolve(), options=options) as manager:

@@ -6,10 +6,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from cifar_jax import augment, data, models, optim, step
+from cifar_jax import augment, data, models, optim, step, trackers
 from cifar_jax.engine import PARALLEL, Engine, check_batch_size, make_mesh
 from cifar_jax.engine import create as create_engine
 from cifar_jax.errors import UserError, unknown
@@ -70,6 +71,7 @@ def check(config: ConfigDict) -> None:
         raise UserError(f"data.limit needs 0 (all images) or more, not {config.data.limit}")
     if config.augment.normalize not in NORMALIZE:
         raise unknown("augment.normalize", config.augment.normalize, NORMALIZE)
+    trackers.parse(config.trackers)
     if config.dtype not in DTYPES:
         raise unknown("dtype", config.dtype, DTYPES)
     if config.parallel not in PARALLEL:
@@ -134,7 +136,26 @@ class Parts(NamedTuple):
     eval_step: step.EvalStep
 
 
-def make_parts(config: ConfigDict, dataset: data.Dataset) -> Parts:
+class Classes(NamedTuple):
+    """What a network has to know of its data set.
+
+    Attributes:
+      class_names: in the order of the labels.
+      mean: [3] float32 of the training images, in [0, 1] scale.
+      std: [3] float32, likewise.
+    """
+
+    class_names: tuple[str, ...]
+    mean: np.ndarray
+    std: np.ndarray
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes there are."""
+        return len(self.class_names)
+
+
+def make_parts(config: ConfigDict, dataset: data.Dataset | Classes) -> Parts:
     """Builds the network and what is done with it, as functions.
 
     Raises:

@@ -1,5 +1,6 @@
 """Trains one config from data to summary."""
 
+import contextlib
 import dataclasses
 import math
 import time
@@ -11,7 +12,7 @@ import numpy as np
 from clu import parameter_overview
 from ml_collections import ConfigDict
 
-from cifar_jax import experiment, summary, workdir
+from cifar_jax import experiment, summary, trackers, workdir
 from cifar_jax.checkpoint import Checkpoints, open_checkpoints
 from cifar_jax.environment import environment
 from cifar_jax.experiment import Experiment
@@ -73,15 +74,20 @@ def train(config: ConfigDict, folder: str | Path, deadline: float = math.inf) ->
         made_on = environment()  # now: the checkout may move on while the run goes on
         exp = experiment.create(config)
         workdir.claim(config, folder)
-        with (
-            catch_signals(deadline) as stop,
-            open_checkpoints(folder / "checkpoints") as checkpoints,
-        ):
-            run = _start(config, exp, checkpoints)
-            _train(config, exp, checkpoints, run, folder, stop)
-            reported, state = _reported(config, exp, checkpoints, run)
-            result = _evaluate(config, exp, run, folder, reported, state) | made_on
-    summary.write_json(folder / "summary.json", result)
+        with contextlib.ExitStack() as stack:
+            with (
+                catch_signals(deadline) as stop,
+                open_checkpoints(folder / "checkpoints") as checkpoints,
+            ):
+                run = _start(config, exp, checkpoints)
+                tracking = stack.enter_context(trackers.opened(config.trackers, folder, run.rows))
+                _train(config, exp, checkpoints, run, folder, stop, tracking)
+                reported, state = _reported(config, exp, checkpoints, run)
+                result = _evaluate(config, exp, run, folder, reported, state) | made_on
+            # Behind the checkpoints: by this file the run is complete.
+            summary.write_json(folder / "summary.json", result)
+            for tracker in tracking:
+                tracker.finish(result)
     print(summary.table(result, folder))
     return result
 
@@ -115,17 +121,18 @@ def _tree(exp: Experiment, run: Run) -> dict[str, Any]:
     return {"state": exp.engine.snapshot(run.state), "metrics": exp.engine.snapshot(run.metrics)}
 
 
-def _train(config, exp, checkpoints, run, folder, stop) -> None:
+def _train(config, exp, checkpoints, run, folder, stop, tracking) -> None:
     """Trains to the last epoch; raises Preempted where `stop` asks for it."""
     engine = exp.engine
     total_steps = config.num_epochs * engine.steps_per_epoch
     is_finite = jax.jit(all_finite)
     saved_step, saved_at = run.step, time.monotonic()
-    writers = [
+    own = [
         CsvWriter(folder / "metrics.csv", run.rows),
         TensorBoardWriter(folder / "tensorboard", run.rows),
         ConsoleWriter(config.num_epochs, engine.steps_per_epoch),
     ]
+    writers = [*own, *tracking]
 
     def is_late(step: int) -> bool:
         minutes = (time.monotonic() - saved_at) / 60
@@ -178,6 +185,10 @@ def _train(config, exp, checkpoints, run, folder, stop) -> None:
                     "seconds": run.clock.seconds,
                     "step_times": [*run.clock.step_times],
                     "callbacks": run.callbacks.memory(),
+                    # For predictions: the data set need not be there then.
+                    "classes": [*exp.dataset.class_names],
+                    "mean": exp.dataset.mean.tolist(),
+                    "std": exp.dataset.std.tolist(),
                 }
                 checkpoints.save(run.step, tree, meta, score)
                 saved_step, saved_at = run.step, time.monotonic()
@@ -188,7 +199,7 @@ def _train(config, exp, checkpoints, run, folder, stop) -> None:
                     "The same command resumes",
                 )
     finally:
-        for writer in writers:
+        for writer in own:
             writer.close()
 
 

@@ -144,6 +144,10 @@ def get_config() -> ConfigDict:
     # multiplies in TF32, as is jax's default there.
     config.dtype = "float32"
 
+    # Experiment trackers besides CSV and TensorBoard: "mlflow", "wandb", or both with a comma; see
+    # cifar_jax/trackers.py. Empty for none.
+    config.trackers = ""
+
     config.checkpoint = ConfigDict()
     # Epochs from one checkpoint to the next; the last epoch and, where selected_on is not "last",
     # the best one are always saved.

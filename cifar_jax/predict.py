@@ -1,0 +1,198 @@
+"""The front door of prediction: what a trained network sees in pictures of any kind.
+
+    python -m cifar_jax.predict --workdir runs/cnn3 photo.jpg cat.png
+
+Reads the run's config and checkpoint alone: that of the epoch that the run reports so far. Of each
+picture the middle square is taken and made 32 pixels wide, transparent parts white. Prints the five
+most probable classes, or with --json one object for all pictures. A file that is no picture is an
+error, named at the end; the others are answered all the same.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from cifar_jax.errors import UserError
+
+SIZE = 32
+TOP = 5
+# Images of a step: always as many, so that a second call finds its program compiled.
+BATCH = 16
+
+
+class Guess(NamedTuple):
+    """One class and how probable the network takes it to be, in [0, 1]."""
+
+    name: str
+    probability: float
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Predicts and prints; returns the exit code, 1 where a file could not be read."""
+    parser = argparse.ArgumentParser(
+        prog="python -m cifar_jax.predict",
+        allow_abbrev=False,
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
+    parser.add_argument("--workdir", type=Path, required=True, help="of the training")
+    parser.add_argument("--json", action="store_true", help="for programs")
+    args = parser.parse_args(argv)
+    pictures, failed = {}, {}
+    for path in args.images:
+        try:
+            pictures[path] = load(path)
+        except UserError as error:
+            failed[path] = str(error)
+    try:
+        guesses = predict(args.workdir, np.stack(list(pictures.values()))) if pictures else []
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    found = dict(zip(pictures, guesses, strict=True))
+    print(as_json(found, failed) if args.json else table(found), end="")
+    for error in failed.values():
+        print(f"error: {error}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def load(path: Path) -> np.ndarray:
+    """Returns a picture's middle square, [32, 32, 3] uint8.
+
+    Any mode and size, turned upright as its camera noted; transparent parts become white.
+
+    Raises:
+      UserError: for what is no picture, or a broken or monstrous one.
+    """
+    try:
+        with Image.open(path) as image:
+            image.draft("RGB", (8 * SIZE, 8 * SIZE))  # a JPEG need not be decoded in full
+            upright = ImageOps.exif_transpose(image)
+            if upright.mode.startswith(("I", "F")):  # a conversion would cut off above 255
+                upright = _to_bytes(upright)
+            white = Image.new("RGBA", upright.size, "white")
+            flat = Image.alpha_composite(white, upright.convert("RGBA")).convert("RGB")
+    except UnidentifiedImageError:
+        raise UserError(f"{path} is no picture that Pillow knows") from None
+    except Image.DecompressionBombError as error:
+        raise UserError(f"{path} is too large: {error}") from error
+    except FileNotFoundError:
+        raise UserError(f"{path} is not there") from None
+    except (OSError, SyntaxError, ValueError) as error:  # Pillow's for a damaged file
+        raise UserError(f"{path} cannot be read: {error}") from error
+    return np.asarray(ImageOps.fit(flat, (SIZE, SIZE), Image.Resampling.BICUBIC))
+
+
+def _to_bytes(image: Image.Image) -> Image.Image:
+    """Returns an image of 16 or 32 bits a pixel in 8, 65,535 (or its own greatest) for white."""
+    pixels = np.asarray(image, np.float64)
+    white = 65_535 if image.mode.startswith("I") else max(float(pixels.max()), 1e-12)
+    return Image.fromarray((255 * (pixels / white).clip(0, 1)).round().astype(np.uint8))
+
+
+def predict(workdir: Path, images: np.ndarray) -> list[list[Guess]]:
+    """Returns the TOP most probable classes of each image, the first the most probable.
+
+    Args:
+      workdir: of the training.
+      images: [N, 32, 32, 3] uint8.
+
+    Raises:
+      UserError: where the folder holds no trained network.
+    """
+    import jax
+
+    from cifar_jax import compilation_cache, experiment
+    from cifar_jax.checkpoint import open_checkpoints
+    from cifar_jax.engine import make_mesh, replicated
+    from cifar_jax.evaluate import make_evaluate
+    from cifar_jax.metrics import Metrics
+
+    compilation_cache.use_users_folder()
+    config = _read_config(workdir)
+    if not (workdir / "checkpoints").is_dir():
+        raise UserError(f"{workdir} has no checkpoint yet")
+    mesh = make_mesh(jax.local_devices()[:1])
+    # The training may still be at work there.
+    with open_checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
+        latest = checkpoints.latest_step
+        if latest is None:
+            raise UserError(f"{workdir} has no checkpoint yet")
+        meta = checkpoints.read_meta(latest)
+        if "classes" not in meta:
+            raise UserError(f"the checkpoint in {workdir} is older than this command: train again")
+        known = experiment.Classes(
+            tuple(meta["classes"]), np.float32(meta["mean"]), np.float32(meta["std"])
+        )
+        parts = experiment.make_parts(config, known)
+        target = jax.eval_shape(lambda: {"state": parts.init(0), "metrics": Metrics.empty()})
+        step = reported_step(config, meta["rows"]) or latest
+        saved, _ = checkpoints.restore(step, target, replicated(mesh))
+    count = len(images)
+    padded = np.concatenate([images, np.zeros((-count % BATCH, SIZE, SIZE, 3), np.uint8)])
+    evaluate = make_evaluate(
+        parts.eval_step, padded, np.zeros(len(padded), np.int32), batch_size=BATCH, mesh=mesh
+    )
+    _, logits = evaluate(saved["state"])
+    probabilities = np.asarray(jax.nn.softmax(logits), np.float64)[:count]
+    best = np.argsort(-probabilities, axis=1)[:, :TOP]
+    return [
+        [Guess(known.class_names[i], float(row[i])) for i in indices]
+        for row, indices in zip(probabilities, best, strict=True)
+    ]
+
+
+def reported_step(config: Any, rows: Sequence[dict[str, Any]]) -> int | None:
+    """Returns the step of the epoch that a run reports so far; None where that is the latest."""
+    if config.selected_on == "last":
+        return None
+    split = {"train": "train"}.get(
+        config.selected_on, "val" if config.data.val_fraction else "test"
+    )
+    name = f"{split}_{config.selected_by}"
+    evaluated = [row for row in rows if row.get(name) is not None]
+    sign = -1 if config.selected_by == "loss" else 1
+    # The first among equals, as the checkpoints have it.
+    return max(evaluated, key=lambda row: sign * row[name])["step"] if evaluated else None
+
+
+def _read_config(workdir: Path) -> Any:
+    from ml_collections import ConfigDict
+
+    path = workdir / "config.json"
+    try:
+        return ConfigDict(json.loads(path.read_text()), convert_dict=True)
+    except FileNotFoundError:
+        raise UserError(f"{workdir} holds no run: there is no config.json in it") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
+
+
+def table(found: dict[Path, list[Guess]]) -> str:
+    """Returns the guesses for people."""
+    lines = []
+    for path, guesses in found.items():
+        lines.append(f"{path}\n")
+        lines += [f"  {100 * guess.probability:6.2f}%  {guess.name}\n" for guess in guesses]
+    return "".join(lines)
+
+
+def as_json(found: dict[Path, list[Guess]], failed: dict[Path, str]) -> str:
+    """Returns {path: {"top5": [{"class", "probability"}]} or {"error"}} as JSON."""
+    value = {
+        str(path): {"top5": [{"class": g.name, "probability": g.probability} for g in guesses]}
+        for path, guesses in found.items()
+    }
+    value |= {str(path): {"error": error} for path, error in failed.items()}
+    return json.dumps(value, indent=2) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,137 @@
+import json
+
+import jax
+import numpy as np
+import pytest
+import tiny
+from PIL import Image
+
+from cifar_jax import data, engine, experiment, predict
+from cifar_jax.errors import UserError
+from cifar_jax.train import train
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    """A run of two epochs on the tiny set, whose classes are colours."""
+    folder = tmp_path_factory.mktemp("predict") / "run"
+    mesh = engine.make_mesh(jax.devices()[:1])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(data, "load", tiny.load)
+        patch.setattr(experiment, "make_mesh", lambda: mesh)
+        train(tiny.make_config(num_epochs=2), folder)
+    return folder
+
+
+def test_predictions_are_those_of_the_evaluation(workdir):
+    with np.load(workdir / "predictions.npz") as file:
+        logits = file["logits"]
+    found = predict.predict(workdir, tiny.dataset().test.images)
+    best = [f"class {i}" for i in logits.argmax(1)]
+    assert [guesses[0].name for guesses in found] == best
+    exponentials = np.exp(logits - logits.max(1, keepdims=True))
+    expected = exponentials.max(1) / exponentials.sum(1)
+    np.testing.assert_allclose([g[0].probability for g in found], expected, rtol=1e-4)
+    assert all(len(guesses) == 5 for guesses in found)
+
+
+def test_the_epoch_that_the_run_reports_is_asked(tmp_path, monkeypatch):
+    mesh = engine.make_mesh(jax.devices()[:1])
+    monkeypatch.setattr(experiment, "make_mesh", lambda: mesh)
+    monkeypatch.setattr(data, "load", tiny.load)
+    # A rate that ruins the network behind the first epoch.
+    config = tiny.make_config(
+        num_epochs=3, selected_on="test", optim__schedule="step", optim__step_epochs=(1,),
+        optim__step_factor=1000.0,
+    )  # fmt: skip
+    summary = train(config, tmp_path)
+    assert summary["best_epoch"] == 1
+    with np.load(tmp_path / "predictions.npz") as file:
+        best = [f"class {i}" for i in file["logits"].argmax(1)]
+    found = predict.predict(tmp_path, tiny.dataset().test.images)
+    assert [guesses[0].name for guesses in found] == best
+
+
+def picture(mode, size=(48, 64)):
+    rng = np.random.default_rng(0)
+    if mode in ("I;16", "I", "F"):
+        dtype = {"I;16": np.uint16, "I": np.int32, "F": np.float32}[mode]
+        return Image.fromarray(rng.integers(0, 2**16, size).astype(dtype))
+    return Image.fromarray(rng.integers(0, 256, (*size, 3), np.uint8)).convert(mode)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "LA", "P", "CMYK", "1", "I;16", "I", "F"])
+def test_pictures_of_every_mode(tmp_path, mode):
+    path = tmp_path / ("picture.tiff" if mode in ("CMYK", "LA", "I", "F") else "picture.png")
+    picture(mode).save(path)
+    pixels = predict.load(path)
+    assert pixels.shape == (32, 32, 3) and pixels.dtype == np.uint8 and pixels.std() > 5
+
+
+def test_transparent_is_white(tmp_path):
+    Image.new("RGBA", (40, 40), (255, 0, 0, 0)).save(tmp_path / "a.png")
+    assert (predict.load(tmp_path / "a.png") == 255).all()
+
+
+def test_the_middle_square_is_taken_upright(tmp_path):
+    pixels = np.zeros((32, 96, 3), np.uint8)
+    pixels[:, 32:64] = 200
+    image = Image.fromarray(pixels)
+    exif = image.getexif()
+    exif[0x0112] = 6  # the camera was turned
+    image.rotate(90, expand=True).save(tmp_path / "a.png", exif=exif)
+    assert (predict.load(tmp_path / "a.png") == 200).all()
+
+
+def test_a_large_photograph(tmp_path):
+    picture("RGB", (3000, 4000)).save(tmp_path / "a.jpg", quality=50)
+    assert predict.load(tmp_path / "a.jpg").shape == (32, 32, 3)
+
+
+def test_files_that_are_no_pictures(tmp_path):
+    (tmp_path / "a.txt").write_text("no picture")
+    picture("RGB").save(tmp_path / "whole.png")
+    data = (tmp_path / "whole.png").read_bytes()
+    (tmp_path / "half.png").write_bytes(data[: len(data) // 2])
+    (tmp_path / "empty.png").write_bytes(b"")
+    for name, message in (
+        ("a.txt", "is no picture"), ("half.png", "cannot be read"), ("empty.png", "is no picture"),
+        ("none.png", "is not there"), (".", "cannot be read"),
+    ):  # fmt: skip
+        with pytest.raises(UserError, match=message):
+            predict.load(tmp_path / name)
+
+
+def test_the_command_answers_what_it_can(tmp_path, workdir, capsys):
+    picture("L").save(tmp_path / "a.png")
+    (tmp_path / "b.txt").write_text("no picture")
+    files = [str(tmp_path / "a.png"), str(tmp_path / "b.txt")]
+    assert predict.main(["--workdir", str(workdir), *files]) == 1
+    printed = capsys.readouterr()
+    assert printed.out.startswith(f"{files[0]}\n") and printed.out.count("%") == 5
+    assert "b.txt is no picture" in printed.err
+    assert predict.main(["--workdir", str(workdir), "--json", *files]) == 1
+    answer = json.loads(capsys.readouterr().out)
+    assert sum(guess["probability"] for guess in answer[files[0]]["top5"]) <= 1.0001
+    assert "is no picture" in answer[files[1]]["error"]
+    assert predict.main(["--workdir", str(workdir), files[0]]) == 0
+
+
+def test_a_run_at_work_is_left_alone(workdir):
+    unfinished = workdir / "checkpoints" / "99.orbax-checkpoint-tmp"
+    unfinished.mkdir()
+    try:
+        before = sorted(path.name for path in workdir.rglob("*"))
+        predict.predict(workdir, tiny.dataset().test.images[:1])
+        assert sorted(path.name for path in workdir.rglob("*")) == before
+    finally:
+        unfinished.rmdir()
+
+
+def test_folders_without_a_network(tmp_path, capsys):
+    picture("RGB").save(tmp_path / "a.png")
+    assert predict.main(["--workdir", str(tmp_path), str(tmp_path / "a.png")]) == 1
+    assert "holds no run" in capsys.readouterr().err
+    (tmp_path / "config.json").write_text(tiny.make_config().to_json())
+    assert predict.main(["--workdir", str(tmp_path), str(tmp_path / "a.png")]) == 1
+    assert "no checkpoint yet" in capsys.readouterr().err
