@@ -121,6 +121,17 @@ def what_counts(settings: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in settings.items() if not k.startswith(_NOT_COMPARED)}
 
 
+def why_not_comparable(settings: dict[str, Any]) -> str:
+    """Returns why a run of a published experiment is not comparable with it; "" where it is.
+
+    Args:
+      settings: the run's config, flat.
+    """
+    experiment = settings["experiment"]
+    same = what_counts(settings_of(experiment) | settings)
+    return _row(experiment, [Log(ROOT, same, {})]).reason
+
+
 def _row(experiment: str, logs: list[Log]) -> Row:
     written = settings_of(experiment)
     changed = [

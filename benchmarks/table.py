@@ -121,7 +121,7 @@ def versus_torch() -> str:
             f"{r['compile_seconds']:.1f} s",
             _device(r),
         )
-        for (model, batch_size, dtype), r in _newest("versus_torch", "model", "batch_size", "dtype")
+        for (model, batch_size, dtype), r in newest("versus_torch", "model", "batch_size", "dtype")
     ]
     titles = ("network", "batch", "dtype", "JAX", "PyTorch", "JAX / PyTorch", "compilation")
     titles += ("device",)
@@ -143,7 +143,7 @@ def throughput() -> str:
             _share_of_peak(r),
             _device(r),
         )
-        for (name, batch_size, dtype), r in _newest("throughput", "model", "batch_size", "dtype")
+        for (name, batch_size, dtype), r in newest("throughput", "model", "batch_size", "dtype")
     ]
     titles = (
         *("network", "batch", "dtype", "parameters", "compilation", "first step", "step"),
@@ -168,7 +168,7 @@ def augmentation() -> str:
             f"{r['share_of_step']:.2%}",
             _device(r),
         )
-        for (line, batch_size), r in _newest("augmentation", "augmentation", "batch_size")
+        for (line, batch_size), r in newest("augmentation", "augmentation", "batch_size")
     ]
     return _markdown(("augmentation", "batch", "time", "share of a step", "device"), rows)
 
@@ -181,7 +181,7 @@ TABLES = {
 }
 
 
-def _newest(name: str, *fields: str) -> list[tuple[tuple, dict]]:
+def newest(name: str, *fields: str) -> list[tuple[tuple, dict]]:
     """Returns ((values of the fields), newest record of a quiet machine) for each case and device.
 
     Args:
@@ -191,8 +191,8 @@ def _newest(name: str, *fields: str) -> list[tuple[tuple, dict]]:
     path = RESULTS / f"{name}.jsonl"
     lines = path.read_text().splitlines() if path.exists() else ()
     records = [r for r in map(json.loads, lines) if (r["used_elsewhere"] or 0) <= _QUIET]
-    newest = {(*(r[field] for field in fields), _device(r)): r for r in records}
-    return [(key[:-1], newest[key]) for key in sorted(newest)]
+    found = {(*(r[field] for field in fields), _device(r)): r for r in records}
+    return [(key[:-1], found[key]) for key in sorted(found)]
 
 
 def _milliseconds(value: float) -> str:

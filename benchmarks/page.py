@@ -1,0 +1,98 @@
+"""All results as one page that needs no network.
+
+    python -m benchmarks.page [--out results.html]
+
+Every published experiment beside what was measured, and the speed of every network: the README's
+tables, to sort and to look at.
+"""
+
+import argparse
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.published import DOCUMENTS
+from benchmarks.results import Row, rows
+from benchmarks.table import newest
+from cifar_jax import atomic
+from cifar_jax.report import figures
+from cifar_jax.report.page import Chart, render
+
+_CASE = ("model", "batch_size", "dtype")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Writes the page; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.page",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--out", type=Path, default=Path("results.html"))
+    args = parser.parse_args(argv)
+    try:
+        with atomic.replacing(args.out) as part:
+            part.write_text(html(), encoding="utf-8")
+    except OSError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"{args.out}: open it in a browser")
+    return 0
+
+
+def html() -> str:
+    """Returns the page."""
+    found = rows()
+    return render(
+        "results.html",
+        {
+            "title": "cifar_jax: measured beside published",
+            "documents": DOCUMENTS,
+            "rows": [_row(row) for row in found],
+            "chart": _chart(found),
+            "throughput": [r for _, r in newest("throughput", *_CASE)],
+            "versus": [r for _, r in newest("versus_torch", *_CASE)],
+            "augmentation": [r for _, r in newest("augmentation", "augmentation", "batch_size")],
+        },
+    )
+
+
+def _row(row: Row) -> dict[str, Any]:
+    first = row.logs[0].summary if row.logs else {}
+    return {
+        "experiment": row.experiment,
+        "changed": row.changed,
+        "published": row.published.test_accuracy,
+        "other": row.published.other,
+        "measured": statistics.mean(row.accuracies) if row.logs else None,
+        "deviation": statistics.stdev(row.accuracies) if len(row.logs) > 1 else None,
+        "seeds": len(row.logs),
+        "difference": row.difference,
+        "reason": row.reason,
+        "epochs": first.get("epochs"),
+        "planned": row.num_epochs,
+        "device": first["device"]["kind"] if first else "",
+    }
+
+
+def _chart(found: Sequence[Row]) -> Chart | None:
+    """Draws published and measured accuracy of the experiments that have both."""
+    both = [row for row in found if row.logs and row.published.test_accuracy is not None]
+    if not both:
+        return None
+    names = [" ".join((row.experiment, *row.changed)) for row in both]
+    published = [row.published.test_accuracy for row in both]
+    measured = [statistics.mean(row.accuracies) for row in both]
+    is_full = [row.difference is not None for row in both]
+    return Chart(
+        "Published and measured accuracy",
+        figures.svg(figures.dumbbells(names, published, measured, is_full), "accuracy"),
+        "Published and measured accuracy of each experiment; the table below has the numbers",
+        is_wide=True,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
