@@ -90,7 +90,6 @@ def _chart(found: Sequence[Row]) -> Chart | None:
         "Published and measured accuracy",
         figures.svg(figures.dumbbells(names, published, measured, is_full), "accuracy"),
         "Published and measured accuracy of each experiment; the table below has the numbers",
-        is_wide=True,
     )
 
 

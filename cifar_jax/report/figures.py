@@ -233,14 +233,16 @@ def reliability(found: Calibration) -> Figure:
 
 @styled
 def compared(runs: Sequence[tuple[str, Run]], name: str, split: str) -> Figure:
-    """Draws one metric of several runs; wide.
+    """Draws one metric of several runs.
 
     Args:
       runs: (label, run).
       name: as in `metric`.
       split: "train", or "curve" for the split that each evaluated.
     """
-    figure = new((8.6, 4.4))
+    num_columns = 1 if max(len(label) for label, _ in runs) > 24 else 2
+    width, height = _SIZE
+    figure = new((width, height + 0.2 * -(-len(runs) // num_columns)))
     axes = figure.subplots()
     scale = 1 if name == "loss" else 100
     for i, (label, run) in enumerate(runs):
@@ -249,10 +251,9 @@ def compared(runs: Sequence[tuple[str, Run]], name: str, split: str) -> Figure:
             epochs, np.multiply(values, scale), color=COLORS[i % len(COLORS)], label=label, lw=1.8,
             ls=STYLES[i // len(COLORS) % len(STYLES)], marker="o" if len(epochs) == 1 else None,
         )  # fmt: skip
-    where = "training" if split == "train" else "evaluated"
-    axes.set(xlabel="epoch", ylabel=f"{_LABELS[name]}, {where} images")
+    axes.set(xlabel="epoch", ylabel=_LABELS[name])
     axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.legend(frameon=False, fontsize=9)
+    figure.legend(loc="outside lower left", ncols=num_columns, frameon=False, fontsize=9)
     return figure
 
 
@@ -263,7 +264,7 @@ def dumbbells(
     measured: Sequence[float],
     is_full: Sequence[bool],
 ) -> Figure:
-    """Draws pairs of accuracies, a line between them; wide.
+    """Draws pairs of accuracies, a line between them; tall.
 
     Args:
       names: of the experiments.
@@ -271,7 +272,7 @@ def dumbbells(
       measured: fractions.
       is_full: whether the two can be compared; the measured is a hollow point otherwise.
     """
-    figure = new((9.0, 1.2 + 0.3 * len(names)))
+    figure = new((_SIZE[0], 1.0 + 0.25 * len(names)))
     axes = figure.subplots()
     at = np.arange(len(names))
     first, second = 100 * np.asarray(published), 100 * np.asarray(measured)
@@ -290,7 +291,7 @@ def dumbbells(
     axes.set_yticks(at, names, fontsize=9)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.set_xlabel("test accuracy (%)")
-    axes.legend(frameon=False)
+    figure.legend(loc="outside upper left", ncols=3, frameon=False, fontsize=9, columnspacing=1)
     return figure
 
 

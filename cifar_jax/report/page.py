@@ -274,7 +274,6 @@ def of_runs(runs: Sequence[Run], published: Callable[[Run], Beside | None]) -> s
             f"{title}, {'training' if split == 'train' else 'evaluated'} images",
             figures.svg(figures.compared(labelled, name, split), f"{name}{split}"),
             f"{title} by epoch of {len(runs)} runs, a line for each",
-            is_wide=True,
         )
         for name, title in (("accuracy", "Accuracy"), ("loss", "Loss"))
         for split in ("curve", "train")
