@@ -11,7 +11,7 @@ train: $(VENV)/.installed
 	$(BIN)/python -m cifar_jax.main --config configs/quickstart.py --workdir runs/quickstart
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 reference: $(VENV)/.installed-test
 	$(BIN)/python -m pip install --quiet -r requirements-reference.txt -r requirements-trackers.txt

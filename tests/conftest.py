@@ -8,6 +8,8 @@ import pytest
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+# LLVM's optimisation takes half of the suite's time and does nothing for shapes as tiny as these.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 # Tests compile the same few programs again and again; so do the processes that they start.
 os.environ.setdefault(
     "JAX_COMPILATION_CACHE_DIR",

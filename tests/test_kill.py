@@ -16,7 +16,7 @@ import tiny
 from test_train import params_of
 
 NUM_KILLS = int(os.environ.get("CIFAR_JAX_KILLS", "2"))
-NUM_EPOCHS = 12
+NUM_EPOCHS = 8
 
 
 def start(workdir):
