@@ -1,6 +1,7 @@
 """Whether the processor cores of a measurement did something else meanwhile."""
 
 import os
+import resource
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +17,10 @@ def used_elsewhere(before: Sequence[float], after: Sequence[float]) -> float | N
 
 
 def processor_seconds() -> tuple[float, ...]:
-    """Reads the seconds so far: this process's, and busy and idle ones of the cores it may use."""
+    """Reads the seconds so far: this process's, and busy and idle ones of the cores it may use.
+
+    The process's are also those of its children that have ended.
+    """
     try:
         lines = Path("/proc/stat").read_text().splitlines()
     except OSError:  # not Linux
@@ -29,4 +33,6 @@ def processor_seconds() -> tuple[float, ...]:
             busy += user + nice + system + irq + softirq + steal
             idle += idling + iowait
     tick = 1 / os.sysconf("SC_CLK_TCK")
-    return time.process_time(), busy * tick, idle * tick
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    own = time.process_time() + children.ru_utime + children.ru_stime
+    return own, busy * tick, idle * tick

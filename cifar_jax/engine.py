@@ -48,6 +48,7 @@ class Engine(NamedTuple):
       steps_per_epoch: ceil(num_examples / batch_size).
       compile_seconds: of the training program, tracing included; little where it was kept from an
         earlier start (see compilation_cache).
+      trace_seconds: of them, those of tracing.
       program_bytes: what arguments, results and temporary arrays of the training program take on
         one device, the data set included; None where XLA does not say.
       init: () -> state at step 0.
@@ -62,6 +63,7 @@ class Engine(NamedTuple):
 
     steps_per_epoch: int
     compile_seconds: float
+    trace_seconds: float
     program_bytes: int | None
     init: Callable[[], TrainState]
     plan: Callable[[TrainState, int], Plan]
@@ -178,7 +180,9 @@ def create(
 
     state, metrics = start_state(), way.place(empty_replicated())
     start = time.perf_counter()
-    program = compile_for_backend(way.run.lower(state, metrics, data, plan(state, 0), np.int32(1)))
+    traced = way.run.lower(state, metrics, data, plan(state, 0), np.int32(1))
+    trace_seconds = time.perf_counter() - start
+    program = compile_for_backend(traced)
     compile_seconds = time.perf_counter() - start
 
     def run(state, metrics, plan, num_steps):
@@ -189,6 +193,7 @@ def create(
     return Engine(
         steps_per_epoch=steps_per_epoch,
         compile_seconds=compile_seconds,
+        trace_seconds=trace_seconds,
         program_bytes=_program_bytes(program),
         init=start_state,
         no_metrics=lambda: way.place(empty_replicated()),

@@ -188,6 +188,18 @@ def make_parts(config: ConfigDict, dataset: data.Dataset | Classes) -> Parts:
     )
 
 
+def load_data(config: ConfigDict) -> data.Dataset:
+    """Loads the data set that a config names; raises UserError where it cannot."""
+    return data.load(
+        config.data.name,
+        label=config.data.label,
+        data_dir=config.data.dir or None,
+        val_fraction=config.data.val_fraction,
+        val_seed=config.data.val_seed,
+        limit=config.data.limit,
+    )
+
+
 def create(
     config: ConfigDict,
     dataset: data.Dataset | None = None,
@@ -203,14 +215,7 @@ def create(
     Raises:
       UserError: for whatever does not fit together.
     """
-    dataset = dataset or data.load(
-        config.data.name,
-        label=config.data.label,
-        data_dir=config.data.dir or None,
-        val_fraction=config.data.val_fraction,
-        val_seed=config.data.val_seed,
-        limit=config.data.limit,
-    )
+    dataset = dataset or load_data(config)
     mesh = make_mesh()
     num_examples = len(dataset.train.labels)
     check_batch_size(config.batch_size, num_examples, mesh.size)

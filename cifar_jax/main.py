@@ -12,11 +12,13 @@ from pathlib import Path
 
 from cifar_jax import command_line
 from cifar_jax.errors import UserError
+from cifar_jax.startup import Startup, process_began
 
 
 def main(argv: list[str]) -> int:
     """Parses the command line, trains, and returns the exit code."""
     try:
+        startup = Startup(process_began())
         config, values = command_line.parse(argv, __doc__)
         workdir = Path(values.workdir or Path("runs") / config.experiment)
         # Importing jax takes a second: not before the command line is known to be right.
@@ -28,7 +30,7 @@ def main(argv: list[str]) -> int:
         from cifar_jax.train import train
 
         try:
-            train(config, workdir)
+            train(config, workdir, startup=startup)
         except Preempted as stopped:
             print(stopped)
             return stopped.exit_code

@@ -20,6 +20,7 @@ from cifar_jax.loop import WHAT_TO_DO, Clock, Diverged, run_until
 from cifar_jax.metrics import Metrics, fetch
 from cifar_jax.optim.callbacks import METRICS, Callbacks
 from cifar_jax.preemption import Preempted, catch_signals
+from cifar_jax.startup import Startup
 from cifar_jax.step import TrainState, all_finite
 from cifar_jax.writers import ConsoleWriter, CsvWriter, TensorBoardWriter
 
@@ -47,13 +48,19 @@ class Run:
     callbacks: Callbacks
 
 
-def train(config: ConfigDict, folder: str | Path, deadline: float = math.inf) -> dict[str, Any]:
+def train(
+    config: ConfigDict,
+    folder: str | Path,
+    deadline: float = math.inf,
+    startup: Startup | None = None,
+) -> dict[str, Any]:
     """Trains, evaluates and writes everything into a workdir; resumes what lies there.
 
     Args:
       config: as configs/base.py has it.
       folder: the workdir; made if need be.
       deadline: by time.monotonic(), when to save and leave.
+      startup: a stopwatch that runs since the command was given; since this call without one.
 
     Returns:
       The content of summary.json.
@@ -63,6 +70,8 @@ def train(config: ConfigDict, folder: str | Path, deadline: float = math.inf) ->
         loss that is no longer finite.
       Preempted: after SIGTERM, SIGINT or the deadline, once the state is saved.
     """
+    startup = startup or Startup()
+    startup.over("imports")
     folder = Path(folder).resolve()
     experiment.check(config)
     config = experiment.resolved(config)
@@ -72,7 +81,13 @@ def train(config: ConfigDict, folder: str | Path, deadline: float = math.inf) ->
             print(f"{config.experiment} is complete:\n{summary.table(complete, folder)}")
             return complete
         made_on = environment()  # now: the checkout may move on while the run goes on
-        exp = experiment.create(config)
+        startup.over("checks")
+        dataset = experiment.load_data(config)
+        startup.over("data")
+        exp = experiment.create(config, dataset)
+        tracing = exp.engine.trace_seconds
+        compilation = exp.engine.compile_seconds - tracing
+        startup.over("network", tracing=tracing, compilation=compilation)
         workdir.claim(config, folder)
         with contextlib.ExitStack() as stack:
             with (
@@ -81,9 +96,10 @@ def train(config: ConfigDict, folder: str | Path, deadline: float = math.inf) ->
             ):
                 run = _start(config, exp, checkpoints)
                 tracking = stack.enter_context(trackers.opened(config.trackers, folder, run.rows))
-                _train(config, exp, checkpoints, run, folder, stop, tracking)
+                _train(config, exp, checkpoints, run, folder, stop, tracking, startup)
                 reported, state = _reported(config, exp, checkpoints, run)
                 result = _evaluate(config, exp, run, folder, reported, state) | made_on
+                result["startup_seconds"] = startup.seconds
             # Behind the checkpoints: by this file the run is complete.
             summary.write_json(folder / "summary.json", result)
             for tracker in tracking:
@@ -121,7 +137,7 @@ def _tree(exp: Experiment, run: Run) -> dict[str, Any]:
     return {"state": exp.engine.snapshot(run.state), "metrics": exp.engine.snapshot(run.metrics)}
 
 
-def _train(config, exp, checkpoints, run, folder, stop, tracking) -> None:
+def _train(config, exp, checkpoints, run, folder, stop, tracking, startup) -> None:
     """Trains to the last epoch; raises Preempted where `stop` asks for it."""
     engine = exp.engine
     total_steps = config.num_epochs * engine.steps_per_epoch
@@ -139,6 +155,7 @@ def _train(config, exp, checkpoints, run, folder, stop, tracking) -> None:
         return step > saved_step and minutes > config.checkpoint.every_minutes
 
     def progress(step: int, values: dict[str, float]) -> None:
+        startup.finish("first_step")
         epoch, step_in_epoch = divmod(step - 1, engine.steps_per_epoch)
         rate = config.batch_size * (step_in_epoch + 1) / run.clock.seconds
         for writer in writers:

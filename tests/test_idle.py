@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 from benchmarks import idle
 
 
@@ -15,3 +18,10 @@ def test_a_reading_grows_with_what_this_process_does():
         sum(range(10000))
     after = idle.processor_seconds()
     assert after[1] - before[1] > 0.2 and after[2] >= before[2]
+
+
+def test_what_a_child_does_is_this_processs():
+    before = idle.processor_seconds()
+    code = "import time\nwhile time.process_time() < 0.5: pass"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert idle.processor_seconds()[0] - before[0] >= 0.5

@@ -19,6 +19,7 @@ SUMMARY_FIELDS = {
     *("batch_size", "test_accuracy", "test_loss", "top5_accuracy", "train_accuracy"),
     *("val_accuracy", "best_epoch", "selected_on", "step_time_ms", "images_per_second"),
     *("compile_seconds", "train_seconds", "peak_memory_bytes", "device", "versions", "git_commit"),
+    "startup_seconds",
 }
 
 
