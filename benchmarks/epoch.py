@@ -8,6 +8,8 @@ counted. Keras augments by its layers RandomFlip and RandomTranslation inside `f
 NumPy in a Dataset, behind a DataLoader in the training process or with two workers, and runs with
 channels last and a fused Adam, its fastest setting for this network. Nobody draws a progress bar.
 
+All get their large arrays in huge pages, as `python -m cifar_jax.main` does by itself.
+
 Every turn is a process of its own, for Keras chooses its backend as it is imported. It trains a
 hundred batches first, which compiles; then the epoch is timed. The turns of a round follow one
 another, and the ratios are taken within rounds. The machine must be idle otherwise.
@@ -186,6 +188,7 @@ def take_turn(name: str, data_dir: str | None, limit: int) -> dict[str, Any]:
     env = dict(os.environ)
     if name.startswith("keras_"):
         env["KERAS_BACKEND"] = name.removeprefix("keras_")
+    env["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"
     done = subprocess.run(argv, env=env, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 

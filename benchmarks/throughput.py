@@ -43,6 +43,7 @@ from cifar_jax import compilation_cache, data, experiment
 from cifar_jax.engine import AXIS, compile_for_backend, gather
 from cifar_jax.environment import environment
 from cifar_jax.errors import UserError, unknown
+from cifar_jax.huge_pages import restart_with_huge_pages
 from cifar_jax.metrics import Metrics, fetch
 from cifar_jax.models.conv import stock_convolutions
 
@@ -329,4 +330,5 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
+    restart_with_huge_pages()
     sys.exit(main(sys.argv))

@@ -15,6 +15,9 @@ record's ratio is to the one with the least median. A round gives each the same 
 behind the other; the ratio is taken within rounds, so that what slows the machine for a while slows
 both.
 
+Both get their large arrays in huge pages, as `python -m cifar_jax.main` does (cifar_jax/huge_pages)
+and PyTorch by itself does not.
+
 The machine must be idle otherwise: beside one busy process on two cores, PyTorch's threads waited
 for each other 5 to 40 times longer than they computed. The record tells the share of the cores'
 time that went elsewhere; above a few percent its figures mean nothing.
@@ -49,6 +52,7 @@ from benchmarks.timing import Run
 from cifar_jax import augment, compilation_cache, engine, experiment, models, optim, step
 from cifar_jax.environment import environment
 from cifar_jax.errors import UserError, unknown
+from cifar_jax.huge_pages import restart_with_huge_pages
 from cifar_jax.metrics import fetch
 
 CASES = ("cnn3:32", "cnn3:128", "resnet18:32")
@@ -397,4 +401,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    restart_with_huge_pages()
     sys.exit(main())

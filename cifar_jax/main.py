@@ -10,15 +10,17 @@ runs/<experiment>. Run again with the same workdir, it resumes, or says that it 
 import sys
 from pathlib import Path
 
-from cifar_jax import command_line
 from cifar_jax.errors import UserError
+from cifar_jax.huge_pages import restart_with_huge_pages
 from cifar_jax.startup import Startup, process_began
 
 
 def main(argv: list[str]) -> int:
     """Parses the command line, trains, and returns the exit code."""
+    startup = Startup(process_began())
+    from cifar_jax import command_line
+
     try:
-        startup = Startup(process_began())
         config, values = command_line.parse(argv, __doc__)
         workdir = Path(values.workdir or Path("runs") / config.experiment)
         # Importing jax takes a second: not before the command line is known to be right.
@@ -63,4 +65,5 @@ def _draw(workdir: Path) -> None:
 
 
 if __name__ == "__main__":
+    restart_with_huge_pages()
     sys.exit(main(sys.argv))

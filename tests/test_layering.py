@@ -16,7 +16,7 @@ FLOORS = [
     {"engine", "checkpoint", "writers", "summary", "preemption", "augment", "data", "optim"},
     {"step", "config"},
     {"losses", "metrics", "models", "environment", "atomic"},
-    {"errors", "compilation_cache", "startup"},
+    {"errors", "compilation_cache", "startup", "huge_pages"},
 ]
 ROOMS = {path.stem if path.is_file() else path.name: path for path in
          (tiny.ROOT / "cifar_jax").iterdir()
