@@ -16,9 +16,9 @@ from typing import Any
 from benchmarks.published import DOCUMENTS
 from benchmarks.results import Row, rows
 from benchmarks.table import newest
-from cifar_jax import atomic
+from cifar_jax.errors import UserError
 from cifar_jax.report import figures
-from cifar_jax.report.page import Chart, render
+from cifar_jax.report.page import Chart, render, write
 
 _CASE = ("model", "batch_size", "dtype")
 
@@ -33,9 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("results.html"))
     args = parser.parse_args(argv)
     try:
-        with atomic.replacing(args.out) as part:
-            part.write_text(html(), encoding="utf-8")
-    except OSError as error:
+        write(html(), args.out)
+    except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(f"{args.out}: open it in a browser")

@@ -108,23 +108,25 @@ def predict(workdir: Path, images: np.ndarray) -> list[list[Guess]]:
       UserError: where the folder holds no trained network.
     """
     import jax
+    from ml_collections import ConfigDict
 
     from cifar_jax import compilation_cache, experiment
     from cifar_jax.checkpoint import open_checkpoints
     from cifar_jax.engine import make_mesh, replicated
     from cifar_jax.evaluate import make_evaluate
     from cifar_jax.metrics import Metrics
+    from cifar_jax.report.read import read_config
 
     compilation_cache.use_users_folder()
-    config = _read_config(workdir)
+    config = ConfigDict(read_config(workdir), convert_dict=True)
     if not (workdir / "checkpoints").is_dir():
-        raise UserError(f"{workdir} has no checkpoint yet")
+        raise UserError(f"{workdir} has no checkpoint")
     mesh = make_mesh(jax.local_devices()[:1])
     # The training may still be at work there.
     with open_checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
         latest = checkpoints.latest_step
         if latest is None:
-            raise UserError(f"{workdir} has no checkpoint yet")
+            raise UserError(f"{workdir} has no checkpoint")
         meta = checkpoints.read_meta(latest)
         if "classes" not in meta:
             raise UserError(f"the checkpoint in {workdir} is older than this command: train again")
@@ -161,18 +163,6 @@ def reported_step(config: Any, rows: Sequence[dict[str, Any]]) -> int | None:
     sign = -1 if config.selected_by == "loss" else 1
     # The first among equals, as the checkpoints have it.
     return max(evaluated, key=lambda row: sign * row[name])["step"] if evaluated else None
-
-
-def _read_config(workdir: Path) -> Any:
-    from ml_collections import ConfigDict
-
-    path = workdir / "config.json"
-    try:
-        return ConfigDict(json.loads(path.read_text()), convert_dict=True)
-    except FileNotFoundError:
-        raise UserError(f"{workdir} holds no run: there is no config.json in it") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from error
 
 
 def table(found: dict[Path, list[Guess]]) -> str:

@@ -31,7 +31,10 @@ class Tracker(Writer, Protocol):
 
 
 class MlflowTracker:
-    """MLflow: in $MLFLOW_TRACKING_URI, or files below ./mlruns, which `mlflow ui` shows."""
+    """MLflow: in $MLFLOW_TRACKING_URI, or files below ./mlruns, which `mlflow ui` shows.
+
+    A folder or a server; for a database MLflow needs its whole package, not mlflow-skinny.
+    """
 
     def __init__(self, folder: Path, config: dict[str, Any], rows: Sequence[Row]):
         """Begins a run, or goes on with the one whose number lies in the workdir.
@@ -43,24 +46,31 @@ class MlflowTracker:
         """
         import mlflow
 
-        uri = os.environ.get("MLFLOW_TRACKING_URI")
-        if not uri:
-            uri = f"file:{Path('mlruns').resolve()}"
-            os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # MLflow 3 prefers databases
+        uri = os.environ.get("MLFLOW_TRACKING_URI") or f"file:{Path('mlruns').resolve()}"
+        os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # MLflow 3 prefers databases
+        # By default a server that is not there would be asked for eight minutes.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
         self._client, self._folder = mlflow.MlflowClient(tracking_uri=uri), folder
         self._last_step, self._status = -1, "KILLED"
         note = folder / "mlflow_run"
         self._run_id = note.read_text() if rows and note.exists() else ""
         try:
-            history = self._client.get_metric_history(self._run_id, "train_loss")
-            self._last_step = max((metric.step for metric in history), default=-1)
-            self._client.update_run(self._run_id, status="RUNNING")
-        except mlflow.exceptions.MlflowException:  # there is none, or it is in another store
+            is_known = bool(self._run_id) and self._go_on()
+        except mlflow.exceptions.MlflowException:  # it is in another store
+            is_known = False
+        if not is_known:
             self._run_id = self._begin(config)
             with atomic.replacing(note) as part:
                 part.write_text(self._run_id)
         for row in rows:
             self.epoch(row)
+
+    def _go_on(self) -> bool:
+        history = self._client.get_metric_history(self._run_id, "train_loss")
+        self._last_step = max((metric.step for metric in history), default=-1)
+        self._client.update_run(self._run_id, status="RUNNING")
+        return True
 
     def _begin(self, config: dict[str, Any]) -> str:
         name = "cifar_jax"

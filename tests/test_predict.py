@@ -132,6 +132,9 @@ def test_folders_without_a_network(tmp_path, capsys):
     picture("RGB").save(tmp_path / "a.png")
     assert predict.main(["--workdir", str(tmp_path), str(tmp_path / "a.png")]) == 1
     assert "holds no run" in capsys.readouterr().err
+    (tmp_path / "config.json").write_text("{}")
+    assert predict.main(["--workdir", str(tmp_path), str(tmp_path / "a.png")]) == 1
+    assert "is not of a run of this suite" in capsys.readouterr().err
     (tmp_path / "config.json").write_text(tiny.make_config().to_json())
     assert predict.main(["--workdir", str(tmp_path), str(tmp_path / "a.png")]) == 1
-    assert "no checkpoint yet" in capsys.readouterr().err
+    assert "has no checkpoint" in capsys.readouterr().err

@@ -10,6 +10,7 @@ from flax import nnx
 
 from benchmarks.published import PUBLISHED
 from cifar_jax import data, models, workdir
+from cifar_jax.errors import UserError
 from cifar_jax.report import __main__ as front_door
 from cifar_jax.report import network, page
 
@@ -96,7 +97,49 @@ def test_what_a_run_without_images_or_an_end_shows(tmp_path, run):
         assert "still going: 3 of 5 epochs done" in page.of_run(going)
     (tmp_path / "going" / "metrics.csv").unlink()
     fresh = reporting.read(tmp_path / "going")
-    assert "No epoch is over yet" in page.of_run(fresh)
+    assert "There is no epoch to draw yet" in page.of_run(fresh)
+
+
+def test_a_complete_run_that_lacks_files_says_so(tmp_path):
+    run = reporting.write_run(tmp_path / "run")
+    (run.folder / "predictions.npz").unlink()
+    lines = (run.folder / "metrics.csv").read_text().splitlines(keepends=True)
+    (run.folder / "metrics.csv").write_text("".join(lines[:3]))
+    text = Page(page.of_run(reporting.read(run.folder))).text
+    assert "metrics.csv has 2 of its 5 epochs alone" in text
+    assert "there is no predictions.npz" in text
+
+
+def test_fields_that_older_runs_lack_are_no_difference(tmp_path):
+    runs = [reporting.write_run(tmp_path / name, num_epochs=n) for name, n in (("a", 5), ("b", 6))]
+    old = reporting.write_run(tmp_path / "old")
+    fields = {k: v for k, v in old.config.items() if k not in ("num_epochs", "trackers")}
+    found = dict(page._differences([("", run) for run in (*runs, old._replace(config=fields))]))
+    assert found == {"num_epochs": ["5", "6", "-"]}
+
+
+@pytest.mark.parametrize("name", ["config.json", "report", ".", "folder.html"])
+def test_pages_go_to_html_files_alone(tmp_path, name):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "folder.html").mkdir()
+    with pytest.raises(UserError, match=r"ends in \.html"):
+        page.write("<!doctype html>", tmp_path / name)
+    assert (tmp_path / "config.json").read_text() == "{}"
+
+
+def test_a_link_to_a_page_stays_one(tmp_path):
+    (tmp_path / "latest.html").symlink_to(tmp_path / "pages" / "a.html")
+    page.write("<!doctype html>", tmp_path / "latest.html")
+    assert (tmp_path / "latest.html").is_symlink()
+    assert (tmp_path / "pages" / "a.html").read_text() == "<!doctype html>"
+
+
+def test_a_folder_given_twice_is_one_run(tmp_path, run, capsys):
+    out = tmp_path / "report.html"
+    twice = [str(run.folder), str(run.folder / ".." / "run")]
+    assert front_door.main([*twice, "--data_dir", str(tmp_path), "--out", str(out)]) == 0
+    assert "<title>assignment/cnn3, seed 0</title>" in out.read_text()
+    assert f"cifar100 is not in {tmp_path}" in capsys.readouterr().err
 
 
 def test_names_from_files_are_text(tmp_path, run):
@@ -116,7 +159,7 @@ def test_runs_are_compared(tmp_path):
     values = [run.summary["test_accuracy"] for run in runs[:2]]
     mean, deviation = 100 * np.mean(values), 100 * np.std(values, ddof=1)
     assert f"assignment/cnn3 2 {mean:.2f}% {deviation:.2f} points" in text
-    assert "it stopped with 5 of 7 epochs done" in text and "optim.name adam" in text
+    assert "seed 0 (" in text and " stopped " in text and "optim.name adam" in text
     assert all(f"assignment/cnn3, seed 0 ({tmp_path / name})" in text for name in "ac")
     assert "shortened" in text
     assert "2.11%" in text  # what is published of assignment/sgd
@@ -128,7 +171,8 @@ def test_the_command_writes_the_page(tmp_path, capsys, monkeypatch, run):
     out = tmp_path / "new" / "report.html"
     assert front_door.main([str(run.folder), "--out", str(out)]) == 0
     assert "image-rendering" in out.read_text() and "data:image/png" in out.read_text()
-    assert front_door.main([str(run.folder), str(run.folder), "--out", str(out)]) == 0
+    other = reporting.write_run(tmp_path / "other", seed=1)
+    assert front_door.main([str(run.folder), str(other.folder), "--out", str(out)]) == 0
     assert "2 runs" in out.read_text()
     assert front_door.main([str(tmp_path), "--out", str(out)]) == 1
     assert "error: " in capsys.readouterr().err

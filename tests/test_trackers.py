@@ -1,5 +1,6 @@
 import json
 import os
+import time
 
 import pytest
 import reporting
@@ -54,6 +55,26 @@ def test_mlflow_shows_the_run_once_whatever_interrupts_it(folder, tmp_path):
     other = mlflow.MlflowClient(tracking_uri=f"file:{monkey / 'mlruns'}")
     (again,) = other.search_runs([other.get_experiment_by_name("cifar_jax").experiment_id])
     assert len(other.get_metric_history(again.info.run_id, "train_loss")) == len(rows)
+
+
+def test_an_mlflow_server_that_is_gone_is_left_behind_soon(folder, monkeypatch, capsys):
+    pytest.importorskip("mlflow")
+    for name in ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT"):
+        monkeypatch.setenv(name, "")  # given back behind the test
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+    start = time.monotonic()
+    tell("mlflow", folder, reporting.read(folder).rows)
+    assert "mlflow is told no more" in capsys.readouterr().err
+    assert time.monotonic() - start < 30
+
+
+def test_mlflow_takes_a_folder_of_the_users(folder, monkeypatch, tmp_path):
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"file:{tmp_path / 'store'}")
+    tell("mlflow", folder, reporting.read(folder).rows)
+    client = mlflow.MlflowClient()
+    assert client.get_experiment_by_name("cifar_jax") is not None
 
 
 def test_a_tracker_in_trouble_is_left_behind(folder, monkeypatch, capsys):

@@ -13,7 +13,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from cifar_jax import atomic
 from cifar_jax.errors import UserError
 
 
@@ -32,18 +31,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     from cifar_jax.report import examples, page, read
 
     try:
-        runs = [read.read(folder) for folder in args.workdirs]
+        # Each folder once, whatever it is called.
+        folders = {folder.resolve(): folder for folder in args.workdirs}
+        runs = [read.read(folder) for folder in folders.values()]
+        note = ""
         if len(runs) == 1:
             images, note = examples.load(runs[0], args.data_dir)
             html = page.of_run(runs[0], published(runs[0]), images, note)
         else:
             html = page.of_runs(runs, published)
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        with atomic.replacing(args.out) as part:
-            part.write_text(html, encoding="utf-8")
-    except (UserError, OSError) as error:
+        page.write(html, args.out)
+    except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    if note:
+        print(note, file=sys.stderr)
     print(f"{args.out}: {len(html) / 1e6:.1f} MB; open it in a browser")
     return 0
 

@@ -41,7 +41,8 @@ def load(run: Run, data_dir: str | None = None) -> tuple[np.ndarray | None, str]
     name, folder = run.config["data.name"], data_dir or run.config.get("data.dir") or None
     try:
         if not data.is_there(name, folder):
-            return None, "No example images: the data set is not here. --data_dir says where it is."
+            where = f"in {data_dir}" if data_dir else "here; --data_dir says where it is"
+            return None, f"No example images: {name} is not {where}."
         dataset = data.load(
             name,
             label=run.config["data.label"],

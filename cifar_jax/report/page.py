@@ -10,7 +10,9 @@ from typing import Any, NamedTuple
 import jinja2
 import numpy as np
 
+from cifar_jax import atomic
 from cifar_jax.data.superclasses import superclass_of
+from cifar_jax.errors import UserError
 from cifar_jax.report import analysis, examples, figures, network, pictures
 from cifar_jax.report.read import Run
 from cifar_jax.workdir import FREE
@@ -83,6 +85,8 @@ def of_run(
     }
     if run.predictions is not None:
         context |= errors(run, images)
+    elif run.summary is not None and not note:
+        context["note"] = "No errors by class: there is no predictions.npz."
     layers = context["layers"]
     if layers:
         count = len(network.drawn(layers))
@@ -93,6 +97,21 @@ def of_run(
             is_wide=count > 12, least_width=max(40, 2 * count),
         )  # fmt: skip
     return render("run.html", context)
+
+
+def write(html: str, path: Path) -> None:
+    """Writes a page, whole or not at all.
+
+    Raises:
+      UserError: for a name without .html, which may be that of a run's file, or a folder.
+    """
+    if path.is_dir() or path.suffix.lower() not in (".html", ".htm"):
+        raise UserError(f"--out needs a file name that ends in .html, as in report.html: {path}")
+    try:
+        with atomic.replacing(path.resolve()) as part:
+            part.write_text(html, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
 def downloads(run: Run) -> list[tuple[str, str]]:
@@ -109,6 +128,9 @@ def downloads(run: Run) -> list[tuple[str, str]]:
 def state(run: Run) -> str:
     """Returns how far a run is, "" for one that is complete."""
     if run.summary is not None:
+        planned = run.summary["epochs"]
+        if run.epochs_done < planned:
+            return f"complete, but metrics.csv has {run.epochs_done} of its {planned} epochs alone"
         return ""
     done = f"{run.epochs_done} of {run.config['num_epochs']} epochs done"
     if run.is_at_work:
@@ -309,7 +331,7 @@ def _compared(label: str, run: Run, published: Callable[[Run], Beside | None]) -
     _, evaluated = run.series(f"{run.curve}_accuracy")
     return {
         "label": label,
-        "state": state(run) or "complete",
+        "state": _state(run),
         "published": None if beside is None else beside.record.test_accuracy,
         "remark": "" if beside is None or not s else beside.reason,
         "test_accuracy": s.get("test_accuracy"),
@@ -320,6 +342,12 @@ def _compared(label: str, run: Run, published: Callable[[Run], Beside | None]) -
         "step_ms": s.get("step_time_ms", {}).get("median"),
         "train_seconds": s.get("train_seconds"),
     }
+
+
+def _state(run: Run) -> str:
+    if run.summary is not None:
+        return "complete"
+    return "going on" if run.is_at_work else "stopped"
 
 
 def _over_seeds(runs: Sequence[Run]) -> list[tuple[str, int, float, float]]:
@@ -339,10 +367,17 @@ def _over_seeds(runs: Sequence[Run]) -> list[tuple[str, int, float, float]]:
 
 
 def _differences(labelled: Sequence[tuple[str, Run]]) -> list[tuple[str, list[str]]]:
-    """Returns (field, its value in each run) of the config's fields that differ."""
+    """Returns (field, its value in each run) of the config's fields that differ.
+
+    A field that older runs do not have yet is no difference, but a dash in those that are.
+    """
     names = sorted(set().union(*(run.config for _, run in labelled)) - {"data.dir"})
-    rows = [(name, [str(run.config.get(name, "")) for _, run in labelled]) for name in names]
-    return [(name, values) for name, values in rows if len(set(values)) > 1]
+    found = []
+    for name in names:
+        values = [str(run.config[name]) if name in run.config else None for _, run in labelled]
+        if len(set(values) - {None}) > 1:
+            found.append((name, ["-" if value is None else value for value in values]))
+    return found
 
 
 def percent(value: float) -> str:

@@ -110,15 +110,7 @@ def read(folder: Path) -> Run:
     Raises:
       UserError: for a folder that holds no run, or files that cannot be read.
     """
-    if not folder.is_dir():
-        raise UserError(f"{folder} is no folder")
-    config = _json(folder / "config.json")
-    if config is None:
-        inside = sorted(path.parent for path in folder.glob("*/config.json"))
-        hint = f"; did you mean {inside[0]}?" if inside else ""
-        raise UserError(f"{folder} holds no run: there is no config.json in it{hint}")
-    config = flatten(config)
-    _check(folder / "config.json", config, _CONFIG)
+    config = flatten(read_config(folder))
     summary = _json(folder / "summary.json")  # first: with it the rows are complete
     if summary is not None:
         _check(folder / "summary.json", summary, _SUMMARY)
@@ -127,6 +119,19 @@ def read(folder: Path) -> Run:
     path = folder / "predictions.npz"
     predictions = _predictions(path) if summary is not None and path.exists() else None
     return Run(folder, config, rows, summary, predictions)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Reads a run's config, nested as it lies there; raises UserError as `read`."""
+    if not folder.is_dir():
+        raise UserError(f"{folder} is no folder")
+    config = _json(folder / "config.json")
+    if config is None:
+        inside = sorted(path.parent for path in folder.glob("*/config.json"))
+        hint = f"; did you mean {inside[0]}?" if inside else ""
+        raise UserError(f"{folder} holds no run: there is no config.json in it{hint}")
+    _check(folder / "config.json", flatten(config), _CONFIG)
+    return config
 
 
 def _check(path: Path, found: dict[str, Any], fields: Sequence[str]) -> None:
