@@ -1,4 +1,4 @@
-"""The same training step in JAX and in PyTorch, in turns within one process.
+"""The same training step in JAX and in PyTorch, in turns.
 
     python -m benchmarks.versus_torch [MODEL[:BATCH[:DTYPE]] ...] [--rounds N] [--out FILE]
 
@@ -15,8 +15,9 @@ record's ratio is to the one with the least median. A round gives each the same 
 behind the other; the ratio is taken within rounds, so that what slows the machine for a while slows
 both.
 
-Both get their large arrays in huge pages, as `python -m cifar_jax.main` does (cifar_jax/huge_pages)
-and PyTorch by itself does not.
+On a CPU each contender has a process of its own, with the memory that it takes by itself: ours
+asks for huge pages, as `python -m cifar_jax.main` does, and PyTorch does not. The record has the
+greatest memory of each process.
 
 The machine must be idle otherwise: beside one busy process on two cores, PyTorch's threads waited
 for each other 5 to 40 times longer than they computed. The record tells the share of the cores'
@@ -27,11 +28,14 @@ import argparse
 import gc
 import json
 import math
+import multiprocessing
 import os
+import resource
 import statistics
 import sys
+import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -165,9 +169,10 @@ def make_theirs(
     batch_size: int,
     dtype: str,
     setting: Setting,
+    device: str | None = None,
 ) -> Run:
     """Returns PyTorch's contender; the arguments as in `make_ours`, the weights from `state`."""
-    device = "cpu" if jax.default_backend() == "cpu" else "cuda"
+    device = device or ("cpu" if jax.default_backend() == "cpu" else "cuda")
     # As XLA does with float32 on these devices.
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark = True
@@ -203,6 +208,84 @@ def make_theirs(
         check_loss(loss.item())
 
     return run
+
+
+class Apart:
+    """A contender in a process of its own, which waits while it is not its turn.
+
+    Attributes:
+      processor_seconds: of that process so far.
+      peak_bytes: the greatest resident memory that it has had.
+    """
+
+    def __init__(self, make: Callable[..., Run], *args: Any, num_threads: int):
+        """Starts the process and makes the contender in it.
+
+        Args:
+          make: a module's function that returns the contender.
+          args: for `make`.
+          num_threads: of PyTorch.
+
+        Raises:
+          RuntimeError: where that fails there.
+        """
+        context = multiprocessing.get_context("spawn")
+        self._pipe, end = context.Pipe()
+        self._process = context.Process(
+            target=_serve, args=(end, num_threads, make, *args), daemon=True
+        )
+        tunables = os.environ.pop("GLIBC_TUNABLES", None)  # huge pages are ours
+        try:
+            self._process.start()
+        finally:
+            if tunables is not None:
+                os.environ["GLIBC_TUNABLES"] = tunables
+        end.close()
+        try:
+            self._wait()
+        except RuntimeError:
+            self.close()
+            raise
+
+    def __call__(self, num_steps: int) -> None:
+        """Takes so many steps; raises RuntimeError where they fail."""
+        self._pipe.send(num_steps)
+        self._wait()
+
+    def _wait(self) -> None:
+        try:
+            error, self.processor_seconds, self.peak_bytes = self._pipe.recv()
+        except EOFError:
+            raise RuntimeError("the contender's process has ended") from None
+        if error:
+            raise RuntimeError(error)
+
+    def close(self) -> None:
+        """Ends the process."""
+        self._process.terminate()
+        self._process.join()
+
+
+def _serve(pipe, num_threads: int, make: Callable[..., Run], *args: Any) -> None:
+    """What the process of an Apart does: makes the contender, and runs it when told to."""
+    torch.set_num_threads(num_threads)
+    report = lambda error="": pipe.send((error, time.process_time(), peak_bytes()))  # noqa: E731
+    try:
+        run = make(*args)
+        report()
+        while True:
+            run(pipe.recv())
+            report()
+    except EOFError:  # the other end is gone
+        return
+    except Exception as error:
+        traceback.print_exc()
+        report(f"{type(error).__name__}: {error}")
+
+
+def peak_bytes() -> int:
+    """Returns the greatest resident memory that this process has had."""
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def check_loss(loss: float) -> None:
@@ -268,12 +351,18 @@ def measure(
     optimizer, ours, theirs = make_optimizers(model)
     run, state, compile_seconds = make_ours(model, ours, images, labels, batch_size, dtype)
     known = settings_here()
+    is_cpu = jax.default_backend() == "cpu"
+    state = state.replace(key=None)  # the weights alone, and on the host
+    state = jax.device_get(state)
     first_round, others = {}, {}
     for name in settings or known:
         try:
-            other = make_theirs(
-                model, theirs, state, images, labels, batch_size, dtype, known[name]
-            )
+            arguments = model, theirs, state, images, labels, batch_size, dtype, known[name]
+            if is_cpu:
+                threads = torch.get_num_threads()
+                other = Apart(make_theirs, *arguments, "cpu", num_threads=threads)
+            else:
+                other = make_theirs(*arguments)
             # A compiled one records CUDA graphs in its first steps.
             other(5 if known[name].compiled else WARM_UP_STEPS)
             count = steps or timing.calibrate(other, SECONDS_PER_TURN / 2)
@@ -284,8 +373,9 @@ def measure(
             continue
         others[name] = other
         limit = NEAR * min(ms for ms in first_round.values() if ms is not None)
-        others = {name: other for name, other in others.items() if first_round[name] <= limit}
-        del other
+        slow = [others.pop(name) for name in [*others] if first_round[name] > limit]
+        _close(slow)
+        del other, slow
         gc.collect()
     if not others:
         raise RuntimeError("PyTorch runs in none of its settings")
@@ -294,9 +384,14 @@ def measure(
     steps = steps or max(1, round(1e3 * SECONDS_PER_TURN / step_ms))
     wanted = round(1e3 * SECONDS / (step_ms * steps))
     rounds = rounds or min(max(wanted, LEAST_ROUNDS), MOST_ROUNDS)
-    before = processor_seconds()
+    before = _processor_seconds(others.values())
     ms = take_turns({"jax": run, **others}, rounds, steps)
-    after = processor_seconds()
+    after = _processor_seconds(others.values())
+    found = compare(ms)
+    peak = None
+    if is_cpu:
+        peak = {"jax": peak_bytes(), "torch": others[found["torch_setting"]].peak_bytes}
+    _close(others.values())
     record = environment()
     record["versions"]["torch"] = torch.__version__
     return {
@@ -306,7 +401,8 @@ def measure(
         "optimizer": optimizer,
         "rounds": rounds,
         "steps_per_round": steps,
-        **compare(ms),
+        **found,
+        "peak_memory_bytes": peak,
         "compile_seconds": compile_seconds,
         "ms_per_step": ms,
         "ms_of_settings": first_round,
@@ -314,6 +410,19 @@ def measure(
         "threads": {"cores": len(os.sched_getaffinity(0)), "torch": torch.get_num_threads()},
         **record,
     }
+
+
+def _processor_seconds(contenders: Iterable[Run]) -> tuple[float, ...]:
+    """Returns idle.processor_seconds, with the processes of contenders counted as this one's."""
+    apart = [run.processor_seconds for run in contenders if isinstance(run, Apart)]
+    reading = processor_seconds()
+    return reading and (reading[0] + sum(apart), *reading[1:])
+
+
+def _close(contenders: Iterable[Run]) -> None:
+    for run in contenders:
+        if isinstance(run, Apart):
+            run.close()
 
 
 def table(records: Sequence[dict[str, Any]]) -> str:

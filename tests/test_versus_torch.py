@@ -1,4 +1,8 @@
 import json
+import multiprocessing
+import os
+import time
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -35,7 +39,42 @@ def test_record_holds_what_was_measured(tmp_path, capsys, monkeypatch):
     assert ms.keys() == {"jax", *near} and record["torch_setting"] in near
     assert all(len(values) == 2 and min(values) > 0 for values in ms.values())
     assert record == record | versus_torch.compare(ms)
+    # Each has at least PyTorch's libraries in its memory.
+    assert all(5e7 < size < 1e11 for size in record["peak_memory_bytes"].values())
+    assert multiprocessing.active_children() == []
     assert f"{record['jax_ms']:.2f}" in capsys.readouterr().out.splitlines()[1]
+
+
+def spin(seconds):
+    """A contender whose steps take so much of the processor's time; 13 of them are bad luck."""
+
+    def run(num_steps):
+        if num_steps == 13:
+            raise ValueError("bad luck")
+        start = time.process_time()
+        while time.process_time() < start + num_steps * seconds:
+            pass
+
+    if seconds < 0:
+        raise ValueError("no such contender")
+    return run
+
+
+def test_a_contender_in_a_process_of_its_own(monkeypatch):
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
+    run = versus_torch.Apart(spin, 0.01, num_threads=1)
+    environ = Path(f"/proc/{run._process.pid}/environ").read_text()
+    assert "GLIBC_TUNABLES" not in environ and os.environ["GLIBC_TUNABLES"]
+    before, busy = run.processor_seconds, versus_torch._processor_seconds([run])[0]
+    run(20)
+    assert 0.2 <= run.processor_seconds - before < 0.5
+    assert versus_torch._processor_seconds([run])[0] - busy >= 0.2
+    with pytest.raises(RuntimeError, match="ValueError: bad luck"):
+        run(13)
+    run.close()
+    with pytest.raises(RuntimeError, match="ValueError: no such contender"):
+        versus_torch.Apart(spin, -1.0, num_threads=1)
+    assert multiprocessing.active_children() == []
 
 
 def test_ratio_is_taken_within_rounds():
