@@ -117,15 +117,23 @@ def versus_torch() -> str:
             dtype,
             _milliseconds(r["jax_ms"]),
             _milliseconds(r["torch_ms"]),
-            f"{r['ratio']['median']:.2f} ({r['ratio']['min']:.2f} to {r['ratio']['max']:.2f})",
+            _ratio(r["ratio"]),
+            _milliseconds(r["default_ms"]) if r.get("default_ms") else "",
+            _ratio(r.get("ratio_to_default")),
             f"{r['compile_seconds']:.1f} s",
             _device(r),
         )
         for (model, batch_size, dtype), r in newest("versus_torch", "model", "batch_size", "dtype")
     ]
-    titles = ("network", "batch", "dtype", "JAX", "PyTorch", "JAX / PyTorch", "compilation")
-    titles += ("device",)
+    titles = ("network", "batch", "dtype", "JAX", "PyTorch", "JAX / PyTorch", "as it comes")
+    titles += ("JAX / that", "compilation", "device")
     return _markdown(titles, rows)
+
+
+def _ratio(found: dict[str, float] | None) -> str:
+    if not found:
+        return ""
+    return f"{found['median']:.2f} ({found['min']:.2f} to {found['max']:.2f})"
 
 
 def throughput() -> str:
@@ -173,10 +181,34 @@ def augmentation() -> str:
     return _markdown(("augmentation", "batch", "time", "share of a step", "device"), rows)
 
 
+def epoch() -> str:
+    """A whole epoch beside Keras and PyTorch, the newest record."""
+    names = {
+        "cifar_jax": "cifar_jax",
+        "keras_jax": "Keras on JAX",
+        "keras_torch": "Keras on PyTorch",
+        "torch": "PyTorch, DataLoader",
+        "torch_workers": "PyTorch, DataLoader with two workers",
+    }
+    rows = [
+        (
+            names[name],
+            f"{seconds:.1f} s",
+            f"{r['turns'][name][0]['images'] / seconds:,.0f}",
+            f"{seconds / r['seconds']['cifar_jax']:.2f}",
+            _device(r),
+        )
+        for _, r in newest("epoch", "config")
+        for name, seconds in sorted(r["seconds"].items(), key=lambda item: item[1])
+    ]
+    return _markdown(("", "an epoch", "images/s", "times ours", "device"), rows)
+
+
 TABLES = {
     "accuracy": accuracy,
     "throughput": throughput,
     "versus_torch": versus_torch,
+    "epoch": epoch,
     "augmentation": augmentation,
 }
 

@@ -10,8 +10,9 @@ write-up; "all" stands for every network.
 
 PyTorch runs in each of SETTINGS first, on a CPU eagerly with either memory layout and the optimiser
 fused or not, on a GPU eagerly, compiled, and compiled with autotuning, which takes minutes
-(--settings leaves some out). Those that come near the fastest then take turns with ours; the
-record's ratio is to the one with the least median. A round gives each the same number of steps, one
+(--settings leaves some out). Those that come near the fastest then take turns with ours, and on a
+CPU the one that PyTorch has by itself ("torch"); the record's ratio is to the one with the least
+median, and there is another one to "torch". A round gives each the same number of steps, one
 behind the other; the ratio is taken within rounds, so that what slows the machine for a while slows
 both.
 
@@ -88,6 +89,8 @@ class Setting(NamedTuple):
     compiled: str | None = None
 
 
+# PyTorch as it comes, on a CPU; on a GPU nobody runs it without channels last.
+DEFAULT = "torch"
 SETTINGS = {
     "cpu": {
         "torch": Setting(torch.contiguous_format, False),
@@ -309,20 +312,25 @@ def compare(ms: dict[str, Sequence[float]]) -> dict[str, Any]:
 
     Returns:
       The medians jax_ms and torch_ms; PyTorch's setting, the one with the least median; and median,
-      min and max of jax / torch over the rounds.
+      min and max of jax / torch over the rounds. default_ms and ratio_to_default are the same for
+      PyTorch as it comes; None where it did not run.
     """
-    settings = [name for name in ms if name != "jax"]
-    setting = min(settings, key=lambda name: statistics.median(ms[name]))
-    ratios = [ours / theirs for ours, theirs in zip(ms["jax"], ms[setting], strict=True)]
+    medians = {name: statistics.median(values) for name, values in ms.items()}
+    setting = min(medians.keys() - {"jax"}, key=medians.__getitem__)
+
+    def ratio_to(name: str) -> dict[str, float] | None:
+        if name not in ms:
+            return None
+        ratios = [ours / theirs for ours, theirs in zip(ms["jax"], ms[name], strict=True)]
+        return {"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios)}
+
     return {
-        "jax_ms": statistics.median(ms["jax"]),
-        "torch_ms": statistics.median(ms[setting]),
+        "jax_ms": medians["jax"],
+        "torch_ms": medians[setting],
         "torch_setting": setting,
-        "ratio": {
-            "median": statistics.median(ratios),
-            "min": min(ratios),
-            "max": max(ratios),
-        },
+        "ratio": ratio_to(setting),
+        "default_ms": medians.get(DEFAULT),
+        "ratio_to_default": ratio_to(DEFAULT),
     }
 
 
@@ -373,14 +381,15 @@ def measure(
             continue
         others[name] = other
         limit = NEAR * min(ms for ms in first_round.values() if ms is not None)
-        slow = [others.pop(name) for name in [*others] if first_round[name] > limit]
+        slow = [name for name in others if first_round[name] > limit and name != DEFAULT]
+        slow = [others.pop(name) for name in slow]
         _close(slow)
         del other, slow
         gc.collect()
     if not others:
         raise RuntimeError("PyTorch runs in none of its settings")
     run(WARM_UP_STEPS)
-    step_ms = min(first_round[name] for name in others)
+    step_ms = min(ms for ms in first_round.values() if ms is not None)
     steps = steps or max(1, round(1e3 * SECONDS_PER_TURN / step_ms))
     wanted = round(1e3 * SECONDS / (step_ms * steps))
     rounds = rounds or min(max(wanted, LEAST_ROUNDS), MOST_ROUNDS)

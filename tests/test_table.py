@@ -61,3 +61,17 @@ def test_speed_is_the_newest_record_of_each_device_that_was_quiet(tmp_path, monk
     (tmp_path / "augmentation.jsonl").write_text(lines)
     rows = table.augmentation().splitlines()[2:]
     assert [row.split(" | ")[2::2] for row in rows] == [["2.00 ms", "A |"], ["4.00 ms", "B |"]]
+
+
+def test_an_epochs_contenders_stand_from_the_fastest_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(table, "RESULTS", tmp_path)
+    record = {
+        "config": "assignment/cnn3", "seconds": {"torch": 30.0, "cifar_jax": 20.0},
+        "turns": {name: [{"images": 1000}] for name in ("torch", "cifar_jax")},
+        "used_elsewhere": 0.0, "device": {"kind": "Abacus", "count": 1},
+    }  # fmt: skip
+    (tmp_path / "epoch.jsonl").write_text(json.dumps(record) + "\n")
+    assert table.epoch().splitlines()[2:] == [
+        "| cifar_jax | 20.0 s | 50 | 1.00 | Abacus |",
+        "| PyTorch, DataLoader | 30.0 s | 33 | 1.50 | Abacus |",
+    ]

@@ -36,7 +36,7 @@ def test_record_holds_what_was_measured(tmp_path, capsys, monkeypatch):
     assert tried.keys() == versus_torch.SETTINGS["cpu"].keys() and min(tried.values()) > 0
     fastest = min(tried, key=tried.get)
     near = {name for name in tried if tried[name] <= versus_torch.NEAR * tried[fastest]}
-    assert ms.keys() == {"jax", *near} and record["torch_setting"] in near
+    assert ms.keys() == {"jax", "torch", *near} and record["torch_setting"] in ms
     assert all(len(values) == 2 and min(values) > 0 for values in ms.values())
     assert record == record | versus_torch.compare(ms)
     # Each has at least PyTorch's libraries in its memory.
@@ -89,6 +89,8 @@ def test_ratio_is_taken_within_rounds():
         "torch_ms": 40.0,
         "torch_setting": "torch_fused",
         "ratio": {"median": 0.4, "min": 0.25, "max": 0.75},
+        "default_ms": 90.0,
+        "ratio_to_default": {"median": 1 / 3, "min": 2 / 15, "max": 0.5},
     }
 
 
