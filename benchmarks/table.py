@@ -195,13 +195,19 @@ def epoch() -> str:
             names[name],
             f"{seconds:.1f} s",
             f"{r['turns'][name][0]['images'] / seconds:,.0f}",
-            f"{seconds / r['seconds']['cifar_jax']:.2f}",
+            f"{_times_ours(r['turns'], name):.2f}",
             _device(r),
         )
-        for _, r in newest("epoch", "config")
+        for _, r in newest("epoch", "config", "images")
         for name, seconds in sorted(r["seconds"].items(), key=lambda item: item[1])
     ]
     return _markdown(("", "an epoch", "images/s", "times ours", "device"), rows)
+
+
+def _times_ours(turns: dict[str, list[dict]], name: str) -> float:
+    """Returns the median over the rounds of a contender's time by ours."""
+    pairs = zip(turns["cifar_jax"], turns[name], strict=True)
+    return statistics.median(theirs["seconds"] / ours["seconds"] for ours, theirs in pairs)
 
 
 TABLES = {

@@ -8,17 +8,17 @@ loop that trains, so it also gathers its batches, normalises uint8 images and co
 PyTorch's batches lie ready. bfloat16 is autocast there. A MODEL alone has the batch of its
 write-up; "all" stands for every network.
 
-PyTorch runs in each of SETTINGS first, on a CPU eagerly with either memory layout and the optimiser
-fused or not, on a GPU eagerly, compiled, and compiled with autotuning, which takes minutes
-(--settings leaves some out). Those that come near the fastest then take turns with ours, and on a
-CPU the one that PyTorch has by itself ("torch"); the record's ratio is to the one with the least
-median, and there is another one to "torch". A round gives each the same number of steps, one
-behind the other; the ratio is taken within rounds, so that what slows the machine for a while slows
-both.
+PyTorch runs in each of SETTINGS first, on a CPU eagerly with either memory layout, the optimiser
+fused or not, and large arrays in huge pages or not, on a GPU eagerly, compiled, and compiled with
+autotuning, which takes minutes (--settings leaves some out). Those that come near the fastest then
+take turns with ours, and on a CPU the one that PyTorch has by itself ("torch"); the record's ratio
+is to the one with the least median, and there is another one to "torch". A round gives each the
+same number of steps, one behind the other; the ratio is taken within rounds, so that what slows the
+machine for a while slows both.
 
-On a CPU each contender has a process of its own, with the memory that it takes by itself: ours
-asks for huge pages, as `python -m cifar_jax.main` does, and PyTorch does not. The record has the
-greatest memory of each process.
+On a CPU each contender has a process of its own. Ours has huge pages, as `python -m cifar_jax.main`
+does by itself; PyTorch has them in one of its settings. The record has the greatest resident memory
+of both processes, compilation included.
 
 The machine must be idle otherwise: beside one busy process on two cores, PyTorch's threads waited
 for each other 5 to 40 times longer than they computed. The record tells the share of the cores'
@@ -26,12 +26,12 @@ time that went elsewhere; above a few percent its figures mean nothing.
 """
 
 import argparse
+import contextlib
 import gc
 import json
 import math
 import multiprocessing
 import os
-import resource
 import statistics
 import sys
 import time
@@ -40,6 +40,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest import mock
 
 # XLA would take most of a GPU's memory, and leave PyTorch the rest.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
@@ -81,11 +82,13 @@ class Setting(NamedTuple):
     Attributes:
       layout: of images and weights.
       fused: whether the optimiser is.
+      huge_pages: whether large arrays are in pages of 2 MiB; on a CPU.
       compiled: torch.compile's mode, or None for eager.
     """
 
     layout: torch.memory_format
     fused: bool
+    huge_pages: bool = False
     compiled: str | None = None
 
 
@@ -97,11 +100,12 @@ SETTINGS = {
         "torch_channels_last": Setting(torch.channels_last, False),
         "torch_fused": Setting(torch.contiguous_format, True),
         "torch_channels_last_fused": Setting(torch.channels_last, True),
+        "torch_channels_last_fused_huge": Setting(torch.channels_last, True, True),
     },
     "gpu": {
         "torch_channels_last_fused": Setting(torch.channels_last, True),
-        "torch_compiled": Setting(torch.channels_last, True, "reduce-overhead"),
-        "torch_autotuned": Setting(torch.channels_last, True, "max-autotune"),
+        "torch_compiled": Setting(torch.channels_last, True, compiled="reduce-overhead"),
+        "torch_autotuned": Setting(torch.channels_last, True, compiled="max-autotune"),
     },
 }
 
@@ -221,13 +225,16 @@ class Apart:
       peak_bytes: the greatest resident memory that it has had.
     """
 
-    def __init__(self, make: Callable[..., Run], *args: Any, num_threads: int):
+    def __init__(
+        self, make: Callable[..., Run], *args: Any, num_threads: int, huge_pages: bool = False
+    ):
         """Starts the process and makes the contender in it.
 
         Args:
           make: a module's function that returns the contender.
           args: for `make`.
           num_threads: of PyTorch.
+          huge_pages: whether the process asks for them.
 
         Raises:
           RuntimeError: where that fails there.
@@ -237,12 +244,8 @@ class Apart:
         self._process = context.Process(
             target=_serve, args=(end, num_threads, make, *args), daemon=True
         )
-        tunables = os.environ.pop("GLIBC_TUNABLES", None)  # huge pages are ours
-        try:
+        with mock.patch.dict(os.environ, GLIBC_TUNABLES=f"glibc.malloc.hugetlb={int(huge_pages)}"):
             self._process.start()
-        finally:
-            if tunables is not None:
-                os.environ["GLIBC_TUNABLES"] = tunables
         end.close()
         try:
             self._wait()
@@ -287,8 +290,18 @@ def _serve(pipe, num_threads: int, make: Callable[..., Run], *args: Any) -> None
 
 
 def peak_bytes() -> int:
-    """Returns the greatest resident memory that this process has had."""
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    """Returns the greatest resident memory of this process since `forget_peak`, or its start.
+
+    Not getrusage's: a child inherits its parent's through exec.
+    """
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(line.split()[1] for line in lines if line.startswith("VmHWM")))
+
+
+def forget_peak() -> None:
+    """Lets `peak_bytes` count from now on; where the system refuses, from the process's start."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 def check_loss(loss: float) -> None:
@@ -352,6 +365,7 @@ def measure(
       steps: per turn; None for those that PyTorch takes in SECONDS_PER_TURN.
       settings: of PyTorch, names from SETTINGS; all of the device by default.
     """
+    forget_peak()
     rng = np.random.default_rng(0)
     num_images = batch_size * NUM_BATCHES
     images = rng.integers(0, 256, (num_images, 32, 32, 3), np.uint8)
@@ -368,7 +382,13 @@ def measure(
             arguments = model, theirs, state, images, labels, batch_size, dtype, known[name]
             if is_cpu:
                 threads = torch.get_num_threads()
-                other = Apart(make_theirs, *arguments, "cpu", num_threads=threads)
+                other = Apart(
+                    make_theirs,
+                    *arguments,
+                    "cpu",
+                    num_threads=threads,
+                    huge_pages=known[name].huge_pages,
+                )
             else:
                 other = make_theirs(*arguments)
             # A compiled one records CUDA graphs in its first steps.

@@ -179,8 +179,9 @@ def create(
         return Plan(way.order(state, epoch), rates(np.int32(epoch * steps_per_epoch)))
 
     state, metrics = start_state(), way.place(empty_replicated())
+    first_plan = plan(state, 0)
     start = time.perf_counter()
-    traced = way.run.lower(state, metrics, data, plan(state, 0), np.int32(1))
+    traced = way.run.lower(state, metrics, data, first_plan, np.int32(1))
     trace_seconds = time.perf_counter() - start
     program = compile_for_backend(traced)
     compile_seconds = time.perf_counter() - start

@@ -6,6 +6,8 @@ TLB than need be. In pages of 2 MiB steps of resnet18 at batch 32 take 0.75 to 0
 The C library asks for them where a setting says so that it reads as a process begins.
 """
 
+import contextlib
+import itertools
 import os
 import sys
 from pathlib import Path
@@ -17,18 +19,35 @@ _POLICY = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 def restart_with_huge_pages() -> None:
     """Starts this program anew, in the same process, so that large arrays get huge pages.
 
-    Does nothing where they come without asking or not at all, or where GLIBC_TUNABLES says already
-    whether to ask (glibc.malloc.hugetlb=0 is no). To be called before anything is imported that
-    takes long.
+    Does nothing where they come without asking or not at all, where GLIBC_TUNABLES says already
+    whether to ask (glibc.malloc.hugetlb=0 is no), or where this program is not what `python -m`
+    was asked to run: in a notebook, a debugger, a profiler. To be called before anything is
+    imported that takes long.
     """
-    tunables = os.environ.get("GLIBC_TUNABLES", "")
-    try:
-        is_for_those_who_ask = "[madvise]" in _POLICY.read_text()
-    except OSError:
+    before = os.environ.get("GLIBC_TUNABLES", "")
+    if not _can_ask() or not _is_the_command() or _SETTING in before:
         return
-    if not is_for_those_who_ask or _SETTING in tunables:
-        return
-    os.environ["GLIBC_TUNABLES"] = ":".join(filter(None, (tunables, f"{_SETTING}=1")))
     sys.stdout.flush()
     sys.stderr.flush()
-    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    os.environ["GLIBC_TUNABLES"] = ":".join(filter(None, (before, f"{_SETTING}=1")))
+    with contextlib.suppress(OSError):  # slower, then
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    os.environ["GLIBC_TUNABLES"] = before
+
+
+def _can_ask() -> bool:
+    """Returns whether the system gives huge pages to those who ask, and the C library can."""
+    try:
+        is_given = "[madvise]" in _POLICY.read_text()
+        name, _, version = (os.confstr("CS_GNU_LIBC_VERSION") or "").partition(" ")
+        return is_given and name == "glibc" and [int(n) for n in version.split(".")] >= [2, 35]
+    except (OSError, ValueError):
+        return False
+
+
+def _is_the_command() -> bool:
+    """Returns whether `python -m` was asked to run what runs now, and nobody watches it."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    asked = itertools.pairwise(sys.orig_argv)
+    is_asked = spec is not None and ("-m", spec.name) in asked
+    return is_asked and bool(sys.executable) and sys.gettrace() is None

@@ -1,4 +1,4 @@
-"""From the command to the first training step: what the seconds went to."""
+"""From the command to the numbers of the first call, of one step by default: what took how long."""
 
 import os
 import time
@@ -9,7 +9,7 @@ class Startup:
     """A stopwatch of parts that follow one another.
 
     Attributes:
-      seconds: {part: seconds} of those over so far; with "total" once the first step is done.
+      seconds: {part: seconds} of those over so far; with "total" once the last is.
     """
 
     def __init__(self, began: float | None = None):

@@ -58,7 +58,7 @@ def table(summary: dict[str, Any], workdir: Path) -> str:
         ("step time", f"{time_per_step['median']:.2f} ms (p95 {time_per_step['p95']:.2f} ms)"),
         ("throughput", f"{summary['images_per_second']:,.0f} images/s"),
         ("compilation", f"{summary['compile_seconds']:.1f} s"),
-        ("first step", _startup(summary.get("startup_seconds", {}))),
+        ("first call done", _startup(summary.get("startup_seconds", {}))),
         ("training", f"{summary['train_seconds']:.1f} s"),
         ("device", f"{device['count']} x {device['kind']}"),
         ("results in", str(workdir)),
@@ -69,9 +69,9 @@ def table(summary: dict[str, Any], workdir: Path) -> str:
 
 
 def _startup(seconds: dict[str, float]) -> str:
-    """Returns what the first step waited for, the longest first; "" for a run that took none."""
+    """Returns what the first steps waited for, the longest first; "" for a run that took none."""
     if "total" not in seconds:
         return ""
     parts = sorted((s, name) for name, s in seconds.items() if name != "total")[::-1]
     text = ", ".join(f"{name.replace('_', ' ')} {s:.1f}" for s, name in parts if s >= 0.05)
-    return f"{seconds['total']:.1f} s after the command ({text})"
+    return f"{seconds['total']:.1f} s after the start ({text})"

@@ -96,6 +96,7 @@ def train(
             ):
                 run = _start(config, exp, checkpoints)
                 tracking = stack.enter_context(trackers.opened(config.trackers, folder, run.rows))
+                startup.over("state")
                 _train(config, exp, checkpoints, run, folder, stop, tracking, startup)
                 reported, state = _reported(config, exp, checkpoints, run)
                 result = _evaluate(config, exp, run, folder, reported, state) | made_on
@@ -155,7 +156,7 @@ def _train(config, exp, checkpoints, run, folder, stop, tracking, startup) -> No
         return step > saved_step and minutes > config.checkpoint.every_minutes
 
     def progress(step: int, values: dict[str, float]) -> None:
-        startup.finish("first_step")
+        startup.finish("first_call")
         epoch, step_in_epoch = divmod(step - 1, engine.steps_per_epoch)
         rate = config.batch_size * (step_in_epoch + 1) / run.clock.seconds
         for writer in writers:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from benchmarks import epoch
-from cifar_jax import data
+from cifar_jax import data, loop
 
 pytest.importorskip("torch")
 # Not imported here: Keras would choose its backend for the whole process.
@@ -20,8 +20,12 @@ def test_ours_trains_the_epoch_of_its_config(monkeypatch):
     run = epoch.make_ours(*train)
     first, _ = run(64)
     assert first == pytest.approx(np.log(100), rel=0.1)
-    loss, accuracy = run(700)
+    ends, until = [], loop.run_until
+    monkeypatch.setattr(loop, "run_until", lambda *a, **k: ends.append(until(*a, **k)) or ends[-1])
+    loss, accuracy = epoch.make_ours(*train)(700)
     assert loss < first and 0 < accuracy <= 1
+    ((_, metrics, _, step),) = ends
+    assert step == 22 and metrics.loss.count == 700
 
 
 def test_a_record_of_every_contender_in_a_process_of_its_own(tmp_path):
@@ -62,7 +66,13 @@ def test_the_fastest_of_the_others_is_the_one_compared_with():
 
 
 @pytest.mark.parametrize(
-    ("flags", "reason"), [(["torch"], "cifar_jax and another"), (["troch"], "did you mean")]
+    ("flags", "reason"),
+    [
+        (["torch"], "cifar_jax and another"),
+        (["troch"], "did you mean"),
+        (["--limit", "96"], "a trial is no result"),
+        (["--rounds", "0"], "above 0"),
+    ],
 )
 def test_wrong_contenders_are_refused(flags, reason, capsys):
     with pytest.raises(SystemExit):

@@ -66,8 +66,11 @@ def test_speed_is_the_newest_record_of_each_device_that_was_quiet(tmp_path, monk
 def test_an_epochs_contenders_stand_from_the_fastest_on(tmp_path, monkeypatch):
     monkeypatch.setattr(table, "RESULTS", tmp_path)
     record = {
-        "config": "assignment/cnn3", "seconds": {"torch": 30.0, "cifar_jax": 20.0},
-        "turns": {name: [{"images": 1000}] for name in ("torch", "cifar_jax")},
+        "config": "assignment/cnn3", "seconds": {"torch": 30.0, "cifar_jax": 20.0}, "images": 1000,
+        "turns": {
+            "torch": [{"images": 1000, "seconds": 30.0}],
+            "cifar_jax": [{"images": 1000, "seconds": 20.0}],
+        },
         "used_elsewhere": 0.0, "device": {"kind": "Abacus", "count": 1},
     }  # fmt: skip
     (tmp_path / "epoch.jsonl").write_text(json.dumps(record) + "\n")

@@ -62,9 +62,14 @@ def spin(seconds):
 
 def test_a_contender_in_a_process_of_its_own(monkeypatch):
     monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
+    large = np.ones(2**30, np.uint8)  # of this process's memory, not of the other's
     run = versus_torch.Apart(spin, 0.01, num_threads=1)
     environ = Path(f"/proc/{run._process.pid}/environ").read_text()
-    assert "GLIBC_TUNABLES" not in environ and os.environ["GLIBC_TUNABLES"]
+    assert "hugetlb=0" in environ and os.environ["GLIBC_TUNABLES"].endswith("hugetlb=1")
+    assert run.peak_bytes < large.size < versus_torch.peak_bytes()
+    del large
+    versus_torch.forget_peak()
+    assert versus_torch.peak_bytes() < 2**30 + run.peak_bytes
     before, busy = run.processor_seconds, versus_torch._processor_seconds([run])[0]
     run(20)
     assert 0.2 <= run.processor_seconds - before < 0.5
