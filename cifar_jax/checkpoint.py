@@ -22,8 +22,8 @@ class Checkpoints:
     rename once it is whole, so a process killed while writing leaves the one before.
     """
 
-    def __init__(self, manager: ocp.CheckpointManager):
-        self._manager = manager
+    def __init__(self, manager: ocp.CheckpointManager, read_only: bool):
+        self._manager, self._is_read_only = manager, read_only
 
     @property
     def latest_step(self) -> int | None:
@@ -91,10 +91,10 @@ class Checkpoints:
 
     def _unreadable(self, step: int, error: Exception) -> UserError:
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        return UserError(
-            f"the checkpoint {self._manager.directory / str(step)} cannot be read ({reason}). "
-            "Remove that folder to go on from an earlier one, or from the start"
-        )
+        text = f"the checkpoint {self._manager.directory / str(step)} cannot be read ({reason})"
+        if not self._is_read_only:
+            text += ". Remove that folder to go on from an earlier one, or from the start"
+        return UserError(text)
 
 
 @contextlib.contextmanager
@@ -125,4 +125,4 @@ def open_checkpoints(directory: str | Path, *, read_only: bool = False) -> Itera
     )
     # Orbax takes absolute folders only, and leaving without close loses the last save.
     with ocp.CheckpointManager(Path(directory).resolve(), options=options) as manager:
-        yield Checkpoints(manager)
+        yield Checkpoints(manager, read_only)

@@ -22,7 +22,7 @@ from cifar_jax.errors import UserError
 
 SIZE = 32
 TOP = 5
-# Images of a step: always as many, so that a second call finds its program compiled.
+# Images of a step, of which there are whole ones: few programs, which later calls find compiled.
 BATCH = 16
 
 
@@ -108,21 +108,50 @@ def predict(workdir: Path, images: np.ndarray) -> list[list[Guess]]:
       UserError: where the folder holds no trained network.
     """
     import jax
+
+    from cifar_jax import compilation_cache
+    from cifar_jax.engine import make_mesh
+    from cifar_jax.evaluate import make_evaluate
+    from cifar_jax.report.read import is_at_work
+
+    compilation_cache.use_users_folder()
+    mesh = make_mesh(jax.local_devices()[:1])
+    for tries_left in (2, 1, 0):
+        try:
+            class_names, parts, state = _restore(workdir, mesh)
+            break
+        except UserError:
+            # A training that is at work removes checkpoints as it saves new ones.
+            if not tries_left or not is_at_work(workdir):
+                raise
+    count = len(images)
+    padded = np.concatenate([images, np.zeros((-count % BATCH, SIZE, SIZE, 3), np.uint8)])
+    evaluate = make_evaluate(
+        parts.eval_step, padded, np.zeros(len(padded), np.int32), batch_size=BATCH, mesh=mesh
+    )
+    _, logits = evaluate(state)
+    probabilities = np.asarray(jax.nn.softmax(logits), np.float64)[:count]
+    best = np.argsort(-probabilities, axis=1)[:, :TOP]
+    return [
+        [Guess(class_names[i], float(row[i])) for i in indices]
+        for row, indices in zip(probabilities, best, strict=True)
+    ]
+
+
+def _restore(workdir: Path, mesh: Any) -> tuple[tuple[str, ...], Any, Any]:
+    """Returns class names, network (experiment.Parts) and state of the epoch that a run reports."""
+    import jax
     from ml_collections import ConfigDict
 
-    from cifar_jax import compilation_cache, experiment
+    from cifar_jax import experiment
     from cifar_jax.checkpoint import open_checkpoints
-    from cifar_jax.engine import make_mesh, replicated
-    from cifar_jax.evaluate import make_evaluate
+    from cifar_jax.engine import replicated
     from cifar_jax.metrics import Metrics
     from cifar_jax.report.read import read_config
 
-    compilation_cache.use_users_folder()
     config = ConfigDict(read_config(workdir), convert_dict=True)
     if not (workdir / "checkpoints").is_dir():
         raise UserError(f"{workdir} has no checkpoint")
-    mesh = make_mesh(jax.local_devices()[:1])
-    # The training may still be at work there.
     with open_checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
         latest = checkpoints.latest_step
         if latest is None:
@@ -137,18 +166,7 @@ def predict(workdir: Path, images: np.ndarray) -> list[list[Guess]]:
         target = jax.eval_shape(lambda: {"state": parts.init(0), "metrics": Metrics.empty()})
         step = reported_step(config, meta["rows"]) or latest
         saved, _ = checkpoints.restore(step, target, replicated(mesh))
-    count = len(images)
-    padded = np.concatenate([images, np.zeros((-count % BATCH, SIZE, SIZE, 3), np.uint8)])
-    evaluate = make_evaluate(
-        parts.eval_step, padded, np.zeros(len(padded), np.int32), batch_size=BATCH, mesh=mesh
-    )
-    _, logits = evaluate(saved["state"])
-    probabilities = np.asarray(jax.nn.softmax(logits), np.float64)[:count]
-    best = np.argsort(-probabilities, axis=1)[:, :TOP]
-    return [
-        [Guess(known.class_names[i], float(row[i])) for i in indices]
-        for row, indices in zip(probabilities, best, strict=True)
-    ]
+    return known.class_names, parts, saved["state"]
 
 
 def reported_step(config: Any, rows: Sequence[dict[str, Any]]) -> int | None:

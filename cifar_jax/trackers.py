@@ -108,7 +108,11 @@ class WandbTracker:
     """Weights & Biases: offline unless $WANDB_MODE says otherwise; `wandb sync` sends it later."""
 
     def __init__(self, folder: Path, config: dict[str, Any], rows: Sequence[Row]):
-        """Begins a run, or goes on with the workdir's; the arguments are MlflowTracker's."""
+        """Begins a run, or goes on with the workdir's; the arguments are MlflowTracker's.
+
+        Offline, what goes on lies in a folder of its own with the same id, and holds once more the
+        rows behind the last checkpoint.
+        """
         import wandb
 
         note = folder / "wandb_run"
@@ -151,18 +155,18 @@ class Guarded:
     """A tracker whose first trouble is its last word: the training goes on without it."""
 
     def __init__(self, name: str, make: Callable[[], Tracker]):
-        self._name, self._tracker = name, None
+        self._name, self._tracker, self._is_told = name, None, True
         self._try(lambda: setattr(self, "_tracker", make()))
 
     def _try(self, call: Callable[[], Any]) -> None:
         try:
             call()
         except Exception as error:  # a full disk, a server that is gone
-            self._tracker = None
+            self._is_told = False
             print(f"{self._name} is told no more: {type(error).__name__}: {error}", file=sys.stderr)
 
     def _tell(self, name: str, *args: Any) -> None:
-        if self._tracker is not None:
+        if self._is_told:
             self._try(lambda: getattr(self._tracker, name)(*args))
 
     def progress(self, *args: Any) -> None:
@@ -178,8 +182,12 @@ class Guarded:
         self._tell("finish", summary)
 
     def close(self) -> None:
-        """As the tracker's."""
-        self._tell("close")
+        """As the tracker's; one in trouble is asked too, without a word where it cannot."""
+        if self._is_told:
+            self._tell("close")
+        elif self._tracker is not None:
+            with contextlib.suppress(Exception):
+                self._tracker.close()
 
 
 @contextlib.contextmanager

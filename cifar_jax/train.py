@@ -89,11 +89,9 @@ def train(
         compilation = exp.engine.compile_seconds - tracing
         startup.over("network", tracing=tracing, compilation=compilation)
         workdir.claim(config, folder)
-        with contextlib.ExitStack() as stack:
-            with (
-                catch_signals(deadline) as stop,
-                open_checkpoints(folder / "checkpoints") as checkpoints,
-            ):
+        # A signal that comes while trackers are told the end changes nothing any more.
+        with catch_signals(deadline) as stop, contextlib.ExitStack() as stack:
+            with open_checkpoints(folder / "checkpoints") as checkpoints:
                 run = _start(config, exp, checkpoints)
                 tracking = stack.enter_context(trackers.opened(config.trackers, folder, run.rows))
                 startup.over("state")

@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import json
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -35,15 +36,23 @@ def locked(folder: Path) -> Iterator[None]:
     try:
         if not os.access(folder, os.W_OK):
             raise UserError(f"--workdir {folder} cannot be written")
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(f"another process is at work in --workdir {folder}") from error
-        except OSError:
-            pass  # a file system without locks
+        _lock(handle, folder)
         yield
     finally:
         os.close(handle)
+
+
+def _lock(handle: int, folder: Path) -> None:
+    """Locks a folder; for a second it waits for reports, which look whether it is locked."""
+    for last in (*[False] * 10, True):
+        try:
+            return fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if last:
+                raise UserError(f"another process is at work in --workdir {folder}") from error
+        except OSError:
+            return None  # a file system without locks
+        time.sleep(0.1)
 
 
 def check(config: ConfigDict, folder: Path) -> dict[str, Any] | None:

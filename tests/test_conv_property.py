@@ -10,8 +10,10 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from jax import lax
 
+from cifar_jax import engine
 from cifar_jax.models.conv import conv_general_dilated
 
 NHWC = ("NHWC", "HWIO", "NHWC")
@@ -54,13 +56,12 @@ def all_three(conv, images, kernel):
     return out, *pullback(grad.astype(out.dtype))
 
 
-@partial(jax.jit, static_argnums=0)
 def in_every_context(conv, images, kernel, is_true):
-    """{context: `all_three` of it}; another argument each, or they would be computed once."""
+    """{context: `all_three` of it}, compiled as training programs are."""
     f = partial(all_three, conv)
     _, looped = lax.scan(lambda _, x: (None, f(x, kernel)), None, images[None])
-    chosen = lax.cond(is_true, f, lambda *args: jax.tree.map(jnp.zeros_like, f(*args)),
-                      images, kernel)  # fmt: skip
+    nothing = lambda *args: jax.tree.map(jnp.zeros_like, f(*args))  # noqa: E731
+    chosen = lax.cond(is_true, f, nothing, images, kernel)
     mapped = jax.vmap(f, in_axes=(0, None))(jnp.stack([images[::-1], images]), kernel)
     first, second = jax.tree.map(lambda x: x[0], looped), jax.tree.map(lambda x: x[1], mapped)
     return dict(zip(CONTEXTS, (f(images, kernel), first, chosen, second), strict=True))
@@ -82,13 +83,21 @@ def reference(images, kernel, options):
         return [np.asarray(x) for x in found]  # jax would subtract them in float32
 
 
+@pytest.fixture(autouse=True)
+def optimised(monkeypatch):
+    """Programs are compiled as users have them, not as the other tests."""
+    monkeypatch.setitem(engine._CPU_COMPILER_OPTIONS, "xla_backend_optimization_level", 3)
+
+
 def test_random_shapes_inside_and_outside_scan_cond_and_vmap():
     worst = {}
     for seed in range(NUM_SHAPES):
         images, kernel, options = draw(seed)
         images, kernel = np.float32(images), np.float32(kernel)
         expected = reference(images, kernel, options)
-        found = in_every_context(partial(conv_general_dilated, **options), images, kernel, True)
+        conv = partial(conv_general_dilated, **options)
+        lowered = jax.jit(partial(in_every_context, conv)).lower(images, kernel, True)
+        found = engine.compile_for_backend(lowered)(images, kernel, True)
         for context, values in found.items():
             for name, ours, exact in zip(("output", "images", "kernel"), values, expected):
                 assert ours.shape == exact.shape

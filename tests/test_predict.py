@@ -9,6 +9,7 @@ from PIL import Image
 from cifar_jax import data, engine, experiment, predict
 from cifar_jax.errors import UserError
 from cifar_jax.train import train
+from cifar_jax.workdir import locked
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +127,26 @@ def test_a_run_at_work_is_left_alone(workdir):
         assert sorted(path.name for path in workdir.rglob("*")) == before
     finally:
         unfinished.rmdir()
+
+
+def test_a_checkpoint_that_a_training_replaces_is_read_again(workdir, monkeypatch):
+    """The training removed it between the look at the folder and the reading; the next is there."""
+    image, tries = tiny.dataset().test.images[:1], []
+    expected, restore = predict.predict(workdir, image), predict._restore
+
+    def once_too_late(*args):
+        tries.append(args)
+        if len(tries) == 1:
+            raise UserError("the checkpoint 7 cannot be read")
+        return restore(*args)
+
+    monkeypatch.setattr(predict, "_restore", once_too_late)
+    with pytest.raises(UserError, match="cannot be read"):
+        predict.predict(workdir, image)
+    tries.clear()
+    with locked(workdir):
+        assert predict.predict(workdir, image) == expected
+    assert len(tries) == 2
 
 
 def test_folders_without_a_network(tmp_path, capsys):

@@ -85,10 +85,16 @@ def test_a_tracker_in_trouble_is_left_behind(folder, monkeypatch, capsys):
         def epoch(self, row):
             raise OSError("no space left")
 
+        def close(self):
+            closed.append(self)
+            raise OSError("no space left")
+
+    closed = []
     monkeypatch.setitem(trackers.TRACKERS, "mlflow", Broken)
     monkeypatch.setattr(trackers.importlib.util, "find_spec", lambda name: name)
     tell("mlflow", folder, reporting.read(folder).rows)
     assert capsys.readouterr().err == "mlflow is told no more: OSError: no space left\n"
+    assert len(closed) == 1  # so that nobody takes it for one that runs
 
 
 def test_wandb_keeps_the_run_offline(folder):

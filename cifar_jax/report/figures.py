@@ -94,7 +94,7 @@ def metric(run: Run, name: str) -> Figure:
         )  # fmt: skip
     _mark_events(axes, run)
     tested = run.summary and run.summary.get(_TESTED[name])
-    if tested:
+    if tested is not None:
         axes.plot(
             run.summary["best_epoch"], tested * scale, "D", color=COLORS[2], label="test, reported"
         )
@@ -105,7 +105,7 @@ def metric(run: Run, name: str) -> Figure:
 
 
 def _mark_events(axes, run: Run) -> None:
-    """Draws what callbacks decided, and the epoch that the run reports."""
+    """Draws what callbacks decided: dotted where the rate was cut, through where they stopped."""
     seen = set()
     for epoch, text in run.events():
         stops = "stop" in text
@@ -297,7 +297,7 @@ def dumbbells(
 
 @styled
 def gallery(rows: Sequence[tuple[str, np.ndarray]]) -> Figure:
-    """Draws rows of small images, each row with its label.
+    """Draws rows of small images, each row with its label; wide.
 
     Args:
       rows: (label, images [K, H, W, 3] uint8 with K of at least 1).

@@ -1,5 +1,6 @@
 """One self-contained page about a run, or about several."""
 
+import contextlib
 import json
 import statistics
 from collections import defaultdict
@@ -117,7 +118,10 @@ def write(html: str, path: Path) -> None:
 def downloads(run: Run) -> list[tuple[str, str]]:
     """Returns (name, address) of the run's files within the page."""
     files = [run.folder / name for name in ("config.json", "metrics.csv", "summary.json")]
-    found = [(path.name, path.read_bytes()) for path in files if path.exists()]
+    found = []
+    for path in files:
+        with contextlib.suppress(FileNotFoundError):
+            found.append((path.name, path.read_bytes()))
     if run.predictions is not None:
         by = pictures.matrices(run)
         found += [(f"confusion_{k}.csv", pictures.confusion_csv(*by[k])) for k in by]
@@ -133,6 +137,8 @@ def state(run: Run) -> str:
             return f"complete, but metrics.csv has {run.epochs_done} of its {planned} epochs alone"
         return ""
     done = f"{run.epochs_done} of {run.config['num_epochs']} epochs done"
+    if run.is_at_work is None:
+        return f"not complete: {done}"
     if run.is_at_work:
         return f"still going: {done}"
     return f"not complete: it stopped with {done}; the same command resumes it"
@@ -347,7 +353,7 @@ def _compared(label: str, run: Run, published: Callable[[Run], Beside | None]) -
 def _state(run: Run) -> str:
     if run.summary is not None:
         return "complete"
-    return "going on" if run.is_at_work else "stopped"
+    return {True: "going on", False: "stopped", None: "not complete"}[run.is_at_work]
 
 
 def _over_seeds(runs: Sequence[Run]) -> list[tuple[str, int, float, float]]:

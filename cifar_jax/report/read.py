@@ -73,21 +73,9 @@ class Run(NamedTuple):
         return "val" if self.config.get("data.val_fraction") else "test"
 
     @property
-    def is_at_work(self) -> bool:
-        """Whether a process is at work in the folder: it holds the folder's lock."""
-        try:
-            handle = os.open(self.folder, os.O_RDONLY)
-        except OSError:
-            return False
-        try:
-            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        except OSError:  # a file system without locks
-            return False
-        finally:
-            os.close(handle)
-        return False
+    def is_at_work(self) -> bool | None:
+        """See `is_at_work`."""
+        return is_at_work(self.folder)
 
     @property
     def epochs_done(self) -> int:
@@ -119,6 +107,23 @@ def read(folder: Path) -> Run:
     path = folder / "predictions.npz"
     predictions = _predictions(path) if summary is not None and path.exists() else None
     return Run(folder, config, rows, summary, predictions)
+
+
+def is_at_work(folder: Path) -> bool | None:
+    """Returns whether a process holds a workdir's lock; None on a file system without locks."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return None
+    finally:
+        os.close(handle)
+    return False
 
 
 def read_config(folder: Path) -> dict[str, Any]:
