@@ -71,6 +71,18 @@ def test_rates_and_seed_are_no_part_of_the_program(monkeypatch):
     assert programs[0] == programs[1] != programs[2]
 
 
+def test_compiler_options_that_a_jaxlib_does_not_know_are_left_out(monkeypatch):
+    known = dict(engine._CPU_COMPILER_OPTIONS)
+    monkeypatch.setitem(engine._CPU_COMPILER_OPTIONS, "xla_cpu_no_such_option", True)
+    lowered = jax.jit(lambda x: x + 1).lower(1.0)
+    tried, compile_it = [], lowered.compile
+    monkeypatch.setattr(
+        lowered, "compile", lambda **given: tried.append(given) or compile_it(**given)
+    )
+    assert engine.compile_for_backend(lowered)(1.0) == 2.0
+    assert [given["compiler_options"] for given in tried] == [engine._CPU_COMPILER_OPTIONS, known]
+
+
 def test_a_seed_makes_its_own_start():
     first, second = (tiny.make_engine(seed=seed).init().params for seed in (0, 2**32 - 1))
     assert tiny.distance(first, second) > 0.1

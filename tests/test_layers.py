@@ -103,6 +103,43 @@ def test_batch_norm_computes_in_float32():
     np.testing.assert_allclose(norm.mean[...], exact, rtol=1e-5)
 
 
+@pytest.mark.parametrize("is_training", (True, False))
+@pytest.mark.parametrize("options", ({}, dict(use_scale=False, use_bias=False)))
+def test_batch_norm_equals_the_stock_one(is_training, options):
+    keys = jax.random.split(jax.random.key(0), 6)
+    x = 3 + 2 * jax.random.normal(keys[0], (8, 5, 5, 6))
+    weights = jax.random.normal(keys[1], x.shape)
+
+    def run(kind):
+        norm = kind(6, momentum=0.9, epsilon=1e-3, rngs=nnx.Rngs(0), **options)
+        norm.use_running_average = not is_training
+        norm.mean[...], norm.var[...] = jax.random.uniform(keys[2], (2, 6), minval=1, maxval=4)
+        for param, key in ((norm.scale, keys[3]), (norm.bias, keys[4])):
+            if param is not None:
+                param[...] = jax.random.normal(key, (6,))
+        graph, params, rest = nnx.split(norm, nnx.Param, ...)
+
+        def loss(params, x):
+            merged = nnx.merge(graph, params, rest, copy=True)
+            out = merged(x)
+            return jnp.sum(out * weights), (out, merged.mean[...], merged.var[...])
+
+        (_, outs), grads = jax.value_and_grad(loss, (0, 1), has_aux=True)(params, x)
+        return jax.tree.leaves((outs, grads))
+
+    ours, theirs = run(layers.BatchNorm), run(nnx.BatchNorm)
+    assert len(ours) == len(theirs)
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-6 * np.abs(b).max())
+
+
+def test_batch_norm_keeps_one_array_for_its_gradient():
+    x = jax.random.normal(jax.random.key(0), (4, 6, 6, 8))
+    _, pullback = jax.vjp(lambda x: jnp.sin(layers.BatchNorm(8, rngs=nnx.Rngs(0))(x)), x)
+    kept = [leaf for leaf in jax.tree.leaves(pullback) if leaf.shape == x.shape]
+    assert len(kept) == 2  # x and, of the sine, its cosine
+
+
 def test_initialisers_have_the_variance_of_their_frameworks():
     shape, key = (3, 3, 64, 128), jax.random.key(0)
     fan_in, fan_out = 9 * 64, 9 * 128

@@ -102,12 +102,29 @@ class BatchNorm(nnx.BatchNorm):
     nnx.BatchNorm(dtype=bfloat16) would cast the running statistics to bfloat16 in evaluation,
     a bias of 0.02 standard deviations; float32 inside costs nothing once fused.
     The running variance is the biased one, where PyTorch keeps the unbiased.
+
+    Normalised, scaled and shifted at once: x * scale + shift, so that the gradient needs nothing of
+    x's size but x. Of nnx' (x - mean) * scale + bias it would need x - mean too.
     """
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Normalises x [..., C] over all axes but the last."""
-        dtype = jnp.promote_types(x.dtype, jnp.float32)
-        return super().__call__(x.astype(dtype)).astype(x.dtype)
+        values = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        if self.use_running_average:
+            mean, variance = self.mean[...], self.var[...]
+        else:
+            axes = tuple(range(x.ndim - 1))
+            mean = values.mean(axes)
+            variance = jnp.maximum((values * values).mean(axes) - mean * mean, 0)
+            for running, new in ((self.mean, mean), (self.var, variance)):
+                running[...] = self.momentum * running[...] + (1 - self.momentum) * new
+        scale = lax.rsqrt(variance + self.epsilon)
+        if self.scale is not None:
+            scale = scale * self.scale[...]
+        shift = -mean * scale
+        if self.bias is not None:
+            shift = shift + self.bias[...]
+        return (values * scale + shift).astype(x.dtype)
 
 
 def max_pool(x: jax.Array, window: int, stride: int | None = None, padding: int = 0) -> jax.Array:

@@ -1,0 +1,118 @@
+"""Gradients of convolutions with strides, and of those by kernels of 1x1, for CPUs.
+
+As convolutions they take in what the strides leave out. The images' gradient is one of a gradient
+with zeros between its pixels, at a stride of two three products of four in vain; here one product
+of matrices gives what every tap hands back, and shifted sums put it together. The kernel's gradient
+is one of the images as a whole, transposed; here the images fall into parts, the pixels that meet
+the same taps, and a part that meets a single tap is a product of matrices too.
+"""
+
+import itertools
+
+import jax.numpy as jnp
+from jax import lax
+
+_NHWC = ("NHWC", "HWIO", "NHWC")
+
+
+def pays(kernel_shape, strides, padding, dilation, dtype) -> bool:
+    """Returns whether the functions below can do it and are faster than the direct sum.
+
+    Args:
+      kernel_shape: (h, w, I, O).
+      strides: of height and width.
+      padding: ((low, high), (low, high)) of height and width, in pixels.
+      dilation: of the kernel.
+      dtype: of both images and kernel.
+    """
+    return (
+        dtype == jnp.float32
+        and dilation == (1, 1)
+        and min(low for low, _ in padding) >= 0
+        and (max(strides) > 1 or tuple(kernel_shape[:2]) == (1, 1))
+    )
+
+
+def images_gradient(kernel, grad, size, strides, padding, precision=None):
+    """Returns the gradient [B, H, W, I] of the images.
+
+    Args:
+      kernel: [h, w, I, O].
+      grad: [B, H', W', O], of the convolution's result.
+      size: (H, W).
+      strides: of height and width.
+      padding: ((low, high), (low, high)) of height and width, in pixels; low at least 0.
+      precision: of the products, see `lax.dot_general`.
+    """
+    batch, *outputs, features = grad.shape
+    by_tap = lax.dot_general(
+        grad.reshape(-1, features),
+        kernel.reshape(-1, features),
+        (((1,), (1,)), ((), ())),
+        precision=precision,
+    ).reshape(batch, *outputs, *kernel.shape[:3])
+    # Pixel stride * m + phase of the padded image meets tap phase + stride * i of output m - i.
+    lengths = [
+        -(-(low + pixels) // stride)
+        for (low, _), pixels, stride in zip(padding, size, strides, strict=True)
+    ]
+    zero = jnp.zeros((), grad.dtype)
+    phases = []
+    for phase in itertools.product(*map(range, strides)):
+        total = jnp.zeros((batch, *lengths, kernel.shape[2]), grad.dtype)
+        for tap in itertools.product(*map(range, phase, kernel.shape[:2], strides)):
+            back = by_tap[:, :, :, tap[0], tap[1]]
+            shifts = [t // stride for t, stride in zip(tap, strides, strict=True)]
+            sides = [
+                (shift, length - shift - n, 0)
+                for shift, length, n in zip(shifts, lengths, outputs, strict=True)
+            ]
+            total = total + lax.pad(back, zero, [(0, 0, 0), *sides, (0, 0, 0)])
+        phases.append(total)
+    images = jnp.stack(phases).reshape(*strides, *phases[0].shape)
+    images = images.transpose(2, 3, 0, 4, 1, 5).reshape(
+        batch, lengths[0] * strides[0], lengths[1] * strides[1], -1
+    )
+    (top, _), (left, _) = padding
+    return images[:, top : top + size[0], left : left + size[1]]
+
+
+def kernel_gradient(images, grad, size, strides, padding, precision=None):
+    """Returns the gradient [h, w, I, O] of the kernel.
+
+    Args:
+      images: [B, H, W, I].
+      grad: [B, H', W', O], of the convolution's result.
+      size: (h, w).
+      strides: of height and width.
+      padding: ((low, high), (low, high)) of height and width, in pixels; low at least 0.
+      precision: of the products, see `lax.dot_general`.
+    """
+    batch, *outputs, features = grad.shape
+    channels = images.shape[3]
+    sides = [(0, 0, 0), *((*pair, 0) for pair in padding), (0, 0, 0)]
+    images = lax.pad(images, jnp.zeros((), images.dtype), sides)
+    taps = {}
+    for phase in itertools.product(*(range(min(k, s)) for k, s in zip(size, strides, strict=True))):
+        counts = [-(-(k - p) // s) for k, p, s in zip(size, phase, strides, strict=True)]
+        limits = [
+            p + (n + count - 2) * s + 1
+            for p, n, count, s in zip(phase, outputs, counts, strides, strict=True)
+        ]
+        met = lax.slice(images, (0, *phase, 0), (batch, *limits, channels), (1, *strides, 1))
+        if counts == [1, 1]:
+            taps[phase] = lax.dot_general(
+                met.reshape(-1, channels),
+                grad.reshape(-1, features),
+                (((0,), (0,)), ((), ())),
+                precision=precision,
+            )
+            continue
+        # With the batch for channels, and the channels for a batch, this is a convolution again.
+        sums = lax.conv_general_dilated(
+            met.transpose(3, 1, 2, 0), grad.transpose(1, 2, 0, 3), (1, 1), "VALID",
+            dimension_numbers=_NHWC, precision=precision,
+        )  # fmt: skip
+        for i, j in itertools.product(*map(range, counts)):
+            taps[phase[0] + i * strides[0], phase[1] + j * strides[1]] = sums[:, i, j]
+    return jnp.stack([taps[tap] for tap in sorted(taps)]).reshape(*size, channels, features)
