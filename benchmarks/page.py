@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks.published import DOCUMENTS
 from benchmarks.results import Row, rows
-from benchmarks.table import newest
+from benchmarks.table import epochs, newest
 from cifar_jax.errors import UserError
 from cifar_jax.report import figures
 from cifar_jax.report.page import Chart, render, write
@@ -53,6 +53,7 @@ def html() -> str:
             "chart": _chart(found),
             "throughput": [r for _, r in newest("throughput", *_CASE)],
             "versus": [r for _, r in newest("versus_torch", *_CASE)],
+            "epochs": epochs(),
             "augmentation": [r for _, r in newest("augmentation", "augmentation", "batch_size")],
         },
     )

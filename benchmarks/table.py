@@ -11,6 +11,7 @@ import functools
 import json
 import math
 import statistics
+from typing import NamedTuple
 
 import jax
 from flax import nnx
@@ -120,14 +121,22 @@ def versus_torch() -> str:
             _ratio(r["ratio"]),
             _milliseconds(r["default_ms"]) if r.get("default_ms") else "",
             _ratio(r.get("ratio_to_default")),
+            _mebibytes(r.get("peak_memory_bytes")),
             f"{r['compile_seconds']:.1f} s",
             _device(r),
         )
         for (model, batch_size, dtype), r in newest("versus_torch", "model", "batch_size", "dtype")
     ]
     titles = ("network", "batch", "dtype", "JAX", "PyTorch", "JAX / PyTorch", "as it comes")
-    titles += ("JAX / that", "compilation", "device")
+    titles += ("JAX / that", "memory, JAX and PyTorch", "compilation", "device")
     return _markdown(titles, rows)
+
+
+def _mebibytes(peaks: dict[str, int] | None) -> str:
+    """Returns the peaks of both processes, where they were measured."""
+    if not peaks:
+        return ""
+    return f"{peaks['jax'] / 2**20:,.0f} and {peaks['torch'] / 2**20:,.0f} MiB"
 
 
 def _ratio(found: dict[str, float] | None) -> str:
@@ -181,8 +190,26 @@ def augmentation() -> str:
     return _markdown(("augmentation", "batch", "time", "share of a step", "device"), rows)
 
 
-def epoch() -> str:
-    """A whole epoch beside Keras and PyTorch, the newest record."""
+class Contender(NamedTuple):
+    """One line of `epochs`.
+
+    Attributes:
+      name: for people.
+      seconds: of an epoch, the median of the rounds.
+      images_per_second: in them.
+      times_ours: its time by cifar_jax', the median of the rounds' ratios.
+      record: of benchmarks.epoch.
+    """
+
+    name: str
+    seconds: float
+    images_per_second: float
+    times_ours: float
+    record: dict
+
+
+def epochs() -> list[Contender]:
+    """Returns everyone of the newest records of benchmarks.epoch, the fastest first."""
     names = {
         "cifar_jax": "cifar_jax",
         "keras_jax": "Keras on JAX",
@@ -190,24 +217,31 @@ def epoch() -> str:
         "torch": "PyTorch, DataLoader",
         "torch_workers": "PyTorch, DataLoader with two workers",
     }
-    rows = [
-        (
-            names[name],
-            f"{seconds:.1f} s",
-            f"{r['turns'][name][0]['images'] / seconds:,.0f}",
-            f"{_times_ours(r['turns'], name):.2f}",
-            _device(r),
-        )
+
+    def times_ours(turns: dict[str, list[dict]], name: str) -> float:
+        pairs = zip(turns["cifar_jax"], turns[name], strict=True)
+        return statistics.median(theirs["seconds"] / ours["seconds"] for ours, theirs in pairs)
+
+    return [
+        Contender(names[name], seconds, r["images"] / seconds, times_ours(r["turns"], name), r)
         for _, r in newest("epoch", "config", "images")
         for name, seconds in sorted(r["seconds"].items(), key=lambda item: item[1])
     ]
+
+
+def epoch() -> str:
+    """A whole epoch beside Keras and PyTorch, the newest record."""
+    rows = [
+        (
+            c.name,
+            f"{c.seconds:.1f} s",
+            f"{c.images_per_second:,.0f}",
+            f"{c.times_ours:.2f}",
+            _device(c.record),
+        )
+        for c in epochs()
+    ]
     return _markdown(("", "an epoch", "images/s", "times ours", "device"), rows)
-
-
-def _times_ours(turns: dict[str, list[dict]], name: str) -> float:
-    """Returns the median over the rounds of a contender's time by ours."""
-    pairs = zip(turns["cifar_jax"], turns[name], strict=True)
-    return statistics.median(theirs["seconds"] / ours["seconds"] for ours, theirs in pairs)
 
 
 TABLES = {

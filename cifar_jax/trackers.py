@@ -56,21 +56,21 @@ class MlflowTracker:
         note = folder / "mlflow_run"
         self._run_id = note.read_text() if rows and note.exists() else ""
         try:
-            is_known = bool(self._run_id) and self._go_on()
+            if self._run_id:
+                self._go_on()
         except mlflow.exceptions.MlflowException:  # it is in another store
-            is_known = False
-        if not is_known:
+            self._run_id = ""
+        if not self._run_id:
             self._run_id = self._begin(config)
             with atomic.replacing(note) as part:
                 part.write_text(self._run_id)
         for row in rows:
             self.epoch(row)
 
-    def _go_on(self) -> bool:
+    def _go_on(self) -> None:
         history = self._client.get_metric_history(self._run_id, "train_loss")
         self._last_step = max((metric.step for metric in history), default=-1)
         self._client.update_run(self._run_id, status="RUNNING")
-        return True
 
     def _begin(self, config: dict[str, Any]) -> str:
         name = "cifar_jax"

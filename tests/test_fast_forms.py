@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from cifar_jax.models import stem, winograd
+from cifar_jax.models import stem, strided, winograd
 from cifar_jax.models.conv import conv_general_dilated
 from cifar_jax.models.dense import dot_general
 
@@ -16,14 +16,15 @@ NHWC = ("NHWC", "HWIO", "NHWC")
 pytestmark = pytest.mark.skipif(jax.default_backend() != "cpu", reason="these are for CPUs")
 
 
-def reference(images, kernel, grad, padding):
+def reference(images, kernel, grad, padding, strides=(1, 1)):
     """Returns result and gradients of images and kernel, summed tap by tap in float64."""
     images, kernel, grad = (np.float64(x) for x in (images, kernel, grad))
-    padded = np.pad(images, ((0, 0), *padding, (0, 0)))
-    height, width = grad.shape[1:3]
+    wide = [(low, max(high, 0)) for low, high in padding]
+    padded = np.pad(images, ((0, 0), *wide, (0, 0)))
+    down, right = (n * stride for n, stride in zip(grad.shape[1:3], strides))
     out, kernel_grad, padded_grad = np.zeros_like(grad), np.zeros_like(kernel), 0 * padded
     for i, j in np.ndindex(kernel.shape[:2]):
-        window = np.s_[:, i : i + height, j : j + width]
+        window = np.s_[:, i : i + down : strides[0], j : j + right : strides[1]]
         out += padded[window] @ kernel[i, j]
         kernel_grad[i, j] = np.einsum("bhwi,bhwo->io", padded[window], grad)
         padded_grad[window] += grad @ kernel[i, j].T
@@ -31,22 +32,26 @@ def reference(images, kernel, grad, padding):
     return out, padded_grad[:, top:, left:][:, : images.shape[1], : images.shape[2]], kernel_grad
 
 
-def compare(size, features, taps, padding, batch=2, seed=0, tolerance=1e-6):
+def compare(size, features, taps, padding, strides=(1, 1), batch=2, seed=0, tolerance=1e-6):
     rng = np.random.default_rng(seed)
     images = rng.normal(size=(batch, *size, features[0])).astype(np.float32)
     kernel = rng.normal(size=(*taps, *features)).astype(np.float32)
-    out_size = [s + sum(p) - k + 1 for s, p, k in zip(size, padding, taps)]
+    out_size = [
+        (s + sum(p) - k) // stride + 1 for s, p, k, stride in zip(size, padding, taps, strides)
+    ]
     grad = rng.normal(size=(batch, *out_size, features[1])).astype(np.float32)
 
     @jax.jit
     def ours(images, kernel, grad):
         def conv(images, kernel):
-            return conv_general_dilated(images, kernel, (1, 1), padding, dimension_numbers=NHWC)
+            return conv_general_dilated(images, kernel, strides, padding, dimension_numbers=NHWC)
 
         out, pullback = jax.vjp(conv, images, kernel)
         return out, *pullback(grad)
 
-    for one, other in zip(ours(images, kernel, grad), reference(images, kernel, grad, padding)):
+    for one, other in zip(
+        ours(images, kernel, grad), reference(images, kernel, grad, padding, strides)
+    ):
         assert one.dtype == np.float32 and one.shape == other.shape
         error = np.abs(one - other)
         assert np.linalg.norm(error) <= tolerance * np.linalg.norm(other)
@@ -103,6 +108,66 @@ def test_winograd_halves_the_products():
 
 
 @pytest.mark.parametrize(
+    ("size", "taps", "strides", "padding"),
+    [
+        ((8, 8), (3, 3), (2, 2), ((1, 1), (1, 1))),
+        ((8, 8), (3, 3), (2, 2), ((0, 1), (0, 1))),
+        ((7, 9), (3, 3), (2, 2), ((1, 1), (1, 1))),
+        ((9, 8), (5, 3), (2, 2), ((2, 2), (1, 1))),
+        ((9, 11), (3, 2), (3, 1), ((2, 0), (0, 3))),
+        ((9, 11), (1, 3), (2, 3), ((0, 0), (5, 1))),
+        ((9, 11), (2, 2), (3, 4), ((0, 0), (0, 0))),  # pixels that no output has met
+        ((3, 3), (3, 3), (2, 2), ((0, 0), (0, 0))),  # one output
+        ((2, 2), (3, 3), (2, 2), ((1, 1), (1, 1))),
+        ((9, 9), (3, 3), (2, 2), ((1, -2), (0, -1))),
+        ((6, 5), (1, 1), (1, 1), ((0, 0), (0, 0))),
+        ((6, 5), (1, 1), (2, 2), ((0, 0), (0, 0))),
+        ((6, 5), (1, 1), (1, 1), ((1, 2), (0, 1))),
+    ],
+)
+def test_gradients_of_strided_ones_equal_the_sum_of_taps(size, taps, strides, padding):
+    assert strided.pays(
+        (2, *size, 12), (*taps, 12, 5), strides, padding, (1, 1), jnp.dtype("float32")
+    )
+    compare(size, (12, 5), taps, padding, strides)
+
+
+def test_gradients_of_strided_ones_multiply_by_no_zeros():
+    """Parts of 2x2, 2x1 and 1x2 taps take a convolution each, that of one tap a product."""
+
+    def loss(images, kernel):
+        padding = ((1, 1), (1, 1))
+        out = conv_general_dilated(images, kernel, (2, 2), padding, dimension_numbers=NHWC)
+        return jnp.sum(out**2)
+
+    images, kernel = jnp.ones((2, 8, 8, 16)), jnp.ones((3, 3, 16, 16))
+    step = str(jax.make_jaxpr(jax.grad(loss, (0, 1)))(images, kernel))
+    assert step.count("conv_general_dilated[") == 1 + 3 and step.count("dot_general[") == 1 + 1
+    assert "dilation=(2, 2)" not in step
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        dict(image_shape=(2, 1, 1, 16)),
+        dict(kernel_shape=(3, 3, 3, 16)),
+        dict(kernel_shape=(7, 7, 16, 16)),
+        dict(strides=(1, 1)),
+        dict(padding=((-1, 1), (1, 1))),
+        dict(dilation=(2, 1)),
+        dict(dtype=jnp.dtype("bfloat16")),
+        dict(dtype=jnp.dtype("float64")),
+    ],
+)
+def test_strided_leaves_what_it_is_not_for(change):
+    case = dict(
+        image_shape=(2, 8, 8, 16), kernel_shape=(3, 3, 16, 16), strides=(2, 2),
+        padding=((1, 1), (1, 1)), dilation=(1, 1), dtype=jnp.dtype("float32"),
+    )  # fmt: skip
+    assert strided.pays(**case) and not strided.pays(**case | change)
+
+
+@pytest.mark.parametrize(
     ("image_shape", "kernel_shape", "padding"),
     [
         ((2, 8, 8, 8), (3, 3, 8, 32), ((1, 1), (1, 1))),  # few channels
@@ -138,12 +203,18 @@ def test_under_vmap_in_a_loop_and_with_a_checkpoint(features):
 
 
 @pytest.mark.parametrize("features", [(16, 16), (3, 16)])
-def test_a_batch_of_nothing(features):
-    out = conv_general_dilated(
-        jnp.ones((0, 8, 8, features[0])), jnp.ones((3, 3, *features)), (1, 1), "SAME",
-        dimension_numbers=NHWC,
-    )  # fmt: skip
-    assert out.shape == (0, 8, 8, 16)
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_batch_of_nothing(stride, features):
+    images, kernel = jnp.ones((0, 8, 8, features[0])), jnp.ones((3, 3, *features))
+
+    def conv(images, kernel):
+        strides = (stride, stride)
+        return conv_general_dilated(images, kernel, strides, "SAME", dimension_numbers=NHWC)
+
+    out, pullback = jax.vjp(conv, images, kernel)
+    images_grad, kernel_grad = pullback(out)
+    assert out.shape == (0, 8 // stride, 8 // stride, 16)
+    assert images_grad.shape == images.shape and not kernel_grad.any()
 
 
 def test_other_dtypes_are_left_to_the_library():

@@ -3,6 +3,7 @@ from test_report_page import Page
 from benchmarks import page
 from benchmarks.published import PUBLISHED
 from benchmarks.results import rows
+from benchmarks.table import epochs
 
 
 def test_the_page_has_every_experiment_and_loads_nothing(tmp_path):
@@ -16,4 +17,6 @@ def test_the_page_has_every_experiment_and_loads_nothing(tmp_path):
     for row in rows():
         if row.difference is not None:
             assert f"{100 * row.difference:+.2f}" in text
+    for contender in epochs():
+        assert contender.name in text and f"{contender.seconds:.1f} s" in text
     assert "shortened" in text and "AMD EPYC" in text

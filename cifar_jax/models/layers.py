@@ -105,7 +105,30 @@ class BatchNorm(nnx.BatchNorm):
 
     Normalised, scaled and shifted at once: x * scale + shift, so that the gradient needs nothing of
     x's size but x. Of nnx' (x - mean) * scale + bias it would need x - mean too.
+
+    Args:
+      num_features: C.
+      momentum: what the running statistics keep of themselves in a step.
+      epsilon: added to the variance.
+      use_scale: whether to scale by a parameter.
+      use_bias: whether to add one.
+      rngs: its `params` stream is asked for keys.
     """
+
+    def __init__(
+        self,
+        num_features: int,
+        *,
+        momentum: float = 0.99,
+        epsilon: float = 1e-5,
+        use_scale: bool = True,
+        use_bias: bool = True,
+        rngs: nnx.Rngs,
+    ):
+        super().__init__(
+            num_features, momentum=momentum, epsilon=epsilon,
+            use_scale=use_scale, use_bias=use_bias, rngs=rngs,
+        )  # fmt: skip
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Normalises x [..., C] over all axes but the last."""

@@ -1,13 +1,13 @@
-"""Gradients of convolutions with strides, and of those by kernels of 1x1, for CPUs.
+"""Gradients of convolutions with strides, and the kernel's gradient of 1x1 ones, for CPUs.
 
-As convolutions they take in what the strides leave out. The images' gradient is one of a gradient
-with zeros between its pixels, at a stride of two three products of four in vain; here one product
-of matrices gives what every tap hands back, and shifted sums put it together. The kernel's gradient
-is one of the images as a whole, transposed; here the images fall into parts, the pixels that meet
-the same taps, and a part that meets a single tap is a product of matrices too.
+As convolutions both multiply by the zeros that the strides leave, at a stride of two three products
+of four. Here one product of matrices gives what every tap hands back to the images, and shifted
+sums put it together; and for the kernel the images fall into parts, the pixels that meet the same
+taps. A part that meets a single tap takes a product of matrices too, any other a convolution.
 """
 
 import itertools
+import math
 
 import jax.numpy as jnp
 from jax import lax
@@ -15,21 +15,34 @@ from jax import lax
 _NHWC = ("NHWC", "HWIO", "NHWC")
 
 
-def pays(kernel_shape, strides, padding, dilation, dtype) -> bool:
-    """Returns whether the functions below can do it and are faster than the direct sum.
+# With fewer channels, those of a first layer, the parts are too thin.
+_LEAST_CHANNELS = 8
+# Taps for each pixel that the stride goes: of them all, `images_gradient` holds the products.
+_MOST_TAPS = 4
+
+
+def pays(image_shape, kernel_shape, strides, padding, dilation, dtype) -> bool:
+    """Returns whether `kernel_gradient` can do it and is faster than the library call.
+
+    With it goes `images_gradient`, where a stride is longer than one pixel.
 
     Args:
+      image_shape: (B, H, W, I).
       kernel_shape: (h, w, I, O).
       strides: of height and width.
       padding: ((low, high), (low, high)) of height and width, in pixels.
       dilation: of the kernel.
       dtype: of both images and kernel.
     """
+    num_taps, num_phases = math.prod(kernel_shape[:2]), math.prod(strides)
     return (
         dtype == jnp.float32
         and dilation == (1, 1)
         and min(low for low, _ in padding) >= 0
-        and (max(strides) > 1 or tuple(kernel_shape[:2]) == (1, 1))
+        and math.prod(image_shape[1:3]) > 1
+        and kernel_shape[2] >= _LEAST_CHANNELS
+        and (num_phases > 1 or num_taps == 1)
+        and num_taps <= _MOST_TAPS * num_phases
     )
 
 
@@ -71,7 +84,7 @@ def images_gradient(kernel, grad, size, strides, padding, precision=None):
         phases.append(total)
     images = jnp.stack(phases).reshape(*strides, *phases[0].shape)
     images = images.transpose(2, 3, 0, 4, 1, 5).reshape(
-        batch, lengths[0] * strides[0], lengths[1] * strides[1], -1
+        batch, lengths[0] * strides[0], lengths[1] * strides[1], kernel.shape[2]
     )
     (top, _), (left, _) = padding
     return images[:, top : top + size[0], left : left + size[1]]
