@@ -243,10 +243,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("contenders", nargs="*", metavar="CONTENDER", default=[])
-    parser.add_argument("--data_dir", default="", metavar="D", help="as data.dir of the configs")
+    known = f"cifar_jax and others of {', '.join(CONTENDERS)}; all by default"
+    parser.add_argument("contenders", nargs="*", metavar="CONTENDER", default=[], help=known)
+    parser.add_argument("--data_dir", default="", metavar="D", help="of TFDS, as the trainings'")
     parser.add_argument("--synthetic", action="store_true", help="a trial without CIFAR-100")
-    parser.add_argument("--rounds", type=int, default=3, metavar="N")
+    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="default: 3")
     parser.add_argument("--limit", type=int, default=0, metavar="N", help="of images, for a trial")
     parser.add_argument("--out", type=Path, default=RESULTS, metavar="FILE")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
@@ -266,6 +267,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("it takes cifar_jax and another contender to compare")
     if args.rounds < 1:
         parser.error("--rounds needs a whole number above 0")
+    if args.limit < 0:
+        parser.error("--limit needs 0, for all images, or more")
     if args.out == RESULTS and (args.limit or args.synthetic):
         parser.error("a trial is no result: give it an --out of its own")
     versions = {
@@ -280,7 +283,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     turns = {name: [] for name in names}
     for i in range(args.rounds):
         for name in names:
-            turns[name].append(take_turn(name, data_dir, args.limit))
+            try:
+                turns[name].append(take_turn(name, data_dir, args.limit))
+            except subprocess.CalledProcessError as error:  # it has said why
+                print(f"{name} failed: nothing is written", file=sys.stderr)
+                return error.returncode
             print(f"round {i + 1}: {name} {turns[name][-1]['seconds']:.1f} s", flush=True)
     record = {
         "config": CONFIG,

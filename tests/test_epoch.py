@@ -69,6 +69,7 @@ def test_the_fastest_of_the_others_is_the_one_compared_with():
     ("flags", "reason"),
     [
         (["torch"], "cifar_jax and another"),
+        (["cifar_jax", "torch", "--limit", "-5"], "--limit needs 0"),
         (["troch"], "did you mean"),
         (["--limit", "96"], "a trial is no result"),
         (["--rounds", "0"], "above 0"),
@@ -78,3 +79,12 @@ def test_wrong_contenders_are_refused(flags, reason, capsys):
     with pytest.raises(SystemExit):
         epoch.main(flags)
     assert reason in capsys.readouterr().err
+
+
+def test_a_contender_that_fails_ends_it(tmp_path, capfd):
+    out = tmp_path / "epoch.jsonl"
+    flags = ["--data_dir", str(tmp_path / "nothing"), "--out", str(out)]
+    assert epoch.main(["torch", "cifar_jax", *flags]) == 2
+    shown = capfd.readouterr().err
+    assert "nothing" in shown and "torch failed" in shown and "Traceback" not in shown
+    assert not out.exists()
