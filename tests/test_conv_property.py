@@ -22,7 +22,7 @@ CONTEXTS = ("alone", "scan", "cond", "vmap")
 
 
 def draw(seed):
-    """A case: two of three are general, one is a network's usual 3x3 of many channels."""
+    """A case: general, of many channels without dilation, or a network's usual 3x3."""
     rng = np.random.default_rng(seed)
     pick = lambda *values: int(rng.choice(values))  # noqa: E731
     if seed % 3:
@@ -31,8 +31,11 @@ def draw(seed):
             for values in ([1, 2, 3, 5, 7], [1, 1, 2, 3], [1, 1, 2, 3])
         )
         groups, multiple = pick(1, 1, 1, 2, 3, 4), pick(1, 2, 3)
-        channels = groups * pick(1, 1, 2, 5)
+        channels = groups * pick(1, 2, 5, 12)
         features = groups * multiple
+        if seed % 3 == 1:  # as networks have them where images become smaller
+            dilations, groups = (1, 1), 1
+            channels, features = pick(8, 16, 32), pick(8, 16, 32)
     else:
         taps, strides, dilations, groups = (3, 3), (1, 1), (1, 1), 1
         channels, features = pick(3, 16, 32, 64, 128), pick(8, 16, 32, 64, 128)
