@@ -325,7 +325,7 @@ def compile_for_backend(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
 def _give_back_memory() -> None:
     """Hands what the compiler has freed back to the system: the C library would keep it.
 
-    For a ResNet-18 some 300 MiB. Does nothing where the C library is not glibc.
+    Does nothing where the C library is not glibc.
     """
     with contextlib.suppress(OSError, AttributeError, TypeError):
         ctypes.CDLL(None).malloc_trim(ctypes.c_size_t(0))

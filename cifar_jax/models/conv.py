@@ -230,19 +230,19 @@ def _backward(strides, padding, dilation, precision, out_dtype, residuals, grad)
         kernel_grad = strided.kernel_gradient(
             images, grad, kernel.shape[:2], strides, padding, precision
         )
-        return images_grad, kernel_grad
-    kernel_grad = _library_conv(
-        images.transpose(3, 1, 2, 0),
-        grad.transpose(1, 2, 0, 3),
-        dilation,
-        [
-            (low, (out - 1) * stride + k - size - low)
-            for (k, size, out), (low, _), stride in zip(geometry, padding, strides, strict=True)
-        ],
-        rhs_dilation=strides,
-        precision=precision,
-    )
-    return images_grad, kernel_grad.transpose(1, 2, 0, 3).astype(kernel.dtype)
+    else:
+        kernel_grad = _library_conv(
+            images.transpose(3, 1, 2, 0),
+            grad.transpose(1, 2, 0, 3),
+            dilation,
+            [
+                (low, (out - 1) * stride + k - size - low)
+                for (k, size, out), (low, _), stride in zip(geometry, padding, strides, strict=True)
+            ],
+            rhs_dilation=strides,
+            precision=precision,
+        ).transpose(1, 2, 0, 3)
+    return images_grad, kernel_grad.astype(kernel.dtype)
 
 
 _canonical_conv.defvjp(_forward, _backward)
