@@ -199,10 +199,8 @@ def _one_pixel_conv(images, kernel, strides, padding, dilation, **options):
 def _backward(strides, padding, dilation, precision, out_dtype, residuals, grad):
     images, kernel = residuals
     grad = grad.astype(images.dtype)
-    has_form = (
-        grad.size > 0
-        and images.dtype == kernel.dtype
-        and strided.pays(images.shape, kernel.shape, strides, padding, dilation, images.dtype)
+    has_form = images.dtype == kernel.dtype and strided.pays(
+        images.shape, kernel.shape, strides, padding, dilation, images.dtype
     )
     # The kernel's reach, the image's and the output's size, for height and width.
     geometry = [
