@@ -10,17 +10,25 @@ config.json, metrics.csv and summary.json. That is benchmarks/results/accuracy, 
 `python -m benchmarks.table` makes the README's table; with --limit, which is for trying things out,
 a folder below --runs. Training for other epochs than the config's gives logs, and rows, of their
 own.
+
+--jobs K keeps K runs in processes of their own, one GPU after the other where there are several:
+while one compiles, others train, and small networks leave a GPU room for more than one.
 """
 
 import argparse
+import contextlib
 import fnmatch
 import json
 import math
+import os
 import shutil
+import signal
 import statistics
+import subprocess
 import sys
 import time
 import traceback
+from collections import deque
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -41,7 +49,9 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("experiments", nargs="*", metavar="ID", help="all without one")
     parser.add_argument("--seeds", type=int, default=1, help="runs of each experiment, from seed 0")
+    parser.add_argument("--first_seed", type=int, default=0, help="seed to count from")
     parser.add_argument("--epochs", type=int, help="of each run; the config's by default")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at the same time")
     parser.add_argument("--minutes", type=float, default=math.inf, help="then stop; no limit")
     parser.add_argument("--limit", type=int, default=0, help="images of each split; 0 for all")
     parser.add_argument("--data_dir", default="", help="of the TFDS data sets")
@@ -52,14 +62,16 @@ def main(argv: list[str]) -> int:
         args.out = args.runs / "logs" if args.limit else RESULTS / "accuracy"
     try:
         chosen = choose(args.experiments)
-        if args.seeds < 1 or args.limit < 0 or (args.epochs is not None and args.epochs < 1):
-            raise UserError("--seeds and --epochs need 1 or more, --limit 0 or more")
+        if args.seeds < 1 or args.jobs < 1 or (args.epochs is not None and args.epochs < 1):
+            raise UserError("--seeds, --jobs and --epochs need 1 or more")
+        if args.limit < 0 or args.first_seed < 0:
+            raise UserError("--limit and --first_seed need 0 or more")
         if not args.minutes > 0:
             raise UserError(f"--minutes needs more than 0, not {args.minutes}")
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    return run(chosen, args)
+    return run(chosen, args) if args.jobs == 1 else run_jobs(chosen, args)
 
 
 def choose(patterns: list[str]) -> list[str]:
@@ -92,7 +104,7 @@ def run(experiments: list[str], args: argparse.Namespace) -> int:
 
     failed = {}
     deadline = time.monotonic() + 60 * args.minutes
-    for seed in range(args.seeds):
+    for seed in range(args.first_seed, args.first_seed + args.seeds):
         for experiment in experiments:
             settings = load_config(experiment)
             settings.seed, settings.data.dir, settings.data.limit = seed, args.data_dir, args.limit
@@ -130,12 +142,85 @@ def run(experiments: list[str], args: argparse.Namespace) -> int:
                 continue
             copy_log(args.runs / experiment / name, target)
             jax.clear_caches()  # the programs of a network that is done with
-    print("\n" + table([row for row in rows(args.out) if row.experiment in experiments]))
-    for experiment, error in failed.items():
-        print(f"failed: {experiment}: {error}")
+    _print_results(experiments, args, failed)
     if time.monotonic() >= deadline:
         print(f"the {args.minutes:g} minutes are over: the same command goes on")
     return 1 if failed else 0
+
+
+def _print_results(experiments: list[str], args: argparse.Namespace, failed: dict[str, str]):
+    print("\n" + table([row for row in rows(args.out) if row.experiment in experiments]))
+    for experiment, error in failed.items():
+        print(f"failed: {experiment}: {error}")
+
+
+def run_jobs(experiments: list[str], args: argparse.Namespace) -> int:
+    """As `run`, with args.jobs runs at the same time, each in a process of its own.
+
+    What a process prints goes to <runs>/<experiment>/seed<N>.log. A signal is passed on to the
+    processes, which save and end.
+    """
+    deadline = time.monotonic() + 60 * args.minutes
+    seeds = range(args.first_seed, args.first_seed + args.seeds)
+    waiting = deque((experiment, seed) for seed in seeds for experiment in experiments)
+    gpus = _visible_gpus()
+    running: dict[int, tuple[subprocess.Popen, str]] = {}  # by slot
+    failed, stopped = {}, []
+
+    def stop(signum, _frame):
+        stopped.append(signum)
+        for process, _ in running.values():
+            process.send_signal(signum)
+
+    handlers = {signum: signal.signal(signum, stop) for signum in (signal.SIGTERM, signal.SIGINT)}
+    while running or (waiting and not stopped and time.monotonic() < deadline):
+        for slot in range(args.jobs):
+            if slot in running or not waiting or stopped or time.monotonic() >= deadline:
+                continue
+            experiment, seed = waiting.popleft()
+            minutes = (deadline - time.monotonic()) / 60
+            log = args.runs / experiment / f"seed{seed}.log"
+            log.parent.mkdir(parents=True, exist_ok=True)
+            command = [
+                *(sys.executable, "-m", "benchmarks.accuracy", experiment),
+                *(f"--first_seed={seed}", f"--minutes={minutes}", f"--limit={args.limit}"),
+                *(f"--data_dir={args.data_dir}", f"--runs={args.runs}", f"--out={args.out}"),
+                *([f"--epochs={args.epochs}"] if args.epochs is not None else []),
+            ]
+            # JAX would otherwise let the first process take three quarters of a GPU's memory.
+            environ = os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+            if gpus:
+                environ["CUDA_VISIBLE_DEVICES"] = gpus[slot % len(gpus)]
+            with log.open("w") as file:
+                process = subprocess.Popen(command, stdout=file, stderr=file, env=environ)
+            running[slot] = process, f"{experiment}, seed {seed}"
+            print(f"started {experiment}, seed {seed}; its output is in {log}", flush=True)
+        time.sleep(0.2)
+        for slot, (process, name) in list(running.items()):
+            if process.poll() is None:
+                continue
+            del running[slot]
+            print(f"{'ended' if not process.returncode else 'failed'}: {name}", flush=True)
+            if process.returncode and not stopped:
+                failed[name] = f"exit code {process.returncode}"
+    for signum, handler in handlers.items():
+        signal.signal(signum, handler)
+    _print_results(experiments, args, failed)
+    if stopped:
+        return 128 + stopped[0]
+    if waiting or time.monotonic() >= deadline:
+        print(f"the {args.minutes:g} minutes are over: the same command continues")
+    return 1 if failed else 0
+
+
+def _visible_gpus() -> list[str]:
+    """Returns the names by which CUDA knows the GPUs that this process may use."""
+    if "CUDA_VISIBLE_DEVICES" in os.environ:
+        return [name for name in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if name]
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        query = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
+        return subprocess.run(query, capture_output=True, text=True, check=True).stdout.split()
+    return []
 
 
 def is_done(target: Path, settings: ConfigDict) -> bool:

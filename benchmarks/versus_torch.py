@@ -155,6 +155,7 @@ def make_ours(
         labels,
         batch_size=batch_size,
         mesh=engine.make_mesh(jax.local_devices()[:1]),
+        cuda_graph=True,
     )
     state, metrics = runner.init(), runner.no_metrics()
     plan = runner.plan(state, 0)

@@ -9,6 +9,7 @@ compilation cache finds again.
 
 import contextlib
 import ctypes
+import functools
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -33,6 +34,16 @@ _CPU_COMPILER_OPTIONS = {
     "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE",
     # Fewer copies of what a loop carries.
     "xla_cpu_copy_insertion_use_region_analysis": True,
+}
+
+# XLA's default set of commands in CUDA graphs, and the two that it leaves out: each convolution
+# then splits the step into another graph, and the host runs the loop, waiting for the device at
+# every step to read whether another follows. With both a whole call is one graph.
+_CUDA_GRAPH_OPTIONS = {
+    "xla_gpu_enable_command_buffer": (
+        "FUSION,CUBLAS,CUBLASLT,CUDNN,CUSTOM_CALL,CONDITIONAL,DYNAMIC_SLICE_FUSION,"
+        "CONVOLUTION,WHILE"
+    ),
 }
 
 
@@ -143,6 +154,7 @@ def create(
     parallel: str = "jit",
     loop: bool = True,
     mesh: jax.sharding.Mesh | None = None,
+    cuda_graph: bool = False,
 ) -> Engine:
     """Puts the data on the devices and compiles the training program.
 
@@ -158,6 +170,7 @@ def create(
         batch statistics of each replica.
       loop: False compiles the bare step, and `run` then takes one step a call.
       mesh: of the devices to use; all local ones by default.
+      cuda_graph: on NVIDIA GPUs, runs the steps of a call as one CUDA graph. Ignored elsewhere.
 
     Raises:
       UserError: for a batch size that does not fit, or an unknown `parallel`.
@@ -190,7 +203,7 @@ def create(
     start = time.perf_counter()
     traced = way.run.lower(state, metrics, data, first_plan, np.int32(1))
     trace_seconds = time.perf_counter() - start
-    program = compile_for_backend(traced)
+    program = compile_for_backend(traced, cuda_graph)
     compile_seconds = time.perf_counter() - start
 
     def run(state, metrics, plan, num_steps):
@@ -306,9 +319,21 @@ def _pmap_way(make_train_step, num_examples, batch_size, loop, mesh) -> _Way:
     )
 
 
-def compile_for_backend(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
-    """Compiles with the options that pay on the backend; without those it does not know."""
-    options = dict(_CPU_COMPILER_OPTIONS) if jax.default_backend() == "cpu" else {}
+def compile_for_backend(
+    lowered: jax.stages.Lowered, cuda_graph: bool = False
+) -> jax.stages.Compiled:
+    """Compiles with the options that pay on the backend; without those it does not know.
+
+    Args:
+      lowered: the program.
+      cuda_graph: on NVIDIA GPUs, puts convolutions and loops into CUDA graphs too.
+    """
+    options = {}
+    if jax.default_backend() == "cpu":
+        options = dict(_CPU_COMPILER_OPTIONS)
+    elif jax.default_backend() == "gpu" and cuda_graph:
+        options = dict(_CUDA_GRAPH_OPTIONS)
+        _load_cudnn()
     while True:
         try:
             program = lowered.compile(compiler_options=options or None)
@@ -320,6 +345,25 @@ def compile_for_backend(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
             options = known if len(known) < len(options) else {}
     _give_back_memory()
     return program
+
+
+@functools.cache
+def _load_cudnn() -> None:
+    """Runs a small convolution on every local device, outside any CUDA graph.
+
+    XLA creates cuDNN's handle for a device when it first needs it, and cuDNN refuses to while a
+    graph is being captured: "No DNN support for stream". A process that compiles a network has the
+    handle from autotuning; one that loads it from the compilation cache has not (jaxlib 0.11.2).
+    """
+    shapes = jnp.zeros((1, 8, 8, 8)), jnp.zeros((3, 3, 8, 8))
+    for device in jax.local_devices():
+        images, kernel = jax.device_put(shapes, device)
+        dimensions = ("NHWC", "HWIO", "NHWC")
+        jax.block_until_ready(
+            jax.lax.conv_general_dilated(
+                images, kernel, (1, 1), "SAME", dimension_numbers=dimensions
+            )
+        )
 
 
 def _give_back_memory() -> None:

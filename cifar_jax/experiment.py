@@ -20,6 +20,7 @@ from cifar_jax.optim import callbacks
 SELECTED_ON = ("last", "train", "val", "test")
 NORMALIZE = ("raw", "unit", "symmetric", "standard")
 DTYPES = ("float32", "bfloat16", "auto")
+GPU_GRAPH = ("on", "off")
 
 
 class Experiment(NamedTuple):
@@ -76,6 +77,8 @@ def check(config: ConfigDict) -> None:
         raise unknown("dtype", config.dtype, DTYPES)
     if config.parallel not in PARALLEL:
         raise unknown("parallel", config.parallel, PARALLEL)
+    if config.gpu_graph not in GPU_GRAPH:
+        raise unknown("gpu_graph", config.gpu_graph, GPU_GRAPH)
     for field, seed in (("seed", config.seed), ("data.val_seed", config.data.val_seed)):
         if not 0 <= seed < 2**32:
             raise UserError(f"{field} needs 0 to 4294967295, not {seed}")
@@ -233,6 +236,7 @@ def create(
         parallel=config.parallel,
         loop=config.steps_per_call != 1,
         mesh=mesh,
+        cuda_graph=config.gpu_graph == "on",
     )
     evaluate = {
         name: make_evaluate(

@@ -18,7 +18,10 @@ from cifar_jax.summary import write_json
 
 # What may differ between a run's start and its resumption: these fields say where and how fast it
 # runs, never what comes out.
-FREE = ("data.dir", "steps_per_call", "eval_batch_size", "checkpoint.", "trackers")
+FREE = (
+    *("data.dir", "steps_per_call", "gpu_graph", "eval_batch_size", "checkpoint."),
+    "trackers",
+)
 
 
 @contextlib.contextmanager

@@ -104,3 +104,29 @@ def test_patterns_choose_in_the_order_that_is_asked_for():
 def test_wrong_flags_are_refused(flags, capsys):
     assert accuracy.main(["", *flags]) == 1
     assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_jobs_run_in_processes_of_their_own(tmp_path, capsys):
+    flags = ["quickstart", "--seeds", "2", "--limit", "64", "--epochs", "1", "--jobs", "2"]
+    folders = ["--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]
+    assert accuracy.main(["", *flags, *folders]) == 0
+    printed = capsys.readouterr().out
+    for seed in (0, 1):
+        folder = tmp_path / "out" / "quickstart" / f"seed{seed}_1epochs_64images"
+        assert json.loads((folder / "summary.json").read_text())["seed"] == seed
+        assert "train loss" in (tmp_path / "runs" / "quickstart" / f"seed{seed}.log").read_text()
+        assert f"started quickstart, seed {seed}" in printed
+
+
+def test_a_job_that_fails_is_named_and_the_exit_code_says_so(tmp_path, capsys):
+    flags = ["cnn3", "--limit", "64", "--epochs", "1", "--jobs", "2", "--data_dir", str(tmp_path)]
+    folders = ["--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]
+    assert accuracy.main(["", *flags, *folders]) == 1
+    assert "failed: cnn3, seed 0: exit code 1" in capsys.readouterr().out
+
+
+def test_jobs_end_with_their_minutes(tmp_path, capsys):
+    flags = ["quickstart", "--jobs", "2", "--seeds", "9", "--minutes", "0.0001", "--limit", "64"]
+    folders = ["--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]
+    assert accuracy.main(["", *flags, *folders]) == 0
+    assert "minutes are over: the same command continues" in capsys.readouterr().out
