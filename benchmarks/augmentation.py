@@ -68,10 +68,10 @@ def make_loop(line: str, batch_size: int) -> Callable[[int], None]:
 
     def prepare(data, i):
         index = (i * batch_size + jnp.arange(batch_size, dtype=jnp.int32)) % len(data)
-        keys = jax.random.split(jax.random.fold_in(jax.random.key(0), i), batch_size)
-        images = ops(keys, data[index], index, i // _NUM_BATCHES)
+        key = jax.random.fold_in(jax.random.key(0), i)
+        images = ops(key, data[index], index, i // _NUM_BATCHES)
         if mix is not None:
-            images = mix(keys, images).images
+            images = mix(key, images).images
         return augment.normalize(images, 0.5, 0.25)
 
     def loop(data, start, count):

@@ -135,11 +135,11 @@ def gather(images, labels, order, step, num_examples, offset=0, num_replicas=1) 
     """
     epoch, row = step // order.shape[0], step % order.shape[0]
     indices = order[row]
-    positions = offset + jnp.arange(indices.size, dtype=jnp.int32)
-    place_in_epoch = row * indices.size * num_replicas + positions
+    position = offset + jnp.arange(indices.size, dtype=jnp.int32)
+    place_in_epoch = row * indices.size * num_replicas + position
     weights = (place_in_epoch < num_examples).astype(jnp.float32)
     epochs = jnp.full_like(indices, epoch)
-    return Batch(images[indices], labels[indices], weights, positions, indices, epochs)
+    return Batch(images[indices], labels[indices], weights, indices, epochs)
 
 
 def create(

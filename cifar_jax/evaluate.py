@@ -52,7 +52,7 @@ def make_evaluate(
 
         def body(metrics, row):
             indices, weights = row
-            batch = Batch(images[indices], labels[indices], weights, indices)
+            batch = Batch(images[indices], labels[indices], weights)
             batch = jax.lax.with_sharding_constraint(batch, NamedSharding(mesh, P(AXIS)))
             logits, new = eval_step(params, batch_stats, batch)
             return metrics.merge(new), logits

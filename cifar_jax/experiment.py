@@ -87,13 +87,13 @@ def check(config: ConfigDict) -> None:
     _schedule(config, steps_per_epoch=1000)
     _optimizer(config)
     step.split_networks(partial(_build, config.model.to_dict(), 10, jnp.float32))
-    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 2))
+    key = jax.eval_shape(lambda: jax.random.key(0))
     images = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.uint8)
     numbers = jax.ShapeDtypeStruct((2,), jnp.int32)
-    images = jax.eval_shape(augment.parse(config.augment.ops), keys, images, numbers, numbers)
+    images = jax.eval_shape(augment.parse(config.augment.ops), key, images, numbers, numbers)
     mix = augment.parse_mix(config.augment.mix)
     if mix is not None:
-        jax.eval_shape(mix, keys, images)
+        jax.eval_shape(mix, key, images)
 
 
 def make_callbacks(config: ConfigDict) -> callbacks.Callbacks:

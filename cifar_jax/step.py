@@ -2,8 +2,10 @@
 
 A network is split once into a graph definition (static) and arrays; the steps put it together
 inside the trace, so that jax.jit, jax.grad and the loops of the engine see arrays alone.
-Every random number is a function of (state.key, state.step, the example's position in the global
-batch): neither the number of devices nor that of steps per call changes a run.
+Every random number is a function of (state.key, state.step) and its place in the global batch:
+Threefry is partitionable, so the draws of a sharded batch equal those of an unsharded one. Neither
+the number of devices nor that of steps per call changes a run; only pmap's replicas draw by
+themselves.
 """
 
 from collections.abc import Callable
@@ -17,12 +19,9 @@ from flax import nnx
 
 from cifar_jax.losses import cross_entropy
 from cifar_jax.metrics import Metrics, measure
-from cifar_jax.models.layers import ExampleRngs
 
 # The streams that a run's key is folded into.
 _INIT, _ORDER, _STEP = range(3)
-# Folded into an example's key of augmentation, whose operations fold in their places, from 0.
-_MIX = 2**31 - 1
 
 
 @flax.struct.dataclass
@@ -53,7 +52,6 @@ class Batch(NamedTuple):
       images: [B, H, W, C] uint8.
       labels: [B] int32.
       weights: [B] float32, 1 for an example that counts, 0 for one that fills the batch up.
-      positions: [B] int32, place of each example in the global batch.
       indices: [B] int32, place of each example in the data set; training alone has it.
       epochs: [B] int32, the epoch that each example is seen in, from 0; training alone has it.
     """
@@ -61,7 +59,6 @@ class Batch(NamedTuple):
     images: jax.Array
     labels: jax.Array
     weights: jax.Array
-    positions: jax.Array
     indices: jax.Array | None = None
     epochs: jax.Array | None = None
 
@@ -77,7 +74,7 @@ class Networks(NamedTuple):
 TrainStep = Callable[..., tuple[TrainState, Metrics]]
 EvalStep = Callable[[Any, Any, Batch], tuple[jax.Array, Metrics]]
 Preprocess = Callable[[jax.Array], jax.Array]
-# (keys [B], images) -> (images, partner of each [B] int32, its own share in it [B] float32)
+# (key [], images) -> (images, partner of each [B] int32, its own share in it [B] float32)
 Mix = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array, jax.Array]]
 
 
@@ -138,10 +135,10 @@ def epoch_order(key: jax.Array, epoch: jax.Array, num_examples: int, batch_size:
     return jnp.concatenate([order, order[:missing]]).reshape(-1, batch_size)
 
 
-def example_keys(state: TrainState, positions: jax.Array) -> jax.Array:
-    """Returns each example's own key for this step, [B]."""
+def step_key(state: TrainState, axis_name: str | None = None) -> jax.Array:
+    """Returns the key of this step, [] typed; inside pmap, this replica's."""
     key = jax.random.fold_in(jax.random.fold_in(state.key, _STEP), state.step)
-    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, positions)
+    return key if axis_name is None else jax.random.fold_in(key, jax.lax.axis_index(axis_name))
 
 
 def _merge(graphdef: nnx.GraphDef, params, batch_stats) -> nnx.Module:
@@ -169,7 +166,7 @@ def make_train_step(
       network: graph definition for training.
       optimizer: its updates are scaled by the rate that the step is given, 1 by default, and by
         state.lr_scale.
-      augment: (keys [B], images [B, H, W, C] uint8, indices [B], epochs [B]) to images of the same
+      augment: (key [], images [B, H, W, C] uint8, indices [B], epochs [B]) to images of the same
         shape and range.
       preprocess: uint8 images to the network's input.
       mix: mixes pairs of augmented images, see augment.parse_mix; the loss is mixed alike, while
@@ -187,17 +184,16 @@ def make_train_step(
     def train_step(
         state: TrainState, batch: Batch, learning_rate: jax.Array | float = 1.0
     ) -> tuple[TrainState, Metrics]:
-        keys = jax.vmap(jax.random.split)(example_keys(state, batch.positions))
-        images = augment(keys[:, 0], batch.images, batch.indices, batch.epochs)
+        augment_key, mix_key, dropout_key = jax.random.split(step_key(state, axis_name), 3)
+        images = augment(augment_key, batch.images, batch.indices, batch.epochs)
         if mix is not None:
-            own_keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys[:, 0], _MIX)
-            images, partner, share = mix(own_keys, images)
+            images, partner, share = mix(mix_key, images)
         images = preprocess(images)
         num_counting = total(jnp.sum(batch.weights))
 
         def loss_fn(params):
             model = _merge(network, params, state.batch_stats)
-            logits = model(images, ExampleRngs(keys[:, 1])).astype(jnp.float32)
+            logits = model(images, nnx.Rngs(dropout=dropout_key)).astype(jnp.float32)
             losses = cross_entropy(logits, batch.labels, label_smoothing)
             if mix is not None:
                 others = cross_entropy(logits, batch.labels[partner], label_smoothing)

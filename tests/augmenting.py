@@ -10,10 +10,6 @@ from cifar_jax import augment
 from cifar_jax.data import archive
 
 
-def keys(count, seed=0):
-    return jax.random.split(jax.random.key(seed), count)
-
-
 def photographs(count, size=16, seed=0):
     """Smooth random images with a hint of noise, uint8: neighbours alike, as in real ones.
 
@@ -37,9 +33,9 @@ def _real_images(source):
 
 def run(line, images, seed=0, **place):
     """Does what a line says, compiled: operation by operation takes many times longer."""
-    return np.asarray(jax.jit(augment.parse(line))(keys(len(images), seed), images, **place))
+    return np.asarray(jax.jit(augment.parse(line))(jax.random.key(seed), images, **place))
 
 
-def own_keys(count, seed=0, place=0):
-    """The keys that `run` gives to the operation at that place of its line."""
-    return jax.jit(jax.vmap(jax.random.fold_in, (0, None)))(keys(count, seed), place)
+def own_key(seed=0, place=0):
+    """The key that `run` gives to the operation at that place of its line."""
+    return jax.random.fold_in(jax.random.key(seed), place)

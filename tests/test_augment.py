@@ -2,10 +2,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from augmenting import keys, photographs, run
+from augmenting import photographs, run
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 
-from cifar_jax import augment
+from cifar_jax import augment, engine
 from cifar_jax.errors import UserError
+
+KEY = jax.random.key(0)
 
 # One line for each family of operations: to compile all of them alone would take a minute.
 LINES = [
@@ -14,7 +18,7 @@ LINES = [
     "contrast|saturation|sharpness|equalize|autocontrast|invert|posterize(3)|solarize",
     "alternating_flip|randaugment(1)",
 ]
-INDEX, EPOCH = np.arange(12, dtype=np.int32) * 7, np.int32(3)
+INDEX, EPOCH = np.arange(16, dtype=np.int32) * 7, np.int32(3)
 
 
 @pytest.fixture
@@ -29,14 +33,15 @@ def test_every_operation_is_in_a_line_of_these_tests():
 
 
 @pytest.mark.parametrize("line", LINES)
-def test_an_image_does_not_depend_on_its_batch(line):
+def test_a_sharded_batch_is_augmented_like_an_unsharded_one(line):
     """And images keep their shape and range."""
-    images = photographs(12)
+    images = photographs(16)
     compiled = jax.jit(augment.parse(line))
-    whole = np.asarray(compiled(keys(12), images, INDEX, EPOCH))
-    order = np.random.default_rng(0).permutation(12)
-    mixed = np.asarray(compiled(keys(12)[order], images[order], INDEX[order], EPOCH))
-    np.testing.assert_array_equal(mixed, whole[order])
+    whole = np.asarray(compiled(KEY, images, INDEX, EPOCH))
+    sharding = NamedSharding(engine.make_mesh(), P(engine.AXIS))
+    sharded = compiled(KEY, *jax.device_put((images, INDEX), sharding), EPOCH)
+    assert len(sharded.sharding.device_set) == 8
+    np.testing.assert_allclose(sharded, whole, atol=1e-3 if "affine" in line else 0)
     assert whole.shape == images.shape
     assert (whole != images).any((1, 2, 3)).mean() > 0.3
     assert whole.min() >= 0 and whole.max() <= 255
@@ -44,19 +49,19 @@ def test_an_image_does_not_depend_on_its_batch(line):
 
 
 def test_a_vmap_over_seeds_equals_each_seed():
-    images, seeds = photographs(4, 8), jnp.stack([keys(4, seed) for seed in (1, 2)])
+    images, seeds = photographs(4, 8), jax.vmap(jax.random.key)(jnp.array([1, 2]))
     both = jax.jit(jax.vmap(augment.parse("rotation"), in_axes=(0, None)))(seeds, images)
     for i, seed in enumerate((1, 2)):
         np.testing.assert_allclose(both[i], run("rotation", images, seed), atol=1e-3)
 
 
 def test_parse_composes_in_order(images):
-    def wanted(keys, images):
-        own = [jax.vmap(jax.random.fold_in, (0, None))(keys, i) for i in (0, 1)]
+    def wanted(key, images):
+        own = [jax.random.fold_in(key, i) for i in (0, 1)]
         return augment.flip(own[1], augment.crop(own[0], images, 2, "edge"), 1.0)
 
     out = run(" crop(2, mode='edge') | flip(probability=1.0) ", images)
-    np.testing.assert_array_equal(out, jax.jit(wanted)(keys(600), images))
+    np.testing.assert_array_equal(out, jax.jit(wanted)(KEY, images))
 
 
 def test_the_empty_line_changes_nothing(images):
@@ -66,9 +71,9 @@ def test_the_empty_line_changes_nothing(images):
 def test_index_and_epoch_are_asked_for_where_they_are_needed(images):
     composed = augment.parse("alternating_flip|flip")
     with pytest.raises(ValueError, match="alternating_flip needs index and epoch, which"):
-        composed(keys(600), images)
+        composed(KEY, images)
     with pytest.raises(ValueError, match="alternating_flip needs epoch, which was not given"):
-        composed(keys(600), images, np.arange(600))
+        composed(KEY, images, np.arange(600))
     with pytest.raises(UserError, match="index"):
         augment.parse("alternating_flip(index=3)")
 
@@ -107,7 +112,7 @@ def test_index_and_epoch_are_asked_for_where_they_are_needed(images):
 )
 def test_wrong_lines_are_refused(images, line, message):
     with pytest.raises(UserError, match=message):
-        jax.eval_shape(augment.parse(line), keys(600), images)
+        jax.eval_shape(augment.parse(line), KEY, images)
 
 
 def test_normalize_equals_the_formula(images):

@@ -6,27 +6,28 @@ import os
 import jax
 import numpy as np
 import pytest
-from augmenting import keys, own_keys, photographs, run
+from augmenting import own_key, photographs, run
 
 from cifar_jax import augment
 from cifar_jax.augment import warp
 
 RANGES = dict(rotation=40.0, width_shift=0.3, height_shift=0.2, shear=20.0, zoom=0.3)
 IMAGES = photographs(12)
+KEY = jax.random.key(0)
 
 
 @functools.cache
 def affine(interpolation="bilinear", fill="nearest"):
     """IMAGES after `affine` by RANGES."""
     how = dict(interpolation=interpolation, fill=fill, value=70.0)
-    return np.asarray(jax.jit(functools.partial(augment.affine, **RANGES, **how))(keys(12), IMAGES))
+    return np.asarray(jax.jit(functools.partial(augment.affine, **RANGES, **how))(KEY, IMAGES))
 
 
 @functools.cache
-def drawn():
-    """What it drew for them, and for many more."""
-    draw = functools.partial(warp.draw, shape=(4000, 16, 16, 3), **RANGES)
-    return warp.Draw(*map(np.asarray, jax.jit(draw)(keys(4000))))
+def drawn(count=12):
+    """What it draws for so many images."""
+    draw = functools.partial(warp.draw, shape=(count, 16, 16, 3), **RANGES)
+    return warp.Draw(*map(np.asarray, jax.jit(draw)(KEY)))
 
 
 @pytest.fixture
@@ -95,7 +96,7 @@ def keras_matrix(rotation, tx, ty, shear, zoom_x, zoom_y):
 
 
 def drawn_matrices():
-    for down, right, angle, shear, zoom_rows, zoom_columns in np.asarray(drawn(), float).T[:12]:
+    for down, right, angle, shear, zoom_rows, zoom_columns in np.asarray(drawn(), float).T:
         yield keras_matrix(angle, right, down, shear, zoom_columns, zoom_rows)
 
 
@@ -153,9 +154,7 @@ def test_affine_equals_keras():
     )
     pytest.importorskip("keras")
     legacy = pytest.importorskip("keras.src.legacy.preprocessing.image")
-    for image, ours, of_one in zip(
-        IMAGES, affine(), np.asarray(drawn(), float).T[:12], strict=True
-    ):
+    for image, ours, of_one in zip(IMAGES, affine(), np.asarray(drawn(), float).T, strict=True):
         down, right, rotation, shear, zoom_rows, zoom_columns = of_one
         wanted = legacy.apply_affine_transform(
             image.astype(np.float32), theta=rotation, tx=right, ty=down, shear=shear,
@@ -167,7 +166,7 @@ def test_affine_equals_keras():
 def test_affine_draws_evenly_from_its_ranges():
     reach = np.array([0.2 * 16, 0.3 * 16, 40, 20, 0.3, 0.3])
     middle = np.array([0, 0, 0, 0, 1, 1])
-    scaled = (np.asarray(drawn(), float) - middle[:, None]) / reach[:, None]
+    scaled = (np.asarray(drawn(4000), float) - middle[:, None]) / reach[:, None]
     assert np.abs(scaled).max() <= 1 + 1e-6
     counts = np.stack([np.histogram(x, 10, (-1, 1))[0] for x in scaled])
     assert counts.min() > 300 and counts.max() < 500  # 400 expected, 5 standard deviations
@@ -187,11 +186,10 @@ def test_affine_draws_evenly_from_its_ranges():
 def test_single_moves_are_cases_of_affine(line, same):
     """The same program, that is."""
 
-    def wanted(keys, images):
-        own = jax.vmap(jax.random.fold_in, (0, None))(keys, 0)
-        return augment.affine(own, images, **same)
+    def wanted(key, images):
+        return augment.affine(jax.random.fold_in(key, 0), images, **same)
 
-    programs = [jax.make_jaxpr(f)(keys(12), IMAGES) for f in (augment.parse(line), wanted)]
+    programs = [jax.make_jaxpr(f)(KEY, IMAGES) for f in (augment.parse(line), wanted)]
     assert str(programs[0]) == str(programs[1])
 
 
@@ -217,7 +215,7 @@ def test_shift_takes_images_that_are_not_square():
     images = photographs(3)[:, :10]
     out = run("shift(0.2, 0.3)", images)
     draw = functools.partial(warp.draw, shape=images.shape, width_shift=0.2, height_shift=0.3)
-    found = jax.jit(draw)(own_keys(3))
+    found = jax.jit(draw)(own_key())
     for image, ours, down, right in zip(images, out, found.down, found.right, strict=True):
         wanted = ndimage.shift(image.astype(float), (-down, -right, 0), order=1, mode="nearest")
         np.testing.assert_allclose(ours, wanted, atol=0.02)

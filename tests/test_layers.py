@@ -8,29 +8,23 @@ from cifar_jax.errors import UserError
 from cifar_jax.models import layers
 
 
-def keys(count):
-    return jax.random.split(jax.random.key(0), count)
-
-
 def test_dropout_drops_the_rate_and_keeps_the_mean():
     x = jnp.ones((64, 1000))
-    out = layers.Dropout(0.25)(x, layers.ExampleRngs(keys(64)))
+    out = layers.Dropout(0.25)(x, rngs=nnx.Rngs(dropout=0))
     assert set(np.unique(out)) == {0.0, np.float32(1 / 0.75)}
     assert np.mean(out == 0) == pytest.approx(0.25, abs=0.01)
 
 
-def test_dropout_of_an_example_does_not_depend_on_its_batch():
-    x = jnp.ones((8, 5, 5, 3))
-    whole = layers.Dropout(0.5)(x, layers.ExampleRngs(keys(8)))
-    part = layers.Dropout(0.5)(x[4:], layers.ExampleRngs(keys(8)[4:]))
-    np.testing.assert_array_equal(whole[4:], part)
-    assert not np.array_equal(whole[0], whole[1])
+def test_dropout_draws_for_each_example():
+    out = layers.Dropout(0.5)(jnp.ones((8, 5, 5, 3)), rngs=nnx.Rngs(dropout=0))
+    assert len(np.unique(out, axis=0)) == 8
 
 
 def test_two_dropouts_draw_two_masks():
-    rngs = layers.ExampleRngs(keys(4))
+    rngs = nnx.Rngs(dropout=0)
     x = jnp.ones((4, 100))
-    assert not np.array_equal(layers.Dropout(0.5)(x, rngs), layers.Dropout(0.5)(x, rngs))
+    masks = (layers.Dropout(0.5)(x, rngs=rngs) for _ in range(2))
+    assert not np.array_equal(*masks)
 
 
 def test_dropout_is_the_identity_in_evaluation():
@@ -40,7 +34,7 @@ def test_dropout_is_the_identity_in_evaluation():
 
 
 def test_dropout_without_keys_says_so():
-    with pytest.raises(ValueError, match="needs rngs in training"):
+    with pytest.raises(ValueError, match="no `rngs` argument was provided to Dropout"):
         layers.Dropout(0.5)(jnp.ones((1, 1)))
 
 

@@ -10,7 +10,6 @@ from flax import nnx
 from cifar_jax import models
 from cifar_jax.errors import UserError
 from cifar_jax.models import winograd
-from cifar_jax.models.layers import ExampleRngs
 
 # With 100 classes, from the write-ups, or counted by torch for the same layers.
 NUM_PARAMS = {
@@ -104,25 +103,25 @@ def has(model, kind):
 def run(model, images, seed=0):
     """Returns (logits, statistics afterwards)."""
     graphdef, state = nnx.split(model)
-    return _run(graphdef, state, images, jax.random.split(jax.random.key(seed), len(images)))
+    return _run(graphdef, state, images, jax.random.key(seed))
 
 
 @partial(jax.jit, static_argnums=0)
-def _run(graphdef, state, images, keys):
+def _run(graphdef, state, images, key):
     model = nnx.merge(graphdef, state, copy=True)
-    logits = model(images, ExampleRngs(keys))
+    logits = model(images, nnx.Rngs(dropout=key))
     return logits, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
 
 
 def test_bfloat16_keeps_parameters_statistics_and_logits_in_float32(name):
     model = nnx.eval_shape(lambda: build(name, jnp.bfloat16))
     images = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.bfloat16)
-    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 2))
+    key = jax.eval_shape(lambda: jax.random.key(0))
     logits, stats = jax.eval_shape(
-        partial(_run, nnx.graphdef(model)), nnx.state(model), images, keys
+        partial(_run, nnx.graphdef(model)), nnx.state(model), images, key
     )
     assert logits.dtype == jnp.float32
-    jaxpr = str(jax.make_jaxpr(partial(_run, nnx.graphdef(model)))(nnx.state(model), images, keys))
+    jaxpr = str(jax.make_jaxpr(partial(_run, nnx.graphdef(model)))(nnx.state(model), images, key))
     assert "bf16" in jaxpr.split("conv_general_dilated[")[0].splitlines()[-1]
     leaves = jax.tree.leaves((nnx.to_pure_dict(nnx.state(model, nnx.Param)), stats))
     assert {leaf.dtype for leaf in leaves} == {jnp.dtype("float32")}

@@ -177,9 +177,8 @@ class Pair:
 
 
 def make_batch(images, labels, num_counting=None):
-    positions = jnp.arange(len(labels), dtype=jnp.int32)
-    weights = (positions < (num_counting or len(labels))).astype(jnp.float32)
-    return step.Batch(jnp.asarray(images), jnp.asarray(labels), weights, positions)
+    weights = (jnp.arange(len(labels)) < (num_counting or len(labels))).astype(jnp.float32)
+    return step.Batch(jnp.asarray(images), jnp.asarray(labels), weights)
 
 
 def thin(name):

@@ -1,9 +1,9 @@
-"""Augmentation on the device: pure functions of (keys, images), composed from one line of config.
+"""Augmentation on the device: pure functions of (key, images), composed from one line of config.
 
-`parse("flip|crop(4)")` gives one function that flips, then crops. Each image draws from its own
-key, so the batch may be split over devices in any way. Adding an operation is one function
-`name(keys, images, *arguments)` in OPS and one test; one that takes `index` or `epoch` by keyword
-alone is given them.
+`parse("flip|crop(4)")` gives one function that flips, then crops. An operation draws from its key
+for the whole batch, independently for each image; under jit a batch that is sharded over devices
+draws the same numbers. Adding an operation is one function `name(key, images, *arguments)` in OPS
+and one test; one that takes `index` or `epoch` as keyword-only arguments receives them.
 
 `python -m cifar_jax.augment sheet.png` draws what each operation does.
 """
@@ -86,7 +86,7 @@ def parse(line: str) -> Augment:
         "flip|crop(4, mode='reflect')". The empty line leaves images as they are.
 
     Returns:
-      A function (keys [B], images [B, H, W, C] in [0, 255], index=None, epoch=None) to images of
+      A function (key [], images [B, H, W, C] in [0, 255], index=None, epoch=None) to images of
       the same shape and range; their dtype stays, but operations that interpolate and channel_shift
       return float32. index: [B] int32, each image's place in the data set; epoch: [B] or [] int32,
       from 0; it raises ValueError where an operation needs them and they are missing.
@@ -96,15 +96,15 @@ def parse(line: str) -> Augment:
     """
     calls = [_parse_one(part.strip(), OPS) for part in line.split("|") if part.strip()]
 
-    def augment(keys: jax.Array, images: jax.Array, index=None, epoch=None) -> jax.Array:
+    def augment(key: jax.Array, images: jax.Array, index=None, epoch=None) -> jax.Array:
         place = {"index": index, "epoch": epoch}
         for i, call in enumerate(calls):
-            own_keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, i)
             missing = [name for name in call.needs if place[name] is None]
             if missing:
                 raise ValueError(f"{call.name} needs {' and '.join(missing)}, which was not given")
             needed = {name: place[name] for name in call.needs}
-            images = call.function(own_keys, images, *call.args, **call.kwargs, **needed)
+            own_key = jax.random.fold_in(key, i)
+            images = call.function(own_key, images, *call.args, **call.kwargs, **needed)
         return images
 
     return augment
@@ -119,7 +119,7 @@ def parse_mix(line: str) -> Mix | None:
     """Builds the operation of MIXES that `line` names, as in "mixup(0.2)"; None for no line.
 
     Returns:
-      A function (keys [B], images [B, H, W, C]) to `mix.Mixed`: images, and how the loss mixes
+      A function (key [], images [B, H, W, C]) to `mix.Mixed`: images, and how the loss mixes
       labels.
 
     Raises:
@@ -128,7 +128,7 @@ def parse_mix(line: str) -> Mix | None:
     if not line.strip():
         return None
     call = _parse_one(line.strip(), MIXES)
-    return lambda keys, images: call.function(keys, images, *call.args, **call.kwargs)
+    return lambda key, images: call.function(key, images, *call.args, **call.kwargs)
 
 
 def _parse_one(text: str, known: dict[str, Callable]) -> _Call:

@@ -96,12 +96,12 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
 
 def apply(line: str, images: np.ndarray, seed: int = 0) -> np.ndarray:
     """Returns images [B, H, W, 3] after the operations or the mix of `line`, uint8."""
-    keys = jax.random.split(jax.random.key(seed), len(images))
+    key = jax.random.key(seed)
     if augment.is_mix(line):
-        out = jax.jit(augment.parse_mix(line))(keys, images).images
+        out = jax.jit(augment.parse_mix(line))(key, images).images
     else:
         index = np.arange(len(images), dtype=np.int32)
-        out = jax.jit(augment.parse(line))(keys, images, index, np.int32(0))
+        out = jax.jit(augment.parse(line))(key, images, index, np.int32(0))
     return np.asarray(out).round().astype(np.uint8)
 
 

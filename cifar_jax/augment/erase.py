@@ -13,7 +13,7 @@ _ATTEMPTS = 10
 
 
 def cutout(
-    keys: jax.Array, images: jax.Array, size: int = 16, count: int = 1, fill=MEAN
+    key: jax.Array, images: jax.Array, size: int = 16, count: int = 1, fill=MEAN
 ) -> jax.Array:
     """Hides squares centred anywhere, so that they may reach over the border.
 
@@ -21,7 +21,7 @@ def cutout(
     Cutout", with 16 pixels for CIFAR-10 and 8 for CIFAR-100.
 
     Args:
-      keys: [B] typed keys.
+      key: [] typed key.
       images: [B, H, W, C] in [0, 255], any dtype.
       size: side of a square in pixels.
       count: squares per image; they may overlap.
@@ -29,19 +29,16 @@ def cutout(
     """
     whole("cutout", size, 0, "pixels")
     whole("cutout's count", count, 0)
-    height, width, channels = images.shape[1:]
+    batch, height, width, channels = images.shape
     fill = jnp.array(grey("cutout's fill", fill, channels), images.dtype)
-    limits = jnp.array([height, width])
-
-    def cover(key):
-        corners = jax.random.randint(key, (count, 2), 0, limits) - size // 2
-        return jnp.any(boxes(corners[:, 0], corners[:, 1], size, size, height, width), axis=0)
-
-    return jnp.where(jax.vmap(cover)(keys)[..., None], fill, images)
+    centres = jax.random.randint(key, (batch, count, 2), 0, jnp.array([height, width]))
+    top, left = jnp.moveaxis(centres - size // 2, -1, 0)
+    hidden = jnp.any(boxes(top, left, size, size, height, width), axis=1)
+    return jnp.where(hidden[..., None], fill, images)
 
 
 def random_erasing(
-    keys: jax.Array,
+    key: jax.Array,
     images: jax.Array,
     probability: float = 0.5,
     scale: tuple[float, float] = (0.02, 0.33),
@@ -54,7 +51,7 @@ def random_erasing(
     ratio uniform; of ten boxes the first that is smaller than the image, and none if none is.
 
     Args:
-      keys: [B] typed keys.
+      key: [] typed key.
       images: [B, H, W, C] in [0, 255], any dtype.
       probability: in [0, 1].
       scale: least and greatest share of the image's area.
@@ -65,37 +62,33 @@ def random_erasing(
     number("random_erasing's probability", probability, 0, 1)
     scale = span("random_erasing's scale", scale, 0, 1)
     ratio = span("random_erasing's ratio", ratio, 0.01, 100)
-    height, width, channels = images.shape[1:]
+    batch, height, width, channels = images.shape
     if value != "random":
         value = jnp.array(grey("random_erasing's value", value, channels), images.dtype)
 
-    def erase(key, image):
-        choose, size, place, noise = jax.random.split(key, 4)
-        rows, columns = _draw_box(size, height, width, scale, ratio)
-        # Too large a box is drawn as none.
-        room = jnp.array([height + 1 - rows, width + 1 - columns])
-        top, left = jax.random.randint(place, (2,), 0, room)
-        hidden = boxes(top, left, rows, columns, height, width)
-        hidden &= jax.random.bernoulli(choose, probability)
-        hide = value
-        if isinstance(value, str):
-            hide = jax.random.randint(noise, image.shape, 0, 256).astype(image.dtype)
-        return jnp.where(hidden[..., None], hide, image)
-
-    return jax.vmap(erase)(keys, images)
+    choose, size, place, noise = jax.random.split(key, 4)
+    rows, columns = _draw_boxes(size, batch, height, width, scale, ratio)
+    # Too large a box is drawn as none.
+    room = jnp.stack([height + 1 - rows, width + 1 - columns], axis=-1)
+    top, left = jax.random.randint(place, (batch, 2), 0, room).T
+    hidden = boxes(top, left, rows, columns, height, width)
+    hidden &= jax.random.bernoulli(choose, probability, (batch, 1, 1))
+    if isinstance(value, str):
+        value = jax.random.randint(noise, images.shape, 0, 256).astype(images.dtype)
+    return jnp.where(hidden[..., None], value, images)
 
 
-def _draw_box(key, height, width, scale, ratio) -> tuple[jax.Array, jax.Array]:
-    """Height and width of the first box of ten that is smaller than the image, or zeros."""
+def _draw_boxes(key, count, height, width, scale, ratio) -> tuple[jax.Array, jax.Array]:
+    """Heights and widths [count] of the first of ten boxes smaller than the image, or zeros."""
     low = jnp.array([scale[0], jnp.log(ratio[0])])
     high = jnp.array([scale[1], jnp.log(ratio[1])])
-    drawn = jax.random.uniform(key, (_ATTEMPTS, 2), minval=low, maxval=high)
-    area, aspect = height * width * drawn[:, 0], jnp.exp(drawn[:, 1])
+    drawn = jax.random.uniform(key, (count, _ATTEMPTS, 2), minval=low, maxval=high)
+    area, aspect = height * width * drawn[..., 0], jnp.exp(drawn[..., 1])
     rows = jnp.round(jnp.sqrt(area * aspect)).astype(jnp.int32)
     columns = jnp.round(jnp.sqrt(area / aspect)).astype(jnp.int32)
     fits = (rows < height) & (columns < width)
-    first = jnp.argmax(fits)
-    return tuple(jnp.where(fits[first], x[first], 0) for x in (rows, columns))
+    is_first = fits & (jnp.cumsum(fits, axis=1) == 1)
+    return tuple(jnp.sum(jnp.where(is_first, x, 0), axis=1) for x in (rows, columns))
 
 
 def boxes(top, left, rows, columns, height, width) -> jax.Array:

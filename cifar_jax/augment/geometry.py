@@ -10,26 +10,28 @@ from cifar_jax.errors import UserError, unknown
 _ALTERNATING = 0xA17
 
 
-def flip(keys: jax.Array, images: jax.Array, probability: float = 0.5) -> jax.Array:
+def flip(key: jax.Array, images: jax.Array, probability: float = 0.5) -> jax.Array:
     """Mirrors each image left to right with the given probability.
 
     Args:
-      keys: [B] typed keys.
+      key: [] typed key.
       images: [B, H, W, C], any dtype.
       probability: in [0, 1].
     """
-    chosen = _chosen(keys, number("flip's probability", probability, 0, 1))
+    number("flip's probability", probability, 0, 1)
+    chosen = jax.random.bernoulli(key, probability, images.shape[:1])
     return _mirror(images, chosen, axis=1)
 
 
-def vertical_flip(keys: jax.Array, images: jax.Array, probability: float = 0.5) -> jax.Array:
+def vertical_flip(key: jax.Array, images: jax.Array, probability: float = 0.5) -> jax.Array:
     """Mirrors each image top to bottom with the given probability; arguments as in `flip`."""
-    chosen = _chosen(keys, number("vertical_flip's probability", probability, 0, 1))
+    number("vertical_flip's probability", probability, 0, 1)
+    chosen = jax.random.bernoulli(key, probability, images.shape[:1])
     return _mirror(images, chosen, axis=0)
 
 
 def alternating_flip(
-    keys: jax.Array, images: jax.Array, *, index: jax.Array, epoch: jax.Array
+    key: jax.Array, images: jax.Array, *, index: jax.Array, epoch: jax.Array
 ) -> jax.Array:
     """Mirrors half of the images left to right in one epoch, the other half in the next.
 
@@ -38,24 +40,24 @@ def alternating_flip(
     in every epoch, on every device and in every run.
 
     Args:
-      keys: [B] typed keys, not used.
+      key: [] typed key, not used.
       images: [B, H, W, C], any dtype.
       index: [B] int32, each image's place in the data set.
       epoch: [B] or [] int32, the epoch that each is seen in, from 0.
     """
-    del keys
+    del key
     root = jax.random.key(_ALTERNATING)
     first = jax.vmap(lambda i: jax.random.bernoulli(jax.random.fold_in(root, i)))(index)
     return _mirror(images, first ^ (epoch % 2 == 1), axis=1)
 
 
-def crop(keys: jax.Array, images: jax.Array, padding: int = 4, mode: str = "constant") -> jax.Array:
+def crop(key: jax.Array, images: jax.Array, padding: int = 4, mode: str = "constant") -> jax.Array:
     """Pads each image on all sides and cuts its size out again at a random place.
 
     Every one of the (2 * padding + 1)^2 places is equally likely.
 
     Args:
-      keys: [B] typed keys.
+      key: [] typed key.
       images: [B, H, W, C], any dtype.
       padding: pixels.
       mode: "constant" (zeros: black where images are still uint8), "reflect" or "edge".
@@ -63,34 +65,30 @@ def crop(keys: jax.Array, images: jax.Array, padding: int = 4, mode: str = "cons
     whole("crop", padding, 0, "pixels")
     if mode not in ("constant", "reflect", "edge"):
         raise unknown("crop mode", mode, ("constant", "reflect", "edge"))
-    _, height, width, channels = images.shape
+    batch, height, width, channels = images.shape
     if padding > min(height, width):
         raise UserError(f"crop by {padding} pixels leaves nothing of images of {height} x {width}")
     padded = jnp.pad(images, ((0, 0), (padding, padding), (padding, padding), (0, 0)), mode)
 
-    def cut(key, image):
-        top, left = jax.random.randint(key, (2,), 0, 2 * padding + 1)
-        return jax.lax.dynamic_slice(image, (top, left, 0), (height, width, channels))
+    corners = jax.random.randint(key, (batch, 2), 0, 2 * padding + 1)
 
-    return jax.vmap(cut)(keys, padded)
+    def cut(image, corner):
+        return jax.lax.dynamic_slice(image, (*corner, 0), (height, width, channels))
+
+    return jax.vmap(cut)(padded, corners)
 
 
-def translate(keys: jax.Array, images: jax.Array, pixels: int = 4) -> jax.Array:
+def translate(key: jax.Array, images: jax.Array, pixels: int = 4) -> jax.Array:
     """Moves each image by up to so many whole pixels each way, black behind it.
 
     The same as `crop` with zeros.
 
     Args:
-      keys: [B] typed keys.
+      key: [] typed key.
       images: [B, H, W, C], any dtype.
       pixels: greatest distance.
     """
-    return crop(keys, images, whole("translate", pixels, 0, "pixels"))
-
-
-def _chosen(keys: jax.Array, probability: float) -> jax.Array:
-    """Which images an operation meets, [B] bool."""
-    return jax.vmap(lambda key: jax.random.bernoulli(key, probability))(keys)
+    return crop(key, images, whole("translate", pixels, 0, "pixels"))
 
 
 def _mirror(images: jax.Array, chosen: jax.Array, axis: int) -> jax.Array:

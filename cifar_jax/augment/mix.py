@@ -34,40 +34,41 @@ class Mixed(NamedTuple):
 Mix = Callable[[jax.Array, jax.Array], Mixed]
 
 
-def mixup(keys: jax.Array, images: jax.Array, alpha: float = 0.2) -> Mixed:
+def mixup(key: jax.Array, images: jax.Array, alpha: float = 0.2) -> Mixed:
     """Averages each image with its partner: Zhang et al. (2018), "mixup".
 
     Args:
-      keys: [B] typed keys.
+      key: [] typed key.
       images: [B, H, W, C], any dtype.
       alpha: the share is drawn from Beta(alpha, alpha); 0.01 to 100.
 
     Returns:
       The images are float32.
     """
-    share = _draw_share(keys, number("mixup", alpha, 0.01, 100))
+    number("mixup", alpha, 0.01, 100)
+    share = _draw_share(key, images.shape[0], alpha)
     images = images.astype(jnp.float32)
     own = share[:, None, None, None]
     return Mixed(own * images + (1 - own) * images[::-1], _partner(images), share)
 
 
-def cutmix(keys: jax.Array, images: jax.Array, alpha: float = 1.0) -> Mixed:
+def cutmix(key: jax.Array, images: jax.Array, alpha: float = 1.0) -> Mixed:
     """Puts a box of its partner into each image: Yun et al. (2019), "CutMix".
 
     Of the box, centred anywhere and cut off at the border, the share is the pixels that are left.
 
     Args:
-      keys: [B] typed keys.
+      key: [] typed key.
       images: [B, H, W, C], any dtype.
       alpha: the share that an uncut box leaves is drawn from Beta(alpha, alpha).
     """
     number("cutmix", alpha, 0.01, 100)
-    height, width = images.shape[1:3]
+    batch, height, width = images.shape[:3]
     limits = jnp.array([height, width])
-    halves = jax.vmap(jax.random.split)(keys)
-    side = jnp.sqrt(1 - _draw_share(halves[:, 0], alpha))
+    share_key, centre_key = jax.random.split(key)
+    side = jnp.sqrt(1 - _draw_share(share_key, batch, alpha))
     half = (side[:, None] * limits).astype(jnp.int32) // 2
-    centre = jax.vmap(lambda key: jax.random.randint(key, (2,), 0, limits))(halves[:, 1])
+    centre = jax.random.randint(centre_key, (batch, 2), 0, limits)
     start, stop = (jnp.clip(x, 0, limits) for x in (centre - half, centre + half))
     box = boxes(*start.T, *(stop - start).T, height, width)[..., None]
     share = 1 - jnp.mean(box, axis=(1, 2, 3), dtype=jnp.float32)
@@ -81,8 +82,8 @@ def _partner(images: jax.Array) -> jax.Array:
     return jnp.arange(images.shape[0], dtype=jnp.int32)[::-1]
 
 
-def _draw_share(keys: jax.Array, alpha: float) -> jax.Array:
-    """Draws from Beta(alpha, alpha), [B] float32."""
+def _draw_share(key: jax.Array, count: int, alpha: float) -> jax.Array:
+    """Draws `count` numbers from Beta(alpha, alpha), float32."""
     if alpha == 1:
-        return jax.vmap(jax.random.uniform)(keys)
-    return jax.vmap(lambda key: jax.random.beta(key, alpha, alpha))(keys)
+        return jax.random.uniform(key, (count,))
+    return jax.random.beta(key, alpha, alpha, (count,))

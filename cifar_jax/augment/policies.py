@@ -63,50 +63,47 @@ class Draw(NamedTuple):
 
 
 def randaugment(
-    keys: jax.Array, images: jax.Array, num_ops: int = 2, magnitude: int = 9
+    key: jax.Array, images: jax.Array, num_ops: int = 2, magnitude: int = 9
 ) -> jax.Array:
     """Does `num_ops` operations one after the other, each drawn from 14, of one magnitude.
 
     Cubuk et al. (2020).
 
     Args:
-      keys: [B] typed keys.
+      key: [] typed key.
       images: [B, H, W, 3] uint8.
       num_ops: rounds.
       magnitude: 0 to 30 for from nothing to the most.
     """
     whole_levels("randaugment", images)
-    return apply(draw_randaugment(keys, images.shape, num_ops, magnitude), images)
+    return apply(draw_randaugment(key, images.shape, num_ops, magnitude), images)
 
 
-def autoaugment(keys: jax.Array, images: jax.Array) -> jax.Array:
+def autoaugment(key: jax.Array, images: jax.Array) -> jax.Array:
     """Does the two operations of one of 25 pairs, each with a probability and a magnitude.
 
     Cubuk et al. (2019), the policy found on CIFAR-10; they use it for CIFAR-100 as well.
 
     Args:
-      keys: [B] typed keys.
+      key: [] typed key.
       images: [B, H, W, 3] uint8.
     """
     whole_levels("autoaugment", images)
-    return apply(draw_autoaugment(keys, images.shape), images)
+    return apply(draw_autoaugment(key, images.shape), images)
 
 
-def draw_randaugment(keys: jax.Array, shape: tuple, num_ops: int, magnitude: int) -> Draw:
+def draw_randaugment(key: jax.Array, shape: tuple, num_ops: int, magnitude: int) -> Draw:
     """Draws what `randaugment` does to images of `shape` [B, H, W, 3]."""
     whole("randaugment's num_ops", num_ops, 0)
     number("randaugment's magnitude", whole("randaugment's magnitude", magnitude, 0), 0, _BINS - 1)
     strengths = jnp.array([_strength(name, magnitude, _BINS, shape) for name in NAMES])
 
-    def draw(key):
-        which, sign = jax.random.split(key)
-        operation = jax.random.randint(which, (num_ops,), 0, len(NAMES) - 1)
-        return operation, strengths[operation] * _signs(sign, operation)
-
-    return Draw(*jax.vmap(draw)(keys))
+    which, sign = jax.random.split(key)
+    operation = jax.random.randint(which, (shape[0], num_ops), 0, len(NAMES) - 1)
+    return Draw(operation, strengths[operation] * _signs(sign, operation))
 
 
-def draw_autoaugment(keys: jax.Array, shape: tuple) -> Draw:
+def draw_autoaugment(key: jax.Array, shape: tuple) -> Draw:
     """Draws what `autoaugment` does to images of `shape` [B, H, W, 3]."""
     operations, probabilities, strengths = (
         jnp.array([[field(*step) for step in pair] for pair in _PAIRS])
@@ -117,14 +114,12 @@ def draw_autoaugment(keys: jax.Array, shape: tuple) -> Draw:
         )
     )
 
-    def draw(key):
-        which, happens, sign = jax.random.split(key, 3)
-        pair = jax.random.randint(which, (), 0, len(_PAIRS))
-        happening = jax.random.uniform(happens, (2,)) < probabilities[pair]
-        operation = jnp.where(happening, operations[pair], 0)
-        return operation, jnp.where(happening, strengths[pair] * _signs(sign, operation), 0)
-
-    return Draw(*jax.vmap(draw)(keys))
+    which, happens, sign = jax.random.split(key, 3)
+    pair = jax.random.randint(which, shape[:1], 0, len(_PAIRS))
+    happening = jax.random.uniform(happens, (shape[0], 2)) < probabilities[pair]
+    operation = jnp.where(happening, operations[pair], 0)
+    magnitude = jnp.where(happening, strengths[pair] * _signs(sign, operation), 0)
+    return Draw(operation, magnitude)
 
 
 def apply(drawn: Draw, images: jax.Array) -> jax.Array:

@@ -39,7 +39,7 @@ class Draw(NamedTuple):
 
 
 def affine(
-    keys: jax.Array,
+    key: jax.Array,
     images: jax.Array,
     rotation: float = 0.0,
     width_shift: float = 0.0,
@@ -58,7 +58,7 @@ def affine(
     width_shift_range and sideways by height_shift_range; here each does what its name says.
 
     Args:
-      keys: [B] typed keys.
+      key: [] typed key.
       images: [B, H, W, C], any dtype.
       rotation: greatest angle either way, degrees from 0 to 180; the angle is uniform.
       width_shift: greatest distance either way as a share of the width, from 0 to 1; uniform.
@@ -76,7 +76,7 @@ def affine(
     Raises:
       UserError: for an argument out of its range.
     """
-    drawn = draw(keys, images.shape, rotation, width_shift, height_shift, shear, zoom)
+    drawn = draw(key, images.shape, rotation, width_shift, height_shift, shear, zoom)
     if interpolation not in INTERPOLATIONS:
         raise unknown("interpolation", interpolation, INTERPOLATIONS)
     if fill not in FILLS:
@@ -87,7 +87,7 @@ def affine(
 
 
 def shift(
-    keys: jax.Array,
+    key: jax.Array,
     images: jax.Array,
     width: float = 0.1,
     height: float = 0.1,
@@ -100,11 +100,11 @@ def shift(
     The distance is uniform in +- that share of the image's width and height; see `affine`.
     """
     how = dict(interpolation=interpolation, fill=fill, value=value)
-    return affine(keys, images, width_shift=width, height_shift=height, **how)
+    return affine(key, images, width_shift=width, height_shift=height, **how)
 
 
 def rotation(
-    keys: jax.Array,
+    key: jax.Array,
     images: jax.Array,
     degrees: float = 15.0,
     interpolation: str = "bilinear",
@@ -113,11 +113,11 @@ def rotation(
 ) -> jax.Array:
     """Turns each image by an angle uniform in +- `degrees`: Keras' rotation_range; see `affine`."""
     how = dict(interpolation=interpolation, fill=fill, value=value)
-    return affine(keys, images, rotation=degrees, **how)
+    return affine(key, images, rotation=degrees, **how)
 
 
 def shear(
-    keys: jax.Array,
+    key: jax.Array,
     images: jax.Array,
     degrees: float = 10.0,
     interpolation: str = "bilinear",
@@ -126,11 +126,11 @@ def shear(
 ) -> jax.Array:
     """Shears each image by an angle uniform in +- `degrees`: Keras' shear_range; see `affine`."""
     how = dict(interpolation=interpolation, fill=fill, value=value)
-    return affine(keys, images, shear=degrees, **how)
+    return affine(key, images, shear=degrees, **how)
 
 
 def zoom(
-    keys: jax.Array,
+    key: jax.Array,
     images: jax.Array,
     share: float = 0.1,
     interpolation: str = "bilinear",
@@ -142,10 +142,10 @@ def zoom(
     See `affine`.
     """
     how = dict(interpolation=interpolation, fill=fill, value=value)
-    return affine(keys, images, zoom=share, **how)
+    return affine(key, images, zoom=share, **how)
 
 
-def draw(keys, shape, rotation=0.0, width_shift=0.0, height_shift=0.0, shear=0.0, zoom=0.0) -> Draw:
+def draw(key, shape, rotation=0.0, width_shift=0.0, height_shift=0.0, shear=0.0, zoom=0.0) -> Draw:
     """Draws what `affine` does to images of `shape` [B, H, W, C]; its arguments."""
     reach = (
         number("height_shift", height_shift, 0, 1) * shape[1],
@@ -158,8 +158,7 @@ def draw(keys, shape, rotation=0.0, width_shift=0.0, height_shift=0.0, shear=0.0
     middle = jnp.array([0, 0, 0, 0, 1, 1], jnp.float32)
     reach = jnp.array(reach, jnp.float32)
     low, high = middle - reach, middle + reach
-    drawn = jax.vmap(lambda key: jax.random.uniform(key, (6,), minval=low, maxval=high))(keys)
-    return Draw(*drawn.T)
+    return Draw(*jax.random.uniform(key, (shape[0], 6), minval=low, maxval=high).T)
 
 
 def _places(drawn: Draw, height: int, width: int) -> tuple[jax.Array, jax.Array]:

@@ -22,7 +22,6 @@ from flax import nnx
 from cifar_jax.models.layers import (
     Conv,
     Dropout,
-    ExampleRngs,
     Linear,
     flatten,
     keras_init,
@@ -59,12 +58,12 @@ class CNN3(nnx.Module):
         self.dense2 = Linear(512, num_classes, **init | {"dtype": jnp.float32})
         self.dropout1, self.dropout2, self.dropout3 = (Dropout(rate) for rate in rates)
 
-    def __call__(self, images: jax.Array, rngs: ExampleRngs | None = None) -> jax.Array:
+    def __call__(self, images: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
         """Returns logits [B, num_classes] of images [B, 32, 32, 3]; rngs for dropout only."""
         x = max_pool(nnx.relu(self.conv1(images)), 2)
         x = max_pool(nnx.relu(self.conv2(x)), 2)
-        x = self.dropout1(x, rngs)
+        x = self.dropout1(x, rngs=rngs)
         x = max_pool(nnx.relu(self.conv3(x)), 2)
-        x = flatten(self.dropout2(x, rngs))
-        x = self.dropout3(nnx.relu(self.dense1(x)), rngs)
+        x = flatten(self.dropout2(x, rngs=rngs))
+        x = self.dropout3(nnx.relu(self.dense1(x)), rngs=rngs)
         return self.dense2(x)

@@ -24,7 +24,6 @@ from flax import nnx
 from cifar_jax.models.layers import (
     Conv,
     Dropout,
-    ExampleRngs,
     Linear,
     flatten,
     keras_init,
@@ -66,13 +65,13 @@ class CNN4(nnx.Module):
         self.dense2 = Linear(dense_units, num_classes, **init | {"dtype": jnp.float32})
         self.dropout1, self.dropout2, self.dropout3 = (Dropout(rate) for rate in rates)
 
-    def __call__(self, images: jax.Array, rngs: ExampleRngs | None = None) -> jax.Array:
+    def __call__(self, images: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
         """Returns logits [B, num_classes] of images [B, 32, 32, 3]; rngs for dropout only."""
         x = nnx.relu(self.conv1(images))
         x = max_pool(nnx.relu(self.conv2(x)), 2)
-        x = self.dropout1(x, rngs)
+        x = self.dropout1(x, rngs=rngs)
         x = nnx.relu(self.conv3(x))
         x = nnx.relu(self.conv4(x))
-        x = self.dropout2(flatten(x), rngs)
-        x = self.dropout3(nnx.relu(self.dense1(x)), rngs)
+        x = self.dropout2(flatten(x), rngs=rngs)
+        x = self.dropout3(nnx.relu(self.dense1(x)), rngs=rngs)
         return self.dense2(x)

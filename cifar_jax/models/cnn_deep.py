@@ -26,7 +26,6 @@ from flax import nnx
 from cifar_jax.models.layers import (
     BatchNorm,
     Dropout,
-    ExampleRngs,
     flatten,
     max_pool,
     per_layer,
@@ -76,7 +75,7 @@ class CNNDeep(nnx.Module):
         self.dense5 = torch_linear(16, num_classes, rngs=rngs)
         self.dropout1, self.dropout2 = map(Dropout, per_layer(dropout, 2, "dropout"))
 
-    def __call__(self, images: jax.Array, rngs: ExampleRngs | None = None) -> jax.Array:
+    def __call__(self, images: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
         """Returns logits [B, num_classes] of images [B, 32, 32, 3]; rngs for dropout only."""
         x = nnx.relu(self.bn_conv1(self.conv1(images)))
         for conv in (self.conv2, self.conv3, self.conv4):
@@ -84,7 +83,7 @@ class CNNDeep(nnx.Module):
         x = nnx.relu(self.bn_conv5(self.conv5(max_pool(x, 2))))
         for conv in (self.conv6, self.conv7, self.conv8):
             x = nnx.relu(conv(x))
-        x = self.dropout1(nnx.relu(self.bn_dense1(self.dense1(flatten(x)))), rngs)
+        x = self.dropout1(nnx.relu(self.bn_dense1(self.dense1(flatten(x)))), rngs=rngs)
         x = nnx.relu(self.dense3(nnx.relu(self.dense2(x))))
-        x = nnx.relu(self.dense4(self.dropout2(x, rngs)))
+        x = nnx.relu(self.dense4(self.dropout2(x, rngs=rngs)))
         return self.dense5(x)

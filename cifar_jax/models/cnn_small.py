@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from cifar_jax.models.layers import ExampleRngs, flatten, max_pool, torch_conv, torch_linear
+from cifar_jax.models.layers import flatten, max_pool, torch_conv, torch_linear
 
 
 class CNNSmall(nnx.Module):
@@ -35,7 +35,7 @@ class CNNSmall(nnx.Module):
         self.dense2 = torch_linear(128, 32, **options)
         self.dense3 = torch_linear(32, num_classes, rngs=rngs)
 
-    def __call__(self, images: jax.Array, rngs: ExampleRngs | None = None) -> jax.Array:
+    def __call__(self, images: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
         """Returns logits [B, num_classes] of images [B, 32, 32, 3]; rngs is not used."""
         del rngs
         x = max_pool(nnx.relu(self.conv1(images)), 2)

@@ -31,7 +31,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from cifar_jax.errors import UserError
-from cifar_jax.models.layers import BatchNorm, Conv, ExampleRngs, Linear, keras_init, max_pool
+from cifar_jax.models.layers import BatchNorm, Conv, Linear, keras_init, max_pool
 
 
 class InceptionLayer(nnx.Module):
@@ -115,7 +115,7 @@ class InceptionResNet(nnx.Module):
         self.stages = nnx.List(stages)
         self.dense = Linear(in_features, num_classes, kernel_init=keras_init, rngs=rngs)
 
-    def __call__(self, images: jax.Array, rngs: ExampleRngs | None = None) -> jax.Array:
+    def __call__(self, images: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
         """Returns logits [B, num_classes] of images [B, 32, 32, 3]; rngs is not used."""
         del rngs
         x = nnx.relu(self.bn_stem(self.conv_stem(images)))

@@ -48,29 +48,8 @@ def torch_linear(in_features: int, features: int, **options) -> nnx.Linear:
     return Linear(in_features, features, kernel_init=torch_init, bias_init=bias_init, **options)
 
 
-class ExampleRngs:
-    """A stream of dropout keys, one key per example.
-
-    A mask drawn from an example's own key depends on the run's seed, the step and the example's
-    position in the global batch alone, so that a run is the same on one device and on many.
-    Lives for one trace of one forward pass.
-
-    Args:
-      keys: [B] typed keys.
-    """
-
-    def __init__(self, keys: jax.Array):
-        self._keys = keys
-        self._count = 0
-
-    def __call__(self) -> jax.Array:
-        """Returns the next key of every example, [B]."""
-        self._count += 1
-        return jax.vmap(jax.random.fold_in, in_axes=(0, None))(self._keys, self._count)
-
-
 class Dropout(nnx.Dropout):
-    """Inverted dropout (Srivastava et al., 2014), each example's mask from its own key.
+    """nnx.Dropout that refuses rates outside [0, 1).
 
     Raises:
       UserError: for a rate outside [0, 1).
@@ -80,20 +59,6 @@ class Dropout(nnx.Dropout):
         if not 0 <= rate < 1:
             raise UserError(f"a dropout rate needs to lie in [0, 1), not {rate}")
         super().__init__(rate)
-
-    def __call__(self, x: jax.Array, rngs: ExampleRngs | None = None) -> jax.Array:
-        """Drops each element of x [B, ...] with probability `rate`; the identity in evaluation.
-
-        Raises:
-          ValueError: in training without rngs.
-        """
-        if self.deterministic or self.rate == 0.0:
-            return x
-        if rngs is None:
-            raise ValueError("a network with dropout needs rngs in training: model(images, rngs)")
-        keep = 1.0 - self.rate
-        mask = jax.vmap(lambda key: jax.random.bernoulli(key, keep, x.shape[1:]))(rngs())
-        return jnp.where(mask, x / keep, 0)
 
 
 class BatchNorm(nnx.BatchNorm):

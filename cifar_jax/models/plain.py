@@ -37,7 +37,6 @@ from cifar_jax.models.layers import (
     BatchNorm,
     Conv,
     Dropout,
-    ExampleRngs,
     Linear,
     flatten,
     keras_init,
@@ -123,12 +122,12 @@ class Plain(nnx.Module):
         self.layers = nnx.List(made)
         self.dense = Linear(features, num_classes, **init)
 
-    def __call__(self, images: jax.Array, rngs: ExampleRngs | None = None) -> jax.Array:
+    def __call__(self, images: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
         """Returns logits [B, num_classes] of images [B, 32, 32, 3]; rngs for dropout only."""
         x = images
         for layer in self.layers:
             if isinstance(layer, Dropout):
-                x = layer(x, rngs)
+                x = layer(x, rngs=rngs)
             elif isinstance(layer, nnx.Conv | nnx.Linear):
                 x = nnx.relu(layer(x))
             else:

@@ -32,7 +32,6 @@ from cifar_jax.errors import unknown
 from cifar_jax.models.layers import (
     BatchNorm,
     Conv,
-    ExampleRngs,
     Linear,
     he_fan_out_init,
     keras_init,
@@ -139,7 +138,7 @@ class ResNet(nnx.Module):
         else:
             self.dense = Linear(in_features, num_classes, kernel_init=keras_init, rngs=rngs)
 
-    def __call__(self, images: jax.Array, rngs: ExampleRngs | None = None) -> jax.Array:
+    def __call__(self, images: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
         """Returns logits [B, num_classes] of images [B, 32, 32, 3]; rngs is not used."""
         del rngs
         x = nnx.relu(self.bn_stem(self.conv_stem(images)))

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from cifar_jax.models.layers import BatchNorm, Conv, ExampleRngs, Linear, keras_init, max_pool
+from cifar_jax.models.layers import BatchNorm, Conv, Linear, keras_init, max_pool
 
 
 class Bottleneck(nnx.Module):
@@ -86,7 +86,7 @@ class ResNet50(nnx.Module):
         self.blocks = nnx.List(blocks)
         self.dense = Linear(in_features, num_classes, kernel_init=keras_init, rngs=rngs)
 
-    def __call__(self, images: jax.Array, rngs: ExampleRngs | None = None) -> jax.Array:
+    def __call__(self, images: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
         """Returns logits [B, num_classes] of images [B, 32, 32, 3]; rngs is not used."""
         del rngs
         x = nnx.relu(self.bn_stem(self.conv_stem(images)))
