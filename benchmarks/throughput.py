@@ -45,7 +45,7 @@ from cifar_jax.environment import environment
 from cifar_jax.errors import UserError, unknown
 from cifar_jax.huge_pages import restart_with_huge_pages
 from cifar_jax.metrics import Metrics, fetch
-from cifar_jax.models.conv import stock_convolutions
+from cifar_jax.ops.conv import stock_convolutions
 
 # The experiment whose batch, optimiser and augmentation each network is timed with.
 CONFIGS = {

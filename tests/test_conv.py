@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from cifar_jax.models.conv import conv_general_dilated, stock_convolutions
+from cifar_jax.ops.conv import conv_general_dilated, stock_convolutions
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 CONVS = (conv_general_dilated, lax.conv_general_dilated)

@@ -14,7 +14,7 @@ import pytest
 from jax import lax
 
 from cifar_jax import engine
-from cifar_jax.models.conv import conv_general_dilated
+from cifar_jax.ops.conv import conv_general_dilated
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 NUM_SHAPES = int(os.environ.get("CIFAR_JAX_SHAPES", "16"))

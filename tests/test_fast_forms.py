@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from jax import lax
 
-from cifar_jax.models import stem, strided, winograd
-from cifar_jax.models.conv import conv_general_dilated
-from cifar_jax.models.dense import dot_general
+from cifar_jax.ops import stem, strided, winograd
+from cifar_jax.ops.conv import conv_general_dilated
+from cifar_jax.ops.dense import dot_general
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 pytestmark = pytest.mark.skipif(jax.default_backend() != "cpu", reason="these are for CPUs")

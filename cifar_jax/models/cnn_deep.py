@@ -28,11 +28,11 @@ from cifar_jax.models.layers import (
     Dropout,
     ExampleRngs,
     flatten,
-    max_pool,
     per_layer,
     torch_conv,
     torch_linear,
 )
+from cifar_jax.ops.pooling import max_pool
 
 
 class CNNDeep(nnx.Module):

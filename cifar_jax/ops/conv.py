@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from cifar_jax.models import stem, strided, winograd
+from cifar_jax.ops import stem, strided, winograd
 
 _NHWC = ("NHWC", "HWIO", "NHWC")
 _is_stock = False

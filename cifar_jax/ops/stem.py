@@ -10,7 +10,7 @@ filters of 5x5 takes 0.6 ms where it took 1.5.
 
 import jax.numpy as jnp
 
-from cifar_jax.models.winograd import TILE, conv_rows, every_fourth, interleaved
+from cifar_jax.ops.winograd import TILE, conv_rows, every_fourth, interleaved
 
 _MOST_CHANNELS = 4
 # With 64 filters the multiplications take as long as the patches did.
