@@ -84,8 +84,8 @@ def run(experiments: list[str], args: argparse.Namespace) -> int:
     # Importing jax takes a second: not before the command line is known to be right.
     import jax
 
-    from cifar_jax import compilation_cache
-    from cifar_jax.preemption import Preempted, leave_at_once
+    from cifar_jax.runtime import compilation_cache
+    from cifar_jax.runtime.signals import Preempted, leave_at_once
     from cifar_jax.train import train
 
     compilation_cache.use_users_folder()

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from benchmarks.published import PUBLISHED, Published
 from cifar_jax import config
-from cifar_jax.workdir import FREE
+from cifar_jax.run.workdir import FREE
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"

@@ -66,8 +66,9 @@ def main(argv: list[str]) -> int:
             raise UserError(
                 f"--epochs needs {least} or more with --by={values.by}, not {num_epochs}"
             )
-        from cifar_jax import compilation_cache, workdir
-        from cifar_jax.preemption import catch_signals, leave_at_once
+        from cifar_jax.run import workdir
+        from cifar_jax.runtime import compilation_cache
+        from cifar_jax.runtime.signals import catch_signals, leave_at_once
 
         leave_at_once()
         compilation_cache.use_users_folder()
@@ -115,7 +116,7 @@ def run(
     """
     from cifar_jax import experiment
     from cifar_jax.metrics import fetch
-    from cifar_jax.preemption import catch_signals
+    from cifar_jax.runtime.signals import catch_signals
 
     config = config.copy_and_resolve_references()
     config.num_epochs = num_epochs
@@ -286,8 +287,8 @@ def report(
     config: ConfigDict, points: Sequence[Point], folder: Path, asked: dict[str, Any]
 ) -> dict[str, Any]:
     """Writes the files, prints the suggestion and returns it; `asked` is for the JSON file."""
-    from cifar_jax.environment import environment
-    from cifar_jax.summary import write_json
+    from cifar_jax.run.summary import write_json
+    from cifar_jax.runtime.environment import environment
 
     found = suggest(points, asked["ended_by"])
     has_rates = found["base_learning_rate"] is not None

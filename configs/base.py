@@ -145,7 +145,7 @@ def get_config() -> ConfigDict:
     config.dtype = "float32"
 
     # Experiment trackers besides CSV and TensorBoard: "mlflow", "wandb", or both with a comma; see
-    # cifar_jax/trackers.py. Empty for none.
+    # cifar_jax/run/trackers.py. Empty for none.
     config.trackers = ""
 
     config.checkpoint = ConfigDict()

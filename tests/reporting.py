@@ -8,7 +8,7 @@ import tiny
 from cifar_jax import config, data
 from cifar_jax.data.superclasses import SUPERCLASSES
 from cifar_jax.report.read import read
-from cifar_jax.writers import CsvWriter
+from cifar_jax.run.writers import CsvWriter
 
 FINE = tuple(sorted(name for names in SUPERCLASSES.values() for name in names))
 NUM_IMAGES = 600

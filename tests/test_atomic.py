@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from cifar_jax import atomic
+from cifar_jax.run import atomic
 
 
 def test_file_appears_only_when_it_is_complete(tmp_path):

@@ -6,7 +6,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from cifar_jax import engine
-from cifar_jax.checkpoint import open_checkpoints
+from cifar_jax.run.checkpoint import open_checkpoints
 
 
 def replicated(num_devices):

@@ -5,7 +5,7 @@ import subprocess
 import jax
 import tiny
 
-from cifar_jax import environment
+from cifar_jax.runtime import environment
 
 
 def test_environment_says_what_it_ran_on():

@@ -15,7 +15,7 @@ if importlib.util.find_spec("keras") is None:
 
 def test_ours_trains_the_epoch_of_its_config(monkeypatch):
     """All images once, the last batch smaller: as many steps, and a loss that falls."""
-    monkeypatch.setattr("cifar_jax.compilation_cache.turn_off", lambda: None)
+    monkeypatch.setattr("cifar_jax.runtime.compilation_cache.turn_off", lambda: None)
     train = data.load("synthetic", limit=700).train
     run = epoch.make_ours(*train)
     first, _ = run(64)

@@ -5,12 +5,12 @@ import sys
 import pytest
 import tiny
 
-from cifar_jax import huge_pages
+from cifar_jax.runtime import huge_pages
 
 PROGRAM = """
 import os, sys
 from pathlib import Path
-from cifar_jax import huge_pages
+from cifar_jax.runtime import huge_pages
 huge_pages._POLICY = Path(sys.argv[1])
 print("start", os.getpid(), flush=True)
 huge_pages.restart_with_huge_pages()

@@ -9,8 +9,8 @@ from flax import nnx
 
 from cifar_jax import models
 from cifar_jax.errors import UserError
-from cifar_jax.ops import winograd
 from cifar_jax.models.layers import ExampleRngs
+from cifar_jax.ops import winograd
 
 # With 100 classes, from the write-ups, or counted by torch for the same layers.
 NUM_PARAMS = {

@@ -7,7 +7,7 @@ import threading
 import pytest
 import tiny
 
-from cifar_jax.preemption import catch_signals
+from cifar_jax.runtime.signals import catch_signals
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
@@ -23,7 +23,7 @@ def test_the_first_signal_is_noted_and_the_handlers_come_back(signum):
 def test_the_second_signal_ends_the_process():
     program = (
         "import os, signal\n"
-        "from cifar_jax.preemption import catch_signals\n"
+        "from cifar_jax.runtime.signals import catch_signals\n"
         "with catch_signals():\n"
         "    os.kill(os.getpid(), signal.SIGTERM)\n"
         "    print('still here', flush=True)\n"

@@ -9,10 +9,11 @@ import reporting
 from flax import nnx
 
 from benchmarks.published import PUBLISHED
-from cifar_jax import data, models, workdir
+from cifar_jax import data, models
 from cifar_jax.errors import UserError
 from cifar_jax.report import __main__ as front_door
 from cifar_jax.report import network, page
+from cifar_jax.run import workdir
 
 
 class Page(HTMLParser):

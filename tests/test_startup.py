@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cifar_jax.startup import Startup, process_began
+from cifar_jax.runtime.startup import Startup, process_began
 
 
 def test_parts_add_up_to_the_total(monkeypatch):
@@ -33,5 +33,5 @@ def test_a_process_began_before_its_first_line():
 
 
 def test_without_proc_it_is_now(monkeypatch):
-    monkeypatch.setattr("cifar_jax.startup.Path", lambda path: Path("/no/such/file"))
+    monkeypatch.setattr("cifar_jax.runtime.startup.Path", lambda path: Path("/no/such/file"))
     assert process_began() == pytest.approx(time.monotonic(), abs=0.1)

@@ -2,7 +2,7 @@ import json
 
 import numpy as np
 
-from cifar_jax import summary
+from cifar_jax.run import summary
 
 
 def test_json_is_replaced_whole(tmp_path):

@@ -5,8 +5,8 @@ import time
 import pytest
 import reporting
 
-from cifar_jax import trackers
 from cifar_jax.errors import UserError
+from cifar_jax.run import trackers
 
 
 @pytest.fixture

@@ -9,9 +9,10 @@ import pytest
 import tiny
 from ml_collections import ConfigDict
 
-from cifar_jax import checkpoint, data, engine, experiment, loop, workdir
+from cifar_jax import data, engine, experiment, loop
 from cifar_jax.errors import UserError
-from cifar_jax.preemption import Preempted
+from cifar_jax.run import checkpoint, workdir
+from cifar_jax.runtime.signals import Preempted
 from cifar_jax.train import train
 
 SUMMARY_FIELDS = {

@@ -2,7 +2,7 @@ import io
 
 import pytest
 
-from cifar_jax import writers
+from cifar_jax.run import writers
 
 ROWS = [
     {

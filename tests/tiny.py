@@ -163,7 +163,7 @@ def distance(tree, reference) -> float:
 
 
 if __name__ == "__main__":
-    from cifar_jax.preemption import Preempted
+    from cifar_jax.runtime.signals import Preempted
     from cifar_jax.train import train
 
     data.load = load

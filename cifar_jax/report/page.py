@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 import jinja2
 import numpy as np
 
-from cifar_jax import atomic
 from cifar_jax.data.superclasses import superclass_of
 from cifar_jax.errors import UserError
 from cifar_jax.report import analysis, examples, figures, network, pictures
 from cifar_jax.report.read import Run
-from cifar_jax.workdir import FREE
+from cifar_jax.run import atomic
+from cifar_jax.run.workdir import FREE
 
 _TEMPLATES = Path(__file__).parent / "templates"
 # Of every list of classes, pairs and pictures.

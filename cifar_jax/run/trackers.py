@@ -14,10 +14,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from cifar_jax import atomic
 from cifar_jax.config import flatten
 from cifar_jax.errors import UserError, unknown
-from cifar_jax.writers import Row, Writer
+from cifar_jax.run import atomic
+from cifar_jax.run.writers import Row, Writer
 
 # What a log of a run consists of.
 FILES = ("config.json", "metrics.csv", "summary.json")

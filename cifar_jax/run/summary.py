@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from cifar_jax import atomic
+from cifar_jax.run import atomic
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from cifar_jax.config import flatten
 from cifar_jax.errors import UserError
 from cifar_jax.optim import schedules
-from cifar_jax.summary import write_json
+from cifar_jax.run.summary import write_json
 
 # What may differ between a run's start and its resumption: these fields say where and how fast it
 # runs, never what comes out.
