@@ -47,7 +47,8 @@ Epoch = Callable[[int], tuple[float, float]]
 def make_ours(images: np.ndarray, labels: np.ndarray) -> Epoch:
     """Returns what `python -m cifar_jax.main` runs in an epoch, without evaluation."""
     from cifar_jax import config, data, experiment
-    from cifar_jax.loop import Clock, run_until
+    from cifar_jax.loop import run_until
+    from cifar_jax.run.clock import Clock
     from cifar_jax.runtime import compilation_cache
 
     compilation_cache.turn_off()

@@ -14,11 +14,12 @@ from ml_collections import ConfigDict
 
 from cifar_jax import experiment
 from cifar_jax.experiment import Experiment
-from cifar_jax.loop import WHAT_TO_DO, Clock, Diverged, run_until
+from cifar_jax.loop import WHAT_TO_DO, Diverged, run_until
 from cifar_jax.metrics import Metrics, fetch
 from cifar_jax.optim.callbacks import METRICS, Callbacks
 from cifar_jax.run import summary, trackers, workdir
 from cifar_jax.run.checkpoint import Checkpoints, open_checkpoints
+from cifar_jax.run.clock import Clock
 from cifar_jax.run.writers import ConsoleWriter, CsvWriter, TensorBoardWriter
 from cifar_jax.runtime.environment import environment
 from cifar_jax.runtime.signals import Preempted, catch_signals
