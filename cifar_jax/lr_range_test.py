@@ -23,7 +23,7 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from cifar_jax import command_line
+from cifar_jax.config import command_line
 from cifar_jax.errors import UserError
 
 # Points of the curve where the rate grows with every step.
@@ -102,7 +102,7 @@ def run(
     """Trains with a growing rate until it is over, the loss has diverged, or Ctrl-C.
 
     Args:
-      config: as configs/base.py has it.
+      config: with the fields of cifar_jax/config/base.py.
       lowest: rate of the first step.
       highest: rate of the last step.
       num_epochs: from the one to the other.

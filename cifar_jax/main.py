@@ -18,7 +18,7 @@ from cifar_jax.runtime.startup import Startup, process_began
 def main(argv: list[str]) -> int:
     """Parses the command line, trains, and returns the exit code."""
     startup = Startup(process_began())
-    from cifar_jax import command_line
+    from cifar_jax.config import command_line
 
     try:
         config, values = command_line.parse(argv, __doc__)

@@ -59,7 +59,7 @@ def train(
     """Trains, evaluates and writes everything into a workdir; resumes what lies there.
 
     Args:
-      config: as configs/base.py has it.
+      config: with the fields of cifar_jax/config/base.py.
       folder: the workdir; made if need be.
       deadline: by time.monotonic(), when to save and leave.
       startup: a stopwatch that runs since the command was given; since this call without one.

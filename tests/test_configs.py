@@ -1,4 +1,6 @@
 import re
+import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -6,6 +8,7 @@ import pytest
 import tiny
 
 from cifar_jax import config, data, engine, experiment, models
+from cifar_jax.config import base
 from cifar_jax.optim import schedules
 
 FILES = sorted((tiny.ROOT / "configs").rglob("*.py"))
@@ -51,7 +54,7 @@ def test_every_config_builds_and_traces_a_step(path, monkeypatch):
 
 
 def test_every_field_is_commented_in_base():
-    lines = (tiny.ROOT / "configs" / "base.py").read_text().splitlines()
+    lines = Path(base.__file__).read_text().splitlines()
     assigned = [
         i for i, line in enumerate(lines) if re.match(r"    config\.[\w.]+ = (?!Conf)", line)
     ]
@@ -66,7 +69,7 @@ def test_every_field_is_read():
         (tiny.ROOT / "cifar_jax" / f"{name}.py").read_text()
         for name in ("experiment", "train", "main")
     )
-    for field in config.flatten(config.load(tiny.ROOT / "configs" / "base.py")):
+    for field in config.flatten(base.get_config()):
         assert re.search(rf"\bconfig\.{re.escape(field)}\b", source), f"nothing reads {field}"
 
 
@@ -75,6 +78,14 @@ def test_a_config_is_locked_and_named():
     assert cfg.experiment == "coarse/cnn2_batch64"
     with pytest.raises(AttributeError):
         cfg.learning_rate = 1
+
+
+def test_a_config_outside_the_checkout_can_build_on_the_suites(tmp_path):
+    text = "from configs.coarse import cnn4\nfrom configs import base\n"
+    (tmp_path / "x.py").write_text(text + "get_config = cnn4.get_config\nassert base.get_config()")
+    before = sys.path[:]
+    assert config.load(tmp_path / "x.py").model.name == "cnn4"
+    assert sys.path == before
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,18 @@
-"""Config files: finding, importing, completing and flattening them."""
+"""Config files: finding, importing, completing and flattening them.
 
-import importlib
+base.py has every field with its default; command_line.py reads --config and what is set beside it.
+"""
+
+import contextlib
 import runpy
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from cifar_jax.config import base
 from cifar_jax.errors import UserError, unknown
 
 
@@ -26,7 +30,7 @@ def load(path: str | Path) -> ConfigDict:
 
     Raises:
       UserError: where there is no such file, it does not give a config, or the config has a field
-        that configs/base.py has not.
+        that the base config has not.
     """
     path = Path(path)
     if not path.is_file():
@@ -34,10 +38,10 @@ def load(path: str | Path) -> ConfigDict:
         if not known:
             raise UserError(f"--config {path} is no file, and this folder has no configs/")
         raise unknown("config", str(path), known)
-    _make_importable(path)
+    known = flatten(base.get_config())
     try:
-        config = runpy.run_path(str(path))["get_config"]()
-        known = flatten(importlib.import_module("configs.base").get_config())
+        with _importable_configs(path):
+            config = runpy.run_path(str(path))["get_config"]()
         config.experiment = experiment_name(path)
         fields = flatten(config)
     except Exception as error:
@@ -83,9 +87,18 @@ def experiment_name(path: str | Path) -> str:
     return path.stem
 
 
-def _make_importable(path: Path) -> None:
-    """Lets a config import `configs.base` from any working directory."""
+@contextlib.contextmanager
+def _importable_configs(path: Path) -> Iterator[None]:
+    """Within it a config file can import others, as `configs.coarse.cnn4`, from any folder.
+
+    Those of the nearest configs/ above the file come first, then those of this checkout.
+    """
+    before = sys.path[:]
     folders = [parent.parent for parent in path.resolve().parents if parent.name == "configs"]
-    for folder in (*folders[:1], Path(__file__).resolve().parent.parent):
+    for folder in (*folders[:1], Path(__file__).resolve().parents[2]):
         if (folder / "configs").is_dir() and str(folder) not in sys.path:
             sys.path.append(str(folder))
+    try:
+        yield
+    finally:
+        sys.path[:] = before

@@ -7,7 +7,7 @@ from pathlib import Path
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from cifar_jax import config as config_files
+from cifar_jax.config import choose_model, flatten, load
 from cifar_jax.errors import UserError, unknown
 
 
@@ -44,15 +44,15 @@ def parse(
     if path is None:
         hint = " (put it before the file)" if any(arg.endswith(".py") for arg in argv[1:]) else ""
         raise UserError(f"--config is missing{hint}, as in: {usage.splitlines()[2].strip()}")
-    config = config_files.load(path)
+    config = load(path)
     matches = (re.match(r"--?(?:no)?config\.([^=]*)=?(.*)", arg) for arg in argv)
     overrides = dict(match.groups() for match in matches if match)
     _check_fields(config, [name for name in overrides if not name.startswith("model.")])
-    config_files.choose_model(config, overrides.get("model.name", config.model.name))
+    choose_model(config, overrides.get("model.name", config.model.name))
     _check_fields(config, overrides)
     if wants_help:
-        print(f"Fields of {path}, explained in configs/base.py:")
-        for name, value in config_files.flatten(config).items():
+        print(f"Fields of {path}, explained in cifar_jax/config/base.py:")
+        for name, value in flatten(config).items():
             print(f"  --config.{name}={value!r}")
         raise SystemExit(0)
 
@@ -61,7 +61,7 @@ def parse(
         rest = values(argv)[1:]
     except flags.UnrecognizedFlagError as error:
         name = error.flagname
-        is_field = name in config_files.flatten(config)
+        is_field = name in flatten(config)
         hint = f"did you mean --config.{name}? There" if is_field else "there"
         raise UserError(
             f"unknown flag --{name}: {hint} are --config FILE, --{', --'.join(own)}, and fields of "
@@ -79,7 +79,7 @@ def parse(
 
 
 def _check_fields(config: ConfigDict, names: Iterable[str]) -> None:
-    known = config_files.flatten(config)
+    known = flatten(config)
     for name in names:
         if name not in known and name.startswith("model."):
             options = [field for field in known if field.startswith("model.")]
