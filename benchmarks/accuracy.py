@@ -26,9 +26,10 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from benchmarks.published import PUBLISHED
-from benchmarks.results import RESULTS, ROOT, Row, load_config, percent, rows, what_counts
+from benchmarks.results import RESULTS, ROOT, Row, load_config, percent, rows
 from cifar_jax import config
 from cifar_jax.errors import UserError, unknown
+from cifar_jax.report.published import what_counts
 
 
 def main(argv: list[str]) -> int:

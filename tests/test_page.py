@@ -1,4 +1,4 @@
-from test_report_page import Page
+from reporting import Page
 
 from benchmarks import page
 from benchmarks.published import PUBLISHED

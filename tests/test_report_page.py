@@ -1,38 +1,20 @@
 import json
 import re
-from html.parser import HTMLParser
 
 import jax
 import numpy as np
 import pytest
 import reporting
 from flax import nnx
+from reporting import Page
 
-from benchmarks.published import PUBLISHED
 from cifar_jax import data, models
 from cifar_jax.errors import UserError
 from cifar_jax.report import __main__ as front_door
-from cifar_jax.report import network, page
+from cifar_jax.report import network, page, published
 from cifar_jax.run import workdir
 
-
-class Page(HTMLParser):
-    """What a page is made of: its text, pictures, and whatever it would load."""
-
-    def __init__(self, html):
-        super().__init__()
-        self.tags, self.loads, self.alts, self.text = [], [], [], ""
-        self.feed(html)
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        attrs = dict(attrs)
-        self.loads += [v for k, v in attrs.items() if k in ("src", "href", "xlink:href") and v]
-        if tag == "img" or attrs.get("role") == "img":
-            self.alts.append(attrs.get("alt") or attrs.get("aria-label"))
-
-    def handle_data(self, text):
-        self.text += f" {text}"
+KNOWN = published.read(published.FILE)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +24,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def html(run):
-    beside = page.Beside(PUBLISHED["assignment/cnn3"], "shortened")
+    beside = published.Beside(KNOWN["assignment/cnn3"], "shortened")
     return page.of_run(run, beside, reporting.images())
 
 
@@ -72,9 +54,9 @@ def test_numbers_are_those_of_the_files(run, html):
 
 
 def test_a_full_run_shows_the_difference(run):
-    record = PUBLISHED["assignment/cnn3"]._replace(test_accuracy=0.5)
+    record = KNOWN["assignment/cnn3"]._replace(test_accuracy=0.5)
     points = 100 * (run.summary["test_accuracy"] - 0.5)
-    assert f"published 50%, {points:+.2f} points" in page.of_run(run, page.Beside(record, ""))
+    assert f"published 50%, {points:+.2f} points" in page.of_run(run, published.Beside(record, ""))
 
 
 def test_only_runs_of_the_published_recipe_are_compared_with_it(run):
@@ -83,9 +65,21 @@ def test_only_runs_of_the_published_recipe_are_compared_with_it(run):
         "": full, "shortened": run.config, "other settings": full | {"data.limit": 500},
     }  # fmt: skip
     for reason, config in reasons.items():
-        beside = front_door.published(run._replace(config=config))
+        beside = published.of_run(run._replace(config=config), KNOWN)
         assert beside.reason == reason
-    assert front_door.published(run._replace(config=full | {"experiment": "cnn3"})) is None
+    assert published.of_run(run._replace(config=full | {"experiment": "cnn3"}), KNOWN) is None
+
+
+def test_published_results_can_come_from_another_file(tmp_path, run, capsys):
+    (tmp_path / "a.toml").write_text('[experiments."assignment/cnn3"]\ntest_accuracy = 0.25\n')
+    out = tmp_path / "report.html"
+    flags = [str(run.folder), "--data_dir", str(tmp_path), "--out", str(out), "--published"]
+    assert front_door.main([*flags, str(tmp_path / "a.toml")]) == 0
+    assert "published 25%, not comparable: shortened" in out.read_text()
+    (tmp_path / "b.toml").write_text('[experiments."assignment/cnn3"]\naccuracy = 0.25\n')
+    for name, message in (("b.toml", "holds no published results"), ("c.toml", "cannot be read")):
+        assert front_door.main([*flags, str(tmp_path / name)]) == 1
+        assert message in capsys.readouterr().err
 
 
 def test_what_a_run_without_images_or_an_end_shows(tmp_path, run):
@@ -156,7 +150,9 @@ def test_runs_are_compared(tmp_path):
         reporting.write_run(tmp_path / "c", num_epochs=7, complete=False),
         reporting.write_run(tmp_path / "d", experiment="assignment/sgd"),
     ]
-    text = " ".join(Page(page.of_runs(runs, front_door.published)).text.split())
+    text = " ".join(
+        Page(page.of_runs(runs, [published.of_run(run, KNOWN) for run in runs])).text.split()
+    )
     values = [run.summary["test_accuracy"] for run in runs[:2]]
     mean, deviation = 100 * np.mean(values), 100 * np.std(values, ddof=1)
     assert f"assignment/cnn3 2 {mean:.2f}% {deviation:.2f} points" in text
