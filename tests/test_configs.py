@@ -11,11 +11,8 @@ from cifar_jax import config, data, engine, experiment, models
 from cifar_jax.config import base
 from cifar_jax.optim import schedules
 
-FILES = sorted((tiny.ROOT / "configs").rglob("*.py"))
-CONFIGS = [path for path in FILES if path.name != "base.py"]
 
-
-@pytest.mark.parametrize("path", CONFIGS, ids=config.experiment_name)
+@pytest.mark.parametrize("path", tiny.CONFIGS, ids=config.experiment_name)
 def test_every_config_builds_and_traces_a_step(path, monkeypatch):
     """Its network on its classes, its optimiser and its augmentation: shapes only."""
     cfg = config.load(path)
