@@ -6,6 +6,7 @@ import time
 
 import numpy as np
 import pytest
+import tiny
 from fake_cifar import pack, shrink, write
 
 from cifar_jax.data import archive, builders, download, prepared
@@ -141,7 +142,7 @@ builders.prepare("cifar100", __import__("pathlib").Path({data_dir!r}), {source!r
 def test_killed_half_way_leaves_nothing_that_counts_as_prepared(tmp_path):
     fake = write("cifar100", tmp_path)
     script = _KILLED.format(
-        tests=os.path.dirname(__file__), data_dir=str(tmp_path), source=str(fake.folder)
+        tests=str(tiny.ROOT / "tests"), data_dir=str(tmp_path), source=str(fake.folder)
     )
     killed = subprocess.run([sys.executable, "-c", script], timeout=60, capture_output=True)
     assert killed.returncode == 9, killed.stderr.decode()

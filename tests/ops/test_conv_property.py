@@ -1,10 +1,9 @@
 """Convolutions of random shapes, in every context, beside the direct sum in float64.
 
-CIFAR_JAX_SHAPES=200 python -m pytest tests/test_conv_property.py -s   draws 200 and tells the
-greatest error.
+python -m pytest tests/ops/test_conv_property.py --shapes 200 -s   draws 200 and tells the greatest
+error.
 """
 
-import os
 from functools import partial
 
 import jax
@@ -17,7 +16,6 @@ from cifar_jax import engine
 from cifar_jax.ops.conv import conv_general_dilated
 
 NHWC = ("NHWC", "HWIO", "NHWC")
-NUM_SHAPES = int(os.environ.get("CIFAR_JAX_SHAPES", "16"))
 CONTEXTS = ("alone", "scan", "cond", "vmap")
 
 
@@ -92,9 +90,10 @@ def optimised(monkeypatch):
     monkeypatch.setitem(engine._CPU_COMPILER_OPTIONS, "xla_backend_optimization_level", 3)
 
 
-def test_random_shapes_inside_and_outside_scan_cond_and_vmap():
+@pytest.mark.scalable
+def test_random_shapes_inside_and_outside_scan_cond_and_vmap(pytestconfig):
     worst = {}
-    for seed in range(NUM_SHAPES):
+    for seed in range(pytestconfig.getoption("shapes")):
         images, kernel, options = draw(seed)
         images, kernel = np.float32(images), np.float32(kernel)
         expected = reference(images, kernel, options)

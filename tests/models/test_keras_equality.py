@@ -12,11 +12,8 @@ import pytest
 from flax import nnx
 
 torch = pytest.importorskip("torch")
-# Before Keras is imported, which writes its settings to a file in KERAS_HOME.
+# Before Keras is imported.
 os.environ["KERAS_BACKEND"] = "torch"
-os.environ.setdefault(
-    "KERAS_HOME", os.path.join(os.path.dirname(__file__), "..", ".pytest_cache", "keras")
-)
 keras = pytest.importorskip("keras")
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 

@@ -1,6 +1,4 @@
-import os
 import sys
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -122,10 +120,10 @@ def test_wrong_argument_is_refused(arguments, match):
         data.load(**arguments)
 
 
-@pytest.mark.skipif("CIFAR_JAX_TEST_SOURCE" not in os.environ, reason="needs the real archives")
+@pytest.mark.real_images
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
-def test_real_images_arrive_bit_for_bit(tmp_path, name):
-    source = Path(os.environ["CIFAR_JAX_TEST_SOURCE"])
+def test_real_images_arrive_bit_for_bit(tmp_path, name, pytestconfig):
+    source = pytestconfig.getoption("source")
     builders.prepare(name, tmp_path, source)
     dataset, official = data.load(name), archive.ARCHIVES[name]
     for split, part in (("train", dataset.train), ("test", dataset.test)):

@@ -148,9 +148,6 @@ def test_affine_equals_scipys_by_what_it_drew(interpolation, fill):
 def test_affine_equals_keras():
     pytest.importorskip("torch")
     os.environ.setdefault("KERAS_BACKEND", "torch")
-    os.environ.setdefault(
-        "KERAS_HOME", os.path.join(os.path.dirname(__file__), "..", ".pytest_cache", "keras")
-    )
     pytest.importorskip("keras")
     legacy = pytest.importorskip("keras.src.legacy.preprocessing.image")
     for image, ours, of_one in zip(

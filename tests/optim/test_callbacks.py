@@ -35,9 +35,6 @@ def rates_of(plateau, values, rate=0.1):
 def keras():
     pytest.importorskip("torch")
     os.environ["KERAS_BACKEND"] = "torch"
-    os.environ.setdefault(
-        "KERAS_HOME", os.path.join(os.path.dirname(__file__), "..", ".pytest_cache", "keras")
-    )
     return pytest.importorskip("keras")
 
 
