@@ -34,9 +34,10 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from benchmarks.published import PUBLISHED
-from benchmarks.results import RESULTS, ROOT, Row, load_config, percent, rows, what_counts
+from benchmarks.results import RESULTS, ROOT, Row, load_config, percent, rows
 from cifar_jax import config
 from cifar_jax.errors import UserError, unknown
+from cifar_jax.report.published import what_counts
 
 
 def main(argv: list[str]) -> int:
@@ -96,8 +97,8 @@ def run(experiments: list[str], args: argparse.Namespace) -> int:
     # Importing jax takes a second: not before the command line is known to be right.
     import jax
 
-    from cifar_jax import compilation_cache
-    from cifar_jax.preemption import Preempted, leave_at_once
+    from cifar_jax.runtime import compilation_cache
+    from cifar_jax.runtime.signals import Preempted, leave_at_once
     from cifar_jax.train import train
 
     compilation_cache.use_users_folder()

@@ -27,8 +27,8 @@ from benchmarks.idle import processor_seconds, used_elsewhere
 from benchmarks.results import RESULTS, load_config
 from cifar_jax import augment
 from cifar_jax.engine import compile_for_backend
-from cifar_jax.environment import environment
 from cifar_jax.errors import UserError
+from cifar_jax.runtime.environment import environment
 
 # All that Keras' ImageDataGenerator draws at random, in its order; what the suite's recipes use;
 # the policies; the mixes.

@@ -46,8 +46,10 @@ Epoch = Callable[[int], tuple[float, float]]
 
 def make_ours(images: np.ndarray, labels: np.ndarray) -> Epoch:
     """Returns what `python -m cifar_jax.main` runs in an epoch, without evaluation."""
-    from cifar_jax import compilation_cache, config, data, experiment
-    from cifar_jax.loop import Clock, run_until
+    from cifar_jax import config, data, experiment
+    from cifar_jax.loop import run_until
+    from cifar_jax.run.clock import Clock
+    from cifar_jax.runtime import compilation_cache
 
     compilation_cache.turn_off()
     settings = config.load(Path(__file__).parents[1] / "configs" / f"{CONFIG}.py")
@@ -277,7 +279,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if any(package in name for name in names)
     }
 
-    from cifar_jax.environment import environment
+    from cifar_jax.runtime.environment import environment
 
     before = processor_seconds()
     turns = {name: [] for name in names}

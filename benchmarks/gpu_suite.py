@@ -118,7 +118,7 @@ def check_environment(run: Run) -> None:
         return
     code = (
         "import json; import clu.metrics, clu.parameter_overview, tensorboardX, cifar_jax.train; "
-        "from benchmarks import peak; from cifar_jax.environment import environment; "
+        "from benchmarks import peak; from cifar_jax.runtime.environment import environment; "
         "dtypes = ('float32', 'bfloat16'); "
         "print(json.dumps(environment() | {'peak': {d: peak.measured(d) for d in dtypes}}))"
     )

@@ -13,6 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from matplotlib.figure import Figure
+
 from benchmarks.published import DOCUMENTS
 from benchmarks.results import Row, rows
 from benchmarks.table import epochs, newest
@@ -20,6 +23,7 @@ from cifar_jax.errors import UserError
 from cifar_jax.report import figures
 from cifar_jax.report.page import Chart, render, write
 
+_TEMPLATES = Path(__file__).parent / "templates"
 _CASE = ("model", "batch_size", "dtype")
 
 
@@ -56,6 +60,7 @@ def html() -> str:
             "epochs": epochs(),
             "augmentation": [r for _, r in newest("augmentation", "augmentation", "batch_size")],
         },
+        _TEMPLATES,
     )
 
 
@@ -88,9 +93,47 @@ def _chart(found: Sequence[Row]) -> Chart | None:
     is_full = [row.difference is not None for row in both]
     return Chart(
         "Published and measured accuracy",
-        figures.svg(figures.dumbbells(names, published, measured, is_full), "accuracy"),
+        figures.svg(dumbbells(names, published, measured, is_full), "accuracy"),
         "Published and measured accuracy of each experiment; the table below has the numbers",
     )
+
+
+@figures.styled
+def dumbbells(
+    names: Sequence[str],
+    published: Sequence[float],
+    measured: Sequence[float],
+    is_full: Sequence[bool],
+) -> Figure:
+    """Draws pairs of accuracies, a line between them; tall.
+
+    Args:
+      names: of the experiments.
+      published: fractions.
+      measured: fractions.
+      is_full: whether the two can be compared; the measured is a hollow point otherwise.
+    """
+    figure = figures.new((figures.SIZE[0], 1.0 + 0.25 * len(names)))
+    axes = figure.subplots()
+    at = np.arange(len(names))
+    first, second = 100 * np.asarray(published), 100 * np.asarray(measured)
+    full = np.asarray(is_full, bool)
+    axes.hlines(at, first, second, color="#999999", lw=1.5)
+    axes.plot(first, at, "D", color=figures.COLORS[1], label="published")
+    axes.plot(second[full], at[full], "o", color=figures.COLORS[0], label="measured")
+    axes.plot(
+        second[~full],
+        at[~full],
+        "o",
+        color=figures.COLORS[0],
+        mfc="white",
+        label="not comparable",
+    )
+    axes.set_yticks(at, names, fontsize=9)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.set_xlabel("test accuracy (%)")
+    figure.legend(loc="outside upper left", ncols=3, frameon=False, fontsize=9, columnspacing=1)
+    return figure
 
 
 if __name__ == "__main__":

@@ -12,14 +12,13 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from benchmarks.published import PUBLISHED, Published
+from benchmarks.published import PUBLISHED
 from cifar_jax import config
-from cifar_jax.workdir import FREE
+from cifar_jax.report import published as publications
+from cifar_jax.report.published import Published, what_counts, why_not_comparable
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-# What two runs of one row may differ in.
-_NOT_COMPARED = ("seed", *FREE)
 
 
 class Log(NamedTuple):
@@ -71,14 +70,8 @@ class Row(NamedTuple):
         """Why measured and published cannot be compared; "" where they can."""
         if not self.logs:
             return "not run yet"
-        if self.published.test_accuracy is None:
-            return "no number published"
-        if self.changed:
-            return "other settings"
-        num_epochs = self.logs[0].settings["num_epochs"]  # not those that a callback left of them
-        if num_epochs != self.num_epochs:
-            return "shortened" if num_epochs < self.num_epochs else "prolonged"
-        return self.published.caveat
+        num_epochs = self.logs[0].settings["num_epochs"]
+        return why_not_comparable(self.published, self.changed, num_epochs, self.num_epochs)
 
 
 def load_config(experiment: str) -> ConfigDict:
@@ -90,7 +83,7 @@ def load_config(experiment: str) -> ConfigDict:
 
 def settings_of(experiment: str) -> dict[str, Any]:
     """Returns every field of an experiment's config file, flat, as JSON has them."""
-    return config.flatten(json.loads(load_config(experiment).to_json()))
+    return publications.settings_of(ROOT / "configs" / f"{experiment}.py")
 
 
 def rows(folder: Path | None = None) -> list[Row]:
@@ -116,33 +109,11 @@ def rows(folder: Path | None = None) -> list[Row]:
     return result
 
 
-def what_counts(settings: dict[str, Any]) -> dict[str, Any]:
-    """Returns the settings that runs of one row have in common."""
-    return {k: v for k, v in settings.items() if not k.startswith(_NOT_COMPARED)}
-
-
-def why_not_comparable(settings: dict[str, Any]) -> str:
-    """Returns why a run of a published experiment is not comparable with it; "" where it is.
-
-    Args:
-      settings: the run's config, flat.
-    """
-    experiment = settings["experiment"]
-    same = what_counts(settings_of(experiment) | settings)
-    return _row(experiment, [Log(ROOT, same, {})]).reason
-
-
 def _row(experiment: str, logs: list[Log]) -> Row:
     written = settings_of(experiment)
-    changed = [
-        f"{name}={value}"
-        for name, value in (logs[0].settings.items() if logs else ())
-        if name != "num_epochs"
-        and value != written.get(name)
-        and not (name == "dtype" and written[name] == "auto")
-    ]
+    changed = publications.changed(logs[0].settings, written) if logs else ()
     published = PUBLISHED.get(experiment, Published())
-    return Row(experiment, published, tuple(changed), written["num_epochs"], tuple(logs))
+    return Row(experiment, published, changed, written["num_epochs"], tuple(logs))
 
 
 def percent(fractions: list[float]) -> str:

@@ -39,13 +39,14 @@ from ml_collections import ConfigDict
 from benchmarks import peak, timing
 from benchmarks.idle import processor_seconds, used_elsewhere
 from benchmarks.results import RESULTS, load_config
-from cifar_jax import compilation_cache, data, experiment
+from cifar_jax import data, experiment
 from cifar_jax.engine import AXIS, compile_for_backend, gather
-from cifar_jax.environment import environment
 from cifar_jax.errors import UserError, unknown
-from cifar_jax.huge_pages import restart_with_huge_pages
 from cifar_jax.metrics import Metrics, fetch
-from cifar_jax.models.conv import stock_convolutions
+from cifar_jax.ops.conv import stock_convolutions
+from cifar_jax.runtime import compilation_cache
+from cifar_jax.runtime.environment import environment
+from cifar_jax.runtime.huge_pages import restart_with_huge_pages
 
 # The experiment whose batch, optimiser and augmentation each network is timed with.
 CONFIGS = {

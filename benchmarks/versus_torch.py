@@ -55,11 +55,12 @@ from benchmarks.idle import processor_seconds, used_elsewhere
 from benchmarks.throughput import CONFIGS, report_failed
 from benchmarks.throughput import parse_case as parse_one
 from benchmarks.timing import Run
-from cifar_jax import augment, compilation_cache, engine, experiment, models, optim, step
-from cifar_jax.environment import environment
+from cifar_jax import augment, engine, experiment, models, optim, step
 from cifar_jax.errors import UserError, unknown
-from cifar_jax.huge_pages import restart_with_huge_pages
 from cifar_jax.metrics import fetch
+from cifar_jax.runtime import compilation_cache
+from cifar_jax.runtime.environment import environment
+from cifar_jax.runtime.huge_pages import restart_with_huge_pages
 
 CASES = ("cnn3:32", "cnn3:128", "resnet18:32")
 RESULTS = Path(__file__).parent / "results" / "versus_torch.jsonl"

@@ -65,7 +65,7 @@ class Engine(NamedTuple):
     Attributes:
       steps_per_epoch: ceil(num_examples / batch_size).
       compile_seconds: of the training program, tracing included; little where it was kept from an
-        earlier start (see compilation_cache).
+        earlier start (see runtime.compilation_cache).
       trace_seconds: of them, those of tracing.
       program_bytes: what arguments, results and temporary arrays of the training program take on
         one device, the data set included; None where XLA does not say.

@@ -10,12 +10,13 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from cifar_jax import augment, data, models, optim, step, trackers
+from cifar_jax import augment, data, models, optim, step
 from cifar_jax.engine import PARALLEL, Engine, check_batch_size, make_mesh
 from cifar_jax.engine import create as create_engine
 from cifar_jax.errors import UserError, unknown
 from cifar_jax.evaluate import Evaluate, make_evaluate
 from cifar_jax.optim import callbacks
+from cifar_jax.run import trackers
 
 SELECTED_ON = ("last", "train", "val", "test")
 NORMALIZE = ("raw", "unit", "symmetric", "standard")

@@ -11,21 +11,21 @@ import sys
 from pathlib import Path
 
 from cifar_jax.errors import UserError
-from cifar_jax.huge_pages import restart_with_huge_pages
-from cifar_jax.startup import Startup, process_began
+from cifar_jax.runtime.huge_pages import restart_with_huge_pages
+from cifar_jax.runtime.startup import Startup, process_began
 
 
 def main(argv: list[str]) -> int:
     """Parses the command line, trains, and returns the exit code."""
     startup = Startup(process_began())
-    from cifar_jax import command_line
+    from cifar_jax.config import command_line
 
     try:
         config, values = command_line.parse(argv, __doc__)
         workdir = Path(values.workdir or Path("runs") / config.experiment)
         # Importing jax takes a second: not before the command line is known to be right.
-        from cifar_jax import compilation_cache
-        from cifar_jax.preemption import Preempted, leave_at_once
+        from cifar_jax.runtime import compilation_cache
+        from cifar_jax.runtime.signals import Preempted, leave_at_once
 
         leave_at_once()
         compilation_cache.use_users_folder()
@@ -48,9 +48,9 @@ def _draw(workdir: Path) -> None:
 
     Whatever happens here, the run is complete: a trouble is a line.
     """
-    from cifar_jax.preemption import leave_at_once
     from cifar_jax.report import examples, pictures, read
-    from cifar_jax.workdir import locked
+    from cifar_jax.run.workdir import locked
+    from cifar_jax.runtime.signals import leave_at_once
 
     leave_at_once(b"stopped while drawing; the run is complete\n")
     newest, summary = workdir / "plots" / pictures.NUMBERS, workdir / "summary.json"

@@ -109,10 +109,10 @@ def predict(workdir: Path, images: np.ndarray) -> list[list[Guess]]:
     """
     import jax
 
-    from cifar_jax import compilation_cache
     from cifar_jax.engine import make_mesh
     from cifar_jax.evaluate import make_evaluate
     from cifar_jax.report.read import is_at_work
+    from cifar_jax.runtime import compilation_cache
 
     compilation_cache.use_users_folder()
     mesh = make_mesh(jax.local_devices()[:1])
@@ -144,10 +144,10 @@ def _restore(workdir: Path, mesh: Any) -> tuple[tuple[str, ...], Any, Any]:
     from ml_collections import ConfigDict
 
     from cifar_jax import experiment
-    from cifar_jax.checkpoint import open_checkpoints
     from cifar_jax.engine import replicated
     from cifar_jax.metrics import Metrics
     from cifar_jax.report.read import read_config
+    from cifar_jax.run.checkpoint import open_checkpoints
 
     config = ConfigDict(read_config(workdir), convert_dict=True)
     if not (workdir / "checkpoints").is_dir():

@@ -12,17 +12,19 @@ import numpy as np
 from clu import parameter_overview
 from ml_collections import ConfigDict
 
-from cifar_jax import experiment, summary, trackers, workdir
-from cifar_jax.checkpoint import Checkpoints, open_checkpoints
-from cifar_jax.environment import environment
+from cifar_jax import experiment
 from cifar_jax.experiment import Experiment
-from cifar_jax.loop import WHAT_TO_DO, Clock, Diverged, run_until
+from cifar_jax.loop import WHAT_TO_DO, Diverged, run_until
 from cifar_jax.metrics import Metrics, fetch
 from cifar_jax.optim.callbacks import METRICS, Callbacks
-from cifar_jax.preemption import Preempted, catch_signals
-from cifar_jax.startup import Startup
+from cifar_jax.run import summary, trackers, workdir
+from cifar_jax.run.checkpoint import Checkpoints, open_checkpoints
+from cifar_jax.run.clock import Clock
+from cifar_jax.run.writers import ConsoleWriter, CsvWriter, TensorBoardWriter
+from cifar_jax.runtime.environment import environment
+from cifar_jax.runtime.signals import Preempted, catch_signals
+from cifar_jax.runtime.startup import Startup
 from cifar_jax.step import TrainState, all_finite
-from cifar_jax.writers import ConsoleWriter, CsvWriter, TensorBoardWriter
 
 Row = dict[str, Any]
 
@@ -57,7 +59,7 @@ def train(
     """Trains, evaluates and writes everything into a workdir; resumes what lies there.
 
     Args:
-      config: as configs/base.py has it.
+      config: with the fields of cifar_jax/config/base.py.
       folder: the workdir; made if need be.
       deadline: by time.monotonic(), when to save and leave.
       startup: a stopwatch that runs since the command was given; since this call without one.

@@ -6,7 +6,7 @@ The network of the write-up on coarse labels at the settings that it recommends 
 1e-3, 20 epochs), without its selection on the test set: see configs/coarse/ for that.
 """
 
-from configs import base
+from cifar_jax.config import base
 
 
 def get_config():

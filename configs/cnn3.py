@@ -6,7 +6,7 @@ The network and recipe of the assignment write-up (batch 32, Adam 1e-4, flips an
 epochs, 17% for validation); configs/assignment/cnn3.py is the published run itself.
 """
 
-from configs import base
+from cifar_jax.config import base
 
 
 def get_config():

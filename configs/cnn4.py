@@ -6,7 +6,7 @@ The best network of the write-up on coarse labels (batch 64, Adam 1e-3, 100 epoc
 selection on the test set: see configs/coarse/ for that.
 """
 
-from configs import base
+from cifar_jax.config import base
 
 
 def get_config():

@@ -3,7 +3,7 @@
 python -m cifar_jax.main --config configs/quickstart.py
 """
 
-from configs import base
+from cifar_jax.config import base
 
 
 def get_config():

@@ -13,7 +13,7 @@ milestones when the length changes; one epoch of warm-up and label smoothing 0.1
 Goyal et al. (2017) and He et al. (2019), "Bag of Tricks". Not yet run in full here: no result.
 """
 
-from configs import base
+from cifar_jax.config import base
 
 
 def get_config():

@@ -1,7 +1,6 @@
 """What the tests of the augment room share."""
 
 import functools
-import os
 
 import jax
 import numpy as np
@@ -9,14 +8,17 @@ import numpy as np
 from cifar_jax import augment
 from cifar_jax.data import archive
 
+# The folder of the unpacked archives, where there is one.
+source = None
+
 
 def photographs(count, size=16, seed=0):
     """Smooth random images with a hint of noise, uint8: neighbours alike, as in real ones.
 
-    Where $CIFAR_JAX_TEST_SOURCE names the unpacked archives, corners of real ones.
+    With `pytest --source FOLDER` corners of real ones.
     """
     rng = np.random.default_rng(seed)
-    if source := os.environ.get("CIFAR_JAX_TEST_SOURCE"):
+    if source:
         return _real_images(source)[rng.integers(0, 10_000, count), :size, :size]
     coarse = rng.uniform(0, 255, (count, 5, 5, 3))
     i = np.linspace(0, 3.99, size)

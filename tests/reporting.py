@@ -1,6 +1,7 @@
 """The folder of a run that never was, for tests of reports: five epochs on CIFAR-100."""
 
 import json
+from html.parser import HTMLParser
 
 import numpy as np
 import tiny
@@ -8,10 +9,29 @@ import tiny
 from cifar_jax import config, data
 from cifar_jax.data.superclasses import SUPERCLASSES
 from cifar_jax.report.read import read
-from cifar_jax.writers import CsvWriter
+from cifar_jax.run.writers import CsvWriter
 
 FINE = tuple(sorted(name for names in SUPERCLASSES.values() for name in names))
 NUM_IMAGES = 600
+
+
+class Page(HTMLParser):
+    """What a page is made of: its text, pictures, and whatever it would load."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.tags, self.loads, self.alts, self.text = [], [], [], ""
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        attrs = dict(attrs)
+        self.loads += [v for k, v in attrs.items() if k in ("src", "href", "xlink:href") and v]
+        if tag == "img" or attrs.get("role") == "img":
+            self.alts.append(attrs.get("alt") or attrs.get("aria-label"))
+
+    def handle_data(self, text):
+        self.text += f" {text}"
 
 
 def predictions(seed=0):

@@ -1,6 +1,6 @@
 """A run that is killed and restarted ends as if it had never been.
 
-CIFAR_JAX_KILLS=10 python -m pytest tests/test_kill.py -s   kills ten times, and tells when.
+python -m pytest tests/test_kill.py --kills 10 -s   kills ten times, and tells when.
 """
 
 import csv
@@ -12,10 +12,10 @@ import time
 
 import jax
 import numpy as np
+import pytest
 import tiny
 from test_train import params_of
 
-NUM_KILLS = int(os.environ.get("CIFAR_JAX_KILLS", "2"))
 NUM_EPOCHS = 8
 
 
@@ -50,15 +50,17 @@ def curves(workdir):
     return [{k: v for k, v in row.items() if "second" not in k} for row in rows]
 
 
-def test_killed_at_random_moments_equals_straight(tmp_path):
+@pytest.mark.scalable
+def test_killed_at_random_moments_equals_straight(tmp_path, pytestconfig):
+    num_kills = pytestconfig.getoption("kills")
     straight, killed = tmp_path / "straight", tmp_path / "killed"
     finish(start(straight))
     rng = random.Random(0)
     half_written = 0
-    for kill in range(NUM_KILLS):
+    for kill in range(num_kills):
         process = start(killed)
         # On to a few checkpoints more, and then a moment, which may fall into writing the next.
-        goal = latest_step(killed) + rng.randint(1, 4 * NUM_EPOCHS // NUM_KILLS - 1)
+        goal = latest_step(killed) + rng.randint(1, 4 * NUM_EPOCHS // num_kills - 1)
         while latest_step(killed) < goal:
             assert process.poll() is None, process.stdout.read()
             time.sleep(0.001)
@@ -70,7 +72,7 @@ def test_killed_at_random_moments_equals_straight(tmp_path):
         print(f"kill {kill + 1}: checkpoints {' '.join(names)}")
     output = finish(start(killed))
     print(next((line for line in output.splitlines() if "resumed" in line), "from the start"))
-    print(f"{half_written} of {NUM_KILLS} kills left a checkpoint half written")
+    print(f"{half_written} of {num_kills} kills left a checkpoint half written")
 
     (step, params), (other_step, other_params) = params_of(straight), params_of(killed)
     assert step == other_step == 4 * NUM_EPOCHS

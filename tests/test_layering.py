@@ -1,69 +1,111 @@
-"""Who may import whom: one way only, from the front doors down."""
+"""Who may import whom: one way only, from the commands down."""
 
 import ast
 import re
+import sys
 import tomllib
 
 import pytest
 import tiny
 
-# Each floor may import the floors below it; rooms on one floor do not import each other.
-FLOORS = [
-    {"main", "prepare", "lr_range_test", "predict"},
-    {"train", "report"},
-    {"experiment", "workdir", "loop", "command_line"},
-    {"evaluate", "trackers"},
-    {"engine", "checkpoint", "writers", "summary", "preemption", "augment", "data", "optim"},
-    {"step", "config"},
-    {"losses", "metrics", "models", "environment", "atomic"},
-    {"errors", "compilation_cache", "startup", "huge_pages"},
+# Each layer may import the layers below it, and a package its own modules; parts of one layer do
+# not import each other. A module that is not named here belongs to the package around it.
+LAYERS = [
+    {"main", "prepare", "predict", "lr_range_test", "augment.__main__", "report.__main__"},
+    {"train", "report", "range_test"},
+    {"experiment", "loop"},
+    {"evaluate"},
+    {"engine"},
+    {"step", "run"},
+    {"config"},
+    {"models", "augment", "optim", "losses", "metrics", "data"},
+    {"ops", "run.atomic"},
+    {"errors", "runtime"},
 ]
-ROOMS = {path.stem if path.is_file() else path.name: path for path in
-         (tiny.ROOT / "cifar_jax").iterdir()
-         if path.name not in ("__init__.py", "__pycache__")}  # fmt: skip
+# What requirements.txt and requirements-trackers.txt install, by import name. Neither PyTorch nor
+# TensorFlow; never configs, benchmarks or tests, which are not installed.
+LIBRARIES = {
+    *("PIL", "absl", "clu", "flax", "jax", "jinja2", "matplotlib", "ml_collections", "mlflow"),
+    *("numpy", "optax", "orbax", "rich", "tensorboardX", "tensorflow_datasets", "wandb"),
+}
+PACKAGE = tiny.ROOT / "cifar_jax"
+
+
+def module_name(path):
+    """cifar_jax/run/atomic.py as "run.atomic", cifar_jax/run/__init__.py as "run"."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+MODULES.pop("")  # the package's own docstring
+
+
+def part_of(module):
+    """The longest name in LAYERS that a module's name begins with."""
+    names = [n for n in set().union(*LAYERS) if f"{module}.".startswith(f"{n}.")]
+    assert names, f"{module} has no layer"
+    return max(names, key=len)
+
+
+def layer_of(part):
+    return next(i for i, parts in enumerate(LAYERS) if part in parts)
 
 
 def imports(path):
-    """The rooms that the modules of a room import, anywhere in them."""
-    found = set()
-    for file in [path] if path.is_file() else path.glob("*.py"):
-        if file.name == "__main__.py":  # a front door in the room's own folder
-            continue
-        for node in ast.walk(ast.parse(file.read_text())):
-            names = []
-            if isinstance(node, ast.ImportFrom) and node.module:
-                names = [f"{node.module}.{alias.name}" for alias in node.names]
-            elif isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names]
-            found |= {name.split(".")[1] for name in names if name.startswith("cifar_jax.")}
-            assert not any(name.split(".")[0] in ("torch", "tensorflow") for name in names), file
-    return found - {path.stem}
+    """The dotted names that a file imports, anywhere in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path} imports relative to itself"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            assert not re.search("import_module|__import__", called), f"{path} hides an import"
 
 
-def test_every_room_has_a_floor():
-    assert ROOMS.keys() == set().union(*FLOORS)
+def imported_modules(path):
+    """Of `imports` those of our own modules; "cifar_jax.errors.UserError" is "errors"."""
+    for name in imports(path):
+        package, _, name = name.partition(".")
+        if package == "cifar_jax":
+            while name and name not in MODULES:
+                name = name.rpartition(".")[0]
+            yield name
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_imports_go_down(room):
-    floor = next(i for i, rooms in enumerate(FLOORS) if room in rooms)
-    below = set().union(*FLOORS[floor + 1 :])
-    assert imports(ROOMS[room]) <= below
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_go_down(module):
+    part = part_of(module)
+    for name in imported_modules(MODULES[module]):
+        assert name, f"{module} imports cifar_jax itself, or what is not there"
+        other = part_of(name)
+        assert other == part or layer_of(other) > layer_of(part), f"{module} imports {name}"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_only_known_libraries_are_imported(module):
+    names = {name.partition(".")[0] for name in imports(MODULES[module])}
+    assert names <= LIBRARIES | sys.stdlib_module_names | {"cifar_jax"}
+
+
+def test_every_layer_is_there():
+    for part in set().union(*LAYERS):
+        assert part in MODULES, f"there is no {part}"
 
 
 def test_networks_import_their_bricks_alone():
-    for path in (tiny.ROOT / "cifar_jax" / "models").glob("*.py"):
-        if path.stem in ("__init__", "layers", "conv", "dense", "stem", "strided", "winograd"):
+    for path in (PACKAGE / "models").glob("*.py"):
+        if path.stem in ("__init__", "layers"):
             continue
         # Flax' own are several times slower on a CPU.
         assert not re.search(r"nnx\.(Conv|Linear|BatchNorm|Dropout)\(", path.read_text()), path.name
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.ImportFrom) and node.module.startswith("cifar_jax"):
-                assert node.module in ("cifar_jax.models.layers", "cifar_jax.errors"), path.name
+        assert set(imported_modules(path)) <= {"models.layers", "ops.pooling", "errors"}, path.name
 
 
 def test_every_folder_is_installed():
     settings = tomllib.loads((tiny.ROOT / "pyproject.toml").read_text())
-    folders = {path.parent for path in (tiny.ROOT / "cifar_jax").rglob("*.py")}
+    folders = {path.parent for path in PACKAGE.rglob("*") if path.suffix in (".py", ".html")}
     names = {".".join(folder.relative_to(tiny.ROOT).parts) for folder in folders}
     assert names == set(settings["tool"]["setuptools"]["packages"])

@@ -8,8 +8,9 @@ import jax
 import pytest
 import tiny
 
-from cifar_jax import data, engine, experiment, preemption
+from cifar_jax import data, engine, experiment
 from cifar_jax import main as front_door
+from cifar_jax.runtime import signals
 
 
 def main(*args, cwd=tiny.ROOT, **env):
@@ -118,7 +119,7 @@ def test_a_complete_run_has_pictures_once(tmp_path, monkeypatch, capsys):
     mesh = engine.make_mesh(jax.devices()[:1])
     monkeypatch.setattr(experiment, "make_mesh", lambda: mesh)
     monkeypatch.setattr(data, "load", tiny.load)
-    monkeypatch.setattr(preemption, "leave_at_once", lambda *_: None)
+    monkeypatch.setattr(signals, "leave_at_once", lambda *_: None)
     flags = [*QUICKSTART, "--config.num_epochs=1", "--workdir", str(tmp_path)]
     flags += ["--config.eval_batch_size=16", "--config.batch_size=32"]
     flags += ["--config.data.val_fraction=0.0", "--config.selected_on=last"]

@@ -8,8 +8,8 @@ from PIL import Image
 
 from cifar_jax import data, engine, experiment, predict
 from cifar_jax.errors import UserError
+from cifar_jax.run.workdir import locked
 from cifar_jax.train import train
-from cifar_jax.workdir import locked
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,10 @@ import pytest
 import tiny
 from ml_collections import ConfigDict
 
-from cifar_jax import checkpoint, data, engine, experiment, loop, workdir
+from cifar_jax import data, engine, experiment, loop
 from cifar_jax.errors import UserError
-from cifar_jax.preemption import Preempted
+from cifar_jax.run import checkpoint, clock, workdir
+from cifar_jax.runtime.signals import Preempted
 from cifar_jax.train import train
 
 SUMMARY_FIELDS = {
@@ -110,7 +111,7 @@ def straight(tmp_path_factory):
 
 def train_until(stop_at, config, workdir):
     """Trains until a SIGTERM that comes while step `stop_at` is being waited for."""
-    clock_wait = loop.Clock.wait
+    clock_wait = clock.Clock.wait
 
     def wait(self, call):
         if call.first_step + call.num_steps == stop_at:
@@ -118,8 +119,8 @@ def train_until(stop_at, config, workdir):
         return clock_wait(self, call)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop.Clock, "wait", wait)
-        patch.setattr(loop.Clock, "next_steps", lambda self, left: 1)
+        patch.setattr(clock.Clock, "wait", wait)
+        patch.setattr(clock.Clock, "next_steps", lambda self, left: 1)
         with pytest.raises(Preempted, match="same command resumes") as stopped:
             train(config, workdir)
     assert stopped.value.exit_code == 143

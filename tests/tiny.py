@@ -14,6 +14,8 @@ import numpy as np
 from cifar_jax import augment, config, data, engine, models, optim, step
 
 ROOT = Path(__file__).resolve().parent.parent
+# Every config file but the base config's old name.
+CONFIGS = sorted(p for p in (ROOT / "configs").rglob("*.py") if p.name != "base.py")
 
 
 def dataset(num_train: int = 100, num_test: int = 40, num_val: int = 0) -> data.Dataset:
@@ -163,7 +165,7 @@ def distance(tree, reference) -> float:
 
 
 if __name__ == "__main__":
-    from cifar_jax.preemption import Preempted
+    from cifar_jax.runtime.signals import Preempted
     from cifar_jax.train import train
 
     data.load = load

@@ -15,9 +15,9 @@ import tensorflow_datasets as tfds
 from PIL import Image
 from tensorflow_datasets.image_classification import cifar
 
-from cifar_jax import atomic
 from cifar_jax.data import archive, download, prepared
 from cifar_jax.errors import UserError, unknown
+from cifar_jax.run import atomic
 
 
 class _FromArchive:

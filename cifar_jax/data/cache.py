@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cifar_jax import atomic
 from cifar_jax.data import prepared
+from cifar_jax.run import atomic
 
 _FORMAT = 1  # raise it when the arrays change: older files are then made anew
 

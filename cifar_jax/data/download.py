@@ -12,9 +12,9 @@ import threading
 import urllib.request
 from pathlib import Path
 
-from cifar_jax import atomic
 from cifar_jax.data import archive
 from cifar_jax.errors import UserError
+from cifar_jax.run import atomic
 
 FIRST_RESPONSE_SECONDS = 10.0
 STALL_SECONDS = 60.0

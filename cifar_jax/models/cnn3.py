@@ -25,9 +25,9 @@ from cifar_jax.models.layers import (
     Linear,
     flatten,
     keras_init,
-    max_pool,
     per_layer,
 )
+from cifar_jax.ops.pooling import max_pool
 
 
 class CNN3(nnx.Module):

@@ -27,11 +27,11 @@ from cifar_jax.models.layers import (
     BatchNorm,
     Dropout,
     flatten,
-    max_pool,
     per_layer,
     torch_conv,
     torch_linear,
 )
+from cifar_jax.ops.pooling import max_pool
 
 
 class CNNDeep(nnx.Module):

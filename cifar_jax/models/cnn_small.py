@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from cifar_jax.models.layers import flatten, max_pool, torch_conv, torch_linear
+from cifar_jax.models.layers import flatten, torch_conv, torch_linear
+from cifar_jax.ops.pooling import max_pool
 
 
 class CNNSmall(nnx.Module):

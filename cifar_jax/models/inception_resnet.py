@@ -31,7 +31,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from cifar_jax.errors import UserError
-from cifar_jax.models.layers import BatchNorm, Conv, Linear, keras_init, max_pool
+from cifar_jax.models.layers import BatchNorm, Conv, Linear, keras_init
+from cifar_jax.ops.pooling import max_pool
 
 
 class InceptionLayer(nnx.Module):

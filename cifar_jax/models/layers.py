@@ -1,6 +1,5 @@
 """The bricks of the networks: what Flax NNX has, set up for this suite, and what it lacks."""
 
-import functools
 from collections.abc import Sequence
 from functools import partial
 
@@ -11,8 +10,8 @@ from jax import lax
 from jax.nn.initializers import glorot_uniform, variance_scaling
 
 from cifar_jax.errors import UserError
-from cifar_jax.models.conv import conv_general_dilated
-from cifar_jax.models.dense import dot_general
+from cifar_jax.ops.conv import conv_general_dilated
+from cifar_jax.ops.dense import dot_general
 
 # Flax' layers with the convolution and the product that the backend runs fastest.
 Conv = partial(nnx.Conv, conv_general_dilated=conv_general_dilated)
@@ -113,38 +112,6 @@ class BatchNorm(nnx.BatchNorm):
         if self.bias is not None:
             shift = shift + self.bias[...]
         return (values * scale + shift).astype(x.dtype)
-
-
-def max_pool(x: jax.Array, window: int, stride: int | None = None, padding: int = 0) -> jax.Array:
-    """Takes the maximum of windows: [B, H, W, C] to [B, H', W', C], as Keras and PyTorch do.
-
-    A chain of selections over strided slices: the gradient of `lax.reduce_window` is a
-    select-and-scatter, which XLA runs slowly on the CPU. That of `maximum` asks which input equals
-    the result, and is lost where XLA computes x a second time and rounds it otherwise, as it does
-    with BN's output. The first of equal maxima takes the gradient, as in PyTorch.
-
-    Args:
-      x: [B, H, W, C].
-      window: height and width.
-      stride: from window to window; without one they stand side by side. Rows and columns behind
-        the last whole window are left out: H' = (H + 2 * padding - window) // stride + 1.
-      padding: pixels on every side that no maximum is taken from.
-    """
-    stride = stride or window
-    if padding:
-        sides = ((0, 0), (padding, padding), (padding, padding), (0, 0))
-        x = jnp.pad(x, sides, constant_values=-jnp.inf)
-    batch, height, width, channels = x.shape
-    reach = [(size - window) // stride * stride + 1 for size in (height, width)]
-    slices = [
-        lax.slice(
-            x, (0, i, j, 0), (batch, i + reach[0], j + reach[1], channels), (1, stride, stride, 1)
-        )
-        for i in range(window)
-        for j in range(window)
-    ]
-    # The second condition hands a NaN on.
-    return functools.reduce(lambda a, b: jnp.where((b > a) | (b != b), b, a), slices)
 
 
 def flatten(x: jax.Array) -> jax.Array:

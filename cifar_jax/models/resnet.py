@@ -35,9 +35,9 @@ from cifar_jax.models.layers import (
     Linear,
     he_fan_out_init,
     keras_init,
-    max_pool,
     torch_linear,
 )
+from cifar_jax.ops.pooling import max_pool
 
 # By framework: how a convolution is made and how a BatchNorm.
 CONVENTIONS = {

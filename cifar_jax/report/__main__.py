@@ -27,19 +27,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("workdirs", nargs="+", type=Path, metavar="WORKDIR")
     parser.add_argument("--out", type=Path, default=Path("report.html"), help="of the page")
     parser.add_argument("--data_dir", help="of the example images")
+    parser.add_argument(
+        "--published",
+        type=Path,
+        metavar="FILE",
+        help="TOML file of published results; by default that of the checkout, where there is one",
+    )
     args = parser.parse_args(argv)
-    from cifar_jax.report import examples, page, read
+    from cifar_jax.report import examples, page, published, read
 
     try:
         # Each folder once, whatever it is called.
         folders = {folder.resolve(): folder for folder in args.workdirs}
         runs = [read.read(folder) for folder in folders.values()]
+        file = args.published or published.FILE
+        known = published.read(file) if args.published or file.exists() else {}
         note = ""
         if len(runs) == 1:
             images, note = examples.load(runs[0], args.data_dir)
-            html = page.of_run(runs[0], published(runs[0]), images, note)
+            html = page.of_run(runs[0], published.of_run(runs[0], known), images, note)
         else:
-            html = page.of_runs(runs, published)
+            html = page.of_runs(runs, [published.of_run(run, known) for run in runs])
         page.write(html, args.out)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -48,19 +56,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(note, file=sys.stderr)
     print(f"{args.out}: {len(html) / 1e6:.1f} MB; open it in a browser")
     return 0
-
-
-def published(run):
-    """Returns what was published of a run's experiment, as page.Beside; None outside a checkout."""
-    try:
-        from benchmarks.published import PUBLISHED
-        from benchmarks.results import why_not_comparable
-    except ImportError:
-        return None
-    from cifar_jax.report.page import Beside
-
-    record = PUBLISHED.get(run.config["experiment"])
-    return None if record is None else Beside(record, why_not_comparable(run.config))
 
 
 if __name__ == "__main__":

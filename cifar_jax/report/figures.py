@@ -25,12 +25,12 @@ _LABELS = {
 }  # fmt: skip
 # Fields of summary.json.
 _TESTED = {"loss": "test_loss", "accuracy": "test_accuracy", "top5_accuracy": "top5_accuracy"}
-_SIZE = (5.2, 3.4)
+SIZE = (5.2, 3.4)
 _STYLE = {"font.size": 11, "axes.grid": True, "grid.alpha": 0.3, "axes.axisbelow": True,
           "axes.spines.top": False, "axes.spines.right": False}  # fmt: skip
 
 
-def new(size: tuple[float, float] = _SIZE) -> Figure:
+def new(size: tuple[float, float] = SIZE) -> Figure:
     """Returns an empty figure of so many inches."""
     return Figure(figsize=size, layout="constrained")
 
@@ -241,7 +241,7 @@ def compared(runs: Sequence[tuple[str, Run]], name: str, split: str) -> Figure:
       split: "train", or "curve" for the split that each evaluated.
     """
     num_columns = 1 if max(len(label) for label, _ in runs) > 24 else 2
-    width, height = _SIZE
+    width, height = SIZE
     figure = new((width, height + 0.2 * -(-len(runs) // num_columns)))
     axes = figure.subplots()
     scale = 1 if name == "loss" else 100
@@ -254,44 +254,6 @@ def compared(runs: Sequence[tuple[str, Run]], name: str, split: str) -> Figure:
     axes.set(xlabel="epoch", ylabel=_LABELS[name])
     axes.xaxis.get_major_locator().set_params(integer=True)
     figure.legend(loc="outside lower left", ncols=num_columns, frameon=False, fontsize=9)
-    return figure
-
-
-@styled
-def dumbbells(
-    names: Sequence[str],
-    published: Sequence[float],
-    measured: Sequence[float],
-    is_full: Sequence[bool],
-) -> Figure:
-    """Draws pairs of accuracies, a line between them; tall.
-
-    Args:
-      names: of the experiments.
-      published: fractions.
-      measured: fractions.
-      is_full: whether the two can be compared; the measured is a hollow point otherwise.
-    """
-    figure = new((_SIZE[0], 1.0 + 0.25 * len(names)))
-    axes = figure.subplots()
-    at = np.arange(len(names))
-    first, second = 100 * np.asarray(published), 100 * np.asarray(measured)
-    full = np.asarray(is_full, bool)
-    axes.hlines(at, first, second, color="#999999", lw=1.5)
-    axes.plot(first, at, "D", color=COLORS[1], label="published")
-    axes.plot(second[full], at[full], "o", color=COLORS[0], label="measured")
-    axes.plot(
-        second[~full],
-        at[~full],
-        "o",
-        color=COLORS[0],
-        mfc="white",
-        label="not comparable",
-    )
-    axes.set_yticks(at, names, fontsize=9)
-    axes.set_ylim(len(names) - 0.4, -0.6)
-    axes.set_xlabel("test accuracy (%)")
-    figure.legend(loc="outside upper left", ncols=3, frameon=False, fontsize=9, columnspacing=1)
     return figure
 
 

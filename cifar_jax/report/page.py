@@ -4,19 +4,20 @@ import contextlib
 import json
 import statistics
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jinja2
 import numpy as np
 
-from cifar_jax import atomic
 from cifar_jax.data.superclasses import superclass_of
 from cifar_jax.errors import UserError
 from cifar_jax.report import analysis, examples, figures, network, pictures
+from cifar_jax.report.published import Beside
 from cifar_jax.report.read import Run
-from cifar_jax.workdir import FREE
+from cifar_jax.run import atomic
+from cifar_jax.run.workdir import FREE
 
 _TEMPLATES = Path(__file__).parent / "templates"
 # Of every list of classes, pairs and pictures.
@@ -44,18 +45,6 @@ class Chart(NamedTuple):
     def is_svg(self) -> bool:
         """Whether `image` is an <svg>."""
         return self.image.startswith("<svg")
-
-
-class Beside(NamedTuple):
-    """What was published of a run's experiment.
-
-    Attributes:
-      record: of benchmarks.published.
-      reason: why the two cannot be compared; "" where they can.
-    """
-
-    record: Any
-    reason: str
 
 
 def of_run(
@@ -288,12 +277,12 @@ def environment(run: Run) -> list[tuple[str, str]]:
     return rows
 
 
-def of_runs(runs: Sequence[Run], published: Callable[[Run], Beside | None]) -> str:
+def of_runs(runs: Sequence[Run], published: Sequence[Beside | None]) -> str:
     """Returns the page that compares runs.
 
     Args:
       runs: two or more.
-      published: from a run to what was published of its experiment.
+      published: what was published of each one's experiment.
     """
     labels = _labels(runs)
     labelled = list(zip(labels, runs, strict=True))
@@ -309,7 +298,7 @@ def of_runs(runs: Sequence[Run], published: Callable[[Run], Beside | None]) -> s
     ]
     context = {
         "title": f"{len(runs)} runs",
-        "rows": [_compared(label, run, published) for label, run in labelled],
+        "rows": [_compared(*of) for of in zip(labels, runs, published, strict=True)],
         "groups": _over_seeds(runs),
         "charts": charts,
         "differences": _differences(labelled),
@@ -329,10 +318,9 @@ def _labels(runs: Sequence[Run]) -> list[str]:
     ]
 
 
-def _compared(label: str, run: Run, published: Callable[[Run], Beside | None]) -> dict[str, Any]:
+def _compared(label: str, run: Run, beside: Beside | None) -> dict[str, Any]:
     """Returns a row of the table of runs; what is not known yet is None."""
     s = run.summary or {}
-    beside = published(run)
     _, trained = run.series("train_accuracy")
     _, evaluated = run.series(f"{run.curve}_accuracy")
     return {
@@ -399,10 +387,16 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def render(template: str, context: dict[str, Any]) -> str:
-    """Returns a page from one of the templates."""
+def render(template: str, context: dict[str, Any], folder: Path = _TEMPLATES) -> str:
+    """Returns a page from one of the templates.
+
+    Args:
+      template: its file's name.
+      context: the values of its variables.
+      folder: where it lies; it can extend and include those of this package.
+    """
     env = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        loader=jinja2.FileSystemLoader([folder, _TEMPLATES]),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from cifar_jax import atomic
 from cifar_jax.data.superclasses import SUPERCLASSES, superclass_of
 from cifar_jax.report import analysis, examples, figures, network
 from cifar_jax.report.read import METRICS, Run, read
+from cifar_jax.run import atomic
 
 NUMBERS = "errors.json"
 

@@ -10,7 +10,7 @@ its files: horizontal flip, shifts of up to a tenth, pixels in [0, 1]. Keras' Ad
 7 s an epoch agree with the former.
 """
 
-from configs import base
+from cifar_jax.config import base
 
 
 def get_config():

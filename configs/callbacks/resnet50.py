@@ -12,7 +12,7 @@ pixels, all but BN frozen, under dropout 0.25, dense 256 and BN. Not comparable 
 can be loaded.
 """
 
-from configs import base
+from cifar_jax.config import base
 
 
 def get_config():

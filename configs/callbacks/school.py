@@ -9,7 +9,7 @@ the author's team (coreymunk/Deep-Learning-CIFAR-100): 46 epochs at an unchanged
 42nd, 56.12% at the last, so that the document's number is that of the best epoch.
 """
 
-from configs import base
+from cifar_jax.config import base
 
 
 def get_config():

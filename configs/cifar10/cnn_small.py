@@ -7,7 +7,7 @@ batch 16, Adam 5e-3 and 4 epochs are those in the history of the author's reposi
 TimofeyKruk/ImageClassifierCIFAR10, at the time that the number was written down.
 """
 
-from configs import base
+from cifar_jax.config import base
 
 
 def get_config():

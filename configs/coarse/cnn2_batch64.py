@@ -7,7 +7,7 @@ was best on the test set, and so does this run: selected_on is "test". It does n
 are scaled; to [0, 1] here, as customary with Keras.
 """
 
-from configs import base
+from cifar_jax.config import base
 
 
 def get_config():

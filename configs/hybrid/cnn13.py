@@ -8,7 +8,7 @@ repository, chentalen2021/CIFAR100_classification, as are the network's BN layer
 by their mean and deviation: per channel here, over all channels there.
 """
 
-from configs import base
+from cifar_jax.config import base
 
 
 def get_config():

@@ -1,0 +1,77 @@
+"""What a run leaves behind besides its curves: summary.json, predictions.npz, the final table."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cifar_jax.run import atomic
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON so that a reader sees the old file or the new one, never half of it."""
+    with atomic.replacing(path) as part:
+        part.write_text(json.dumps(value, indent=2) + "\n")
+
+
+def write_predictions(
+    path: Path, logits: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]
+) -> None:
+    """Writes predictions.npz.
+
+    Args:
+      path: of the file.
+      logits: [N, C] float32 of the test images, in the test set's order.
+      labels: [N] int32.
+      class_names: C of them.
+    """
+    with atomic.replacing(path) as part, part.open("wb") as file:
+        np.savez_compressed(
+            file,
+            logits=logits,
+            labels=labels,
+            predictions=logits.argmax(axis=-1).astype(np.int32),
+            class_names=np.array(class_names),
+        )
+
+
+def table(summary: dict[str, Any], workdir: Path) -> str:
+    """Returns the final table, for people."""
+    selected = {
+        "last": "last",
+        "train": f"best {summary['selected_by']} on the training images",
+        "val": f"best {summary['selected_by']} on the validation split",
+        "test": f"best {summary['selected_by']} on the test set",
+    }[summary["selected_on"]]
+    if summary["stopped_early"]:
+        selected += "; stopped early"
+    time_per_step = summary["step_time_ms"]
+    device = summary["device"]
+    rows = [
+        ("test accuracy", f"{100 * summary['test_accuracy']:.2f}%"),
+        ("test top-5 accuracy", f"{100 * summary['top5_accuracy']:.2f}%"),
+        ("test loss", f"{summary['test_loss']:.4f}"),
+        ("train accuracy", f"{100 * summary['train_accuracy']:.2f}%"),
+        ("epoch reported", f"{summary['best_epoch']} of {summary['epochs']} ({selected})"),
+        ("parameters", f"{summary['num_params']:,}"),
+        ("step time", f"{time_per_step['median']:.2f} ms (p95 {time_per_step['p95']:.2f} ms)"),
+        ("throughput", f"{summary['images_per_second']:,.0f} images/s"),
+        ("compilation", f"{summary['compile_seconds']:.1f} s"),
+        ("first call done", _startup(summary.get("startup_seconds", {}))),
+        ("training", f"{summary['train_seconds']:.1f} s"),
+        ("device", f"{device['count']} x {device['kind']}"),
+        ("results in", str(workdir)),
+    ]
+    if summary["val_accuracy"] is not None:
+        rows.insert(3, ("validation accuracy", f"{100 * summary['val_accuracy']:.2f}%"))
+    return "\n".join(f"  {name:<22}{value}" for name, value in rows if value)
+
+
+def _startup(seconds: dict[str, float]) -> str:
+    """Returns what the first steps waited for, the longest first; "" for a run that took none."""
+    if "total" not in seconds:
+        return ""
+    parts = sorted((s, name) for name, s in seconds.items() if name != "total")[::-1]
+    text = ", ".join(f"{name.replace('_', ' ')} {s:.1f}" for s, name in parts if s >= 0.05)
+    return f"{seconds['total']:.1f} s after the start ({text})"

@@ -1,0 +1,90 @@
+import importlib.util
+import json
+
+import numpy as np
+import pytest
+
+from benchmarks import epoch
+from cifar_jax import data, loop
+
+pytest.importorskip("torch")
+# Not imported here: Keras would choose its backend for the whole process.
+if importlib.util.find_spec("keras") is None:
+    pytest.skip("no keras", allow_module_level=True)
+
+
+def test_ours_trains_the_epoch_of_its_config(monkeypatch):
+    """All images once, the last batch smaller: as many steps, and a loss that falls."""
+    monkeypatch.setattr("cifar_jax.runtime.compilation_cache.turn_off", lambda: None)
+    train = data.load("synthetic", limit=700).train
+    run = epoch.make_ours(*train)
+    first, _ = run(64)
+    assert first == pytest.approx(np.log(100), rel=0.1)
+    ends, until = [], loop.run_until
+    monkeypatch.setattr(loop, "run_until", lambda *a, **k: ends.append(until(*a, **k)) or ends[-1])
+    loss, accuracy = epoch.make_ours(*train)(700)
+    assert loss < first and 0 < accuracy <= 1
+    ((_, metrics, _, step),) = ends
+    assert step == 22 and metrics.loss.count == 700
+
+
+def test_a_record_of_every_contender_in_a_process_of_its_own(tmp_path):
+    out = tmp_path / "new" / "epoch.jsonl"
+    names = ["cifar_jax", "keras_torch"]
+    flags = ["--synthetic", "--limit", "96", "--rounds", "1", "--out", str(out)]
+    assert epoch.main([*names, *flags]) == 0
+    (record,) = map(json.loads, out.read_text().splitlines())
+    assert list(record["seconds"]) == names and record["fastest_other"] in names[1:]
+    for name in names:
+        (turn,) = record["turns"][name]
+        assert turn["images"] == 96 and turn["seconds"] == record["seconds"][name] > 0
+        # From Glorot's or PyTorch's initialisation, after a warm-up on the same few images.
+        assert 0.5 < turn["loss"] < 6 and 0 <= turn["accuracy"] <= 1
+    times = record["times_as_fast"]["median"]
+    assert times == record["seconds"][record["fastest_other"]] / record["seconds"]["cifar_jax"]
+    assert record["versions"]["keras"] and "git_commit" in record
+    assert f"{times:.2f} times as fast" in epoch.table(record)
+
+
+@pytest.mark.usefixtures("one_torch_thread")
+def test_pytorch_learns_through_its_data_loader():
+    run = epoch.make_torch(*data.load("synthetic", limit=96).train)
+    first, _ = run(96)
+    assert run(96)[0] < first == pytest.approx(np.log(100), rel=0.1)
+
+
+def test_the_fastest_of_the_others_is_the_one_compared_with():
+    turns = {
+        "cifar_jax": [{"seconds": 1.0}, {"seconds": 2.0}, {"seconds": 3.0}],
+        "torch": [{"seconds": 4.0}, {"seconds": 5.0}, {"seconds": 6.0}],
+        "keras_jax": [{"seconds": 3.0}, {"seconds": 3.0}, {"seconds": 90.0}],
+    }
+    found = epoch.compare(turns)
+    assert found["seconds"] == {"cifar_jax": 2.0, "torch": 5.0, "keras_jax": 3.0}
+    assert found["fastest_other"] == "keras_jax"
+    assert found["times_as_fast"] == {"median": 3.0, "min": 1.5, "max": 30.0}
+
+
+@pytest.mark.parametrize(
+    ("flags", "reason"),
+    [
+        (["torch"], "cifar_jax and another"),
+        (["cifar_jax", "torch", "--limit", "-5"], "--limit needs 0"),
+        (["troch"], "did you mean"),
+        (["--limit", "96"], "a trial is no result"),
+        (["--rounds", "0"], "above 0"),
+    ],
+)
+def test_wrong_contenders_are_refused(flags, reason, capsys):
+    with pytest.raises(SystemExit):
+        epoch.main(flags)
+    assert reason in capsys.readouterr().err
+
+
+def test_a_contender_that_fails_ends_it(tmp_path, capfd):
+    out = tmp_path / "epoch.jsonl"
+    flags = ["--data_dir", str(tmp_path / "nothing"), "--out", str(out)]
+    assert epoch.main(["torch", "cifar_jax", *flags]) == 2
+    shown = capfd.readouterr().err
+    assert "nothing" in shown and "torch failed" in shown and "Traceback" not in shown
+    assert not out.exists()

@@ -1,0 +1,110 @@
+import re
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import tiny
+
+from cifar_jax import config, data, engine, experiment, models
+from cifar_jax.config import base
+from cifar_jax.optim import schedules
+
+
+@pytest.mark.parametrize("path", tiny.CONFIGS, ids=config.experiment_name)
+def test_every_config_builds_and_traces_a_step(path, monkeypatch):
+    """Its network on its classes, its optimiser and its augmentation: shapes only."""
+    cfg = config.load(path)
+    num_classes = data.num_classes(cfg.data.name, cfg.data.label)
+    count = 2 * cfg.batch_size
+    split = data.Split(np.zeros((count, 32, 32, 3), np.uint8), np.zeros(count, np.int32))
+    dataset = data.Dataset(
+        name=cfg.data.name,
+        label=cfg.data.label,
+        train=split,
+        val=split if cfg.data.val_fraction else None,
+        test=split,
+        class_names=("",) * num_classes,
+        mean=np.zeros(3, np.float32),
+        std=np.ones(3, np.float32),
+    )
+    traced = []
+
+    def trace_only(make_train_step, init, images, labels, *, batch_size, **_):
+        state = jax.eval_shape(init, 0)
+        order = engine.epoch_order(jax.random.key(0), 0, len(images), batch_size)
+        batch = engine.gather(images, labels, order, 0, len(images))
+        traced.append(jax.eval_shape(make_train_step(None), state, batch))
+        return None
+
+    monkeypatch.setattr(experiment, "create_engine", trace_only)
+    # A write-up's batch need not divide among the tests' eight devices.
+    mesh = engine.make_mesh(jax.local_devices()[:1])
+    monkeypatch.setattr(experiment, "make_mesh", lambda: mesh)
+    experiment.check(cfg)
+    experiment.create(cfg, dataset)
+    state, _ = traced[0]
+    assert state.params  # and so the step kept its shape
+    assert cfg.model.name in models.MODELS
+    assert cfg.optim.schedule in schedules.SCHEDULES
+
+
+def test_every_field_is_commented_in_base():
+    lines = Path(base.__file__).read_text().splitlines()
+    assigned = [
+        i for i, line in enumerate(lines) if re.match(r"    config\.[\w.]+ = (?!Conf)", line)
+    ]
+    assert len(assigned) > 20
+    for i in assigned:
+        assert lines[i - 1].lstrip().startswith("#"), f"no comment above: {lines[i]}"
+
+
+def test_every_field_is_read():
+    """A field that nothing reads would promise what does not happen."""
+    source = "".join(
+        (tiny.ROOT / "cifar_jax" / f"{name}.py").read_text()
+        for name in ("experiment", "train", "main")
+    )
+    for field in config.flatten(base.get_config()):
+        assert re.search(rf"\bconfig\.{re.escape(field)}\b", source), f"nothing reads {field}"
+
+
+def test_a_config_is_locked_and_named():
+    cfg = config.load(tiny.ROOT / "configs" / "coarse" / "cnn2_batch64.py")
+    assert cfg.experiment == "coarse/cnn2_batch64"
+    with pytest.raises(AttributeError):
+        cfg.learning_rate = 1
+
+
+def test_a_config_outside_the_checkout_can_build_on_the_suites(tmp_path):
+    text = "from configs.coarse import cnn4\nfrom configs import base\n"
+    (tmp_path / "x.py").write_text(text + "get_config = cnn4.get_config\nassert base.get_config()")
+    before = sys.path[:]
+    assert config.load(tmp_path / "x.py").model.name == "cnn4"
+    assert sys.path == before
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", r"is no config \(KeyError: 'get_config'\)"),
+        ("def get_config(): pass", "is no config"),
+        ("import nowhere", "is no config"),
+        (
+            "from configs import base\ndef get_config():\n    config = base.get_config()\n"
+            "    config.optim.learning_rat = 1\n    return config",
+            "unknown config field .* 'optim.learning_rat': did you mean 'optim.learning_rate'",
+        ),
+    ],
+)
+def test_wrong_files_are_refused(tmp_path, text, message):
+    (tmp_path / "x.py").write_text(text)
+    with pytest.raises(config.UserError, match=message):
+        config.load(tmp_path / "x.py")
+
+
+def test_the_published_recipe_of_cnn2_batch64():
+    cfg = config.load(tiny.ROOT / "configs" / "coarse" / "cnn2_batch64.py")
+    assert (cfg.batch_size, cfg.num_epochs, cfg.optim.learning_rate) == (64, 20, 1e-3)
+    assert (cfg.data.label, cfg.data.val_fraction, cfg.selected_on) == ("coarse", 0.0, "test")

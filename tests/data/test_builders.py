@@ -1,0 +1,173 @@
+import os
+import shutil
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import tiny
+from fake_cifar import pack, shrink, write
+
+from cifar_jax.data import archive, builders, download, prepared
+from cifar_jax.errors import UserError
+
+tfds = pytest.importorskip("tensorflow_datasets")
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    shrink(monkeypatch)
+
+
+@pytest.fixture
+def offline(monkeypatch):
+    def no_network(*args):
+        raise UserError("no network in this test")
+
+    monkeypatch.setattr(download, "fetch", no_network)
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_stock_tfds_reads_every_bit(tmp_path, name):
+    fake = write(name, tmp_path)
+    directory = builders.prepare(name, tmp_path, fake.folder)
+    stock = tfds.builder(name, data_dir=tmp_path, file_format="array_record")
+    assert directory == tmp_path / name / str(stock.version) and stock.is_prepared()
+    assert stock.info.splits["train"].num_examples == len(fake.images["train"])
+    for label, names in fake.names.items():
+        assert stock.info.features[label].names == names
+    for split, source in stock.as_data_source().items():
+        assert len(source) == len(fake.images[split])
+        for example in source:
+            i = int(example["id"].removeprefix(f"{split}_".encode()))
+            np.testing.assert_array_equal(example["image"], fake.images[split][i])
+            for label, column in fake.labels[split].items():
+                assert example[label] == column[i]
+    ids = [e["id"] for e in tfds.data_source(name, split="train", data_dir=tmp_path)]
+    assert sorted(ids) != ids  # shuffled, as TFDS does
+
+
+def test_reading_a_source_touches_no_network(tmp_path, monkeypatch):
+    fake = write("cifar100", tmp_path)
+    monkeypatch.setattr("socket.socket.connect", lambda *a: pytest.fail("touched the network"))
+    monkeypatch.setattr("socket.getaddrinfo", lambda *a, **k: pytest.fail("looked up a name"))
+    builders.prepare("cifar100", tmp_path, fake.folder)
+
+
+def test_what_is_there_is_kept_unless_told_otherwise(tmp_path):
+    first, second = (
+        write("cifar10", tmp_path / "a", seed=1),
+        write("cifar10", tmp_path / "b", seed=2),
+    )
+    directory = builders.prepare("cifar10", tmp_path, first.folder)
+    assert builders.prepare("cifar10", tmp_path, tmp_path / "nowhere") == directory
+    np.testing.assert_array_equal(prepared.decode(directory)["test_images"], first.images["test"])
+    assert builders.prepare("cifar10", tmp_path, second.folder, overwrite=True) == directory
+    np.testing.assert_array_equal(prepared.decode(directory)["test_images"], second.images["test"])
+
+
+def test_bad_source_leaves_what_is_there_alone(tmp_path):
+    fake = write("cifar10", tmp_path)
+    directory = builders.prepare("cifar10", tmp_path, fake.folder)
+    with pytest.raises(UserError, match="there is no"):
+        builders.prepare("cifar10", tmp_path, tmp_path / "nowhere", overwrite=True)
+    assert prepared.find("cifar10", tmp_path) == directory
+
+
+def test_unofficial_archive_is_noted(tmp_path, capsys):
+    path = pack(write("cifar10", tmp_path).folder)
+    builders.prepare("cifar10", tmp_path / "tfds", path)
+    assert f"note: {path} is not the official file" in capsys.readouterr().out
+
+
+def test_official_archive_is_downloaded_once_and_kept(tmp_path, monkeypatch, capsys):
+    path = pack(write("cifar10", tmp_path).folder)
+    official = archive.ARCHIVES["cifar10"]._replace(sha256=archive.sha256(path))
+    monkeypatch.setitem(archive.ARCHIVES, "cifar10", official)
+    fetched = []
+
+    def fetch(url, destination, sha256):
+        fetched.append((url, sha256))
+        destination.parent.mkdir(parents=True)
+        shutil.copy(path, destination)
+
+    monkeypatch.setattr(download, "fetch", fetch)
+    builders.prepare("cifar10", tmp_path / "tfds")
+    builders.prepare("cifar10", tmp_path / "tfds", overwrite=True)
+    assert fetched == [(official.url, official.sha256)]
+    assert (tmp_path / "tfds/downloads/cifar-10-binary.tar.gz").is_file()
+    assert "note" not in capsys.readouterr().out
+
+
+def test_no_network_names_the_ways_out(tmp_path, offline):
+    with pytest.raises(UserError) as error:
+        builders.prepare("cifar100", tmp_path)
+    message = str(error.value)
+    assert "\n" not in message and "no network in this test" in message
+    assert f"--source ARCHIVE_OR_FOLDER --data_dir {tmp_path}" in message
+    assert "python -m cifar_jax.prepare cifar100 --source" in message
+    assert "--config.data.dir=" in message and "--config.data.name=synthetic" in message
+
+
+def test_unwritable_folder_is_refused(tmp_path):
+    fake = write("cifar10", tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"cannot write cifar10 to .*file: Not a directory"):
+        builders.prepare("cifar10", tmp_path / "file", fake.folder)
+
+
+def test_unknown_name_suggests_the_nearest(tmp_path):
+    with pytest.raises(UserError, match="did you mean 'cifar10'"):
+        builders.prepare("cifar", tmp_path)
+
+
+_KILLED = """
+import os, sys
+sys.path.insert(0, {tests!r})
+import pytest
+from fake_cifar import shrink
+shrink(pytest.MonkeyPatch())
+from cifar_jax.data import builders
+def dies(self, split, generate=builders._FromArchive._generate_examples):
+    for i, example in enumerate(generate(self, split)):
+        if split == "test" and i == 2:
+            os._exit(9)
+        yield example
+builders._FromArchive._generate_examples = dies
+builders.prepare("cifar100", __import__("pathlib").Path({data_dir!r}), {source!r})
+"""
+
+
+def test_killed_half_way_leaves_nothing_that_counts_as_prepared(tmp_path):
+    fake = write("cifar100", tmp_path)
+    script = _KILLED.format(
+        tests=str(tiny.ROOT / "tests"), data_dir=str(tmp_path), source=str(fake.folder)
+    )
+    killed = subprocess.run([sys.executable, "-c", script], timeout=60, capture_output=True)
+    assert killed.returncode == 9, killed.stderr.decode()
+    (left,) = (tmp_path / "cifar100").iterdir()
+    assert left.name.startswith("incomplete.") and prepared.find("cifar100", tmp_path) is None
+    an_hour_ago = time.time() - 3601
+    os.utime(left, (an_hour_ago, an_hour_ago))
+    directory = builders.prepare("cifar100", tmp_path, fake.folder)
+    assert list((tmp_path / "cifar100").iterdir()) == [directory]
+    np.testing.assert_array_equal(prepared.decode(directory)["train_images"], fake.images["train"])
+
+
+def test_of_two_at_once_the_first_to_finish_wins(tmp_path, monkeypatch):
+    mine, theirs = (
+        write("cifar10", tmp_path / "a", seed=1),
+        write("cifar10", tmp_path / "b", seed=2),
+    )
+    generate = builders._FromArchive._generate_examples
+
+    def overtaken(self, split):
+        monkeypatch.setattr(builders._FromArchive, "_generate_examples", generate)
+        builders.prepare("cifar10", tmp_path, theirs.folder)
+        return generate(self, split)
+
+    monkeypatch.setattr(builders._FromArchive, "_generate_examples", overtaken)
+    directory = builders.prepare("cifar10", tmp_path, mine.folder)
+    np.testing.assert_array_equal(prepared.decode(directory)["test_images"], theirs.images["test"])
+    assert list((tmp_path / "cifar10").iterdir()) == [directory]

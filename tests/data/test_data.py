@@ -1,0 +1,141 @@
+import sys
+
+import jax
+import numpy as np
+import pytest
+from fake_cifar import shrink, write
+
+from cifar_jax import data
+from cifar_jax.data import archive, builders, download, prepared
+from cifar_jax.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def no_download(monkeypatch, tmp_path):
+    def fetch(*args):
+        raise UserError("no network in this test")
+
+    monkeypatch.setattr(download, "fetch", fetch)
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+
+
+@pytest.fixture
+def fake(monkeypatch, tmp_path):
+    shrink(monkeypatch)
+    fake = write("cifar100", tmp_path)
+    builders.prepare("cifar100", tmp_path, fake.folder)
+    return fake
+
+
+@pytest.mark.parametrize(("label", "key"), [("fine", "label"), ("coarse", "coarse_label")])
+def test_gives_the_official_images_with_the_label_asked_for(fake, tmp_path, label, key):
+    dataset = data.load("cifar100", label=label, data_dir=str(tmp_path))
+    for split in ("train", "test"):
+        np.testing.assert_array_equal(getattr(dataset, split).images, fake.images[split])
+        np.testing.assert_array_equal(getattr(dataset, split).labels, fake.labels[split][key])
+    assert (dataset.name, dataset.label, dataset.val) == ("cifar100", label, None)
+    assert dataset.class_names == tuple(fake.names[key])
+    assert dataset.num_classes == {"fine": 100, "coarse": 20}[label]
+    assert dataset.num_classes == data.num_classes("cifar100", label)
+    assert data.num_classes("cifar10", "fine") == data.num_classes("synthetic", "fine") == 10
+    assert dataset.train.images.dtype == np.uint8 and dataset.train.labels.dtype == np.int32
+    assert dataset.mean.dtype == dataset.std.dtype == np.float32
+
+
+def test_validation_split_takes_images_with_their_labels(fake):
+    whole, dataset = data.load("cifar100"), data.load("cifar100", val_fraction=0.25, val_seed=3)
+    kept, held_out = data.split.train_val_indices(8, 0.25, 3)
+    for part, indices in ((dataset.train, kept), (dataset.val, held_out)):
+        np.testing.assert_array_equal(part.images, whole.train.images[indices])
+        np.testing.assert_array_equal(part.labels, whole.train.labels[indices])
+    assert len(dataset.val.images) == 2
+    np.testing.assert_array_equal(dataset.test.images, whole.test.images)
+    np.testing.assert_array_equal(dataset.mean, whole.mean)  # of the whole official split
+
+
+def test_limit_keeps_the_first_images_of_each_split(fake):
+    whole = data.load("cifar100", val_fraction=0.5)
+    part = data.load("cifar100", val_fraction=0.5, limit=3)
+    for split in ("train", "val", "test"):
+        np.testing.assert_array_equal(getattr(part, split).images, getattr(whole, split).images[:3])
+        np.testing.assert_array_equal(getattr(part, split).labels, getattr(whole, split).labels[:3])
+    assert len(part.train.labels) == 3 and part.num_classes == 100
+    assert data.load("cifar100", limit=3).val is None
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_an_unpacked_archive_is_read_as_it_lies(monkeypatch, tmp_path, name):
+    """Without TFDS, and with the same result."""
+    shrink(monkeypatch)
+    fake = write(name, tmp_path / "raw")
+    builders.prepare(name, tmp_path / "tfds", fake.folder)
+    through_tfds = data.load(name, data_dir=tmp_path / "tfds", val_fraction=0.25)
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
+    direct = data.load(name, data_dir=tmp_path / "raw", val_fraction=0.25)
+    assert direct.class_names == through_tfds.class_names
+    for field in ("train", "val", "test", "mean", "std"):
+        ours, theirs = getattr(direct, field), getattr(through_tfds, field)
+        jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+    assert direct.train.labels.dtype == np.int32
+    assert not list((tmp_path / "raw").glob("[!c]*"))  # nothing written beside it
+
+
+def test_prepares_at_first_use(monkeypatch, tmp_path):
+    shrink(monkeypatch)
+    fake = write("cifar10", tmp_path / "raw")
+    monkeypatch.setattr(builders, "_download", lambda name, data_dir: fake.folder)
+    for _ in range(2):
+        dataset = data.load("cifar10", data_dir=tmp_path / "new")
+        np.testing.assert_array_equal(dataset.train.images, fake.images["train"])
+    assert prepared.find("cifar10", tmp_path / "new")
+
+
+def test_nothing_prepared_and_no_network_is_one_error(tmp_path):
+    with pytest.raises(UserError, match=r"no network in this test.*data\.name=synthetic") as error:
+        data.load("cifar100", data_dir="")
+    assert str(error.value).startswith(f"cifar100 is not in {tmp_path} ")
+
+
+def test_synthetic_needs_nothing(tmp_path):
+    dataset = data.load("synthetic", data_dir=tmp_path / "nowhere", val_fraction=0.1)
+    assert len(dataset.train.images) == 7_200 and len(dataset.val.images) == 800
+    assert dataset.test.images.shape == (2_000, 32, 32, 3) and dataset.num_classes == 10
+    assert dataset.class_names[0] == "rows" and dataset.mean.shape == (3,)
+    assert not (tmp_path / "nowhere").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        ({"name": "cifar"}, "unknown data set 'cifar': did you mean 'cifar10'"),
+        ({"name": "cifar100", "label": "corase"}, "unknown label 'corase': did you mean 'coarse'"),
+        ({"name": "cifar10", "label": "coarse"}, "cifar10 has no coarse labels"),
+        ({"name": "synthetic", "label": "coarse"}, "synthetic has no coarse labels"),
+        ({"name": "synthetic", "val_fraction": 1.5}, "validation fraction must be in"),
+        ({"name": "synthetic", "val_fraction": -0.5}, "validation fraction must be in"),
+    ],
+)
+def test_wrong_argument_is_refused(arguments, match):
+    with pytest.raises(UserError, match=match):
+        data.load(**arguments)
+
+
+@pytest.mark.real_images
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_real_images_arrive_bit_for_bit(tmp_path, name, pytestconfig):
+    source = pytestconfig.getoption("source")
+    builders.prepare(name, tmp_path, source)
+    dataset, official = data.load(name), archive.ARCHIVES[name]
+    for split, part in (("train", dataset.train), ("test", dataset.test)):
+        records = np.concatenate(
+            [
+                np.fromfile(source / official.folder / file, np.uint8)
+                for file in official.splits[split]
+            ]
+        ).reshape(-1, official.record_size)
+        images = part.images.transpose(0, 3, 1, 2).reshape(len(records), -1)
+        assert np.array_equal(images, records[:, -3072:])
+        assert np.array_equal(part.labels, records[:, -3073])
+    # The constants that every CIFAR recipe quotes.
+    known = {"cifar10": (0.4914, 0.2470), "cifar100": (0.5071, 0.2673)}[name]
+    np.testing.assert_allclose((dataset.mean[0], dataset.std[0]), known, atol=1e-4)

@@ -1,0 +1,168 @@
+import math
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from cifar_jax import models
+from cifar_jax.errors import UserError
+from cifar_jax.ops import winograd
+
+# With 100 classes, from the write-ups, or counted by torch for the same layers.
+NUM_PARAMS = {
+    "cnn13": 9_585_700,
+    "cnn2": 2_129_572,
+    "cnn3": 1_193_636,
+    "cnn4": 2_175_748,
+    "cnn9": 2_241_572,
+    "cnn_deep": 454_772,
+    "cnn_small": 83_060,
+    "inception_resnet": 4_448_580,
+    "resnet18": 11_220_132,
+    "resnet34": 21_328_292,
+    "resnet50": 23_739_492,
+    "school": 4_894_692,
+    "simple": 6_561_764,
+    "simple_initial": 2_584_548,
+    "stacked3": 5_815_460,
+    "vgg16": 14_765_988,
+}
+# Thin versions for the tests that compute.
+THIN_LAYERS = {"layers": (4, "B", "M", 8, "M", "D", "F", 8), "dropout": 0.5}
+THIN = {
+    "cnn13": THIN_LAYERS,
+    "cnn2": {"dropout": (0.5,), "filters": (4, 8)},
+    "cnn4": {"filters": (4, 4, 8, 8)},
+    "cnn9": THIN_LAYERS,
+    "inception_resnet": {"features": (6, 12), "depth": 1, "stem_features": 4},
+    "resnet18": {"width": 4},
+    "resnet34": {"width": 4, "depths": (1, 2, 1, 1)},
+    "resnet50": {"width": 4, "depths": (2, 1, 1, 1)},
+    "school": THIN_LAYERS,
+    "simple": THIN_LAYERS,
+    "simple_initial": THIN_LAYERS,
+    "stacked3": THIN_LAYERS,
+    "vgg16": {"layers": (4, "M", "F")},
+}
+
+
+@pytest.fixture(autouse=True)
+def library_convolutions(monkeypatch):
+    """They compile in half the time; test_fast_forms has the other form."""
+    monkeypatch.setattr(winograd, "pays", lambda *_: False)
+
+
+@pytest.fixture(params=models.MODELS)
+def name(request):
+    return request.param
+
+
+def build(name, dtype=jnp.float32, **options):
+    return models.create(name, 10, nnx.Rngs(params=0), dtype=dtype, **options)
+
+
+def test_every_model_has_a_pinned_count():
+    assert NUM_PARAMS.keys() == models.MODELS.keys()
+
+
+def test_number_of_parameters(name):
+    model = nnx.eval_shape(lambda: models.create(name, 100, nnx.Rngs(params=0)))
+    leaves = jax.tree.leaves(nnx.state(model, nnx.Param))
+    assert sum(math.prod(leaf.shape) for leaf in leaves) == NUM_PARAMS[name]
+
+
+def test_logits_in_training_and_evaluation(name):
+    model = build(name, **THIN.get(name, {}))
+    evaluating = nnx.view(
+        model, deterministic=True, use_running_average=True, raise_if_not_found=False
+    )
+    images = jax.random.normal(jax.random.key(1), (2, 32, 32, 3))
+
+    first, stats = run(evaluating, images)
+    second, _ = run(evaluating, images)
+    assert first.shape == (2, 10) and first.dtype == jnp.float32
+    np.testing.assert_array_equal(first, second)
+    before = nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
+    jax.tree.map(np.testing.assert_array_equal, before, stats)
+
+    logits, stats = run(model, images)
+    moved = [not np.array_equal(a, b) for a, b in zip(*map(jax.tree.leaves, (before, stats)))]
+    assert all(moved) and bool(moved) == has(model, nnx.BatchNorm)
+    # Dropout: other keys, other logits.
+    differs = not np.array_equal(logits, run(model, images, seed=1)[0])
+    assert differs == has(model, nnx.Dropout)
+
+
+def has(model, kind):
+    return any(isinstance(module, kind) for _, module in nnx.iter_modules(model))
+
+
+def run(model, images, seed=0):
+    """Returns (logits, statistics afterwards)."""
+    graphdef, state = nnx.split(model)
+    return _run(graphdef, state, images, jax.random.key(seed))
+
+
+@partial(jax.jit, static_argnums=0)
+def _run(graphdef, state, images, key):
+    model = nnx.merge(graphdef, state, copy=True)
+    logits = model(images, nnx.Rngs(dropout=key))
+    return logits, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
+
+
+def test_bfloat16_keeps_parameters_statistics_and_logits_in_float32(name):
+    model = nnx.eval_shape(lambda: build(name, jnp.bfloat16))
+    images = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.bfloat16)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    logits, stats = jax.eval_shape(
+        partial(_run, nnx.graphdef(model)), nnx.state(model), images, key
+    )
+    assert logits.dtype == jnp.float32
+    jaxpr = str(jax.make_jaxpr(partial(_run, nnx.graphdef(model)))(nnx.state(model), images, key))
+    assert "bf16" in jaxpr.split("conv_general_dilated[")[0].splitlines()[-1]
+    leaves = jax.tree.leaves((nnx.to_pure_dict(nnx.state(model, nnx.Param)), stats))
+    assert {leaf.dtype for leaf in leaves} == {jnp.dtype("float32")}
+
+
+def test_options_of_have_the_defaults_of_the_network():
+    assert models.options_of("cnn3") == {"dropout": (0.1, 0.25, 0.5)}
+    defaults = {"depths": (3, 4, 6, 3), "width": 64, "stem": "cifar", "conventions": "torch"}
+    assert models.options_of("resnet34") == defaults
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("cnn2", dict(filters=8)),
+        ("cnn2", dict(filters=(8, 0))),
+        ("cnn2", dict(filters=(8, 4.5))),
+        ("cnn2", dict(filters=(8, 16, 32))),
+        ("cnn4", dict(filters="abc")),
+        ("cnn4", dict(filters=())),
+        ("cnn2", dict(dense_units=0)),
+        ("cnn2", dict(dense_units=(8, 8))),
+        ("cnn2", dict(dense_units=True)),
+        ("cnn2", dict(dropout="(0.1")),
+        ("cnn2", dict(dropout=("a", "b", "c"))),
+        ("resnet18", dict(width=-8)),
+        ("resnet18", dict(depths=(2, -1))),
+        ("resnet18", dict(depths=2)),
+        ("inception_resnet", dict(depth=0)),
+    ],
+)
+def test_options_of_another_kind_are_refused(name, options):
+    (option,) = options
+    with pytest.raises(UserError, match=rf"^{option} needs "):
+        models.create(name, 10, nnx.Rngs(params=0), **options)
+
+
+def test_wrong_names_are_met_with_the_nearest():
+    with pytest.raises(UserError, match="unknown model 'resnet81': did you mean 'resnet18'"):
+        build("resnet81")
+    with pytest.raises(UserError, match="unknown option of cnn2 'drop': did you mean 'dropout'"):
+        build("cnn2", drop=0.5)
+    with pytest.raises(UserError, match="dropout needs one number or 3"):
+        build("cnn2", dropout=(0.5, 0.5))

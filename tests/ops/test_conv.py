@@ -1,0 +1,172 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from cifar_jax.ops.conv import conv_general_dilated, stock_convolutions
+
+NHWC = ("NHWC", "HWIO", "NHWC")
+CONVS = (conv_general_dilated, lax.conv_general_dilated)
+
+
+def random_case(seed):
+    rng = np.random.default_rng(seed)
+    kernel = tuple(int(k) for k in rng.choice([1, 2, 3, 5], 2))
+    strides = tuple(int(s) for s in rng.integers(1, 4, 2))
+    dilation = tuple(int(d) for d in rng.integers(1, 3, 2))
+    padding = ["SAME", "VALID", [(1, 2), (0, 1)]][seed % 3]
+    least = 10 if seed % 2 else max((k - 1) * d + 1 for k, d in zip(kernel, dilation))
+    size = tuple(int(s) for s in rng.integers(least, least + 5, 2))
+    features = tuple(int(f) for f in rng.integers(1, 5, 2))
+    images = rng.normal(size=(2, *size, features[0])).astype(np.float32)
+    weights = rng.normal(size=(*kernel, *features)).astype(np.float32)
+    return images, weights, strides, padding, dilation
+
+
+def forward_and_gradients(conv, images, kernel, strides, padding, dilation):
+    """Returns the output and, from a made-up gradient of it, those of images and kernel."""
+
+    def f(images, kernel):
+        return conv(images, kernel, strides, padding, rhs_dilation=dilation, dimension_numbers=NHWC)
+
+    @jax.jit
+    def all_three(images, kernel):
+        out, pullback = jax.vjp(f, images, kernel)
+        grad = jnp.cos(jnp.arange(out.size, dtype=jnp.float32)).reshape(out.shape)
+        return out, *pullback(grad.astype(out.dtype))
+
+    return all_three(images, kernel)
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_equals_lax_forward_and_backward(seed):
+    for ours, theirs in zip(*(forward_and_gradients(c, *random_case(seed)) for c in CONVS)):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_gradients_in_a_loop_equal_those_outside():
+    images, weights, *_ = random_case(0)
+
+    def loss(weights):
+        out = conv_general_dilated(images, weights, (1, 1), "SAME", dimension_numbers=NHWC)
+        return jnp.sum(out**2)
+
+    def body(weights, _):
+        return weights - 1e-4 * jax.grad(loss)(weights), None
+
+    looped, _ = jax.jit(lambda w: lax.scan(body, w, length=3))(weights)
+    stepped = weights
+    for _ in range(3):
+        stepped, _ = body(stepped, None)
+    np.testing.assert_allclose(looped, stepped, rtol=1e-5)
+
+
+def test_no_convolution_of_a_backward_pass_is_left_to_the_compilers_naive_loops():
+    """All three convolutions take batch, features and space in the order that is fast."""
+
+    def loss(images, weights):
+        out = conv_general_dilated(images, weights, (1, 1), "SAME", dimension_numbers=NHWC)
+        return jnp.sum(out**2)
+
+    images, weights, *_ = random_case(0)
+    jaxpr = str(jax.make_jaxpr(jax.grad(loss, (0, 1)))(images, weights))
+    canonical = "lhs_spec=(0, 3, 1, 2), rhs_spec=(3, 2, 0, 1), out_spec=(0, 3, 1, 2)"
+    assert jaxpr.count("conv_general_dilated[") == jaxpr.count(canonical) == 3
+
+
+@pytest.mark.parametrize("dilation", [1, 2])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("padding", [[(2, 2), (2, 3)], [(5, 1), (3, 6)]])
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_small_images_and_wide_paddings(size, padding, stride, dilation):
+    """Beside images padded beforehand: of wide paddings lax' own gradient is wrong on CPUs."""
+
+    def padded(images, *args, **kwargs):
+        return lax.conv_general_dilated(
+            jnp.pad(images, [(0, 0), *padding, (0, 0)]), *args, **kwargs
+        )
+
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(3, size, size, 4)).astype(np.float32)
+    kernel = rng.normal(size=(3, 3, 4, 5)).astype(np.float32)
+    strides, dilations = (stride,) * 2, (dilation,) * 2
+    for ours, theirs in zip(
+        forward_and_gradients(conv_general_dilated, images, kernel, strides, padding, dilations),
+        forward_and_gradients(padded, images, kernel, strides, "VALID", dilations),
+    ):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [1, 2, 6])
+def test_under_vmap_and_in_bfloat16(size):
+    rng = np.random.default_rng(0)
+    images = jnp.asarray(rng.normal(size=(2, 3, size, size, 4)), jnp.bfloat16)
+    kernel = jnp.asarray(rng.normal(size=(3, 3, 4, 5)), jnp.bfloat16)
+
+    def gradients(conv, images):
+        return forward_and_gradients(conv, images, kernel, (1, 1), "SAME", (1, 1))
+
+    together = jax.vmap(lambda x: gradients(conv_general_dilated, x))(images)
+    for i, one in enumerate(images):
+        for ours, theirs in zip(together, gradients(lax.conv_general_dilated, one)):
+            assert ours.dtype == jnp.bfloat16
+            np.testing.assert_allclose(np.float32(ours[i]), np.float32(theirs), rtol=0.05, atol=0.1)
+
+
+def test_stock_convolutions_are_those_of_lax():
+    def trace():
+        def f(*args):  # a new one each time: jax keeps what it traced
+            return conv_general_dilated(*args, (1, 1), "SAME", dimension_numbers=NHWC)
+
+        return str(jax.make_jaxpr(f)(*random_case(0)[:2]))
+
+    assert "custom_vjp" in trace()
+    with stock_convolutions():
+        assert "custom_vjp" not in trace()
+    assert "custom_vjp" in trace()
+
+
+@pytest.mark.parametrize(
+    ("size", "padding"), [(2, "SAME"), (3, "SAME"), (4, "VALID"), (3, "VALID")]
+)
+def test_xla_leaves_small_convolutions_in_their_order(size, padding):
+    """It would make the smaller of images and kernel the kernel, and compute that by itself."""
+
+    def loss(images, kernel):
+        out = conv_general_dilated(images, kernel, (1, 1), padding, dimension_numbers=NHWC)
+        return jnp.sum(out**2)
+
+    def loop(*args):
+        def body(_, carry):
+            return tuple(x - g for x, g in zip(carry, jax.grad(loss, (0, 1))(*carry)))
+
+        return jax.lax.fori_loop(0, 2, body, args)
+
+    images, kernel = jnp.ones((8, size, size, 16)), jnp.ones((3, 3, 16, 16))
+    program = jax.jit(loop).lower(images, kernel).compile().as_text()
+    convolutions = [line for line in program.splitlines() if " convolution(" in line]
+    assert convolutions
+    for line in convolutions:
+        assert "dim_labels=b01f_01io->b01f" in line and "reversal" not in line
+
+
+@pytest.mark.parametrize(
+    ("stride", "padding", "dilation"), [(1, "SAME", 1), (2, "SAME", 2), (2, [(0, 1), (2, 1)], 1)]
+)
+@pytest.mark.parametrize(("groups", "features"), [(2, 6), (4, 4), (4, 8)])
+def test_groups(groups, features, stride, padding, dilation):
+    """Two groups of two channels; four of one, depthwise, with one filter each and with two."""
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(2, 9, 10, 4)).astype(np.float32)
+    kernel = rng.normal(size=(3, 3, 4 // groups, features)).astype(np.float32)
+    results = []
+    for conv in CONVS:
+        grouped = functools.partial(conv, feature_group_count=groups)
+        results.append(
+            forward_and_gradients(grouped, images, kernel, (stride,) * 2, padding, (dilation,) * 2)
+        )
+    for ours, theirs in zip(*results):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)

@@ -1,0 +1,58 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from cifar_jax.models.layers import BatchNorm
+from cifar_jax.ops.pooling import max_pool
+
+
+@pytest.mark.parametrize(
+    ("window", "stride", "padding", "size"),
+    [
+        (2, None, 0, 8),
+        (2, None, 0, 9),
+        (3, None, 0, 8),
+        (2, 1, 0, 8),
+        (3, 1, 1, 8),
+        (3, 2, 1, 8),
+        (3, 2, 1, 9),
+    ],
+)
+def test_max_pool_equals_reduce_window_with_its_gradient(window, stride, padding, size):
+    x = jax.random.normal(jax.random.key(0), (2, size, size, 3))
+
+    def ours(x):
+        return max_pool(x, window, stride, padding)
+
+    def reference(x):
+        return reduce_window(x, window, stride or window, padding)
+
+    np.testing.assert_array_equal(ours(x), reference(x))
+    gradients = (jax.grad(lambda x, f=f: jnp.sum(jnp.sin(f(x))))(x) for f in (ours, reference))
+    np.testing.assert_allclose(*gradients, rtol=1e-6)
+
+
+def reduce_window(x, window, stride, padding=0):
+    sides = [(0, 0), (padding, padding), (padding, padding), (0, 0)]
+    shape, strides = (1, window, window, 1), (1, stride, stride, 1)
+    return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, shape, strides, sides)
+
+
+def test_max_pool_keeps_its_gradient_between_batch_norms():
+    """As jitted: there XLA computes the pool's input twice, and does not round it alike."""
+    x = jax.random.normal(jax.random.key(0), (6, 10, 10, 8))
+
+    def loss(x, pool):
+        first, second = (BatchNorm(8, rngs=nnx.Rngs(0)) for _ in range(2))
+        return jnp.sum(jnp.sin(second(pool(first(x)))))
+
+    pools = (lambda x: max_pool(x, 2), lambda x: reduce_window(x, 2, 2))
+    ours, theirs = (jax.jit(jax.grad(lambda x, f=f: loss(x, f)))(x) for f in pools)
+    np.testing.assert_allclose(ours, theirs, atol=1e-5 * np.abs(theirs).max())
+
+
+def test_max_pool_hands_a_nan_on():
+    x = jnp.zeros((4, 2, 2, 1)).reshape(4, 4).at[jnp.diag_indices(4)].set(jnp.nan)
+    assert np.isnan(max_pool(x.reshape(4, 2, 2, 1), 2)).all()

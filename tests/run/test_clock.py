@@ -1,0 +1,12 @@
+from cifar_jax.run.clock import Clock
+
+
+def test_clock_lengthens_calls_to_about_a_second():
+    clock = Clock(0)
+    assert clock.next_steps(1000) == 1
+    clock._step_seconds = 0.02
+    assert clock.next_steps(1000) == 50
+    assert clock.next_steps(30) == 30
+    clock._step_seconds = 5.0
+    assert clock.next_steps(1000) == 1
+    assert Clock(8).next_steps(1000) == 8

@@ -1,0 +1,115 @@
+import json
+import os
+import time
+
+import pytest
+import reporting
+
+from cifar_jax.errors import UserError
+from cifar_jax.run import trackers
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A workdir; trackers write below the test's folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "")  # given back behind the test
+    monkeypatch.delenv("MLFLOW_ALLOW_FILE_STORE")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    reporting.write_run(tmp_path / "run")
+    return tmp_path / "run"
+
+
+def tell(line, folder, rows, behind=(), ends=True):
+    """Tells a line's trackers the rows that lie ahead of a run, and its end."""
+    with trackers.opened(line, folder, list(behind)) as found:
+        for tracker in found:
+            for row in rows:
+                tracker.epoch(row)
+            if ends:
+                tracker.finish(json.loads((folder / "summary.json").read_text()))
+
+
+def test_mlflow_shows_the_run_once_whatever_interrupts_it(folder, tmp_path):
+    mlflow = pytest.importorskip("mlflow")
+    rows = reporting.read(folder).rows
+    tell("mlflow", folder, rows[:3], ends=False)  # the third is behind the last checkpoint
+    client = mlflow.MlflowClient(tracking_uri=f"file:{tmp_path / 'mlruns'}")
+    number = client.get_experiment_by_name("cifar_jax").experiment_id
+    assert client.search_runs([number])[0].info.status == "KILLED"
+    tell("mlflow", folder, rows[2:], behind=rows[:2])
+    (run,) = client.search_runs([number])
+    assert run.info.status == "FINISHED" and run.data.params["optim.name"] == "adam"
+    history = client.get_metric_history(run.info.run_id, "train_loss")
+    assert [(m.step, m.value) for m in history] == [(r["step"], r["train_loss"]) for r in rows]
+    summary = reporting.read(folder).summary
+    assert run.data.metrics["final/test_accuracy"] == summary["test_accuracy"]
+    assert {f.path for f in client.list_artifacts(run.info.run_id)} == set(trackers.FILES)
+    # Resumed from another folder, whose store does not know the run: a new one, with all rows.
+    monkey = tmp_path / "elsewhere"
+    monkey.mkdir()
+    os.chdir(monkey)
+    tell("mlflow", folder, rows[4:], behind=rows[:4])
+    other = mlflow.MlflowClient(tracking_uri=f"file:{monkey / 'mlruns'}")
+    (again,) = other.search_runs([other.get_experiment_by_name("cifar_jax").experiment_id])
+    assert len(other.get_metric_history(again.info.run_id, "train_loss")) == len(rows)
+
+
+def test_an_mlflow_server_that_is_gone_is_left_behind_soon(folder, monkeypatch, capsys):
+    pytest.importorskip("mlflow")
+    for name in ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT"):
+        monkeypatch.setenv(name, "")  # given back behind the test
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+    start = time.monotonic()
+    tell("mlflow", folder, reporting.read(folder).rows)
+    assert "mlflow is told no more" in capsys.readouterr().err
+    assert time.monotonic() - start < 30
+
+
+def test_mlflow_takes_a_folder_of_the_users(folder, monkeypatch, tmp_path):
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"file:{tmp_path / 'store'}")
+    tell("mlflow", folder, reporting.read(folder).rows)
+    client = mlflow.MlflowClient()
+    assert client.get_experiment_by_name("cifar_jax") is not None
+
+
+def test_a_tracker_in_trouble_is_left_behind(folder, monkeypatch, capsys):
+    class Broken:
+        def __init__(self, *_):
+            pass
+
+        def epoch(self, row):
+            raise OSError("no space left")
+
+        def close(self):
+            closed.append(self)
+            raise OSError("no space left")
+
+    closed = []
+    monkeypatch.setitem(trackers.TRACKERS, "mlflow", Broken)
+    monkeypatch.setattr(trackers.importlib.util, "find_spec", lambda name: name)
+    tell("mlflow", folder, reporting.read(folder).rows)
+    assert capsys.readouterr().err == "mlflow is told no more: OSError: no space left\n"
+    assert len(closed) == 1  # so that nobody takes it for one that runs
+
+
+def test_wandb_keeps_the_run_offline(folder):
+    pytest.importorskip("wandb")
+    tell("wandb", folder, reporting.read(folder).rows)
+    (kept,) = (folder / "wandb").glob("offline-run-*")
+    assert list(kept.glob("*.wandb"))
+
+
+def test_lines_name_trackers(monkeypatch):
+    monkeypatch.setattr(trackers.importlib.util, "find_spec", lambda name: name)
+    assert trackers.parse("") == []
+    assert trackers.parse("mlflow, wandb, mlflow") == ["mlflow", "wandb"]
+    with pytest.raises(UserError, match="did you mean 'mlflow'"):
+        trackers.parse("mlfow")
+    monkeypatch.setattr(trackers.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"requirements-trackers\.txt"):
+        trackers.parse("mlflow")

@@ -1,0 +1,96 @@
+"""A workdir that commit cb05e25 made stays readable: it resumes, reports and predicts.
+
+workdir_cb05e25.tar.gz holds the workdir after two epochs of the command below, of which the first
+has the better validation accuracy; what cb05e25 predicted from it for an image; and the metrics.csv
+that cb05e25 went on to write when asked for four epochs.
+"""
+
+import csv
+import json
+import tarfile
+
+import jax
+import pytest
+import tiny
+
+from cifar_jax import engine, experiment, main, predict
+from cifar_jax.report import __main__ as report
+from cifar_jax.runtime import signals
+
+FLAGS = (
+    *("--config", str(tiny.ROOT / "configs" / "quickstart.py")),
+    *("--config.data.limit=400", "--config.batch_size=40"),
+    *("--config.model.name=cnn9", "--config.model.dropout=0.1"),
+    "--config.model.layers=(4,'B','M',8,'D','M',8,'M','F',16)",
+    *("--config.optim.learning_rate=0.01", "--config.augment.ops=crop(2)"),
+    *("--config.plateau.patience=2", "--config.plateau.factor=0.5"),
+)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The archive's content; and this process trains on one device, as that run did."""
+    with tarfile.open(tiny.ROOT / "tests" / "run" / "workdir_cb05e25.tar.gz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    mesh = engine.make_mesh(jax.devices()[:1])
+    monkeypatch.setattr(experiment, "make_mesh", lambda: mesh)
+    monkeypatch.setattr(signals, "leave_at_once", lambda *_: None)
+    return tmp_path
+
+
+def train(folder, num_epochs):
+    flags = ["--workdir", str(folder / "workdir"), f"--config.num_epochs={num_epochs}"]
+    return main.main(["", *FLAGS, *flags])
+
+
+def rows_of(path):
+    """The numbers of a metrics.csv but for the times."""
+    with path.open() as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        assert row.pop("events") == ""
+    return [{k: float(v) for k, v in row.items() if "second" not in k} for row in rows]
+
+
+def test_it_is_complete(folder, capsys):
+    before = json.loads((folder / "workdir" / "summary.json").read_text())
+    assert before["git_commit"].startswith("cb05e25")
+    assert train(folder, num_epochs=2) == 0
+    printed = capsys.readouterr().out
+    assert "quickstart is complete" in printed and "pictures in" in printed
+    assert json.loads((folder / "workdir" / "summary.json").read_text()) == before
+
+
+def test_it_resumes_and_goes_on_as_cb05e25_did(folder, capsys):
+    before = json.loads((folder / "workdir" / "summary.json").read_text())
+    old = rows_of(folder / "workdir" / "metrics.csv")
+    assert train(folder, num_epochs=4) == 0
+    assert "resumed at step 20 of 40" in capsys.readouterr().out
+    rows, expected = rows_of(folder / "workdir" / "metrics.csv"), rows_of(folder / "continued.csv")
+    assert rows[:2] == old == expected[:2]
+    assert len(rows) == len(expected) == 4
+    for row, other in zip(rows, expected, strict=True):
+        for name, value in row.items():
+            # Those of another machine, compiled otherwise: an image may change sides.
+            images = 2 / 400 if "accuracy" in name else 0
+            assert value == pytest.approx(other[name], rel=1e-3, abs=images), name
+    after = json.loads((folder / "workdir" / "summary.json").read_text())
+    assert before.keys() <= after.keys() and after["best_epoch"] == 4
+
+
+def test_it_reports(folder):
+    out = folder / "report.html"
+    assert report.main([str(folder / "workdir"), "--out", str(out)]) == 0
+    summary = json.loads((folder / "workdir" / "summary.json").read_text())
+    assert f"{100 * summary['test_accuracy']:.2f}%" in out.read_text()
+    assert "1 of 2" in out.read_text()
+
+
+def test_it_predicts_from_the_epoch_that_it_reports(folder, capsys):
+    image = folder / "image.png"
+    assert predict.main(["--workdir", str(folder / "workdir"), "--json", str(image)]) == 0
+    found = json.loads(capsys.readouterr().out)[str(image)]["top5"]
+    expected = json.loads((folder / "predicted.json").read_text())
+    assert [guess["class"] for guess in found] == [guess["class"] for guess in expected]
+    for guess, other in zip(found, expected, strict=True):
+        assert guess["probability"] == pytest.approx(other["probability"], rel=1e-4)

@@ -1,0 +1,32 @@
+import json
+import re
+import subprocess
+
+import jax
+import tiny
+
+from cifar_jax.runtime import environment
+
+
+def test_environment_says_what_it_ran_on():
+    found = environment.environment()
+    assert found["versions"]["jax"] == jax.__version__
+    assert found["device"]["platform"] == "cpu" and found["device"]["count"] == 8
+    assert found["device"]["kind"] not in ("", "cpu")
+    json.dumps(found)
+
+
+def test_cores_are_those_that_the_process_may_use(monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {3})
+    assert environment.environment()["device"]["cores"] == 1
+
+
+def test_git_commit_is_the_checkouts():
+    head = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=tiny.ROOT, capture_output=True, text=True
+    )
+    commit = environment.git_commit()
+    if head.returncode:
+        assert commit is None  # an installed copy
+    else:
+        assert re.fullmatch(rf"{head.stdout.strip()}(-dirty)?", commit)

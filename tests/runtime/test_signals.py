@@ -1,0 +1,48 @@
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+import tiny
+
+from cifar_jax.runtime.signals import catch_signals
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_the_first_signal_is_noted_and_the_handlers_come_back(signum):
+    before = signal.getsignal(signum)
+    with catch_signals() as stop:
+        assert stop.signum is None
+        os.kill(os.getpid(), signum)
+        assert stop.signum == signum
+    assert signal.getsignal(signum) is before
+
+
+def test_the_second_signal_ends_the_process():
+    program = (
+        "import os, signal\n"
+        "from cifar_jax.runtime.signals import catch_signals\n"
+        "with catch_signals():\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    print('still here', flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    print('too long', flush=True)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=tiny.ROOT, capture_output=True)
+    assert done.returncode == -signal.SIGTERM and done.stdout == b"still here\n"
+
+
+def test_other_threads_leave_signals_alone():
+    before = signal.getsignal(signal.SIGTERM)
+    seen = []
+
+    def run():
+        with catch_signals() as stop:
+            seen.append((stop.signum, signal.getsignal(signal.SIGTERM)))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert seen == [(None, before)]
