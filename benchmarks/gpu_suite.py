@@ -117,7 +117,7 @@ def check_environment(run: Run) -> None:
     if checked(run.out) is not None:
         return
     code = (
-        "import json; import clu.metrics, clu.parameter_overview, tensorboardX, cifar_jax.train; "
+        "import json; import clu.parameter_overview, tensorboardX, cifar_jax.train; "
         "from benchmarks import peak; from cifar_jax.runtime.environment import environment; "
         "dtypes = ('float32', 'bfloat16'); "
         "print(json.dumps(environment() | {'peak': {d: peak.measured(d) for d in dtypes}}))"

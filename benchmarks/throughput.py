@@ -40,7 +40,7 @@ from benchmarks import peak, timing
 from benchmarks.idle import processor_seconds, used_elsewhere
 from benchmarks.results import RESULTS, load_config
 from cifar_jax import data, experiment
-from cifar_jax.engine import AXIS, compile_for_backend, gather
+from cifar_jax.engine import batch_sharding, compile_for_backend, gather
 from cifar_jax.errors import UserError, unknown
 from cifar_jax.metrics import Metrics, fetch
 from cifar_jax.ops.conv import stock_convolutions
@@ -153,9 +153,10 @@ def loop_without_input(settings: ConfigDict, dataset: data.Dataset) -> timing.Ru
     settings.augment.ops = settings.augment.mix = ""
     parts = experiment.make_parts(settings, dataset)
     train_step, mesh = parts.make_train_step(None), experiment.make_mesh()
-    everywhere, sharded = NamedSharding(mesh, P()), NamedSharding(mesh, P(AXIS))
+    everywhere = NamedSharding(mesh, P())
     order = np.arange(settings.batch_size, dtype=np.int32)[None]
-    batch = jax.device_put(gather(*dataset.train, order, 0, settings.batch_size), sharded)
+    batch = gather(*dataset.train, order, 0, settings.batch_size)
+    batch = jax.device_put(batch, batch_sharding(batch, mesh))
     state = jax.jit(parts.init, out_shardings=everywhere)(np.uint32(0))
     metrics = jax.device_put(Metrics.empty(), everywhere)
 

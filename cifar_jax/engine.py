@@ -138,8 +138,15 @@ def gather(images, labels, order, step, num_examples, offset=0, num_replicas=1) 
     position = offset + jnp.arange(indices.size, dtype=jnp.int32)
     place_in_epoch = row * indices.size * num_replicas + position
     weights = (place_in_epoch < num_examples).astype(jnp.float32)
+    batch_size = indices.size * num_replicas
+    num_counting = jnp.minimum(num_examples - row * batch_size, batch_size).astype(jnp.float32)
     epochs = jnp.full_like(indices, epoch)
-    return Batch(images[indices], labels[indices], weights, indices, epochs)
+    return Batch(images[indices], labels[indices], weights, num_counting, indices, epochs)
+
+
+def batch_sharding(batch: Batch, mesh: jax.sharding.Mesh) -> Batch:
+    """Returns the sharding of each part of a batch: by example, scalars replicated."""
+    return jax.tree.map(lambda x: NamedSharding(mesh, P(AXIS) if jnp.ndim(x) else P()), batch)
 
 
 def create(
@@ -269,7 +276,7 @@ def _jit_way(make_train_step, num_examples, batch_size, loop, mesh) -> _Way:
 
     def make_batch(images, labels, order, step):
         batch = gather(images, labels, order, step, num_examples)
-        return jax.lax.with_sharding_constraint(batch, NamedSharding(mesh, P(AXIS)))
+        return jax.lax.with_sharding_constraint(batch, batch_sharding(batch, mesh))
 
     run = _many_steps(make_train_step(None), loop, make_batch)
     order = jax.jit(

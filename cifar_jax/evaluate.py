@@ -8,7 +8,7 @@ import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from cifar_jax.engine import AXIS, compile_for_backend, replicated
+from cifar_jax.engine import AXIS, batch_sharding, compile_for_backend, replicated
 from cifar_jax.metrics import Metrics
 from cifar_jax.step import Batch, EvalStep, TrainState
 
@@ -53,7 +53,7 @@ def make_evaluate(
         def body(metrics, row):
             indices, weights = row
             batch = Batch(images[indices], labels[indices], weights)
-            batch = jax.lax.with_sharding_constraint(batch, NamedSharding(mesh, P(AXIS)))
+            batch = jax.lax.with_sharding_constraint(batch, batch_sharding(batch, mesh))
             logits, new = eval_step(params, batch_stats, batch)
             return metrics.merge(new), logits
 

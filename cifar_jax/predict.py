@@ -145,7 +145,7 @@ def _restore(workdir: Path, mesh: Any) -> tuple[tuple[str, ...], Any, Any]:
 
     from cifar_jax import experiment
     from cifar_jax.engine import replicated
-    from cifar_jax.metrics import Metrics
+    from cifar_jax.metrics import Metrics, to_checkpoint
     from cifar_jax.report.read import read_config
     from cifar_jax.run.checkpoint import open_checkpoints
 
@@ -163,7 +163,9 @@ def _restore(workdir: Path, mesh: Any) -> tuple[tuple[str, ...], Any, Any]:
             tuple(meta["classes"]), np.float32(meta["mean"]), np.float32(meta["std"])
         )
         parts = experiment.make_parts(config, known)
-        target = jax.eval_shape(lambda: {"state": parts.init(0), "metrics": Metrics.empty()})
+        target = jax.eval_shape(
+            lambda: {"state": parts.init(0), "metrics": to_checkpoint(Metrics.empty())}
+        )
         step = reported_step(config, meta["rows"]) or latest
         saved, _ = checkpoints.restore(step, target, replicated(mesh))
     return known.class_names, parts, saved["state"]

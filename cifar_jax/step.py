@@ -52,13 +52,15 @@ class Batch(NamedTuple):
       images: [B, H, W, C] uint8.
       labels: [B] int32.
       weights: [B] float32, 1 for an example that counts, 0 for one that fills the batch up.
-      indices: [B] int32, place of each example in the data set; training alone has it.
-      epochs: [B] int32, the epoch that each example is seen in, from 0; training alone has it.
+      num_counting: [] float32, examples that count in the global batch; only training has it.
+      indices: [B] int32, place of each example in the data set; only training has it.
+      epochs: [B] int32, the epoch that each example is seen in, from 0; only training has it.
     """
 
     images: jax.Array
     labels: jax.Array
     weights: jax.Array
+    num_counting: jax.Array | None = None
     indices: jax.Array | None = None
     epochs: jax.Array | None = None
 
@@ -189,7 +191,6 @@ def make_train_step(
         if mix is not None:
             images, partner, share = mix(mix_key, images)
         images = preprocess(images)
-        num_counting = total(jnp.sum(batch.weights))
 
         def loss_fn(params):
             model = _merge(network, params, state.batch_stats)
@@ -199,7 +200,8 @@ def make_train_step(
                 others = cross_entropy(logits, batch.labels[partner], label_smoothing)
                 losses = share * losses + (1.0 - share) * others
             batch_stats = nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
-            return jnp.sum(losses * batch.weights) / num_counting, (logits, losses, batch_stats)
+            loss = jnp.sum(losses * batch.weights) / batch.num_counting
+            return loss, (logits, losses, batch_stats)
 
         grads, (logits, losses, batch_stats) = jax.grad(loss_fn, has_aux=True)(state.params)
         updates, opt_state = optimizer.update(total(grads), state.opt_state, state.params)

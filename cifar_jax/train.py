@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from cifar_jax import experiment
 from cifar_jax.experiment import Experiment
 from cifar_jax.loop import WHAT_TO_DO, Diverged, run_until
-from cifar_jax.metrics import Metrics, fetch
+from cifar_jax.metrics import Metrics, fetch, from_checkpoint, to_checkpoint
 from cifar_jax.optim.callbacks import METRICS, Callbacks
 from cifar_jax.run import summary, trackers, workdir
 from cifar_jax.run.checkpoint import Checkpoints, open_checkpoints
@@ -129,13 +129,14 @@ def _start(config: ConfigDict, exp: Experiment, checkpoints: Checkpoints) -> Run
             row.update({name: None for name in row if name.startswith(f"{exp.curve}_")})
     print(f"resumed at step {step:,} of {config.num_epochs * engine.steps_per_epoch:,}")
     clock = Clock(config.steps_per_call, meta["seconds"], meta["step_times"])
-    state, metrics = engine.place(saved["state"]), engine.place(saved["metrics"])
+    state, metrics = engine.place(saved["state"]), engine.place(from_checkpoint(saved["metrics"]))
     return Run(state, metrics, step, rows, clock, callbacks)
 
 
 def _tree(exp: Experiment, run: Run) -> dict[str, Any]:
     """Returns the arrays of a checkpoint, on the devices."""
-    return {"state": exp.engine.snapshot(run.state), "metrics": exp.engine.snapshot(run.metrics)}
+    metrics = to_checkpoint(exp.engine.snapshot(run.metrics))
+    return {"state": exp.engine.snapshot(run.state), "metrics": metrics}
 
 
 def _train(config, exp, checkpoints, run, folder, stop, tracking, startup) -> None:

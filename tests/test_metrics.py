@@ -1,3 +1,4 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -24,14 +25,49 @@ def test_accuracies_equal_those_of_scikit_learn():
 def test_of_equal_logits_the_lower_class_goes_first_as_in_argmax():
     logits = jnp.zeros((20, 20))
     labels = jnp.arange(20)
-    np.testing.assert_array_equal(
-        metrics.in_top_k(logits, labels, 1), labels == logits.argmax(axis=-1)
-    )
-    assert metrics.in_top_k(logits, labels, 5).sum() == 5
+    ahead = metrics.num_ahead(logits, labels)
+    np.testing.assert_array_equal(ahead < 1, labels == logits.argmax(axis=-1))
+    assert (ahead < 5).sum() == 5
 
 
 def test_a_label_without_a_number_is_no_hit():
-    assert not metrics.in_top_k(jnp.full((1, 3), jnp.nan), jnp.array([0]), 1).any()
+    for value in (jnp.nan, jnp.inf, -jnp.inf):
+        logits = jnp.zeros((1, 3)).at[0, 1].set(value)
+        assert metrics.num_ahead(logits, jnp.array([1])) == 3
+    np.testing.assert_array_equal(
+        metrics.num_ahead(jnp.float32([[jnp.nan, 1, 2]]), jnp.array([1])), [1]
+    )
+
+
+def test_filling_counts_for_nothing_even_where_its_loss_is_not_a_number():
+    losses, weights = jnp.float32([1, 3, jnp.nan]), jnp.float32([1, 1, 0])
+    found = metrics.measure(jnp.eye(3), jnp.array([0, 2, 2]), losses, weights)
+    np.testing.assert_array_equal(found.sums, [4, 1, 2, 2])
+
+
+def test_of_no_examples_there_is_no_mean():
+    assert np.isnan(list(metrics.fetch(metrics.Metrics.empty()).values())).all()
+
+
+def test_checkpoints_hold_totals_and_counts_as_clu_lays_them_out():
+    """So that workdirs made before the sums were packed stay readable."""
+    clu_metrics = pytest.importorskip("clu.metrics")
+    average = clu_metrics.Average(jnp.float32(0), jnp.int32(0))
+    names = ("loss", "accuracy", "top5_accuracy")
+    collection = clu_metrics.Collection.create_collection(**dict.fromkeys(names, average))
+    ours, theirs = (
+        {jax.tree_util.keystr(path, simple=True): leaf.dtype for path, leaf in leaves}
+        for leaves in map(
+            jax.tree_util.tree_leaves_with_path,
+            (metrics.to_checkpoint(metrics.Metrics.empty()), collection),
+        )
+    )
+    assert ours == theirs
+    sums = jnp.float32([12.5, 3, 7, 9])
+    tree = metrics.to_checkpoint(metrics.Metrics(sums))
+    assert tree["top5_accuracy"] == {"total": 7, "count": 9}
+    assert tree["loss"]["count"].dtype == jnp.int32
+    np.testing.assert_array_equal(metrics.from_checkpoint(tree).sums, sums)
 
 
 def test_merging_batches_equals_measuring_them_together():

@@ -71,7 +71,7 @@ def test_mixing_pairs_mixes_their_losses():
     optimizer = optax.sgd(0.1)
     state = jax.jit(partial(step.init, create, optimizer, 0))()
     images, labels = tiny.dataset(8).train
-    batch = step.Batch(jnp.asarray(images), jnp.asarray(labels), jnp.ones(8))
+    batch = step.Batch(jnp.asarray(images), jnp.asarray(labels), jnp.ones(8), 8.0)
 
     def loss_and_params(mix, labels):
         train_step = step.make_train_step(

@@ -25,7 +25,7 @@ def test_ours_trains_the_epoch_of_its_config(monkeypatch):
     loss, accuracy = epoch.make_ours(*train)(700)
     assert loss < first and 0 < accuracy <= 1
     ((_, metrics, _, step),) = ends
-    assert step == 22 and metrics.loss.count == 700
+    assert step == 22 and metrics.sums[3] == 700
 
 
 def test_a_record_of_every_contender_in_a_process_of_its_own(tmp_path):

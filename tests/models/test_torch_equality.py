@@ -177,8 +177,9 @@ class Pair:
 
 
 def make_batch(images, labels, num_counting=None):
-    weights = (jnp.arange(len(labels)) < (num_counting or len(labels))).astype(jnp.float32)
-    return step.Batch(jnp.asarray(images), jnp.asarray(labels), weights)
+    num_counting = num_counting or len(labels)
+    weights = (jnp.arange(len(labels)) < num_counting).astype(jnp.float32)
+    return step.Batch(jnp.asarray(images), jnp.asarray(labels), weights, float(num_counting))
 
 
 def thin(name):
