@@ -1,9 +1,9 @@
-"""How steps are run: one per call or many in a loop on the device, by jit or by pmap.
+"""The engine: one compiled program that trains for as many steps as a call asks for.
 
 The data set lies on every device; a call gathers, augments, trains and measures without the host.
 The number of steps of a call is an argument of the compiled program, so that an epoch may be cut
 anywhere (the last call of an epoch, a resumed run, a progress bar) and compiles once. So are the
-learning rates and the seed: runs that differ in nothing else have the same program, which the
+learning rates and the seed: runs that differ in nothing else share one program, which the
 compilation cache finds again.
 """
 
@@ -12,7 +12,7 @@ import ctypes
 import functools
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,8 @@ from jax.sharding import PartitionSpec as P
 from cifar_jax.errors import UserError, unknown
 from cifar_jax.metrics import Metrics
 from cifar_jax.step import Batch, TrainState, TrainStep, epoch_order
+
+T = TypeVar("T")
 
 AXIS = "batch"
 PARALLEL = ("jit", "pmap")
@@ -48,48 +50,15 @@ _CUDA_GRAPH_OPTIONS = {
 
 
 class Plan(NamedTuple):
-    """What the steps of an epoch are given.
+    """The inputs of an epoch's steps.
 
     Attributes:
-      order: [steps, B] int32, the examples of each batch; inside pmap [replicas, steps, b].
+      order: [steps, B] int32, the examples of each batch; under pmap [replicas, steps, b].
       rates: [steps] float32, learning rates.
     """
 
     order: jax.Array
     rates: jax.Array
-
-
-class Engine(NamedTuple):
-    """The compiled ways of a run.
-
-    Attributes:
-      steps_per_epoch: ceil(num_examples / batch_size).
-      compile_seconds: of the training program, tracing included; little where it was kept from an
-        earlier start (see runtime.compilation_cache).
-      trace_seconds: of them, those of tracing.
-      program_bytes: what arguments, results and temporary arrays of the training program take on
-        one device, the data set included; None where XLA does not say.
-      init: () -> state at step 0.
-      plan: (state, epoch) -> the epoch's plan, as `run` takes it.
-      run: (state, metrics, plan, num_steps) -> (state, metrics) after so many further steps of
-        the epoch that state.step lies in; the given state's buffers are given up.
-      no_metrics: () -> metrics of nothing, to begin an epoch with.
-      snapshot: state -> the same state, replicated over the mesh: for evaluation and checkpoints.
-      place: the inverse of `snapshot`.
-      replicated: the sharding of a snapshot.
-    """
-
-    steps_per_epoch: int
-    compile_seconds: float
-    trace_seconds: float
-    program_bytes: int | None
-    init: Callable[[], TrainState]
-    plan: Callable[[TrainState, int], Plan]
-    run: Callable[..., tuple[TrainState, Metrics]]
-    no_metrics: Callable[[], Metrics]
-    snapshot: Callable[[Any], Any]
-    place: Callable[[Any], Any]
-    replicated: NamedSharding
 
 
 def make_mesh(devices: list[jax.Device] | None = None) -> jax.sharding.Mesh:
@@ -149,88 +118,214 @@ def batch_sharding(batch: Batch, mesh: jax.sharding.Mesh) -> Batch:
     return jax.tree.map(lambda x: NamedSharding(mesh, P(AXIS) if jnp.ndim(x) else P()), batch)
 
 
-def create(
-    make_train_step: Callable[[str | None], TrainStep],
-    init: Callable[[jax.Array], TrainState],
-    images: np.ndarray,
-    labels: np.ndarray,
-    *,
-    batch_size: int,
-    seed: int = 0,
-    schedule: Callable[[jax.Array], jax.Array] | None = None,
-    parallel: str = "jit",
-    loop: bool = True,
-    mesh: jax.sharding.Mesh | None = None,
-    cuda_graph: bool = False,
-) -> Engine:
-    """Puts the data on the devices and compiles the training program.
-
-    Args:
-      make_train_step: from the axis name of pmap, or None, to a step.
-      init: from the seed, [] uint32, to the state at step 0; traced.
-      images: [N, H, W, C] uint8.
-      labels: [N] int32.
-      batch_size: of all devices together.
-      seed: given to `init`; 0 to 2^32 - 1.
-      schedule: from the step, [] int32, to the learning rate; None for 1 at every step.
-      parallel: "jit" shards the batch and normalises over all of it; "pmap" keeps BatchNorm's
-        batch statistics of each replica.
-      loop: False compiles the bare step, and `run` then takes one step a call.
-      mesh: of the devices to use; all local ones by default.
-      cuda_graph: on NVIDIA GPUs, runs the steps of a call as one CUDA graph. Ignored elsewhere.
+def create(*args: Any, parallel: str = "jit", **kwargs: Any) -> "Engine":
+    """Returns an Engine for parallel="jit" and a PmapEngine for "pmap", with Engine's arguments.
 
     Raises:
-      UserError: for a batch size that does not fit, or an unknown `parallel`.
+      UserError: If `parallel` is unknown, or as Engine raises it.
     """
     if parallel not in PARALLEL:
         raise unknown("parallel", parallel, PARALLEL)
-    mesh = mesh or make_mesh()
-    num_examples = len(images)
-    check_batch_size(batch_size, num_examples, mesh.size)
-    everywhere = replicated(mesh)
-    make_way = _jit_way if parallel == "jit" else _pmap_way
-    way = make_way(make_train_step, num_examples, batch_size, loop, mesh)
+    return (Engine if parallel == "jit" else PmapEngine)(*args, **kwargs)
 
-    init_replicated = jax.jit(init, out_shardings=everywhere)
-    empty_replicated = jax.jit(Metrics.empty, out_shardings=everywhere)
-    data = way.place(jax.device_put((images, np.asarray(labels, np.int32)), everywhere))
-    steps_per_epoch = -(-num_examples // batch_size)
-    steps = jnp.arange(steps_per_epoch, dtype=jnp.int32)
-    rate_at = jax.vmap(lambda step: jnp.float32(1.0 if schedule is None else schedule(step)))
-    rates = jax.jit(lambda first: rate_at(first + steps), out_shardings=everywhere)
 
-    def start_state():
-        return way.place(init_replicated(np.uint32(seed)))
+class Engine:
+    """Trains a network for many steps in one compiled call; the batch is sharded over the devices.
 
-    def plan(state, epoch):
-        return Plan(way.order(state, epoch), rates(np.int32(epoch * steps_per_epoch)))
+    A state is what `init` returns and `run` takes and returns. `snapshot` turns it into plain
+    replicated arrays for evaluation and checkpoints, and `place` turns those into a state again.
+    The same holds for metrics.
 
-    state, metrics = start_state(), way.place(empty_replicated())
-    first_plan = plan(state, 0)
-    start = time.perf_counter()
-    traced = way.run.lower(state, metrics, data, first_plan, np.int32(1))
-    trace_seconds = time.perf_counter() - start
-    program = compile_for_backend(traced, cuda_graph)
-    compile_seconds = time.perf_counter() - start
+    Attributes:
+      mesh: The devices.
+      replicated: The sharding of a snapshot: all of an array on every device.
+      steps_per_epoch: ceil(num_examples / batch_size).
+      compile_seconds: How long the training program took to trace and compile; short where the
+        compilation cache had it.
+      trace_seconds: The part of compile_seconds spent tracing and lowering.
+      program_bytes: Arguments, results and temporary arrays of the training program on one device,
+        data set included; None if XLA does not say.
+    """
 
-    def run(state, metrics, plan, num_steps):
-        if not loop and num_steps != 1:
+    def __init__(
+        self,
+        make_train_step: Callable[[str | None], TrainStep],
+        init: Callable[[jax.Array], TrainState],
+        images: np.ndarray,
+        labels: np.ndarray,
+        *,
+        batch_size: int,
+        seed: int = 0,
+        schedule: Callable[[jax.Array], jax.Array] | None = None,
+        loop: bool = True,
+        mesh: jax.sharding.Mesh | None = None,
+        cuda_graph: bool = False,
+    ):
+        """Puts the data on the devices and compiles the training program.
+
+        Args:
+          make_train_step: From the axis name of pmap, or None under jit, to a training step.
+          init: From the seed, [] uint32, to the state at step 0; traced.
+          images: [N, H, W, C] uint8.
+          labels: [N] int32.
+          batch_size: The images per step, all devices together.
+          seed: 0 to 2^32 - 1, passed to `init`.
+          schedule: From the step, [] int32, to the learning rate; None for 1 at every step.
+          loop: If False, compiles a single step, and `run` takes one step a call.
+          mesh: The devices to use; all local ones by default.
+          cuda_graph: On NVIDIA GPUs, runs the steps of a call as one CUDA graph. Ignored elsewhere.
+
+        Raises:
+          UserError: If the batch size does not fit the data or the devices.
+        """
+        self.mesh = mesh or make_mesh()
+        self.replicated = replicated(self.mesh)
+        self._num_examples, self._batch_size, self._loop = len(images), batch_size, loop
+        check_batch_size(batch_size, self._num_examples, self.mesh.size)
+        self.steps_per_epoch = -(-self._num_examples // batch_size)
+        self._seed = np.uint32(seed)
+
+        self._init = jax.jit(init, out_shardings=self.replicated)
+        self._no_metrics = jax.jit(Metrics.empty, out_shardings=self.replicated)
+        self._order = self._jit_order()
+        steps = jnp.arange(self.steps_per_epoch, dtype=jnp.int32)
+        rate_at = jax.vmap(lambda step: jnp.float32(1.0 if schedule is None else schedule(step)))
+        self._rates = jax.jit(lambda first: rate_at(first + steps), out_shardings=self.replicated)
+        data = jax.device_put((images, np.asarray(labels, np.int32)), self.replicated)
+        self._data = self.place(data)
+
+        state, metrics = self.init(), self.no_metrics()
+        arguments = state, metrics, self._data, self.plan(state, 0), np.int32(1)
+        start = time.perf_counter()
+        lowered = self._jit_run(make_train_step).lower(*arguments)
+        self.trace_seconds = time.perf_counter() - start
+        self._program = compile_for_backend(lowered, cuda_graph)
+        self.compile_seconds = time.perf_counter() - start
+        self.program_bytes = _program_bytes(self._program)
+
+    def init(self) -> TrainState:
+        """Returns the state at step 0."""
+        return self.place(self._init(self._seed))
+
+    def no_metrics(self) -> Metrics:
+        """Returns the metrics of no examples, to begin an epoch with."""
+        return self.place(self._no_metrics())
+
+    def plan(self, state: TrainState, epoch: int) -> Plan:
+        """Returns the plan of an epoch, counted from 0, as `run` takes it."""
+        first_step = np.int32(epoch * self.steps_per_epoch)
+        return Plan(self._order(state.key, epoch), self._rates(first_step))
+
+    def run(
+        self, state: TrainState, metrics: Metrics, plan: Plan, num_steps: int
+    ) -> tuple[TrainState, Metrics]:
+        """Takes the next `num_steps` steps of the epoch that state.step lies in.
+
+        Args:
+          state: Its buffers are donated: do not use it afterwards.
+          metrics: Of the epoch so far.
+          plan: Of the epoch.
+          num_steps: At least 1; no more than the epoch has left.
+
+        Returns:
+          State and metrics after these steps, computed asynchronously.
+
+        Raises:
+          ValueError: If the engine was made with loop=False and num_steps is not 1.
+        """
+        if not self._loop and num_steps != 1:
             raise ValueError(f"this engine takes one step a call, not {num_steps}")
-        return program(state, metrics, data, plan, np.int32(num_steps))
+        return self._program(state, metrics, self._data, plan, np.int32(num_steps))
 
-    return Engine(
-        steps_per_epoch=steps_per_epoch,
-        compile_seconds=compile_seconds,
-        trace_seconds=trace_seconds,
-        program_bytes=_program_bytes(program),
-        init=start_state,
-        no_metrics=lambda: way.place(empty_replicated()),
-        plan=plan,
-        run=run,
-        snapshot=way.snapshot,
-        place=way.place,
-        replicated=everywhere,
-    )
+    def snapshot(self, tree: T) -> T:
+        """Returns a state or metrics as plain arrays, replicated over the devices."""
+        return tree
+
+    def place(self, tree: T) -> T:
+        """Returns a snapshot in the form that `run` takes: the inverse of `snapshot`."""
+        return tree
+
+    def _jit_run(self, make_train_step: Callable[[str | None], TrainStep]) -> Any:
+        """Returns the jitted program (state, metrics, data, plan, num_steps) of `run`."""
+
+        def make_batch(images, labels, order, step):
+            batch = gather(images, labels, order, step, self._num_examples)
+            return jax.lax.with_sharding_constraint(batch, batch_sharding(batch, self.mesh))
+
+        run = self._many_steps(make_train_step(None), make_batch)
+        return jax.jit(run, donate_argnums=0, out_shardings=self.replicated)
+
+    def _jit_order(self) -> Callable[[jax.Array, int], jax.Array]:
+        """Returns the jitted function from a state's key and an epoch to Plan.order."""
+        return jax.jit(
+            lambda key, epoch: epoch_order(key, epoch, self._num_examples, self._batch_size),
+            out_shardings=NamedSharding(self.mesh, P(None, AXIS)),
+        )
+
+    def _many_steps(self, train_step: TrainStep, make_batch: Callable[..., Batch]):
+        """Returns the program of one call, before jit or pmap."""
+
+        def one(state, metrics, data, plan):
+            rate = plan.rates[state.step % plan.rates.size]
+            state, new = train_step(state, make_batch(*data, plan.order, state.step), rate)
+            return state, metrics.merge(new)
+
+        def run(state, metrics, data, plan, num_steps):
+            if not self._loop:
+                return one(state, metrics, data, plan)
+            body = lambda _, carry: one(*carry, data, plan)  # noqa: E731
+            return jax.lax.fori_loop(0, num_steps, body, (state, metrics))
+
+        return run
+
+
+class PmapEngine(Engine):
+    """An engine by pmap: each replica normalises by the batch statistics of its own examples.
+
+    Every array of a state has a leading axis of replicas.
+    """
+
+    def snapshot(self, tree: T) -> T:
+        """Returns the first replica's state or metrics; all replicas hold the same."""
+        return self._first_replica(tree)
+
+    def place(self, tree: T) -> T:
+        """Returns a snapshot with a leading axis of replicas."""
+        return self._stack(tree)
+
+    @functools.cached_property
+    def _stack(self) -> Callable[[Any], Any]:
+        num = self.mesh.size
+        return jax.jit(
+            lambda tree: jax.tree.map(lambda x: jnp.broadcast_to(x, (num, *x.shape)), tree),
+            out_shardings=NamedSharding(self.mesh, P(AXIS)),
+        )
+
+    @functools.cached_property
+    def _first_replica(self) -> Callable[[Any], Any]:
+        return jax.jit(
+            lambda tree: jax.tree.map(lambda x: x[0], tree), out_shardings=self.replicated
+        )
+
+    def _jit_run(self, make_train_step: Callable[[str | None], TrainStep]) -> Any:
+        def make_batch(images, labels, order, step):
+            offset = jax.lax.axis_index(AXIS) * order.shape[1]
+            return gather(images, labels, order, step, self._num_examples, offset, self.mesh.size)
+
+        return jax.pmap(
+            self._many_steps(make_train_step(AXIS), make_batch),
+            axis_name=AXIS,
+            in_axes=(0, 0, 0, Plan(order=0, rates=None), None),
+            donate_argnums=0,
+            devices=list(self.mesh.devices.flat),
+        )
+
+    def _jit_order(self) -> Callable[[jax.Array, int], jax.Array]:
+        def split_order(keys, epoch):
+            order = epoch_order(keys[0], epoch, self._num_examples, self._batch_size)
+            return order.reshape(order.shape[0], self.mesh.size, -1).swapaxes(0, 1)
+
+        return jax.jit(split_order, out_shardings=NamedSharding(self.mesh, P(AXIS)))
 
 
 def _program_bytes(program: jax.stages.Compiled) -> int | None:
@@ -242,87 +337,6 @@ def _program_bytes(program: jax.stages.Compiled) -> int | None:
         + memory.output_size_in_bytes
         - memory.alias_size_in_bytes
         + memory.temp_size_in_bytes
-    )
-
-
-class _Way(NamedTuple):
-    """What jit and pmap do differently."""
-
-    run: Any  # jitted: (state, metrics, data, plan, num_steps) -> (state, metrics)
-    order: Callable[[TrainState, int], jax.Array]
-    place: Callable[[Any], Any]
-    snapshot: Callable[[Any], Any]
-
-
-def _many_steps(train_step: TrainStep, loop: bool, make_batch: Callable[..., Batch]):
-    """Returns the program of one call."""
-
-    def one(state, metrics, data, plan):
-        rate = plan.rates[state.step % plan.rates.size]
-        state, new = train_step(state, make_batch(*data, plan.order, state.step), rate)
-        return state, metrics.merge(new)
-
-    def run(state, metrics, data, plan, num_steps):
-        if not loop:
-            return one(state, metrics, data, plan)
-        body = lambda _, carry: one(*carry, data, plan)  # noqa: E731
-        return jax.lax.fori_loop(0, num_steps, body, (state, metrics))
-
-    return run
-
-
-def _jit_way(make_train_step, num_examples, batch_size, loop, mesh) -> _Way:
-    """One program over the whole mesh; the batch is sharded, all else replicated."""
-
-    def make_batch(images, labels, order, step):
-        batch = gather(images, labels, order, step, num_examples)
-        return jax.lax.with_sharding_constraint(batch, batch_sharding(batch, mesh))
-
-    run = _many_steps(make_train_step(None), loop, make_batch)
-    order = jax.jit(
-        lambda key, epoch: epoch_order(key, epoch, num_examples, batch_size),
-        out_shardings=NamedSharding(mesh, P(None, AXIS)),
-    )
-    return _Way(
-        run=jax.jit(run, donate_argnums=0, out_shardings=replicated(mesh)),
-        order=lambda state, epoch: order(state.key, epoch),
-        place=lambda tree: tree,
-        snapshot=lambda tree: tree,
-    )
-
-
-def _pmap_way(make_train_step, num_examples, batch_size, loop, mesh) -> _Way:
-    """One program per replica; every array gets a leading axis of replicas."""
-    num = mesh.size
-    stacked = NamedSharding(mesh, P(AXIS))
-
-    def make_batch(images, labels, order, step):
-        offset = jax.lax.axis_index(AXIS) * order.shape[1]
-        return gather(images, labels, order, step, num_examples, offset, num)
-
-    def stack(tree):
-        return jax.tree.map(lambda x: jnp.broadcast_to(x, (num, *x.shape)), tree)
-
-    def split_order(keys, epoch):
-        order = epoch_order(keys[0], epoch, num_examples, batch_size)
-        return order.reshape(order.shape[0], num, -1).swapaxes(0, 1)
-
-    run = _many_steps(make_train_step(AXIS), loop, make_batch)
-    order = jax.jit(split_order, out_shardings=stacked)
-    return _Way(
-        run=jax.pmap(
-            run,
-            axis_name=AXIS,
-            in_axes=(0, 0, 0, Plan(order=0, rates=None), None),
-            donate_argnums=0,
-            devices=list(mesh.devices.flat),
-        ),
-        order=lambda state, epoch: order(state.key, epoch),
-        place=jax.jit(stack, out_shardings=stacked),
-        snapshot=jax.jit(
-            lambda tree: jax.tree.map(lambda x: x[0], tree),
-            out_shardings=replicated(mesh),
-        ),
     )
 
 
