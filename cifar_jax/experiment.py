@@ -17,8 +17,8 @@ from cifar_jax.errors import UserError, unknown
 from cifar_jax.evaluate import Evaluate, make_evaluate
 from cifar_jax.optim import callbacks
 from cifar_jax.run import trackers
+from cifar_jax.selection import METRICS, SELECTED_ON, Selection, curve_split
 
-SELECTED_ON = ("last", "train", "val", "test")
 NORMALIZE = ("raw", "unit", "symmetric", "standard")
 DTYPES = ("float32", "bfloat16", "auto")
 GPU_GRAPH = ("on", "off")
@@ -31,15 +31,20 @@ class Experiment(NamedTuple):
       dataset: the images and labels, on the host.
       engine: trains; compiled.
       evaluate: by split ("val" where there is one, and "test").
-      curve: the split that is evaluated along the way: "val", or "test" without one.
+      selection: which epoch is reported, and the split that is evaluated between epochs.
       schedule: step to learning rate, before state.lr_scale.
     """
 
     dataset: data.Dataset
     engine: Engine
     evaluate: dict[str, Evaluate]
-    curve: str
+    selection: Selection
     schedule: Callable[[int], jax.Array]
+
+    @property
+    def curve(self) -> str:
+        """The split that is evaluated between epochs: "val", or "test" without one."""
+        return self.selection.curve
 
 
 def check(config: ConfigDict) -> None:
@@ -57,8 +62,8 @@ def check(config: ConfigDict) -> None:
         raise UserError(f"label_smoothing needs a value in [0, 1), not {config.label_smoothing}")
     if config.selected_on not in SELECTED_ON:
         raise unknown("selected_on", config.selected_on, SELECTED_ON)
-    if config.selected_by not in callbacks.METRICS:
-        raise unknown("selected_by", config.selected_by, callbacks.METRICS)
+    if config.selected_by not in METRICS:
+        raise unknown("selected_by", config.selected_by, METRICS)
     if config.selected_on == "val" and not config.data.val_fraction:
         raise UserError("selected_on 'val' needs data.val_fraction above 0")
     if config.selected_on == "test" and config.data.val_fraction:
@@ -116,6 +121,12 @@ def make_callbacks(config: ConfigDict) -> callbacks.Callbacks:
             min_delta=config.early_stopping.min_delta,
         )
     return callbacks.Callbacks(plateau, early_stopping)
+
+
+def make_selection(config: ConfigDict) -> Selection:
+    """Returns the rule by which a run of this config picks the epoch that it reports."""
+    curve = curve_split(config.data.val_fraction)
+    return Selection(config.selected_on, config.selected_by, curve)
 
 
 def resolved(config: ConfigDict) -> ConfigDict:
@@ -250,7 +261,7 @@ def create(
         for name, split in (("val", dataset.val), ("test", dataset.test))
         if split is not None
     }
-    return Experiment(dataset, engine, evaluate, next(iter(evaluate)), schedule)
+    return Experiment(dataset, engine, evaluate, make_selection(config), schedule)
 
 
 def compute_dtype(name: str) -> jnp.dtype:

@@ -4,7 +4,7 @@ import flax
 import jax
 import jax.numpy as jnp
 
-_NAMES = ("loss", "accuracy", "top5_accuracy")
+from cifar_jax.selection import METRICS
 
 
 @flax.struct.dataclass
@@ -21,7 +21,7 @@ class Metrics:
     @classmethod
     def empty(cls) -> "Metrics":
         """Returns the metrics of no examples."""
-        return cls(jnp.zeros(len(_NAMES) + 1, jnp.float32))
+        return cls(jnp.zeros(len(METRICS) + 1, jnp.float32))
 
     def merge(self, other: "Metrics") -> "Metrics":
         """Returns the metrics of both sets of examples together."""
@@ -75,7 +75,7 @@ def fetch(metrics: Metrics) -> dict[str, float]:
     *totals, count = jax.device_get(metrics.sums).tolist()
     return {
         name: total / count if count else float("nan")
-        for name, total in zip(_NAMES, totals, strict=True)
+        for name, total in zip(METRICS, totals, strict=True)
     }
 
 
@@ -87,12 +87,12 @@ def to_checkpoint(metrics: Metrics) -> dict[str, dict[str, jax.Array]]:
     *totals, count = metrics.sums
     count = count.astype(jnp.int32)
     tree = {
-        name: {"total": total, "count": count} for name, total in zip(_NAMES, totals, strict=True)
+        name: {"total": total, "count": count} for name, total in zip(METRICS, totals, strict=True)
     }
     return tree | {"_reduction_counter": {"value": jnp.ones_like(count)}}
 
 
 def from_checkpoint(tree: dict[str, dict[str, jax.Array]]) -> Metrics:
     """Returns what `to_checkpoint` was given."""
-    totals = [tree[name]["total"] for name in _NAMES]
+    totals = [tree[name]["total"] for name in METRICS]
     return Metrics(jnp.stack([*totals, tree["loss"]["count"].astype(jnp.float32)]))

@@ -166,23 +166,10 @@ def _restore(workdir: Path, mesh: Any) -> tuple[tuple[str, ...], Any, Any]:
         target = jax.eval_shape(
             lambda: {"state": parts.init(0), "metrics": to_checkpoint(Metrics.empty())}
         )
-        step = reported_step(config, meta["rows"]) or latest
+        best = experiment.make_selection(config).best(meta["rows"])
+        step = latest if best is None else best["step"]
         saved, _ = checkpoints.restore(step, target, replicated(mesh))
     return known.class_names, parts, saved["state"]
-
-
-def reported_step(config: Any, rows: Sequence[dict[str, Any]]) -> int | None:
-    """Returns the step of the epoch that a run reports so far; None where that is the latest."""
-    if config.selected_on == "last":
-        return None
-    split = {"train": "train"}.get(
-        config.selected_on, "val" if config.data.val_fraction else "test"
-    )
-    name = f"{split}_{config.selected_by}"
-    evaluated = [row for row in rows if row.get(name) is not None]
-    sign = -1 if config.selected_by == "loss" else 1
-    # The first among equals, as the checkpoints have it.
-    return max(evaluated, key=lambda row: sign * row[name])["step"] if evaluated else None
 
 
 def table(found: dict[Path, list[Guess]]) -> str:

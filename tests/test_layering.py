@@ -20,7 +20,7 @@ LAYERS = [
     {"config"},
     {"models", "augment", "optim", "losses", "metrics", "data"},
     {"ops", "run.atomic"},
-    {"errors", "runtime"},
+    {"errors", "selection", "runtime"},
 ]
 # What requirements.txt and requirements-trackers.txt install, by import name. Neither PyTorch nor
 # TensorFlow; never configs, benchmarks or tests, which are not installed.

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from cifar_jax.errors import UserError, unknown
+from cifar_jax.selection import METRICS
 
-METRICS = ("loss", "accuracy", "top5_accuracy")
 # Of the split that is evaluated along the way, or, with "train_", of the training images.
 MONITORS = (*METRICS, *(f"train_{name}" for name in METRICS))
 

@@ -13,8 +13,9 @@ from PIL import Image
 
 from cifar_jax.data.superclasses import SUPERCLASSES, superclass_of
 from cifar_jax.report import analysis, examples, figures, network
-from cifar_jax.report.read import METRICS, Run, read
+from cifar_jax.report.read import Run, read
 from cifar_jax.run import atomic
+from cifar_jax.selection import METRICS
 
 NUMBERS = "errors.json"
 

@@ -15,8 +15,8 @@ import numpy as np
 
 from cifar_jax.config import flatten
 from cifar_jax.errors import UserError
+from cifar_jax.selection import curve_split
 
-METRICS = ("loss", "accuracy", "top5_accuracy")
 # What is read of these files.
 _CONFIG = (
     *("experiment", "seed", "num_epochs", "model.name", "data.name", "data.label"),
@@ -70,7 +70,7 @@ class Run(NamedTuple):
     @property
     def curve(self) -> str:
         """The split that was evaluated between epochs: "val" or "test"."""
-        return "val" if self.config.get("data.val_fraction") else "test"
+        return curve_split(self.config.get("data.val_fraction"))
 
     @property
     def is_at_work(self) -> bool | None:
