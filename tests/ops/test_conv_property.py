@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from test_fast_forms import winograd_rounding_bound
 
 from cifar_jax import engine
 from cifar_jax.ops.conv import conv_general_dilated
@@ -97,6 +98,8 @@ def test_random_shapes_inside_and_outside_scan_cond_and_vmap(pytestconfig):
         images, kernel, options = draw(seed)
         images, kernel = np.float32(images), np.float32(kernel)
         expected = reference(images, kernel, options)
+        # The output is a sum over the channels, the images' gradient one over the features.
+        tolerance = max(1e-6, winograd_rounding_bound(max(kernel.shape[2:])))
         conv = partial(conv_general_dilated, **options)
         lowered = jax.jit(partial(in_every_context, conv)).lower(images, kernel, True)
         found = engine.compile_for_backend(lowered)(images, kernel, True)
@@ -107,7 +110,7 @@ def test_random_shapes_inside_and_outside_scan_cond_and_vmap(pytestconfig):
                 error /= max(np.linalg.norm(exact), 1e-300)
                 what = f"seed {seed}, {context}, {name}: {images.shape} by {kernel.shape} {options}"
                 worst[context, name] = max(worst.get((context, name), (0, "")), (error, what))
-                assert error <= 1e-6, f"{error:.2e}: {what}"
+                assert error <= tolerance, f"{error:.2e}: {what}"
         if seed % 20 == 19:
             jax.clear_caches()
     for (context, name), (error, what) in worst.items():
