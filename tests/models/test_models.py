@@ -52,7 +52,7 @@ THIN = {
 @pytest.fixture(autouse=True)
 def library_convolutions(monkeypatch):
     """They compile in half the time; test_fast_forms has the other form."""
-    monkeypatch.setattr(winograd, "pays", lambda *_: False)
+    monkeypatch.setattr(winograd, "is_applicable", lambda *_: False)
 
 
 @pytest.fixture(params=models.MODELS)

@@ -75,7 +75,7 @@ def compare(size, features, taps, padding, strides=(1, 1), batch=2, seed=0, tole
     ],
 )
 def test_winograd_equals_the_sum_of_taps(size, padding):
-    assert winograd.pays((2, *size, 16), (3, 3, 16, 33), padding, jnp.float32)
+    assert winograd.is_applicable((2, *size, 16), (3, 3, 16, 33), padding, jnp.float32)
     compare(size, (16, 33), (3, 3), padding)
 
 
@@ -93,7 +93,7 @@ def winograd_rounding_bound(num_channels):
 
 def check_winograd_rounding(num_channels):
     features, padding = (num_channels, num_channels), ((1, 1), (1, 1))
-    assert winograd.pays((4, 4, 4, num_channels), (3, 3, *features), padding, jnp.float32)
+    assert winograd.is_applicable((4, 4, 4, num_channels), (3, 3, *features), padding, jnp.float32)
     tolerance = winograd_rounding_bound(num_channels)
     compare((4, 4), features, (3, 3), padding, batch=4, tolerance=tolerance)
 
@@ -151,7 +151,7 @@ def test_winograd_rounding_with_one_accumulator_on_any_machine(num_channels):
     ],
 )
 def test_stem_equals_the_sum_of_taps(size, features, taps, padding):
-    assert stem.pays((2, *size, features[0]), (*taps, *features), padding, jnp.float32)
+    assert stem.is_applicable((2, *size, features[0]), (*taps, *features), padding, jnp.float32)
     compare(size, features, taps, padding)
 
 
@@ -186,7 +186,7 @@ def test_winograd_halves_the_products():
     ],
 )
 def test_gradients_of_strided_ones_equal_the_sum_of_taps(size, taps, strides, padding):
-    assert strided.pays(
+    assert strided.is_applicable(
         (2, *size, 12), (*taps, 12, 5), strides, padding, (1, 1), jnp.dtype("float32")
     )
     compare(size, (12, 5), taps, padding, strides)
@@ -224,7 +224,7 @@ def test_strided_leaves_what_it_is_not_for(change):
         image_shape=(2, 8, 8, 16), kernel_shape=(3, 3, 16, 16), strides=(2, 2),
         padding=((1, 1), (1, 1)), dilation=(1, 1), dtype=jnp.dtype("float32"),
     )  # fmt: skip
-    assert strided.pays(**case) and not strided.pays(**case | change)
+    assert strided.is_applicable(**case) and not strided.is_applicable(**case | change)
 
 
 @pytest.mark.parametrize(
@@ -239,7 +239,7 @@ def test_strided_leaves_what_it_is_not_for(change):
     ],
 )
 def test_winograd_leaves_what_it_is_not_for(image_shape, kernel_shape, padding):
-    assert not winograd.pays(image_shape, kernel_shape, padding, jnp.float32)
+    assert not winograd.is_applicable(image_shape, kernel_shape, padding, jnp.float32)
     compare(image_shape[1:3], kernel_shape[2:], kernel_shape[:2], padding)
 
 
@@ -279,8 +279,10 @@ def test_a_batch_of_nothing(stride, features):
 
 def test_other_dtypes_are_left_to_the_library():
     shapes = (2, 8, 8, 64), (3, 3, 64, 64), ((1, 1), (1, 1))
-    assert winograd.pays(*shapes, jnp.float32)
-    assert not winograd.pays(*shapes, jnp.bfloat16) and not winograd.pays(*shapes, jnp.float64)
+    assert winograd.is_applicable(*shapes, jnp.float32)
+    assert not winograd.is_applicable(*shapes, jnp.bfloat16) and not winograd.is_applicable(
+        *shapes, jnp.float64
+    )
 
 
 def test_dense_layers_gradients():
