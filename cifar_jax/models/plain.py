@@ -120,7 +120,7 @@ class Plain(nnx.Module):
                 size, features = size - 2 * (padding == "VALID"), layer
             else:
                 raise UserError(
-                    f"invalid layer {layer!r}: layers are numbers, 'M', 'B', 'D', 'F'; no 'M' after 'F'"
+                    f"invalid layer {layer!r}: needs a number, 'M' before 'F', 'B', 'D' or 'F'"
                 )
             if size < 1:
                 raise UserError(f"layer {len(modules)}, {layer!r}, leaves no pixels: {layers}")

@@ -117,7 +117,8 @@ def create(
     total = round(num_epochs * steps_per_epoch)
     if warmup >= total:
         raise UserError(
-            f"optim.warmup_epochs = {warmup_epochs} leaves no step after the warm-up: training has {total}"
+            f"optim.warmup_epochs = {warmup_epochs} leaves no step after the warm-up: "
+            f"training has {total}"
         )
     remaining = total - warmup
     if name == "constant":
