@@ -1,4 +1,4 @@
-"""The forms of convolution and product that CPUs run faster, beside NumPy in float64."""
+"""Compares the fast forms of convolution and matrix product on CPUs with NumPy in float64."""
 
 import functools
 import os
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(jax.default_backend() != "cpu", reason="these ar
 
 
 def reference(images, kernel, grad, padding, strides=(1, 1)):
-    """Returns result and gradients of images and kernel, summed tap by tap in float64."""
+    """Returns the output and the gradients of images and kernel, summed by taps in float64."""
     images, kernel, grad = (np.float64(x) for x in (images, kernel, grad))
     wide = [(low, max(high, 0)) for low, high in padding]
     padded = np.pad(images, ((0, 0), *wide, (0, 0)))
@@ -156,7 +156,7 @@ def test_stem_equals_the_sum_of_taps(size, features, taps, padding):
 
 
 def test_winograd_halves_the_products():
-    """Of 3x3 taps for four outputs, 36, it leaves 18; forward and backward alike."""
+    """It takes 18 products instead of 36 for four outputs, in the forward and backward pass."""
 
     def loss(images, kernel):
         out = conv_general_dilated(images, kernel, (1, 1), "SAME", dimension_numbers=NHWC)
@@ -176,7 +176,7 @@ def test_winograd_halves_the_products():
         ((9, 8), (5, 3), (2, 2), ((2, 2), (1, 1))),
         ((9, 11), (3, 2), (3, 1), ((2, 0), (0, 3))),
         ((9, 11), (1, 3), (2, 3), ((0, 0), (5, 1))),
-        ((9, 11), (2, 2), (3, 4), ((0, 0), (0, 0))),  # pixels that no output has met
+        ((9, 11), (2, 2), (3, 4), ((0, 0), (0, 0))),  # pixels without an output
         ((3, 3), (3, 3), (2, 2), ((0, 0), (0, 0))),  # one output
         ((2, 2), (3, 3), (2, 2), ((1, 1), (1, 1))),
         ((9, 9), (3, 3), (2, 2), ((1, -2), (0, -1))),
@@ -185,15 +185,15 @@ def test_winograd_halves_the_products():
         ((6, 5), (1, 1), (1, 1), ((1, 2), (0, 1))),
     ],
 )
-def test_gradients_of_strided_ones_equal_the_sum_of_taps(size, taps, strides, padding):
+def test_strided_gradients_equal_the_sum_of_taps(size, taps, strides, padding):
     assert strided.is_applicable(
         (2, *size, 12), (*taps, 12, 5), strides, padding, (1, 1), jnp.dtype("float32")
     )
     compare(size, (12, 5), taps, padding, strides)
 
 
-def test_gradients_of_strided_ones_multiply_by_no_zeros():
-    """Parts of 2x2, 2x1 and 1x2 taps take a convolution each, that of one tap a product."""
+def test_strided_gradients_do_not_multiply_by_zeros():
+    """Phases of 2x2, 2x1 and 1x2 taps take a convolution each, that of one tap a product."""
 
     def loss(images, kernel):
         padding = ((1, 1), (1, 1))
@@ -219,7 +219,7 @@ def test_gradients_of_strided_ones_multiply_by_no_zeros():
         dict(dtype=jnp.dtype("float64")),
     ],
 )
-def test_strided_leaves_what_it_is_not_for(change):
+def test_strided_is_not_applicable(change):
     case = dict(
         image_shape=(2, 8, 8, 16), kernel_shape=(3, 3, 16, 16), strides=(2, 2),
         padding=((1, 1), (1, 1)), dilation=(1, 1), dtype=jnp.dtype("float32"),
@@ -231,14 +231,14 @@ def test_strided_leaves_what_it_is_not_for(change):
     ("image_shape", "kernel_shape", "padding"),
     [
         ((2, 8, 8, 8), (3, 3, 8, 32), ((1, 1), (1, 1))),  # few channels
-        ((2, 2, 2, 64), (3, 3, 64, 64), ((1, 1), (1, 1))),  # half of each tile for nothing
+        ((2, 2, 2, 64), (3, 3, 64, 64), ((1, 1), (1, 1))),  # half of each tile is wasted
         ((2, 8, 8, 64), (1, 1, 64, 64), ((0, 0), (0, 0))),
         ((2, 8, 8, 64), (5, 5, 64, 64), ((2, 2), (2, 2))),
         ((2, 8, 8, 64), (3, 3, 64, 64), ((3, 3), (3, 3))),  # the gradient's padding is negative
         ((2, 8, 8, 64), (3, 3, 64, 64), ((2, 1), (1, 1))),  # more rows out than in
     ],
 )
-def test_winograd_leaves_what_it_is_not_for(image_shape, kernel_shape, padding):
+def test_winograd_is_not_applicable(image_shape, kernel_shape, padding):
     assert not winograd.is_applicable(image_shape, kernel_shape, padding, jnp.float32)
     compare(image_shape[1:3], kernel_shape[2:], kernel_shape[:2], padding)
 
@@ -264,7 +264,7 @@ def test_under_vmap_in_a_loop_and_with_a_checkpoint(features):
 
 @pytest.mark.parametrize("features", [(16, 16), (3, 16)])
 @pytest.mark.parametrize("stride", [1, 2])
-def test_a_batch_of_nothing(stride, features):
+def test_empty_batch(stride, features):
     images, kernel = jnp.ones((0, 8, 8, features[0])), jnp.ones((3, 3, *features))
 
     def conv(images, kernel):
@@ -277,7 +277,7 @@ def test_a_batch_of_nothing(stride, features):
     assert images_grad.shape == images.shape and not kernel_grad.any()
 
 
-def test_other_dtypes_are_left_to_the_library():
+def test_winograd_requires_float32():
     shapes = (2, 8, 8, 64), (3, 3, 64, 64), ((1, 1), (1, 1))
     assert winograd.is_applicable(*shapes, jnp.float32)
     assert not winograd.is_applicable(*shapes, jnp.bfloat16) and not winograd.is_applicable(
@@ -297,7 +297,7 @@ def test_dense_layers_gradients():
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
-def test_no_product_of_a_dense_layer_is_contracted_over_the_kernels_columns():
+def test_dense_gradients_do_not_contract_over_kernel_columns():
     def loss(inputs, kernel):
         return jnp.sum(dot_general(inputs, kernel, (((1,), (0,)), ((), ()))) ** 2)
 
@@ -311,10 +311,10 @@ def test_no_product_of_a_dense_layer_is_contracted_over_the_kernels_columns():
     [
         (((3, 5, 8), (4, 8)), (((2,), (1,)), ((), ()))),
         (((5, 8), (4, 8)), (((1,), (1,)), ((), ()))),
-        (((5, 8), (8, 5)), (((1,), (0,)), ((0,), (1,)))),  # a product for each row
+        (((5, 8), (8, 5)), (((1,), (0,)), ((0,), (1,)))),  # batched
     ],
 )
-def test_other_products_are_those_of_lax(shapes, numbers):
+def test_other_products_equal_lax(shapes, numbers):
     rng = np.random.default_rng(0)
     lhs, rhs = (rng.normal(size=shape).astype(np.float32) for shape in shapes)
     np.testing.assert_array_equal(
