@@ -17,7 +17,7 @@ from cifar_jax import engine
 from cifar_jax.ops.conv import conv_general_dilated
 
 NHWC = ("NHWC", "HWIO", "NHWC")
-CONTEXTS = ("alone", "scan", "cond", "vmap")
+CONTEXTS = ("top level", "scan", "cond", "vmap")
 
 
 def draw(seed):
@@ -117,4 +117,4 @@ def test_random_shapes_inside_and_outside_scan_cond_and_vmap(pytestconfig):
         if seed % 20 == 19:
             jax.clear_caches()
     for (context, name), (error, what) in worst.items():
-        print(f"{context:<6}{name:<7}{error:.1e}  {what}")
+        print(f"{context:<10}{name:<7}{error:.1e}  {what}")

@@ -253,9 +253,9 @@ def test_under_vmap_in_a_loop_and_with_a_checkpoint(features):
         out = conv(images, kernel, (1, 1), "SAME", dimension_numbers=NHWC, precision="highest")
         return jnp.sum(jnp.sin(out))
 
-    stock = jax.grad(functools.partial(loss, lax.conv_general_dilated))
+    lax_grad = jax.grad(functools.partial(loss, lax.conv_general_dilated))
     ours = jax.grad(jax.checkpoint(functools.partial(loss, conv_general_dilated)))
-    expected = np.stack([stock(kernel, one) for one in images])
+    expected = np.stack([lax_grad(kernel, one) for one in images])
     together = jax.jit(jax.vmap(ours, (None, 0)))(kernel, images)
     _, one_by_one = lax.scan(lambda kernel, one: (kernel, ours(kernel, one)), kernel, images)
     for found in (together, one_by_one):
