@@ -1,9 +1,9 @@
-"""cnn2 on CIFAR-100's 20 superclasses, the epoch picked on a validation split.
+"""cnn2 on CIFAR-100's 20 superclasses, the epoch selected on a validation split.
 
     python -m cifar_jax.main --config configs/cnn2.py
 
-The network of the write-up on coarse labels at the settings that it recommends (batch 64, Adam
-1e-3, 20 epochs), without its selection on the test set: see configs/coarse/ for that.
+The network of the write-up on coarse labels with the settings that it recommends (batch 64, Adam
+1e-3, 20 epochs). The write-up selects the epoch on the test set; see configs/coarse/ for that.
 """
 
 from cifar_jax.config import base

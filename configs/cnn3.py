@@ -1,9 +1,9 @@
-"""cnn3 on CIFAR-100's 100 classes, the epoch picked on a validation split.
+"""cnn3 on CIFAR-100's 100 classes, the epoch selected on a validation split.
 
     python -m cifar_jax.main --config configs/cnn3.py
 
 The network and recipe of the assignment write-up (batch 32, Adam 1e-4, flips and shifts, 150
-epochs, 17% for validation); configs/assignment/cnn3.py is the published run itself.
+epochs, 17% for validation); configs/assignment/cnn3.py is the published run.
 """
 
 from cifar_jax.config import base

@@ -1,9 +1,9 @@
-"""cnn4 on CIFAR-100's 20 superclasses, the epoch picked on a validation split.
+"""cnn4 on CIFAR-100's 20 superclasses, the epoch selected on a validation split.
 
     python -m cifar_jax.main --config configs/cnn4.py
 
-The best network of the write-up on coarse labels (batch 64, Adam 1e-3, 100 epochs), without its
-selection on the test set: see configs/coarse/ for that.
+The best network of the write-up on coarse labels (batch 64, Adam 1e-3, 100 epochs). The write-up
+selects the epoch on the test set; see configs/coarse/ for that.
 """
 
 from cifar_jax.config import base

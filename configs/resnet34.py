@@ -2,8 +2,8 @@
 
     python -m cifar_jax.main --config configs/resnet34.py
 
-Published for this network and nearly this recipe: 76.76%, best epoch on the test set
-(weiaicunzai/pytorch-cifar100). Not yet run in full here: no result.
+Published for this network with a similar recipe: 76.76%, best epoch on the test set
+(weiaicunzai/pytorch-cifar100). The recipe has not been run in full yet.
 """
 
 from configs import resnet18

@@ -1,4 +1,7 @@
-"""The networks by name. Adding one is a file, a line in MODELS, a config and a pinned count."""
+"""Networks by name.
+
+A new network needs a file, a line in MODELS, a config and its parameter count in test_models.py.
+"""
 
 import inspect
 from collections.abc import Callable
@@ -43,17 +46,17 @@ MODELS: dict[str, Callable[..., nnx.Module]] = {
 def create(
     name: str, num_classes: int, rngs: nnx.Rngs, *, dtype=jnp.float32, **options
 ) -> nnx.Module:
-    """Builds a network: a module that maps images [B, 32, 32, 3] to logits [B, num_classes].
+    """Builds a network, a module that maps images [B, 32, 32, 3] to logits [B, num_classes].
 
     Args:
-      name: a key of MODELS.
+      name: key of MODELS.
       num_classes: number of logits.
-      rngs: its `params` stream initialises the parameters.
-      dtype: of the computation.
-      **options: those of `options_of`.
+      rngs: the `params` stream initialises the parameters.
+      dtype: dtype of the computation.
+      **options: options of the network, see `options_of`.
 
     Raises:
-      UserError: for an unknown network or option, or a value of another kind than the default.
+      UserError: for an unknown network or option, or a value of a different kind than the default.
     """
     known = options_of(name)
     for option, value in options.items():
@@ -64,25 +67,25 @@ def create(
 
 
 def _check_kind(option: str, value: Any, default: Any) -> None:
-    """Raises UserError where numbers are wanted, as in the default, and `value` has others."""
-    wanted, found = (x if isinstance(x, tuple | list) else (x,) for x in (default, value))
+    """Raises UserError unless numbers in `value` are of the same kind as in the default."""
+    default_values, values = (x if isinstance(x, tuple | list) else (x,) for x in (default, value))
     if isinstance(default, bool):
         return
-    if all(isinstance(x, int) for x in wanted):
+    if all(isinstance(x, int) for x in default_values):
         kind, is_valid = "whole number", lambda x: isinstance(x, int) and x >= 1
         kind += "s above 0" if isinstance(default, tuple) else " above 0"
         is_of_kind = isinstance(value, tuple | list) == isinstance(default, tuple)
-    elif all(isinstance(x, int | float) for x in wanted):
+    elif all(isinstance(x, int | float) for x in default_values):
         kind, is_valid = "numbers", lambda x: isinstance(x, int | float)
-        is_of_kind = True  # one number may stand for several
+        is_of_kind = True  # a single number may be given for several
     else:
         return
-    if not (is_of_kind and found and all(is_valid(x) and x is not True for x in found)):
+    if not (is_of_kind and values and all(is_valid(x) and x is not True for x in values)):
         raise UserError(f"{option} needs {kind}, as in {default}, not {value!r}")
 
 
 def options_of(name: str) -> dict[str, Any]:
-    """Returns the options that `create` takes for this network besides dtype, by default value.
+    """Returns the options of a network except dtype, as {name: default value}.
 
     Raises:
       UserError: for an unknown network.

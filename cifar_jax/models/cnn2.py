@@ -1,4 +1,4 @@
-"""cnn2: the two-convolution network of the write-up on coarse labels ("LSC Project", part 1).
+"""cnn2: the two-convolution network from the write-up on coarse labels ("LSC Project", part 1).
 
 | layer | output |
 |---|---|
@@ -9,9 +9,9 @@
 | dense 128, relu (dropout 0.5) | 128 |
 | dense classes | classes |
 
-2,119,252 parameters with 20 classes. Keras' initialisation: Glorot uniform kernels, zero biases.
-The softmax is part of the loss. The dropout layers belong to the write-up's part 2 and are off
-unless rates are given.
+2,119,252 parameters with 20 classes. Keras's initialisation: Glorot uniform kernels, zero biases.
+The softmax is part of the loss. The dropout layers are from the write-up's part 2 and are off by
+default.
 """
 
 from collections.abc import Sequence
@@ -32,15 +32,16 @@ from cifar_jax.ops.pooling import max_pool
 
 
 class CNN2(nnx.Module):
-    """See the module's docstring.
+    """The network described in the module's docstring.
 
     Args:
       num_classes: number of logits.
-      rngs: its `params` stream initialises the kernels.
-      filters: filters of the two convolutions.
-      dense_units: units of the hidden dense layer.
-      dropout: rates after the pool, after flatten and after the dense layer; one number for all.
-      dtype: of the computation; parameters and logits are float32.
+      rngs: the `params` stream initialises the kernels.
+      filters: numbers of filters of the two convolutions.
+      dense_units: number of units of the hidden dense layer.
+      dropout: rates after the pool, after flatten and after the dense layer; a single number
+        applies to all.
+      dtype: dtype of the computation; parameters and logits are float32.
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class CNN2(nnx.Module):
         self.dropout1, self.dropout2, self.dropout3 = (Dropout(rate) for rate in rates)
 
     def __call__(self, images: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
-        """Returns logits [B, num_classes] of images [B, 32, 32, 3]; rngs for dropout only."""
+        """Returns logits [B, num_classes] for images [B, 32, 32, 3]; dropout needs rngs."""
         x = max_pool(nnx.relu(self.conv1(images)), 2)
         x = self.dropout1(x, rngs=rngs)
         x = nnx.relu(self.conv2(x))

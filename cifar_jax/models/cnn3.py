@@ -1,4 +1,4 @@
-"""cnn3: the three-convolution network of the assignment write-up on CIFAR-100.
+"""cnn3: the three-convolution network from the assignment write-up on CIFAR-100.
 
 | layer | output |
 |---|---|
@@ -8,9 +8,9 @@
 | flatten, dense 512, relu, dropout 0.5 | 512 |
 | dense classes | classes |
 
-1,193,636 parameters with 100 classes. Keras' initialisation: Glorot uniform kernels, zero biases.
-Deviation: the relus behind the pools are left out. They follow a relu and a maximum, so they
-change nothing.
+1,193,636 parameters with 100 classes. Keras's initialisation: Glorot uniform kernels, zero biases.
+Deviation: the relus after the pools are omitted. They would have no effect, because the inputs of
+the pools are already rectified.
 """
 
 from collections.abc import Sequence
@@ -31,14 +31,14 @@ from cifar_jax.ops.pooling import max_pool
 
 
 class CNN3(nnx.Module):
-    """See the module's docstring.
+    """The network described in the module's docstring.
 
     Args:
       num_classes: number of logits.
-      rngs: its `params` stream initialises the kernels.
-      dropout: rates after the second pool, after the third and after the dense layer; one number
-        for all.
-      dtype: of the computation; parameters and logits are float32.
+      rngs: the `params` stream initialises the kernels.
+      dropout: rates after the second pool, after the third and after the dense layer; a single
+        number applies to all.
+      dtype: dtype of the computation; parameters and logits are float32.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class CNN3(nnx.Module):
         self.dropout1, self.dropout2, self.dropout3 = (Dropout(rate) for rate in rates)
 
     def __call__(self, images: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
-        """Returns logits [B, num_classes] of images [B, 32, 32, 3]; rngs for dropout only."""
+        """Returns logits [B, num_classes] for images [B, 32, 32, 3]; dropout needs rngs."""
         x = max_pool(nnx.relu(self.conv1(images)), 2)
         x = max_pool(nnx.relu(self.conv2(x)), 2)
         x = self.dropout1(x, rngs=rngs)

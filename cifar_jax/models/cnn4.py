@@ -1,4 +1,4 @@
-"""cnn4: the four-convolution network of the write-up on coarse labels ("LSC Project", part 2).
+"""cnn4: the four-convolution network from the write-up on coarse labels ("LSC Project", part 2).
 
 | layer | output |
 |---|---|
@@ -11,7 +11,7 @@
 | dense 128, relu, dropout 0.5 | 128 |
 | dense classes | classes |
 
-2,165,428 parameters with 20 classes. Keras' initialisation: Glorot uniform kernels, zero biases.
+2,165,428 parameters with 20 classes. Keras's initialisation: Glorot uniform kernels, zero biases.
 The softmax is part of the loss.
 """
 
@@ -33,15 +33,16 @@ from cifar_jax.ops.pooling import max_pool
 
 
 class CNN4(nnx.Module):
-    """See the module's docstring.
+    """The network described in the module's docstring.
 
     Args:
       num_classes: number of logits.
-      rngs: its `params` stream initialises the kernels.
-      filters: filters of the four convolutions.
-      dense_units: units of the hidden dense layer.
-      dropout: rates after the pool, after flatten and after the dense layer; one number for all.
-      dtype: of the computation; parameters and logits are float32.
+      rngs: the `params` stream initialises the kernels.
+      filters: numbers of filters of the four convolutions.
+      dense_units: number of units of the hidden dense layer.
+      dropout: rates after the pool, after flatten and after the dense layer; a single number
+        applies to all.
+      dtype: dtype of the computation; parameters and logits are float32.
     """
 
     def __init__(
@@ -66,7 +67,7 @@ class CNN4(nnx.Module):
         self.dropout1, self.dropout2, self.dropout3 = (Dropout(rate) for rate in rates)
 
     def __call__(self, images: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
-        """Returns logits [B, num_classes] of images [B, 32, 32, 3]; rngs for dropout only."""
+        """Returns logits [B, num_classes] for images [B, 32, 32, 3]; dropout needs rngs."""
         x = nnx.relu(self.conv1(images))
         x = max_pool(nnx.relu(self.conv2(x)), 2)
         x = self.dropout1(x, rngs=rngs)

@@ -1,4 +1,4 @@
-"""cnn_deep: eight convolutions and five dense layers, of the write-up on CIFAR-10 in PyTorch.
+"""cnn_deep: the network of eight convolutions from the write-up on CIFAR-10 in PyTorch.
 
 | layer | output |
 |---|---|
@@ -11,9 +11,10 @@
 | dense 64, relu, dense 32, relu, dropout 0.1, dense 16, relu | 16 |
 | dense classes | classes |
 
-453,242 parameters with 10 classes. Convolutions are valid; BN has no scale and no bias, eps 1e-5,
-momentum 0.1 (0.9 here). PyTorch's initialisation: kernels and biases uniform in +-1 / sqrt(fan-in).
-The document prints the layers alone; where the relus stand is customary.
+453,242 parameters with 10 classes. The convolutions have valid padding; BN has no scale and no
+bias, eps 1e-5 and momentum 0.1 (0.9 in flax). PyTorch's initialisation: kernels and biases uniform
+in +-1 / sqrt(fan-in). The write-up lists only the layers; the relus are placed where they
+customarily are.
 """
 
 from collections.abc import Sequence
@@ -35,13 +36,14 @@ from cifar_jax.ops.pooling import max_pool
 
 
 class CNNDeep(nnx.Module):
-    """See the module's docstring.
+    """The network described in the module's docstring.
 
     Args:
       num_classes: number of logits.
-      rngs: its `params` stream initialises kernels and biases.
-      dropout: rates after the first and the third dense layer; one number for both.
-      dtype: of the computation; parameters, statistics, BN and logits are float32.
+      rngs: the `params` stream initialises kernels and biases.
+      dropout: rates after the first and the third dense layer; a single number
+        applies to both.
+      dtype: dtype of the computation; parameters, statistics, BN and logits are float32.
     """
 
     def __init__(
@@ -76,7 +78,7 @@ class CNNDeep(nnx.Module):
         self.dropout1, self.dropout2 = map(Dropout, per_layer(dropout, 2, "dropout"))
 
     def __call__(self, images: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
-        """Returns logits [B, num_classes] of images [B, 32, 32, 3]; rngs for dropout only."""
+        """Returns logits [B, num_classes] for images [B, 32, 32, 3]; dropout needs rngs."""
         x = nnx.relu(self.bn_conv1(self.conv1(images)))
         for conv in (self.conv2, self.conv3, self.conv4):
             x = nnx.relu(conv(x))

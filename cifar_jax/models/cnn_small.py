@@ -1,4 +1,4 @@
-"""cnn_small: two convolutions and three dense layers, of the write-up on CIFAR-10 in PyTorch.
+"""cnn_small: the network of two convolutions from the write-up on CIFAR-10 in PyTorch.
 
 | layer | output |
 |---|---|
@@ -8,7 +8,8 @@
 | dense classes | classes |
 
 80,090 parameters with 10 classes. PyTorch's initialisation: kernels and biases uniform in
-+-1 / sqrt(fan-in). The document prints the layers alone; the relus are the customary ones.
++-1 / sqrt(fan-in). The write-up lists only the layers; the relus are placed where they
+customarily are.
 """
 
 import jax
@@ -20,12 +21,12 @@ from cifar_jax.ops.pooling import max_pool
 
 
 class CNNSmall(nnx.Module):
-    """See the module's docstring.
+    """The network described in the module's docstring.
 
     Args:
       num_classes: number of logits.
-      rngs: its `params` stream initialises kernels and biases.
-      dtype: of the computation; parameters and logits are float32.
+      rngs: the `params` stream initialises kernels and biases.
+      dtype: dtype of the computation; parameters and logits are float32.
     """
 
     def __init__(self, num_classes: int, rngs: nnx.Rngs, *, dtype=jnp.float32):
@@ -37,7 +38,7 @@ class CNNSmall(nnx.Module):
         self.dense3 = torch_linear(32, num_classes, rngs=rngs)
 
     def __call__(self, images: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
-        """Returns logits [B, num_classes] of images [B, 32, 32, 3]; rngs is not used."""
+        """Returns logits [B, num_classes] for images [B, 32, 32, 3]; rngs is unused."""
         del rngs
         x = max_pool(nnx.relu(self.conv1(images)), 2)
         x = nnx.avg_pool(nnx.relu(self.conv2(x)), (2, 2), (2, 2))

@@ -1,4 +1,4 @@
-"""inception_resnet: the hybrid write-up's own network, GoogLeNet's branches in ResNet's blocks.
+"""inception_resnet: the hybrid write-up's own network, GoogLeNet's branches in ResNet blocks.
 
 | layer | output |
 |---|---|
@@ -8,20 +8,23 @@
 | stage 3: two blocks of 384 | 8 x 8 x 384 |
 | global average pool, dense classes | classes |
 
-A layer looks at its input in three ways at once: a convolution 3x3, a convolution 3x3 of dilation
-2, and a max-pool 3x3 of stride 1 followed by a convolution 1x1; their outputs, a third of the
-filters each, are concatenated. A block is layer, BN, relu, layer, BN, and a shortcut over both is
-added before the last relu, through a 1x1 convolution with BN where the filters change.
-4,448,580 parameters with 100 classes.
+A layer has three parallel branches: a 3x3 convolution, a 3x3 convolution with dilation 2, and a 3x3
+max-pool with stride 1 followed by a 1x1 convolution. Their outputs, each with a third of the
+filters, are concatenated. A block consists of layer, BN, relu, layer, BN, to which a shortcut is
+added before the last relu; where the number of filters changes, the shortcut is a 1x1 convolution
+with BN. 4,448,580 parameters with 100 classes.
 
-From the document: the three branches, the concatenation, the shortcut over two layers. Chosen here:
-filters, depth, where BN stands, the pools between stages. From the code in the author's repository
-(chentalen2021/CIFAR100_classification): the 1x1 convolution behind the pool, which is GoogLeNet's
-(Szegedy et al., 2014), and the dilation. Otherwise that code departs from its document and is not
-followed: one layer to a block, 32 filters a branch in every stage, no stage smaller than the first
-because the stride is not passed on, BN on two of the branches, LeakyReLU, and projections of the
-shortcuts that are made anew, untrained, at every call.
-Keras' conventions: same padding, Glorot uniform kernels, zero biases, eps 1e-3, momentum 0.99.
+The write-up specifies the three branches, the concatenation and the shortcut over two layers. The
+code in the author's repository (chentalen2021/CIFAR100_classification) adds the dilation and the
+1x1 convolution after the pool, which is GoogLeNet's (Szegedy et al., 2014). The numbers of filters,
+the depth, the positions of BN and the pools between stages were chosen for this suite.
+
+Deviations: the author's code differs from the write-up and is not followed where it has one layer
+per block, 32 filters per branch in every stage, no downsampling after the first stage (the stride
+is not passed on), BN on two of the branches, LeakyReLU, and shortcut projections that are created
+again, untrained, at every call.
+
+Keras's conventions: same padding, Glorot uniform kernels, zero biases, eps 1e-3, momentum 0.99.
 """
 
 from collections.abc import Sequence
@@ -36,7 +39,7 @@ from cifar_jax.ops.pooling import max_pool
 
 
 class InceptionLayer(nnx.Module):
-    """Three branches side by side: [B, H, W, I] to [B, H, W, features]."""
+    """Three concatenated branches: [B, H, W, I] to [B, H, W, features]."""
 
     def __init__(self, in_features: int, features: int, rngs: nnx.Rngs, dtype):
         conv = dict(kernel_init=keras_init, dtype=dtype, rngs=rngs)
@@ -46,14 +49,14 @@ class InceptionLayer(nnx.Module):
         self.conv_pooled = Conv(in_features, branch, (1, 1), **conv)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Returns the concatenation of the branches."""
+        """Concatenates the outputs of the branches."""
         pooled = max_pool(x, 3, stride=1, padding=1)
         branches = (self.conv(x), self.conv_dilated(x), self.conv_pooled(pooled))
         return jnp.concatenate(branches, axis=-1)
 
 
 class InceptionBlock(nnx.Module):
-    """Two inception layers under a shortcut: [B, H, W, I] to [B, H, W, features]."""
+    """Two inception layers with a shortcut: [B, H, W, I] to [B, H, W, features]."""
 
     def __init__(self, in_features: int, features: int, rngs: nnx.Rngs, dtype):
         norm = dict(momentum=0.99, epsilon=1e-3, rngs=rngs)
@@ -69,25 +72,25 @@ class InceptionBlock(nnx.Module):
             self.bn_shortcut = BatchNorm(features, **norm)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Returns the block's output, rectified."""
+        """Applies the block."""
         shortcut = self.bn_shortcut(self.conv_shortcut(x)) if self.has_projection else x
         x = nnx.relu(self.bn1(self.layer1(x)))
         return nnx.relu(self.bn2(self.layer2(x)) + shortcut)
 
 
 class InceptionResNet(nnx.Module):
-    """See the module's docstring.
+    """The network described in the module's docstring.
 
     Args:
       num_classes: number of logits.
-      rngs: its `params` stream initialises the kernels.
-      features: filters of each stage's blocks, multiples of 3.
-      depth: blocks of each stage.
-      stem_features: filters of the first convolution.
-      dtype: of the computation; parameters, statistics, BN and logits are float32.
+      rngs: the `params` stream initialises the kernels.
+      features: number of filters of the blocks of each stage, multiples of 3.
+      depth: number of blocks per stage.
+      stem_features: number of filters of the first convolution.
+      dtype: dtype of the computation; parameters, statistics, BN and logits are float32.
 
     Raises:
-      UserError: for filters that three branches cannot share.
+      UserError: if a number of filters is not a multiple of 3.
     """
 
     def __init__(
@@ -117,7 +120,7 @@ class InceptionResNet(nnx.Module):
         self.dense = Linear(in_features, num_classes, kernel_init=keras_init, rngs=rngs)
 
     def __call__(self, images: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
-        """Returns logits [B, num_classes] of images [B, 32, 32, 3]; rngs is not used."""
+        """Returns logits [B, num_classes] for images [B, 32, 32, 3]; rngs is unused."""
         del rngs
         x = nnx.relu(self.bn_stem(self.conv_stem(images)))
         for i, blocks in enumerate(self.stages):

@@ -1,4 +1,4 @@
-"""The bricks of the networks: what Flax NNX has, set up for this suite, and what it lacks."""
+"""Layers and initialisers of the networks, most of them adapted from Flax NNX."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -13,11 +13,11 @@ from cifar_jax.errors import UserError
 from cifar_jax.ops.conv import conv_general_dilated
 from cifar_jax.ops.dense import dot_general
 
-# Flax' layers with the convolution and the product that the backend runs fastest.
+# Flax's layers with the convolution and the matrix product that the backend runs fastest.
 Conv = partial(nnx.Conv, conv_general_dilated=conv_general_dilated)
 Linear = partial(nnx.Linear, dot_general=dot_general)
 
-# What the frameworks of the write-ups draw their kernels from when nothing is said.
+# The default initialisers of kernels in the write-ups' frameworks.
 keras_init = glorot_uniform()
 # torch.nn.Conv2d and Linear: kaiming_uniform(a=sqrt(5)), a variance of 1 / (3 fan_in).
 torch_init = variance_scaling(1 / 3, "fan_in", "uniform")
@@ -26,14 +26,17 @@ he_fan_out_init = variance_scaling(2.0, "fan_out", "normal")
 
 
 def torch_bias_init(fan_in: int):
-    """Returns PyTorch's initialiser of biases: uniform in +-1 / sqrt(fan_in)."""
+    """Returns PyTorch's default bias initialiser, uniform in +-1 / sqrt(fan_in)."""
     return lambda key, shape, dtype=jnp.float32: jax.random.uniform(
         key, shape, dtype, -(fan_in**-0.5), fan_in**-0.5
     )
 
 
 def torch_conv(in_features: int, features: int, kernel_size: int, **options) -> nnx.Conv:
-    """Returns torch.nn.Conv2d as it comes: no padding, kernel and bias in +-1 / sqrt(fan-in)."""
+    """Returns a convolution with the defaults of torch.nn.Conv2d.
+
+    It has valid padding; kernel and bias are uniform in +-1 / sqrt(fan-in).
+    """
     bias_init = torch_bias_init(in_features * kernel_size**2)
     return Conv(
         in_features, features, (kernel_size, kernel_size),
@@ -42,13 +45,16 @@ def torch_conv(in_features: int, features: int, kernel_size: int, **options) -> 
 
 
 def torch_linear(in_features: int, features: int, **options) -> nnx.Linear:
-    """Returns torch.nn.Linear as it comes: kernel and bias in +-1 / sqrt(fan-in)."""
+    """Returns a dense layer with the defaults of torch.nn.Linear.
+
+    Kernel and bias are uniform in +-1 / sqrt(fan-in).
+    """
     bias_init = torch_bias_init(in_features)
     return Linear(in_features, features, kernel_init=torch_init, bias_init=bias_init, **options)
 
 
 class Dropout(nnx.Dropout):
-    """nnx.Dropout that refuses rates outside [0, 1).
+    """nnx.Dropout that validates its rate.
 
     Raises:
       UserError: for a rate outside [0, 1).
@@ -61,22 +67,22 @@ class Dropout(nnx.Dropout):
 
 
 class BatchNorm(nnx.BatchNorm):
-    """Batch normalisation in float32 at least, its output in the dtype of its input.
+    """Batch normalisation computed in float32 or wider; the output has the dtype of the input.
 
-    nnx.BatchNorm(dtype=bfloat16) would cast the running statistics to bfloat16 in evaluation,
-    a bias of 0.02 standard deviations; float32 inside costs nothing once fused.
-    The running variance is the biased one, where PyTorch keeps the unbiased.
+    nnx.BatchNorm(dtype=bfloat16) would cast the running statistics to bfloat16 in evaluation, which
+    adds a bias of 0.02 standard deviations; computing in float32 costs nothing once it is fused.
+    The running variance is the biased estimate, whereas PyTorch keeps the unbiased one.
 
-    Normalised, scaled and shifted at once: x * scale + shift, so that the gradient needs nothing of
-    x's size but x. Of nnx' (x - mean) * scale + bias it would need x - mean too.
+    The output is computed as x * scale + shift, so that x is the only array of its size kept for
+    the gradient. With nnx's (x - mean) * scale + bias, x - mean would be kept too.
 
     Args:
-      num_features: C.
-      momentum: what the running statistics keep of themselves in a step.
+      num_features: number of channels C.
+      momentum: decay of the running statistics per step.
       epsilon: added to the variance.
-      use_scale: whether to scale by a parameter.
-      use_bias: whether to add one.
-      rngs: its `params` stream is asked for keys.
+      use_scale: whether to multiply by a learned scale.
+      use_bias: whether to add a learned bias.
+      rngs: the `params` stream initialises scale and bias.
     """
 
     def __init__(
@@ -95,7 +101,7 @@ class BatchNorm(nnx.BatchNorm):
         )  # fmt: skip
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Normalises x [..., C] over all axes but the last."""
+        """Normalises x [..., C] over all axes except the last."""
         values = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         if self.use_running_average:
             mean, variance = self.mean[...], self.var[...]
@@ -115,15 +121,15 @@ class BatchNorm(nnx.BatchNorm):
 
 
 def flatten(x: jax.Array) -> jax.Array:
-    """Reshapes [B, ...] to [B, features], rows before columns before channels, as Keras does."""
+    """Reshapes [B, ...] to [B, features], in Keras's order: rows, columns, channels."""
     return x.reshape(x.shape[0], -1)
 
 
 def per_layer(value: float | Sequence[float], count: int, name: str) -> tuple[float, ...]:
-    """Returns `value` as one number per layer; a single number serves every layer.
+    """Returns `value` as one number per layer; a single number applies to every layer.
 
     Raises:
-      UserError: on any other length than 1 or `count`.
+      UserError: if `value` has neither 1 nor `count` numbers.
     """
     values = tuple(value) if isinstance(value, Sequence) else (value,)
     if len(values) == 1:

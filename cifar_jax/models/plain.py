@@ -1,13 +1,14 @@
-"""Plain networks, a list of layers one behind the other: VGG16 and five of the write-ups'.
+"""Plain sequential networks: VGG16 and the write-ups' networks without branches or shortcuts.
 
-The list is written as torchvision writes its VGGs: a number is a convolution 3x3 with as many
-filters and a relu, "M" a max-pool 2, "B" BatchNorm, "D" dropout. Behind "F", flatten, a number is
-a dense layer with a relu. The dense layer of the classes comes last by itself.
+A network is a list of layers in the notation of torchvision's VGGs: a number is a 3x3 convolution
+with this many filters and a relu, "M" a max-pool 2, "B" BatchNorm, "D" dropout, "F" flatten. After
+"F", a number is a dense layer with this many units and a relu. The dense layer of the classes is
+always appended.
 
 | network | layers | parameters, 100 classes |
 |---|---|---|
 | vgg16 | 64 64 M 128 128 M 256 256 256 M 512 512 512 M 512 512 512 M F | 14,765,988 |
-| cnn13 | as cnn9, two more units of 512 before F | 9,585,700 |
+| cnn13 | cnn9 with two more units of 512 before F | 9,585,700 |
 | cnn9 | 64 B 64 B D M 128 B D 128 M 256 B D 256 M F 256 B D 128 | 2,241,572 |
 | simple_initial | 64 128 M D F | 2,584,548 |
 | stacked3 | 32 64 128 M B D F 256 512 B D | 5,815,460 |
@@ -15,14 +16,14 @@ a dense layer with a relu. The dense layer of the classes comes last by itself.
 | simple | 64 128 M 256 M 512 B 1024 B M D F 256 D | 6,561,764 |
 
 vgg16 is the body of keras.applications.VGG16 (Simonyan and Zisserman, 2014; 14,714,688 parameters)
-under one dense layer: at 32x32 pixels the body leaves 1 x 1 x 512. cnn13, of thirteen weight
-layers, is the hybrid write-up's first network, cnn9 its first three units (that document says
-"shallower" and no more). The other four, with valid padding, are the callbacks write-up's. Their
-layers are those in the authors' repositories, chentalen2021/CIFAR100_classification,
-kurtameyer/CIFAR100 and coreymunk/Deep-Learning-CIFAR-100. Keras counts the running means and
-variances of BN with the parameters: 5,816,740 for stacked3, 4,899,044 for school.
+followed by one dense layer; at 32x32 pixels the output of the body is 1 x 1 x 512. cnn13, with
+thirteen weight layers, is the hybrid write-up's first network. cnn9 has its first three units; the
+write-up only calls it "shallower". The other four, with valid padding, are from the callbacks
+write-up. The layers are those in the authors' repositories, chentalen2021/CIFAR100_classification,
+kurtameyer/CIFAR100 and coreymunk/Deep-Learning-CIFAR-100. Keras includes the running means and
+variances of BN in its parameter counts: 5,816,740 for stacked3, 4,899,044 for school.
 
-Keras' conventions: Glorot uniform kernels, zero biases, BN behind the relu with eps 1e-3 and
+Keras's conventions: Glorot uniform kernels, zero biases, BN after the relu with eps 1e-3 and
 momentum 0.99.
 """
 
@@ -63,18 +64,18 @@ SIMPLE = (64, 128, "M", 256, "M", 512, "B", 1024, "B", "M", "D", "F", 256, "D")
 
 
 class Plain(nnx.Module):
-    """See the module's docstring.
+    """The network described in the module's docstring.
 
     Args:
       num_classes: number of logits.
-      rngs: its `params` stream initialises the kernels.
-      layers: the list.
-      padding: of the convolutions, "SAME" or "VALID".
-      dropout: rate of each "D"; one number for all.
-      dtype: of the computation; parameters, statistics, BN and logits are float32.
+      rngs: the `params` stream initialises the kernels.
+      layers: list of layers, in the notation of the module's docstring.
+      padding: padding of the convolutions, "SAME" or "VALID".
+      dropout: rate of each "D"; a single number applies to all.
+      dtype: dtype of the computation; parameters, statistics, BN and logits are float32.
 
     Raises:
-      UserError: for a list that is none, or rates that do not fit it.
+      UserError: for invalid layers or padding, or rates that do not match the layers.
     """
 
     def __init__(
@@ -90,40 +91,44 @@ class Plain(nnx.Module):
         if padding not in ("SAME", "VALID"):
             raise UserError(f"padding needs to be 'SAME' or 'VALID', not {padding!r}")
         if layers.count("F") != 1:
-            raise UserError(f"layers need one 'F', flatten, not {layers.count('F')}: {layers}")
+            raise UserError(
+                f"layers need exactly one 'F', flatten, not {layers.count('F')}: {layers}"
+            )
         count = layers.count("D")
         if not count and dropout:
             raise UserError(f"dropout {dropout} needs a 'D' in the layers: {layers}")
         rates = iter(per_layer(dropout, count, "dropout") if count else ())
         init = dict(kernel_init=keras_init, rngs=rngs)
-        size, features, is_flat = 32, 3, False  # of what the next layer sees
-        made = []
+        size, features, is_flat = 32, 3, False  # shape of the next layer's input
+        modules = []
         for layer in layers:
             if layer == "F":
-                made.append(flatten)
+                modules.append(flatten)
                 size, features, is_flat = 1, size * size * features, True
             elif layer == "M" and not is_flat:
-                made.append(_halve)
+                modules.append(_halve)
                 size //= 2
             elif layer == "B":
-                made.append(BatchNorm(features, momentum=0.99, epsilon=1e-3, rngs=rngs))
+                modules.append(BatchNorm(features, momentum=0.99, epsilon=1e-3, rngs=rngs))
             elif layer == "D":
-                made.append(Dropout(next(rates)))
+                modules.append(Dropout(next(rates)))
             elif isinstance(layer, int) and is_flat:
-                made.append(Linear(features, layer, dtype=dtype, **init))
+                modules.append(Linear(features, layer, dtype=dtype, **init))
                 features = layer
             elif isinstance(layer, int):
-                made.append(Conv(features, layer, (3, 3), padding=padding, dtype=dtype, **init))
+                modules.append(Conv(features, layer, (3, 3), padding=padding, dtype=dtype, **init))
                 size, features = size - 2 * (padding == "VALID"), layer
             else:
-                raise UserError(f"no layer {layer!r} here; known: numbers, 'M', 'B', 'D', 'F'")
+                raise UserError(
+                    f"invalid layer {layer!r}: needs a number, 'M' before 'F', 'B', 'D' or 'F'"
+                )
             if size < 1:
-                raise UserError(f"layer {layer!r}, the {len(made)}th, has no pixels left: {layers}")
-        self.layers = nnx.List(made)
+                raise UserError(f"layer {len(modules)}, {layer!r}, leaves no pixels: {layers}")
+        self.layers = nnx.List(modules)
         self.dense = Linear(features, num_classes, **init)
 
     def __call__(self, images: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
-        """Returns logits [B, num_classes] of images [B, 32, 32, 3]; rngs for dropout only."""
+        """Returns logits [B, num_classes] for images [B, 32, 32, 3]; dropout needs rngs."""
         x = images
         for layer in self.layers:
             if isinstance(layer, Dropout):

@@ -9,16 +9,19 @@
 | stage 4: blocks of two conv 3x3, 512, the first with stride 2 | 4 x 4 x 512 |
 | global average pool, dense classes | classes |
 
-resnet18 has (2, 2, 2, 2) blocks, resnet34 (3, 4, 6, 3): 11,220,132 and 21,328,292 parameters with
-100 classes, in Keras' conventions 11,224,932 and 21,336,804. Deviations from the paper, all of them
-customary for CIFAR: the stem is one 3x3 convolution of stride 1, and shortcuts that change shape
-are 1x1 convolutions with BN (the paper's option B). The option stem="imagenet" is the paper's stem,
-7x7 of stride 2 and a max-pool 3x3 of stride 2: stage 1 then sees 8 x 8 pixels. conventions="torch"
-initialises, normalises and pads as torchvision does: He normal by fan-out, dense weights and biases
-uniform in +-1 / sqrt(fan-in), BN with eps 1e-5 and momentum 0.1 (0.9 here), as many pixels on
-either side. conventions="keras" has what Keras' layers do when nothing is said: Glorot uniform
-kernels, biases in the convolutions too, eps 1e-3, momentum 0.99, and convolutions of stride 2 with
-one pixel more at the bottom and the right.
+resnet18 has (2, 2, 2, 2) blocks, resnet34 (3, 4, 6, 3). With 100 classes they have 11,220,132 and
+21,328,292 parameters; with conventions="keras", 11,224,932 and 21,336,804.
+
+Deviations from the paper, all customary for CIFAR: the stem is one 3x3 convolution with stride 1,
+and shortcuts that change the shape are 1x1 convolutions with BN (the paper's option B).
+stem="imagenet" selects the paper's stem, a 7x7 convolution with stride 2 and a 3x3 max-pool with
+stride 2, after which stage 1 has 8 x 8 pixels.
+
+conventions="torch" initialises, normalises and pads as torchvision does: He normal kernels by
+fan-out, dense weights and biases uniform in +-1 / sqrt(fan-in), BN with eps 1e-5 and momentum 0.1
+(0.9 in flax), symmetric padding. conventions="keras" has the defaults of Keras's layers: Glorot
+uniform kernels, biases in the convolutions, BN with eps 1e-3 and momentum 0.99, and one more pixel
+of padding at the bottom and the right in convolutions with stride 2.
 """
 
 from collections.abc import Sequence
@@ -39,7 +42,7 @@ from cifar_jax.models.layers import (
 )
 from cifar_jax.ops.pooling import max_pool
 
-# By framework: how a convolution is made and how a BatchNorm.
+# {framework: (options of convolutions, options of BatchNorm)}.
 CONVENTIONS = {
     "torch": (
         dict(use_bias=False, kernel_init=he_fan_out_init),
@@ -60,8 +63,8 @@ class BasicBlock(nnx.Module):
       in_features: I.
       features: O.
       stride: s.
-      conv: makes a convolution from (in_features, features, kernel_size, strides).
-      norm: makes a BatchNorm from features.
+      conv: function of (in_features, features, kernel_size, stride) that returns a convolution.
+      norm: function of features that returns a BatchNorm.
     """
 
     def __init__(self, in_features: int, features: int, stride: int, conv, norm):
@@ -75,23 +78,23 @@ class BasicBlock(nnx.Module):
             self.bn_shortcut = norm(features)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Returns the block's output, rectified."""
+        """Applies the block."""
         shortcut = self.bn_shortcut(self.conv_shortcut(x)) if self.has_projection else x
         x = nnx.relu(self.bn1(self.conv1(x)))
         return nnx.relu(self.bn2(self.conv2(x)) + shortcut)
 
 
 class ResNet(nnx.Module):
-    """See the module's docstring.
+    """The network described in the module's docstring.
 
     Args:
       num_classes: number of logits.
-      rngs: its `params` stream initialises the kernels.
-      depths: blocks of each stage.
-      width: filters of the first stage; they double from stage to stage.
+      rngs: the `params` stream initialises the kernels.
+      depths: number of blocks per stage.
+      width: number of filters of the first stage; it doubles with each stage.
       stem: "cifar" or "imagenet".
       conventions: "torch" or "keras".
-      dtype: of the computation; parameters, statistics, BN and logits are float32.
+      dtype: dtype of the computation; parameters, statistics, BN and logits are float32.
 
     Raises:
       UserError: for an unknown stem or conventions.
@@ -139,7 +142,7 @@ class ResNet(nnx.Module):
             self.dense = Linear(in_features, num_classes, kernel_init=keras_init, rngs=rngs)
 
     def __call__(self, images: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
-        """Returns logits [B, num_classes] of images [B, 32, 32, 3]; rngs is not used."""
+        """Returns logits [B, num_classes] for images [B, 32, 32, 3]; rngs is unused."""
         del rngs
         x = nnx.relu(self.bn_stem(self.conv_stem(images)))
         if self.stem == "imagenet":

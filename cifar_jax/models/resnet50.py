@@ -9,11 +9,11 @@
 | stage 4: 3 bottlenecks of 512, the first with stride 2 | 1 x 1 x 2048 |
 | global average pool, dense classes | classes |
 
-A bottleneck is conv 1x1, BN, relu, conv 3x3, BN, relu, conv 1x1 to four times the filters, BN, and
-the shortcut added before the last relu. With 100 classes 23,739,492 parameters; Keras counts the
-53,120 running means and variances with them and says 23,792,612. As in Keras: the stride is in the
-first 1x1 convolution, every convolution has a bias, BN has eps 1.001e-5 and momentum 0.99, Glorot
-uniform kernels. torchvision's differs in each of these.
+A bottleneck consists of conv 1x1, BN, relu, conv 3x3, BN, relu, conv 1x1 with four times as many
+filters, BN, and a shortcut added before the last relu. With 100 classes the network has 23,739,492
+parameters; Keras reports 23,792,612, which includes the 53,120 running means and variances. As in
+Keras, the stride is in the first 1x1 convolution, every convolution has a bias, BN has eps 1.001e-5
+and momentum 0.99, and kernels are Glorot uniform. torchvision's ResNet-50 differs in each of these.
 """
 
 from collections.abc import Sequence
@@ -46,7 +46,7 @@ class Bottleneck(nnx.Module):
         self.bn3 = BatchNorm(4 * features, **norm)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Returns the block's output, rectified."""
+        """Applies the block."""
         shortcut = self.bn0(self.conv0(x)) if self.is_first else x
         x = nnx.relu(self.bn1(self.conv1(x)))
         x = nnx.relu(self.bn2(self.conv2(x)))
@@ -54,14 +54,14 @@ class Bottleneck(nnx.Module):
 
 
 class ResNet50(nnx.Module):
-    """See the module's docstring.
+    """The network described in the module's docstring.
 
     Args:
       num_classes: number of logits.
-      rngs: its `params` stream initialises the kernels.
-      depths: blocks of each stage.
-      width: filters of the first stage's bottlenecks; they double from stage to stage.
-      dtype: of the computation; parameters, statistics, BN and logits are float32.
+      rngs: the `params` stream initialises the kernels.
+      depths: number of blocks per stage.
+      width: number of filters of the first stage's bottlenecks; it doubles with each stage.
+      dtype: dtype of the computation; parameters, statistics, BN and logits are float32.
     """
 
     def __init__(
@@ -88,10 +88,10 @@ class ResNet50(nnx.Module):
         self.dense = Linear(in_features, num_classes, kernel_init=keras_init, rngs=rngs)
 
     def __call__(self, images: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
-        """Returns logits [B, num_classes] of images [B, 32, 32, 3]; rngs is not used."""
+        """Returns logits [B, num_classes] for images [B, 32, 32, 3]; rngs is unused."""
         del rngs
         x = nnx.relu(self.bn_stem(self.conv_stem(images)))
-        # Keras pads with zeros; behind a relu they are no greater than what they stand beside.
+        # Keras pads with zeros, which after a relu is equivalent to max_pool's -inf.
         x = max_pool(x, 3, stride=2, padding=1)
         for block in self.blocks:
             x = block(x)

@@ -1,20 +1,21 @@
-"""The convolution of each backend.
+"""Convolution in the form that the backend runs fastest.
 
-XLA's CPU compiler turns convolutions into fast library calls only where their dimensions already
-stand in canonical order or where they sit in the program's entry computation. The two gradients of
-`jax.lax.conv_general_dilated` do neither inside a loop, and run 18 to 45 times slower there
-(jax-ml/jax#12868). Written out as convolutions of NHWC by HWIO, with the transposes made
-explicit, they give the same numbers, to rounding, at full speed inside scan, while and cond.
+XLA's CPU compiler turns a convolution into a fast library call only if its dimensions are already
+in canonical order or if it is in the program's entry computation. Inside a loop, neither holds for
+the two gradients of `jax.lax.conv_general_dilated`, which run 18 to 45 times slower there
+(jax-ml/jax#12868). Written as NHWC by HWIO convolutions with explicit transposes, they give the
+same results up to rounding and run at full speed inside scan, while and cond.
 
-Images smaller than the kernel are padded before the convolution, for XLA makes the smaller of the
-two the kernel and has no library call for what comes of it. On one core, the forward pass of 64
-images of 2x2 with 512 features took 1,163 ms before; both gradients of 128 of 1x1, 187 ms.
+Images smaller than the kernel are padded before the convolution, because XLA uses the smaller of
+the two as the kernel and has no library call for the result. Without the padding, on one core, the
+forward pass of 64 images of 2x2 pixels with 512 features took 1,163 ms, and both gradients of 128
+images of 1x1 pixels took 187 ms.
 
-Some have forms that are faster than the library call. With a stride of one pixel: `winograd` for
-kernels of 3x3, `stem` for images of few channels. With a longer one, and kernels of 1x1: gradients
-as `strided` has them.
+Some convolutions have forms that are faster than the library call: with a stride of 1, `winograd`
+for 3x3 kernels and `stem` for images with few channels; with larger strides or 1x1 kernels, the
+gradients in `strided`.
 
-On every other backend the stock operation is the right one.
+All other backends run `jax.lax.conv_general_dilated` unchanged.
 """
 
 import contextlib
@@ -30,18 +31,18 @@ from jax import lax
 from cifar_jax.ops import stem, strided, winograd
 
 _NHWC = ("NHWC", "HWIO", "NHWC")
-_is_stock = False
+_use_reference = False
 
 
 @contextlib.contextmanager
 def stock_convolutions() -> Iterator[None]:
-    """Within it networks are traced with lax' own convolutions on CPUs too: to count operations."""
-    global _is_stock
-    _is_stock = True
+    """Traces networks with `jax.lax`'s convolutions on CPUs too, to count operations."""
+    global _use_reference
+    _use_reference = True
     try:
         yield
     finally:
-        _is_stock = False
+        _use_reference = False
 
 
 def conv_general_dilated(
@@ -58,16 +59,16 @@ def conv_general_dilated(
     preferred_element_type=None,
     out_sharding=None,
 ):
-    """`jax.lax.conv_general_dilated`, by the form that the default backend runs fastest.
+    """Computes `jax.lax.conv_general_dilated` in the form that the default backend runs fastest.
 
-    Takes and returns what the stock operation does, so that it fits
-    `nnx.Conv(conv_general_dilated=...)`. Only reverse-mode differentiation is defined on the CPU.
+    The arguments and the result are the same, so that it can be passed as
+    `nnx.Conv(conv_general_dilated=...)`. On CPUs only reverse-mode differentiation is defined.
     """
     ones = (1,) * (lhs.ndim - 2)
     spec = lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers)
     is_nhwc = lhs.ndim == 4 and spec == lax.conv_dimension_numbers(lhs.shape, rhs.shape, _NHWC)
     if (
-        _is_stock
+        _use_reference
         or jax.default_backend() != "cpu"
         or not is_nhwc
         or tuple(lhs_dilation or ones) != ones
@@ -81,8 +82,8 @@ def conv_general_dilated(
         )  # fmt: skip
     dilation = tuple(rhs_dilation or ones)
     if isinstance(padding, str):
-        reach = [(k - 1) * d + 1 for k, d in zip(rhs.shape[:2], dilation, strict=True)]
-        padding = lax.padtype_to_pads(lhs.shape[1:3], reach, window_strides, padding)
+        extent = [(k - 1) * d + 1 for k, d in zip(rhs.shape[:2], dilation, strict=True)]
+        padding = lax.padtype_to_pads(lhs.shape[1:3], extent, window_strides, padding)
     padding = tuple((int(low), int(high)) for low, high in padding)
     static = tuple(window_strides), padding, dilation, precision, preferred_element_type
     if feature_group_count == 1:
@@ -95,7 +96,7 @@ def conv_general_dilated(
 
 def _conv(images, kernel, strides, padding, dilation, precision, out_dtype):
     """Convolves [B, H, W, I] images with an [h, w, I, O] kernel to [B, H', W', O]."""
-    if _is_plain(images, kernel, strides, dilation, out_dtype) and winograd.pays(
+    if _is_plain(images, kernel, strides, dilation, out_dtype) and winograd.is_applicable(
         images.shape, kernel.shape, padding, images.dtype
     ):
         return winograd.conv(images, kernel, padding, precision)
@@ -103,9 +104,9 @@ def _conv(images, kernel, strides, padding, dilation, precision, out_dtype):
 
 
 def _depthwise_conv(images, kernel, strides, padding, dilation):
-    """Convolves each channel of [B, H, W, I] by filters of its own, [h, w, 1, O], tap by tap.
+    """Convolves each channel of [B, H, W, I] with its own filters of [h, w, 1, O], tap by tap.
 
-    XLA's library has no such convolution, and I of one channel each would take I calls.
+    XLA's library has no depthwise convolution, and one call per channel would take I calls.
     """
     multiplier = kernel.shape[3] // images.shape[3]
     images = jnp.repeat(images, multiplier, axis=3)
@@ -130,12 +131,12 @@ def _depthwise_conv(images, kernel, strides, padding, dilation):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4, 5, 6))
 def _canonical_conv(images, kernel, strides, padding, dilation, precision, out_dtype):
-    """The same by the library call, its gradients too."""
+    """Computes the convolution of `_conv` and its gradients by library calls."""
     return _forward(images, kernel, strides, padding, dilation, precision, out_dtype)[0]
 
 
 def _forward(images, kernel, strides, padding, dilation, precision, out_dtype):
-    if _is_plain(images, kernel, strides, dilation, out_dtype) and stem.pays(
+    if _is_plain(images, kernel, strides, dilation, out_dtype) and stem.is_applicable(
         images.shape, kernel.shape, padding, images.dtype
     ):
         return stem.convolve(images, kernel, padding, precision), (images, kernel)
@@ -157,15 +158,15 @@ def _is_plain(images, kernel, strides, dilation, out_dtype) -> bool:
 def _library_conv(
     images, kernel, strides, padding, lhs_dilation=(1, 1), rhs_dilation=(1, 1), **options
 ):
-    """`lax.conv_general_dilated` of NHWC by HWIO, in a form that XLA leaves in that order."""
+    """Convolves NHWC images with an HWIO kernel in a form whose order XLA does not change."""
     num_pixels = math.prod(images.shape[1:3])
     if num_pixels == 1:
         return _one_pixel_conv(images, kernel, strides, padding, rhs_dilation, **options)
-    # Behind a negative padding in front, XLA's library call reads what is not there.
+    # With a negative low padding, XLA's library call reads out of bounds.
     if num_pixels < math.prod(kernel.shape[:2]) or min(low for low, _ in padding) < 0:
         between = ((*sides, d - 1) for sides, d in zip(padding, lhs_dilation, strict=True))
         images = lax.pad(images, jnp.zeros((), images.dtype), [(0, 0, 0), *between, (0, 0, 0)])
-        images = lax.optimization_barrier(images)  # or XLA would take the padding back
+        images = lax.optimization_barrier(images)  # keeps XLA from fusing the padding back in
         padding, lhs_dilation = ((0, 0),) * 2, (1, 1)
     return lax.conv_general_dilated(
         images, kernel, strides, padding, lhs_dilation, rhs_dilation, dimension_numbers=_NHWC,
@@ -174,23 +175,23 @@ def _library_conv(
 
 
 def _one_pixel_conv(images, kernel, strides, padding, dilation, **options):
-    """The same for images of one pixel: a product with that part of the kernel which meets it."""
+    """Convolves images of one pixel: a product with the taps of the kernel that cover the pixel."""
     around = [(0, 0, 0)]
     for axis in (0, 1):
         (low, high), stride, step = padding[axis], strides[axis], dilation[axis]
         size = kernel.shape[axis]
         num_outputs = (low + high - (size - 1) * step) // stride + 1
-        # Output i meets the pixel with tap (low - i * stride) / step, if there is one.
-        met = [
+        # Output i covers the pixel with tap (low - i * stride) / step, if that tap exists.
+        covered = [
             (i, (low - i * stride) // step)
             for i in range(num_outputs)
             if (low - i * stride) % step == 0 and 0 <= (low - i * stride) // step < size
         ]
-        outputs, taps = [i for i, _ in met], [tap for _, tap in met]
+        outputs, taps = [i for i, _ in covered], [tap for _, tap in covered]
         if taps != list(range(size)):
             kernel = jnp.take(kernel, np.array(taps, int), axis)
-        first, last = (outputs[0], outputs[-1]) if met else (num_outputs, num_outputs - 1)
-        between = outputs[1] - first - 1 if len(met) > 1 else 0
+        first, last = (outputs[0], outputs[-1]) if covered else (num_outputs, num_outputs - 1)
+        between = outputs[1] - first - 1 if len(covered) > 1 else 0
         around.append((first, num_outputs - 1 - last, between))
     out = jnp.einsum("bi,hwio->bhwo", images[:, 0, 0], kernel, **options)
     return lax.pad(out, jnp.zeros((), out.dtype), [*around, (0, 0, 0)])
@@ -199,10 +200,10 @@ def _one_pixel_conv(images, kernel, strides, padding, dilation, **options):
 def _backward(strides, padding, dilation, precision, out_dtype, residuals, grad):
     images, kernel = residuals
     grad = grad.astype(images.dtype)
-    has_form = images.dtype == kernel.dtype and strided.pays(
+    has_form = images.dtype == kernel.dtype and strided.is_applicable(
         images.shape, kernel.shape, strides, padding, dilation, images.dtype
     )
-    # The kernel's reach, the image's and the output's size, for height and width.
+    # (extent of the dilated kernel, size of the images, size of the output) per dimension.
     geometry = [
         ((kernel.shape[i] - 1) * dilation[i] + 1, images.shape[i + 1], grad.shape[i + 1])
         for i in (0, 1)

@@ -1,9 +1,10 @@
-"""Gradients of convolutions with strides, and the kernel's gradient of 1x1 ones, for CPUs.
+"""Gradients of strided convolutions, and the kernel gradient of 1x1 convolutions, for CPUs.
 
-As convolutions both multiply by the zeros that the strides leave, at a stride of two three products
-of four. Here one product of matrices gives what every tap hands back to the images, and shifted
-sums put it together; and for the kernel the images fall into parts, the pixels that meet the same
-taps. A part that meets a single tap takes a product of matrices too, any other a convolution.
+Computed as convolutions, both gradients multiply by the zeros between strided pixels, which is
+three of four products at a stride of 2. Here the gradient of the images is one matrix product for
+all taps, followed by shifted sums. For the gradient of the kernel, the pixels are divided into
+phases that each meet the same taps; a phase with a single tap takes a matrix product, any other
+phase a convolution.
 """
 
 import itertools
@@ -15,24 +16,24 @@ from jax import lax
 _NHWC = ("NHWC", "HWIO", "NHWC")
 
 
-# With fewer channels, those of a first layer, the parts are too thin.
-_LEAST_CHANNELS = 8
-# Taps for each pixel that the stride goes: of them all, `images_gradient` holds the products.
-_MOST_TAPS = 4
+# With fewer channels, as in a first layer, the products are too small.
+_MIN_CHANNELS = 8
+# Max taps per phase; `images_gradient` keeps the products of all taps in memory.
+_MAX_TAPS = 4
 
 
-def pays(image_shape, kernel_shape, strides, padding, dilation, dtype) -> bool:
-    """Returns whether `kernel_gradient` can do it and is faster than the library call.
+def is_applicable(image_shape, kernel_shape, strides, padding, dilation, dtype) -> bool:
+    """Returns whether `kernel_gradient` supports a convolution and is faster than the library call.
 
-    With it goes `images_gradient`, where a stride is longer than one pixel.
+    The same holds for `images_gradient` if a stride is larger than 1.
 
     Args:
       image_shape: (B, H, W, I).
       kernel_shape: (h, w, I, O).
-      strides: of height and width.
+      strides: strides of height and width.
       padding: ((low, high), (low, high)) of height and width, in pixels.
-      dilation: of the kernel.
-      dtype: of both images and kernel.
+      dilation: dilation of the kernel.
+      dtype: dtype of both images and kernel.
     """
     num_taps, num_phases = math.prod(kernel_shape[:2]), math.prod(strides)
     return (
@@ -40,22 +41,22 @@ def pays(image_shape, kernel_shape, strides, padding, dilation, dtype) -> bool:
         and dilation == (1, 1)
         and min(low for low, _ in padding) >= 0
         and math.prod(image_shape[1:3]) > 1
-        and kernel_shape[2] >= _LEAST_CHANNELS
+        and kernel_shape[2] >= _MIN_CHANNELS
         and (num_phases > 1 or num_taps == 1)
-        and num_taps <= _MOST_TAPS * num_phases
+        and num_taps <= _MAX_TAPS * num_phases
     )
 
 
 def images_gradient(kernel, grad, size, strides, padding, precision=None):
-    """Returns the gradient [B, H, W, I] of the images.
+    """Returns the gradient [B, H, W, I] with respect to the images.
 
     Args:
       kernel: [h, w, I, O].
-      grad: [B, H', W', O], of the convolution's result.
-      size: (H, W).
-      strides: of height and width.
-      padding: ((low, high), (low, high)) of height and width, in pixels; low at least 0.
-      precision: of the products, see `lax.dot_general`.
+      grad: [B, H', W', O], gradient with respect to the convolution's output.
+      size: (H, W) of the images.
+      strides: strides of height and width.
+      padding: ((low, high), (low, high)) of height and width, in pixels; low >= 0.
+      precision: precision of the products, see `lax.dot_general`.
     """
     batch, *outputs, features = grad.shape
     by_tap = lax.dot_general(
@@ -64,7 +65,8 @@ def images_gradient(kernel, grad, size, strides, padding, precision=None):
         (((1,), (1,)), ((), ())),
         precision=precision,
     ).reshape(batch, *outputs, *kernel.shape[:3])
-    # Pixel stride * m + phase of the padded image meets tap phase + stride * i of output m - i.
+    # Pixel stride * m + phase of the padded image is multiplied by tap phase + stride * i for
+    # output m - i.
     lengths = [
         -(-(low + pixels) // stride)
         for (low, _), pixels, stride in zip(padding, size, strides, strict=True)
@@ -74,13 +76,13 @@ def images_gradient(kernel, grad, size, strides, padding, precision=None):
     for phase in itertools.product(*map(range, strides)):
         total = jnp.zeros((batch, *lengths, kernel.shape[2]), grad.dtype)
         for tap in itertools.product(*map(range, phase, kernel.shape[:2], strides)):
-            back = by_tap[:, :, :, tap[0], tap[1]]
+            products = by_tap[:, :, :, tap[0], tap[1]]
             shifts = [t // stride for t, stride in zip(tap, strides, strict=True)]
             sides = [
                 (shift, length - shift - n, 0)
                 for shift, length, n in zip(shifts, lengths, outputs, strict=True)
             ]
-            total = total + lax.pad(back, zero, [(0, 0, 0), *sides, (0, 0, 0)])
+            total = total + lax.pad(products, zero, [(0, 0, 0), *sides, (0, 0, 0)])
         phases.append(total)
     images = jnp.stack(phases).reshape(*strides, *phases[0].shape)
     images = images.transpose(2, 3, 0, 4, 1, 5).reshape(
@@ -91,15 +93,15 @@ def images_gradient(kernel, grad, size, strides, padding, precision=None):
 
 
 def kernel_gradient(images, grad, size, strides, padding, precision=None):
-    """Returns the gradient [h, w, I, O] of the kernel.
+    """Returns the gradient [h, w, I, O] with respect to the kernel.
 
     Args:
       images: [B, H, W, I].
-      grad: [B, H', W', O], of the convolution's result.
-      size: (h, w).
-      strides: of height and width.
-      padding: ((low, high), (low, high)) of height and width, in pixels; low at least 0.
-      precision: of the products, see `lax.dot_general`.
+      grad: [B, H', W', O], gradient with respect to the convolution's output.
+      size: (h, w) of the kernel.
+      strides: strides of height and width.
+      padding: ((low, high), (low, high)) of height and width, in pixels; low >= 0.
+      precision: precision of the products, see `lax.dot_general`.
     """
     batch, *outputs, features = grad.shape
     channels = images.shape[3]
@@ -112,18 +114,18 @@ def kernel_gradient(images, grad, size, strides, padding, precision=None):
             p + (n + count - 2) * s + 1
             for p, n, count, s in zip(phase, outputs, counts, strides, strict=True)
         ]
-        met = lax.slice(images, (0, *phase, 0), (batch, *limits, channels), (1, *strides, 1))
+        pixels = lax.slice(images, (0, *phase, 0), (batch, *limits, channels), (1, *strides, 1))
         if counts == [1, 1]:
             taps[phase] = lax.dot_general(
-                met.reshape(-1, channels),
+                pixels.reshape(-1, channels),
                 grad.reshape(-1, features),
                 (((0,), (0,)), ((), ())),
                 precision=precision,
             )
             continue
-        # With the batch for channels, and the channels for a batch, this is a convolution again.
+        # With batch and channels exchanged, this is again a convolution.
         sums = lax.conv_general_dilated(
-            met.transpose(3, 1, 2, 0), grad.transpose(1, 2, 0, 3), (1, 1), "VALID",
+            pixels.transpose(3, 1, 2, 0), grad.transpose(1, 2, 0, 3), (1, 1), "VALID",
             dimension_numbers=_NHWC, precision=precision,
         )  # fmt: skip
         for i, j in itertools.product(*map(range, counts)):

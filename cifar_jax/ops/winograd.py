@@ -1,16 +1,17 @@
-"""Convolutions by 3x3 kernels with half the multiplications, for CPUs.
+"""Convolutions with 3x3 kernels in half the multiplications, for CPUs.
 
-Winograd's minimal filtering F(4, 3) (Lavin and Gray, 2016, arXiv:1509.09308) along the width alone:
-six products give four neighbouring outputs of three taps, where twelve multiplications do. The rows
-stay a convolution by 3x1 kernels, one for each product. Tiles in both directions would take fewer
-multiplications still, but move more memory than they save.
+Winograd's minimal filtering F(4, 3) (Lavin and Gray, 2016, arXiv:1509.09308) is applied along the
+width only: six products instead of twelve give four neighbouring outputs of three taps. Along the
+height, each of the six products is a convolution with a 3x1 kernel. Tiles in both dimensions would
+take even fewer multiplications, but their memory traffic costs more than they save.
 
-A library call of XLA's runs at 85 to 105 of some 105 GFLOP/s on one core of a Zen 4; only fewer
-operations are faster. Forward pass and both gradients together take 0.45 to 0.8 of its time.
+XLA's library call reaches 85 to 105 of about 105 GFLOP/s on one core of a Zen 4, so that only fewer
+operations can be faster. The forward pass and both gradients together take 0.45 to 0.8 of the
+library call's time.
 
-The points 0, 1, -1, 2, -1/2 and infinity keep float32's rounding within about three times that of
-the direct sum; with the usual 2 and -2 it is a sixth more. What is not finite spreads to the four
-outputs of its tile, and an infinity becomes NaN there.
+The points 0, 1, -1, 2, -1/2 and infinity keep the rounding error in float32 within about three
+times that of the direct sum; with the usual 2 and -2 it is a sixth larger. A value that is not
+finite spreads to the four outputs of its tile, where an infinity becomes NaN.
 """
 
 import functools
@@ -21,7 +22,7 @@ import numpy as np
 from jax import lax
 
 _NHWC = ("NHWC", "HWIO", "NHWC")
-# Outputs side by side that are computed together, and taps.
+# Number of neighbouring outputs that are computed together, and number of taps.
 TILE, _TAPS = 4, 3
 # Outputs = OUTPUT @ ((KERNEL @ taps) * (INPUT @ inputs)) for six neighbouring inputs.
 _OUTPUT = np.array(
@@ -52,20 +53,20 @@ _INPUT = np.array(
         [0, 1, 3 / 2, -2, -3 / 2, 1],
     ]
 )
-# Fewer channels leave more time in the transforms than the products save.
-_LEAST_CHANNELS = 16
-# Outputs that are computed for each one that is wanted, where the width is no multiple of the tile.
-_GREATEST_WASTE = 4 / 3
+# With fewer channels, the transforms take more time than the products save.
+_MIN_CHANNELS = 16
+# Max ratio of computed to used outputs, for widths that are not a multiple of the tile.
+_MAX_WASTE = 4 / 3
 
 
-def pays(image_shape, kernel_shape, padding, dtype) -> bool:
-    """Returns whether `conv` can do it and is faster than the direct sum.
+def is_applicable(image_shape, kernel_shape, padding, dtype) -> bool:
+    """Returns whether `conv` supports a convolution and is faster than the direct sum.
 
     Args:
       image_shape: (B, H, W, I).
       kernel_shape: (h, w, I, O).
       padding: ((low, high), (low, high)) of height and width, in pixels.
-      dtype: of both images and kernel.
+      dtype: dtype of both images and kernel.
     """
     height, width = (
         size + sum(sides) - _TAPS + 1 for size, sides in zip(image_shape[1:3], padding, strict=True)
@@ -73,13 +74,13 @@ def pays(image_shape, kernel_shape, padding, dtype) -> bool:
     return (
         tuple(kernel_shape[:2]) == (_TAPS, _TAPS)
         and dtype == jnp.float32
-        and min(kernel_shape[2:]) >= _LEAST_CHANNELS
-        # The gradient's padding, 2 less these, must not be negative.
+        and min(kernel_shape[2:]) >= _MIN_CHANNELS
+        # The padding of the gradient, 2 - side, must not be negative.
         and all(0 <= side < _TAPS for sides in padding for side in sides)
-        # XLA makes the smaller of images and kernel the kernel, which would be the wrong one of
-        # the two in the convolutions by rows, forward or for the kernel's gradient.
+        # XLA uses the smaller of images and kernel as the kernel, which would exchange the two in
+        # `conv_rows`, in the forward pass or in the gradient of the kernel.
         and _TAPS <= height <= image_shape[1]
-        and max(_waste(width), _waste(image_shape[2])) <= _GREATEST_WASTE
+        and max(_waste(width), _waste(image_shape[2])) <= _MAX_WASTE
     )
 
 
@@ -95,11 +96,11 @@ def _tiles(width: int) -> int:
 def conv(images, kernel, padding, precision=None):
     """Convolves [B, H, W, I] images with a [3, 3, I, O] kernel to [B, H', W', O], all float32.
 
-    Only where `pays` holds; only reverse-mode differentiation is defined.
+    Requires that `is_applicable` holds. Only reverse-mode differentiation is defined.
 
     Args:
       padding: ((low, high), (low, high)) of height and width, in pixels.
-      precision: of the products, see `lax.conv_general_dilated`.
+      precision: precision of the products, see `lax.conv_general_dilated`.
     """
     return _forward(images, kernel, padding, precision)[0]
 
@@ -111,9 +112,9 @@ def _forward(images, kernel, padding, precision):
 
 def _backward(padding, precision, residuals, grad):
     parts, kernel = residuals
-    turned = [lax.rev(taps, (0,)).transpose(0, 1, 3, 2) for taps in _transform(kernel)]
+    flipped = [lax.rev(taps, (0,)).transpose(0, 1, 3, 2) for taps in _transform(kernel)]
     around = tuple((_TAPS - 1 - low, _TAPS - 1 - high) for low, high in padding)
-    images_grad, _ = _convolve(grad, turned, around, precision, is_turned=True)
+    images_grad, _ = _convolve(grad, flipped, around, precision, is_flipped=True)
     return images_grad, _kernel_gradient(parts, grad, padding, precision)
 
 
@@ -121,37 +122,40 @@ conv.defvjp(_forward, _backward)
 
 
 def _transform(kernel):
-    """Returns the six kernels [3, 1, I, O] that stand for a kernel [3, 3, I, O]."""
+    """Transforms a kernel [3, 3, I, O] into six kernels [3, 1, I, O]."""
     return [_weighted(row, jnp.split(kernel, _TAPS, axis=1)) for row in _KERNEL]
 
 
-def _convolve(images, kernels, padding, precision, is_turned=False):
-    """Convolves images with a kernel that is given as `_transform` returns it.
+def _convolve(images, kernels, padding, precision, is_flipped=False):
+    """Convolves images with a transformed kernel.
 
     Args:
-      is_turned: whether the kernel is that of `_transform` from right to left.
+      images: [B, H, W, I].
+      kernels: six kernels [3, 1, I, O], as returned by `_transform`.
+      padding: ((low, high), (low, high)) of height and width, in pixels.
+      precision: precision of the products, see `lax.conv_general_dilated`.
+      is_flipped: whether to flip the kernel from left to right.
 
     Returns:
-      [B, H', W', O], and the six combinations of neighbours [B, H, ceil(W' / 4), I] that its
-      products were taken of.
+      The output [B, H', W', O] and the six transformed inputs [B, H, ceil(W' / 4), I].
     """
     width = images.shape[2] + sum(padding[1]) - _TAPS + 1
     neighbours = every_fourth(images, width, padding[1][0], _TAPS - 1)
-    # From right to left is the same for inputs and outputs from right to left.
-    inputs, outputs = (_INPUT[:, ::-1], _OUTPUT[::-1]) if is_turned else (_INPUT, _OUTPUT)
+    # Flipping the kernel is equivalent to flipping inputs and outputs.
+    inputs, outputs = (_INPUT[:, ::-1], _OUTPUT[::-1]) if is_flipped else (_INPUT, _OUTPUT)
     parts = [_weighted(row, neighbours) for row in inputs]
     products = [
         conv_rows(part, taps, padding, precision) for part, taps in zip(parts, kernels, strict=True)
     ]
-    # Behind the barrier the outputs' interleaving is a copy; XLA computes it in one go slower.
+    # The barrier makes the interleaving a plain copy; XLA's fusion of the two is slower.
     phases = lax.optimization_barrier([_weighted(row, products) for row in outputs])
     return interleaved(jnp.concatenate(phases, axis=-1), width), parts
 
 
 def _kernel_gradient(parts, grad, padding, precision):
-    """Returns the gradient [3, 3, I, O] of the kernel: the transpose of `_convolve`."""
+    """Returns the gradient [3, 3, I, O] with respect to the kernel: `_convolve` transposed."""
     neighbours = every_fourth(grad, grad.shape[2])
-    # With the batch for channels, and the channels for a batch, this is a convolution again.
+    # With batch and channels exchanged, this is again a convolution.
     products = [
         conv_rows(
             part.transpose(3, 1, 2, 0),
@@ -169,8 +173,10 @@ def conv_rows(images, kernel, padding, precision=None):
     """Convolves [B, H, W, I] images with an [h, 1, I, O] kernel to [B, H', W, O].
 
     Args:
-      padding: ((low, high), ...) in pixels, of which the first pair counts, that of the height.
-      precision: see `lax.conv_general_dilated`.
+      images: [B, H, W, I].
+      kernel: [h, 1, I, O].
+      padding: ((low, high), ...) in pixels; only the first pair, that of the height, is used.
+      precision: precision of the products, see `lax.conv_general_dilated`.
     """
     return lax.conv_general_dilated(
         images, kernel, (1, 1), (padding[0], (0, 0)), dimension_numbers=_NHWC, precision=precision
@@ -178,17 +184,16 @@ def conv_rows(images, kernel, padding, precision=None):
 
 
 def every_fourth(x, width, low=0, overlap=0):
-    """Returns x[:, :, 0::4], x[:, :, 1::4], ..., as many as a tile and its overlap are wide.
+    """Returns the slices x[:, :, 0::4], x[:, :, 1::4], ..., one per column of a tile's input.
 
     Args:
       x: [B, H, W, C].
-      width: number of outputs, of which a tile holds four.
-      low: pixels of zeros in front of the width; behind it there are as many as the last tile
-        lacks.
-      overlap: pixels that a tile reaches into the next one.
+      width: number of outputs; each tile has four.
+      low: columns of zeros added on the left; columns on the right are added up to the last tile.
+      overlap: number of columns that the inputs of a tile share with the next tile.
 
     Returns:
-      4 + overlap of [B, H, ceil(width / 4), C].
+      A list of 4 + overlap arrays [B, H, ceil(width / 4), C].
     """
     reach = _tiles(width) * TILE + overlap
     missing = reach - x.shape[2] - low
@@ -198,13 +203,13 @@ def every_fourth(x, width, low=0, overlap=0):
 
 
 def interleaved(x, width):
-    """Returns [B, H, width, O] of [B, H, ceil(width / 4), 4 * O], neighbours one after another."""
+    """Interleaves the outputs of the tiles: [B, H, ceil(width / 4), 4 * O] to [B, H, width, O]."""
     batch, height, tiles, features = x.shape
     return x.reshape(batch, height, tiles * TILE, features // TILE)[:, :, :width]
 
 
 def _weighted(weights, arrays):
-    """Returns the sum of arrays times numbers; zeros cost nothing."""
+    """Returns the weighted sum of arrays; terms with weight 0 are skipped."""
     terms = [
         x if weight == 1 else -x if weight == -1 else jnp.asarray(weight, x.dtype) * x
         for weight, x in zip(weights, arrays, strict=True)

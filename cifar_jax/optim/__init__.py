@@ -1,4 +1,4 @@
-"""The optimiser and its schedule from plain values, all of them optax's."""
+"""Optax optimisers and schedules, created from plain values."""
 
 import jax
 import optax
@@ -22,27 +22,28 @@ def create(
     weight_decay_mask: str = "all",
     clip_norm: float = 0.0,
 ) -> optax.GradientTransformation:
-    """Builds the transformation of gradients into updates.
+    """Creates an optimiser.
 
-    Weight decay is coupled (added to the gradient, as PyTorch's SGD and Adam do) except in adamw,
-    where it is decoupled (Loshchilov and Hutter, 2019). Keras' l2(x) is a coupled decay of 2 x.
-    The rate multiplies sgd's velocity, as in PyTorch; in Keras it goes into it, which differs for
-    some steps where the rate changes.
+    Weight decay is coupled, i.e. added to the gradient as in PyTorch's SGD and Adam, except in
+    adamw, where it is decoupled (Loshchilov and Hutter, 2019). Keras's l2(x) equals a coupled decay
+    of 2 * x. In sgd the learning rate multiplies the velocity, as in PyTorch; in Keras it is part
+    of the velocity, which gives different updates for some steps after a change of learning rate.
 
     Args:
       name: "sgd", "adam" or "adamw".
-      learning_rate: a number, or a schedule of the step; 1 where the step is given the rate.
-      momentum: sgd's; with 0 there is no buffer.
-      nesterov: sgd's.
-      beta1: adam's and adamw's decay of the first moment.
-      beta2: adam's and adamw's decay of the second moment.
-      eps: adam's and adamw's; outside the root.
-      weight_decay: 0 for none.
-      weight_decay_mask: "all", or "kernels" to leave out biases and normalisation.
-      clip_norm: greatest global norm of the gradients; 0 for no clipping.
+      learning_rate: a number or a schedule. Keep the default of 1 if the train step multiplies the
+        updates by the learning rate.
+      momentum: momentum of sgd; 0 allocates no buffer.
+      nesterov: whether sgd uses Nesterov momentum.
+      beta1: decay of the first moment in adam and adamw.
+      beta2: decay of the second moment in adam and adamw.
+      eps: added to the denominator in adam and adamw, outside the square root.
+      weight_decay: coefficient of the weight decay; 0 for none.
+      weight_decay_mask: "all", or "kernels" to exclude biases and normalisation parameters.
+      clip_norm: max global norm of the gradients; 0 for no clipping.
 
     Raises:
-      UserError: for an unknown name or mask, and for a value out of its range.
+      UserError: for an unknown name or mask, or a value out of range.
     """
     if name not in OPTIMIZERS:
         raise unknown("optimiser", name, OPTIMIZERS)
@@ -60,24 +61,24 @@ def create(
         raise UserError("optim.nesterov needs optim.momentum above 0")
 
     mask = kernels if weight_decay_mask == "kernels" else None
-    parts = []
+    transforms = []
     if clip_norm:
-        parts.append(optax.clip_by_global_norm(clip_norm))
+        transforms.append(optax.clip_by_global_norm(clip_norm))
     if weight_decay and name != "adamw":
-        parts.append(optax.add_decayed_weights(weight_decay, mask))
+        transforms.append(optax.add_decayed_weights(weight_decay, mask))
     if name == "sgd":
-        parts.append(optax.sgd(learning_rate, momentum or None, nesterov))
+        transforms.append(optax.sgd(learning_rate, momentum or None, nesterov))
     elif name == "adam":
-        parts.append(optax.adam(learning_rate, beta1, beta2, eps))
+        transforms.append(optax.adam(learning_rate, beta1, beta2, eps))
     else:
-        parts.append(
+        transforms.append(
             optax.adamw(learning_rate, beta1, beta2, eps, weight_decay=weight_decay, mask=mask)
         )
-    return optax.chain(*parts)
+    return optax.chain(*transforms)
 
 
 def kernels(params) -> dict:
-    """Returns the tree of booleans that is True at the leaves named `kernel`."""
+    """Returns a tree of booleans that is True at the leaves named `kernel`."""
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)
 
 

@@ -1,7 +1,7 @@
-"""Decisions between epochs: Keras' ReduceLROnPlateau and EarlyStopping, as small state machines.
+"""Decisions between epochs: Keras's ReduceLROnPlateau and EarlyStopping as small state machines.
 
-They are told each evaluated epoch's metrics on the host and say what follows. What they remember
-is a dict of JSON values, so that a checkpoint can hold it and a resumed run decides alike.
+They receive the metrics of each evaluated epoch on the host and return a `Decision`. Their state is
+a dict of JSON values, so that checkpoints can store it and a resumed run makes the same decisions.
 """
 
 import math
@@ -11,17 +11,17 @@ from typing import Any, NamedTuple
 from cifar_jax.errors import UserError, unknown
 from cifar_jax.selection import METRICS
 
-# Of the split that is evaluated along the way, or, with "train_", of the training images.
+# Metrics of the split that is evaluated during training; with "train_", of the training images.
 MONITORS = (*METRICS, *(f"train_{name}" for name in METRICS))
 
 
 class Decision(NamedTuple):
-    """What follows from an epoch.
+    """The consequences of an epoch.
 
     Attributes:
-      rate_factor: of the learning rate from now on; 1 for no change.
-      stops: whether training ends here.
-      events: what to tell people, a line for each decision.
+      rate_factor: factor applied to the learning rate from the next epoch on; 1 for no change.
+      stops: whether to end the training.
+      events: messages for the user, one line each.
     """
 
     rate_factor: float = 1.0
@@ -30,7 +30,7 @@ class Decision(NamedTuple):
 
 
 class _Best:
-    """The best value of a metric so far, and how many evaluations ago that was."""
+    """The best value of a metric so far and the number of evaluations since then."""
 
     def __init__(self, name: str, monitor: str, patience: int, min_delta: float):
         if monitor not in MONITORS:
@@ -44,30 +44,30 @@ class _Best:
         self.best, self.wait = -math.inf, 0
 
     def improves(self, value: float) -> bool:
-        """Notes the value where it is better than the best by more than min_delta."""
+        """Returns whether a value exceeds the best by more than min_delta, and records it if so."""
         value *= self._sign
         if not value > self.best + self.min_delta:
             return False
         self.best, self.wait = value, 0
         return True
 
-    def _for_how_long(self) -> str:
+    def _describe_wait(self) -> str:
         return f"{self.monitor} in {self.wait} evaluation{'s' if self.wait > 1 else ''}"
 
 
 class Plateau(_Best):
-    """Cuts the learning rate where a metric has stopped improving (Keras' ReduceLROnPlateau).
+    """Cuts the learning rate when a metric has stopped improving (Keras's ReduceLROnPlateau).
 
     Args:
-      monitor: of MONITORS; a loss is to fall, an accuracy to rise.
-      patience: evaluations without improvement after which the rate is cut.
-      factor: of the rate, in (0, 1).
-      cooldown: evaluations after a cut that do not count.
-      min_delta: what an improvement has to exceed.
-      min_learning_rate: the rate is cut no further.
+      monitor: one of MONITORS; losses are minimised, accuracies are maximised.
+      patience: number of evaluations without improvement before a cut.
+      factor: factor applied to the learning rate at a cut, in (0, 1).
+      cooldown: number of evaluations after a cut during which the metric is not counted.
+      min_delta: min improvement that counts, exclusive.
+      min_learning_rate: lower bound of the learning rate.
 
     Raises:
-      UserError: for a value out of its range.
+      UserError: for an unknown monitor or a value out of range.
     """
 
     def __init__(
@@ -93,44 +93,49 @@ class Plateau(_Best):
         self.cooling = 0
 
     def decide(self, value: float, learning_rate: float) -> Decision:
-        """Takes an epoch's value and the rate that it ended with."""
+        """Returns the decision after an epoch.
+
+        Args:
+          value: value of the monitored metric.
+          learning_rate: learning rate at the end of the epoch.
+        """
         if self.cooling:
             self.cooling -= 1
             self.wait = 0
         if self.improves(value) or self.cooling:
             return Decision()
         self.wait += 1
-        # The rate is a float32: at the floor it may stand a rounding error above it.
-        at_floor = learning_rate <= self.min_learning_rate * (1 + 1e-6)
-        if self.wait < self.patience or at_floor or not learning_rate:
+        # The learning rate is a float32 and may exceed the lower bound by a rounding error.
+        is_min = learning_rate <= self.min_learning_rate * (1 + 1e-6)
+        if self.wait < self.patience or is_min or not learning_rate:
             return Decision()
         rate = max(learning_rate * self.factor, self.min_learning_rate)
-        event = f"rate cut to {rate:.3g}: no better {self._for_how_long()}"
+        event = f"rate cut to {rate:.3g}: no better {self._describe_wait()}"
         self.wait, self.cooling = 0, self.cooldown
         return Decision(rate_factor=rate / learning_rate, events=(event,))
 
     def memory(self) -> dict[str, Any]:
-        """Returns what it remembers, as JSON values."""
+        """Returns the state as JSON values."""
         return {"best": _json(self.best), "wait": self.wait, "cooling": self.cooling}
 
     def recall(self, memory: dict[str, Any]) -> None:
-        """Takes back what `memory` returned."""
+        """Restores the state that `memory` returned."""
         self.best, self.wait = _number(memory["best"]), memory["wait"]
         self.cooling = memory["cooling"]
 
 
 class EarlyStopping(_Best):
-    """Ends training where a metric has stopped improving (Keras' EarlyStopping).
+    """Ends training when a metric has stopped improving (Keras's EarlyStopping).
 
-    Which epoch is reported is the config's selected_on and selected_by.
+    Which epoch is reported is decided by the config fields selected_on and selected_by.
 
     Args:
-      monitor: of MONITORS.
-      patience: evaluations without improvement after which training ends.
-      min_delta: what an improvement has to exceed.
+      monitor: one of MONITORS.
+      patience: number of evaluations without improvement before training ends.
+      min_delta: min improvement that counts, exclusive.
 
     Raises:
-      UserError: for a value out of its range.
+      UserError: for an unknown monitor or a value out of range.
     """
 
     def __init__(self, monitor: str, patience: int, *, min_delta: float = 0.0):
@@ -138,42 +143,42 @@ class EarlyStopping(_Best):
         self.has_stopped = False
 
     def decide(self, value: float) -> Decision:
-        """Takes an epoch's value."""
+        """Returns the decision after an epoch with this value of the monitored metric."""
         if self.improves(value):
             return Decision()
         self.wait += 1
         if self.wait < self.patience:
             return Decision()
         self.has_stopped = True
-        return Decision(stops=True, events=(f"stopped: no better {self._for_how_long()}",))
+        return Decision(stops=True, events=(f"stopped: no better {self._describe_wait()}",))
 
     def memory(self) -> dict[str, Any]:
-        """Returns what it remembers, as JSON values."""
+        """Returns the state as JSON values."""
         return {"best": _json(self.best), "wait": self.wait, "has_stopped": self.has_stopped}
 
     def recall(self, memory: dict[str, Any]) -> None:
-        """Takes back what `memory` returned."""
+        """Restores the state that `memory` returned."""
         self.best, self.wait = _number(memory["best"]), memory["wait"]
         self.has_stopped = memory["has_stopped"]
 
 
 class Callbacks:
-    """Those of one run; either may be missing."""
+    """The callbacks of a run; each of them is optional."""
 
     def __init__(self, plateau: Plateau | None = None, early_stopping: EarlyStopping | None = None):
         self._plateau, self._early_stopping = plateau, early_stopping
 
     @property
     def has_stopped(self) -> bool:
-        """Whether they have ended the training."""
+        """Whether early stopping has ended the training."""
         return self._early_stopping is not None and self._early_stopping.has_stopped
 
     def after_epoch(self, values: Mapping[str, float | None], learning_rate: float) -> Decision:
-        """Asks each for its decision.
+        """Returns the combined decision after an epoch.
 
         Args:
-          values: of each of MONITORS; None where the epoch was not evaluated, which does not count.
-          learning_rate: that the epoch ended with.
+          values: {monitor: value}; None if the epoch was not evaluated, which is not counted.
+          learning_rate: learning rate at the end of the epoch.
         """
         plateau, stopping = Decision(), Decision()
         if self._plateau and values[self._plateau.monitor] is not None:
@@ -183,7 +188,7 @@ class Callbacks:
         return Decision(plateau.rate_factor, stopping.stops, plateau.events + stopping.events)
 
     def memory(self) -> dict[str, Any]:
-        """Returns what they remember, as JSON values."""
+        """Returns the state of the callbacks as JSON values."""
         return {
             name: callback and callback.memory()
             for name, callback in (
@@ -193,7 +198,7 @@ class Callbacks:
         }
 
     def recall(self, memory: Mapping[str, Any]) -> None:
-        """Takes back what `memory` returned."""
+        """Restores the state that `memory` returned."""
         if self._plateau:
             self._plateau.recall(memory["plateau"])
         if self._early_stopping:

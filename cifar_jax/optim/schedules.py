@@ -1,4 +1,4 @@
-"""Learning rate schedules: functions of the step, built from durations in epochs."""
+"""Learning rate schedules: functions of the step, created from durations in epochs."""
 
 from collections.abc import Sequence
 
@@ -31,42 +31,42 @@ def create(
     half_cycle_epochs: float = 0.0,
     cycle_factor: float = 1.0,
 ) -> optax.Schedule:
-    """Builds a schedule: a linear warm-up from 0 to where `name` begins, then `name`.
+    """Creates a schedule, preceded by a linear warm-up from 0 to its initial learning rate.
 
-    "constant".
-    "step": times `step_factor` at each of `step_epochs`.
-    "exponential": times `step_factor` at every epoch, counted from the end of the warm-up.
-    "inverse_time": divided by 1 + `decay` * step, the `decay` of Keras' optimisers.
-    "polynomial": down to `final_learning_rate` at the end of training, with `power`.
-    "cosine": likewise, by half a cosine.
-    "one_cycle" (Smith and Topin, 2018, as PyTorch's OneCycleLR): half a cosine from
-      `base_learning_rate` up to the peak, over the share `rise` of training, and another one down
-      to `final_learning_rate`.
-    "triangular" (Smith, 2017, as PyTorch's CyclicLR): up from `base_learning_rate` to the peak in
-      `half_cycle_epochs`, down again in as many, and so on. "triangular2" halves the distance after
-      every cycle, "exp_range" multiplies it by `cycle_factor` at every step.
+    "constant" keeps the learning rate.
+    "step" multiplies it by `step_factor` at each of `step_epochs`.
+    "exponential" multiplies it by `step_factor` after every epoch.
+    "inverse_time" divides it by 1 + `decay` * step, as the `decay` of Keras's optimisers does.
+    "polynomial" decays it to `final_learning_rate` at the end of training with exponent `power`.
+    "cosine" decays it to `final_learning_rate` at the end of training along half a cosine.
+    "one_cycle" (Smith and Topin, 2018, as PyTorch's OneCycleLR) rises along half a cosine from
+      `base_learning_rate` to the peak during the fraction `rise` of training, then falls along half
+      a cosine to `final_learning_rate`.
+    "triangular" (Smith, 2017, as PyTorch's CyclicLR) alternates between `base_learning_rate` and
+      the peak, with `half_cycle_epochs` in each direction. "triangular2" halves the amplitude after
+      every cycle; "exp_range" multiplies it by `cycle_factor` at every step.
 
     Args:
-      name: of SCHEDULES.
-      learning_rate: the peak.
-      steps_per_epoch: optimiser steps.
-      num_epochs: length of the training, the warm-up included.
-      warmup_epochs: 0 for none.
-      base_learning_rate: where cycles begin.
-      final_learning_rate: at the end of training.
-      step_epochs: counted from the start of training, the warm-up included; increasing.
-      step_factor: above 1 the rate grows.
-      decay: per step, counted from the end of the warm-up.
-      power: 1 for a straight line.
-      rise: in (0, 1), counted from the end of the warm-up.
-      half_cycle_epochs: Smith's step size.
-      cycle_factor: in (0, 1]; PyTorch's gamma.
+      name: one of SCHEDULES.
+      learning_rate: peak learning rate.
+      steps_per_epoch: number of optimiser steps per epoch.
+      num_epochs: duration of the training, including the warm-up.
+      warmup_epochs: duration of the warm-up; 0 for none.
+      base_learning_rate: learning rate at the start of each cycle.
+      final_learning_rate: learning rate at the end of training.
+      step_epochs: increasing epochs, counted from the start of training including the warm-up.
+      step_factor: factor per step or epoch; above 1 the learning rate increases.
+      decay: decay per step, counted from the end of the warm-up.
+      power: exponent of the polynomial; 1 for linear decay.
+      rise: fraction in (0, 1) of the steps after the warm-up.
+      half_cycle_epochs: half the duration of a cycle, Smith's step size.
+      cycle_factor: factor per step in (0, 1], PyTorch's gamma.
 
     Returns:
-      A function of the step (counted from 0) to the rate.
+      A function from the step, counted from 0, to the learning rate.
 
     Raises:
-      UserError: for an unknown name or a value out of its range.
+      UserError: for an unknown name or a value out of range.
     """
     if name not in SCHEDULES:
         raise unknown("schedule", name, SCHEDULES)
@@ -77,7 +77,9 @@ def create(
         ("final_learning_rate", final_learning_rate),
     ):
         if not 0 <= value <= learning_rate:
-            raise UserError(f"optim.{field} needs 0 to the learning rate, not {value}")
+            raise UserError(
+                f"optim.{field} needs a value from 0 to optim.learning_rate, not {value}"
+            )
     if not 0 <= warmup_epochs < num_epochs:
         raise UserError(
             f"optim.warmup_epochs needs 0 or more and less than num_epochs = {num_epochs}, "
@@ -93,7 +95,7 @@ def create(
         )
     if warmup_epochs and min(step_epochs, default=num_epochs) < warmup_epochs:
         raise UserError(
-            f"optim.step_epochs need to lie behind the warm-up of {warmup_epochs} epochs, "
+            f"optim.step_epochs need to lie after the warm-up of {warmup_epochs} epochs, "
             f"not {tuple(step_epochs)}"
         )
     for field, value, is_valid, needs in (
@@ -106,7 +108,7 @@ def create(
         if not is_valid:
             raise UserError(f"optim.{field} needs {needs}, not {value}")
     if decay and name != "inverse_time":
-        raise UserError(f"optim.decay is the schedule inverse_time's; this one is {name}")
+        raise UserError(f"optim.decay needs optim.schedule 'inverse_time', not {name!r}")
     if name in CYCLICAL and not half_cycle_epochs > 0:
         raise UserError(f"optim.schedule {name!r} needs optim.half_cycle_epochs above 0")
     if name == "one_cycle" and not base_learning_rate > 0:
@@ -115,7 +117,8 @@ def create(
     total = round(num_epochs * steps_per_epoch)
     if warmup >= total:
         raise UserError(
-            f"optim.warmup_epochs {warmup_epochs} leaves nothing of {total} steps of training"
+            f"optim.warmup_epochs = {warmup_epochs} leaves no step after the warm-up: "
+            f"training has {total}"
         )
     remaining = total - warmup
     if name == "constant":
@@ -137,7 +140,7 @@ def create(
     elif name == "cosine":
         schedule = _cosine(learning_rate, final_learning_rate, remaining)
     elif name == "one_cycle":
-        # As in PyTorch: the last step, not the one behind it, has the final rate.
+        # As in PyTorch, the last step has the final learning rate, not the step after it.
         up = max(rise * remaining - 1, 1)
         ramps = (
             _cosine(base_learning_rate, learning_rate, up),
@@ -152,8 +155,8 @@ def create(
     start = float(schedule(0))
     if not start:
         raise UserError(
-            f"optim.warmup_epochs leads to where {name!r} begins, optim.base_learning_rate: that "
-            "needs a value above 0 then"
+            "optim.warmup_epochs needs optim.base_learning_rate above 0 with the schedule "
+            f"{name!r}, which begins there"
         )
     ramp = optax.linear_schedule(0.0, start, warmup)
     return optax.join_schedules([ramp, schedule], [warmup])
@@ -166,7 +169,7 @@ def _cosine(start: float, end: float, num_steps: float) -> optax.Schedule:
 def _cyclical(
     name: str, base: float, peak: float, half_cycle: float, factor: float
 ) -> optax.Schedule:
-    """The triangular policies of Smith (2017); `half_cycle` in steps."""
+    """Returns one of the triangular policies of Smith (2017), with `half_cycle` in steps."""
 
     def schedule(step):
         cycle = jnp.floor(step / (2 * half_cycle))
@@ -181,5 +184,5 @@ def _cyclical(
 
 
 def depends_on_length(name: str) -> bool:
-    """Whether another num_epochs changes the rates of the epochs before it."""
+    """Returns whether a change of num_epochs changes the learning rates of earlier epochs."""
     return name in ("polynomial", "cosine", "one_cycle")

@@ -2,8 +2,8 @@
 
     python -m cifar_jax.main --config configs/assignment/adam_1e3.py
 
-As assignment/cnn3 with Adam's rate at 1e-3. The document gives no number and does not say with
-which of its networks it saw this.
+assignment/cnn3 with Adam's learning rate at 1e-3. The write-up gives no number and does not say for
+which of its networks it observed this.
 """
 
 from configs.assignment import cnn3

@@ -3,11 +3,11 @@
     python -m cifar_jax.main --config configs/assignment/cnn3.py
 
 Keras 2.1; Adam 1e-4, batch 32, 150 epochs on 41,500 images, 8,500 for validation (fraction 0.17,
-seed 42), real-time augmentation. The document scores the network of the last epoch. It does not
-list the augmentation: here it is that of Keras' CIFAR-10 example, after which the document names
-its files: horizontal flip, shifts of up to a tenth, pixels in [0, 1]. Keras' Adam had an eps of
-1e-8 at that time. "Total time" in the document's log is 16 min 42 s, but its clock says 52 minutes;
-7 s an epoch agree with the former.
+seed 42), real-time augmentation. The write-up reports the last epoch. It does not list the
+augmentation; its file names are those of Keras's CIFAR-10 example, whose augmentation is used here:
+horizontal flips, shifts of up to a tenth, pixels in [0, 1]. Keras's Adam had an eps of 1e-8 at that
+time. The log in the write-up gives a "Total time" of 16 min 42 s, but its timestamps span 52
+minutes; its 7 s per epoch agree with the former.
 """
 
 from cifar_jax.config import base

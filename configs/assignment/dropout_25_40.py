@@ -2,7 +2,7 @@
 
     python -m cifar_jax.main --config configs/assignment/dropout_25_40.py
 
-As assignment/no_augment with a dropout of 0.4 behind the dense layer.
+assignment/no_augment with dropout 0.4 after the dense layer.
 """
 
 from configs.assignment import no_augment

@@ -1,15 +1,15 @@
-"""callbacks/resnet50: the 100 classes of CIFAR-100; the document shows figures, no numbers.
+"""callbacks/resnet50: the 100 classes of CIFAR-100; the write-up shows only figures.
 
     python -m cifar_jax.main --config configs/callbacks/resnet50.py
 
 keras.applications.ResNet50 from random initialisation, SGD 1e-3 with momentum 0.9, batch 128, 80
 epochs on 40,000 images, 10,000 for validation; rotation up to 10 degrees, shifts of up to a tenth,
-zoom and shear 0.1, flip; the rate falls to 0.6 of itself where the accuracy on validation has not
-improved for 3 epochs. The document's own figure ends at about 74% on validation and begins as a
-network with frozen weights does: like the notebook of the author's team
-(coreymunk/Deep-Learning-CIFAR-100) it starts from ImageNet weights on images enlarged to 224
-pixels, all but BN frozen, under dropout 0.25, dense 256 and BN. Not comparable until those weights
-can be loaded.
+zoom and shear 0.1, flips; the learning rate is multiplied by 0.6 when the validation accuracy has
+not improved for 3 epochs. The figure ends at a validation accuracy of about 74% and
+starts as a network with frozen weights does. Like the notebook of the author's team
+(coreymunk/Deep-Learning-CIFAR-100), it apparently starts from ImageNet weights on images enlarged
+to 224 pixels, with all layers but BN frozen, followed by dropout 0.25, dense 256 and BN. The
+results are not comparable until those weights can be loaded.
 """
 
 from cifar_jax.config import base

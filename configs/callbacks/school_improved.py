@@ -2,10 +2,10 @@
 
     python -m cifar_jax.main --config configs/callbacks/school_improved.py
 
-As callbacks/school with other augmentation and more patience, at the last of 80 epochs. The
-document says a vertical flip in the place of shear; the notebook in the author's repository
-(kurtameyer/CIFAR100) flips horizontally, and zooms by 0.2: so does this run. Cuts the rate by half
-where the loss on the test set has not improved for 8 epochs, and stops after 12.
+callbacks/school with different augmentation and callbacks; the last of at most 80 epochs is
+reported. The write-up has a vertical flip instead of shear; the notebook in the author's repository
+(kurtameyer/CIFAR100) flips horizontally and zooms by 0.2, and so does this config. It halves the
+learning rate when the test loss has not improved for 8 epochs, and stops after 12.
 """
 
 from configs.callbacks import school

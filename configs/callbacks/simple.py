@@ -2,8 +2,8 @@
 
     python -m cifar_jax.main --config configs/callbacks/simple.py
 
-As callbacks/school with the author's simpler network, at the last epoch; the author's repository
-keeps the improved run alone, so that this recipe is the school's.
+callbacks/school with the author's simpler network, reported at the last epoch. The author's
+repository has only the improved run, so the rest of the recipe is that of callbacks/school.
 """
 
 from configs.callbacks import school

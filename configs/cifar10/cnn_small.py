@@ -2,9 +2,9 @@
 
     python -m cifar_jax.main --config configs/cifar10/cnn_small.py
 
-PyTorch; pixels in [-1, 1], no augmentation, scored at the last epoch. The document gives no recipe;
-batch 16, Adam 5e-3 and 4 epochs are those in the history of the author's repository,
-TimofeyKruk/ImageClassifierCIFAR10, at the time that the number was written down.
+PyTorch; pixels in [-1, 1], no augmentation; the last epoch is reported. The write-up gives no
+recipe; batch 16, Adam 5e-3 and 4 epochs are from the version of the author's repository,
+TimofeyKruk/ImageClassifierCIFAR10, at the time of the published number.
 """
 
 from cifar_jax.config import base

@@ -2,10 +2,10 @@
 
     python -m cifar_jax.main --config configs/cifar10/resnet18.py
 
-PyTorch; torchvision's ResNet-18 with its ImageNet stem on images of 32x32, from scratch, 8 epochs,
-rate 0.001 after the 4th, as the document says; the author's repository has 7 epochs. Batch 16, SGD
-without momentum, the rate of 0.01 before and a second drop after the 7th epoch are that
-repository's, as is the evaluation in training mode that configs/cifar10/cnn_deep.py speaks of.
+PyTorch; torchvision's ResNet-18 with its ImageNet stem on 32x32 images, from scratch. The write-up
+gives 8 epochs, with a learning rate of 0.001 after the 4th. The author's repository has 7 epochs;
+it is the source of batch 16, SGD without momentum, the initial learning rate of 0.01 and the second
+drop after the 7th epoch. The author evaluates in training mode, see configs/cifar10/cnn_deep.py.
 """
 
 from configs.cifar10 import cnn_deep

@@ -2,8 +2,8 @@
 
     python -m cifar_jax.main --config configs/coarse/cnn2_adam.py
 
-Keras; Adam 1e-3, batch 32, 100 epochs on all 50,000 images; reported is the epoch that was best on
-the test set. Overfits after a few epochs, in the document as here.
+Keras; Adam 1e-3, batch 32, 100 epochs on all 50,000 images. The epoch that is best on the test set
+is reported. The network overfits after a few epochs, as in the write-up.
 """
 
 from configs.coarse import cnn2_batch64

@@ -2,9 +2,9 @@
 
     python -m cifar_jax.main --config configs/coarse/cnn2_batch64.py
 
-Keras; Adam 1e-3, batch 64, 20 epochs on all 50,000 images. The document reports the epoch that
-was best on the test set, and so does this run: selected_on is "test". It does not say how pixels
-are scaled; to [0, 1] here, as customary with Keras.
+Keras; Adam 1e-3, batch 64, 20 epochs on all 50,000 images. The write-up reports the epoch that
+is best on the test set, and so does this config (selected_on is "test"). It does not say how pixels
+are scaled; they are scaled to [0, 1] here, as customary with Keras.
 """
 
 from cifar_jax.config import base

@@ -2,8 +2,8 @@
 
     python -m cifar_jax.main --config configs/coarse/cnn2_dropout.py
 
-As coarse/cnn2_batch64 with dropout 0.25 after the pool, 0.25 after flatten and 0.5 after the dense
-layer, 100 epochs. Reported is the epoch that was best on the test set.
+coarse/cnn2_batch64 with dropout 0.25 after the pool, 0.25 after flatten and 0.5 after the dense
+layer, 100 epochs. The epoch that is best on the test set is reported.
 """
 
 from configs.coarse import cnn2_batch64

@@ -2,10 +2,10 @@
 
     python -m cifar_jax.main --config configs/coarse/cnn2_lr1e2.py
 
-As coarse/cnn2_batch64 with a rate of 1e-2. The seed decides: of four, two die in the first epoch
-and stand at 5.00% from then on, as the document's run did; two live, one of them to 29.67% at its
-best. Unscaled pixels are not the reason: with them this rate ends at 5.00% too, but
-coarse/cnn2_batch64 comes to 33.30% in 6 epochs where the document has 49.6%
+coarse/cnn2_batch64 with a learning rate of 1e-2. The result depends on the seed: of four runs, two
+collapse in the first epoch and stay at 5.00%, as in the write-up; two learn, one of them up to
+29.67%. Unscaled pixels are not the reason: with them this learning rate ends at 5.00% too, but
+coarse/cnn2_batch64 reaches 33.30% in 6 epochs, where the write-up has 49.6%
 (benchmarks/results/checks/unscaled_pixels).
 """
 

@@ -2,8 +2,9 @@
 
     python -m cifar_jax.main --config configs/coarse/cnn2_lr1e4.py
 
-As coarse/cnn2_batch64 with a rate of 1e-4, which "required a larger number of epochs": how many
-the document does not say; 50 here. Reported is the epoch that was best on the test set.
+coarse/cnn2_batch64 with a learning rate of 1e-4, which "required a larger number of epochs". The
+write-up does not say how many; 50 are used here. The epoch that is best on the test set is
+reported.
 """
 
 from configs.coarse import cnn2_batch64

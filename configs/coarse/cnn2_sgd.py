@@ -2,8 +2,8 @@
 
     python -m cifar_jax.main --config configs/coarse/cnn2_sgd.py
 
-As coarse/cnn2_adam, but Keras' plain SGD with the same rate, 1e-3. The document gives no number of
-epochs; 100 here, as for Adam.
+coarse/cnn2_adam with Keras's plain SGD at the same learning rate, 1e-3. The write-up gives no
+number of epochs; 100 are used here, as for Adam.
 """
 
 from configs.coarse import cnn2_adam

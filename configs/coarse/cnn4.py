@@ -3,7 +3,7 @@
     python -m cifar_jax.main --config configs/coarse/cnn4.py
 
 Keras; Adam 1e-3, batch 64, 100 epochs on all 50,000 images, the dropout of coarse/cnn2_dropout.
-Reported is the epoch that was best on the test set.
+The epoch that is best on the test set is reported.
 """
 
 from configs.coarse import cnn2_dropout

@@ -2,7 +2,7 @@
 
     python -m cifar_jax.main --config configs/coarse/cnn4_fine.py
 
-As coarse/cnn4 on the fine labels. Reported is the epoch that was best on the test set.
+coarse/cnn4 on the fine labels. The epoch that is best on the test set is reported.
 """
 
 from configs.coarse import cnn4

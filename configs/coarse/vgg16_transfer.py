@@ -2,11 +2,12 @@
 
     python -m cifar_jax.main --config configs/coarse/vgg16_transfer.py
 
-Keras; VGG16 from ImageNet weights, which cannot be loaded here as yet: this run begins from random
-weights, and its number is not comparable. The document does not say what stands on the network's
-body, what is frozen and for how long it trains; one dense layer, nothing and 20 epochs here. Adam
-1e-4 in the place of the document's usual 1e-3, at which so deep a network without BN need not begin
-to learn. Reported is the epoch that was best on the test set.
+Keras; VGG16 from ImageNet weights. These cannot be loaded yet: this config starts from random
+weights, and its result is not comparable. The write-up does not specify the layers after the body,
+which layers are frozen and the number of epochs; here the body is followed by one dense layer,
+nothing is frozen and training takes 20 epochs. Adam's learning rate is 1e-4 instead of the
+write-up's usual 1e-3, at which such a deep network without BN may fail to start learning. The epoch
+that is best on the test set is reported.
 """
 
 from configs.coarse import cnn2_batch64

@@ -1,11 +1,11 @@
-"""hybrid/cnn13: the 100 classes of CIFAR-100; the document shows figures, no numbers.
+"""hybrid/cnn13: the 100 classes of CIFAR-100; the write-up shows only figures.
 
     python -m cifar_jax.main --config configs/hybrid/cnn13.py
 
-Keras; thirteen weight layers, which overfit. The test set stands in the place of a validation
-split; scored at the last epoch. Adam 1e-4, batch 128 and 200 epochs are those of the author's
-repository, chentalen2021/CIFAR100_classification, as are the network's BN layers and images scaled
-by their mean and deviation: per channel here, over all channels there.
+Keras; thirteen weight layers, which overfit. The test set replaces the validation split; the last
+epoch is reported. Adam 1e-4, batch 128, 200 epochs, the network's BN layers and the standardisation
+of images are from the author's repository, chentalen2021/CIFAR100_classification. Deviation: images
+are standardised per channel, there over all channels.
 """
 
 from cifar_jax.config import base

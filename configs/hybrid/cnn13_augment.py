@@ -2,7 +2,7 @@
 
     python -m cifar_jax.main --config configs/hybrid/cnn13_augment.py
 
-As hybrid/cnn13 with the augmentation of the author's repository: rotation up to 15 degrees, shifts
+hybrid/cnn13 with the augmentation of the author's repository: rotation by up to 15 degrees, shifts
 of up to a tenth, horizontal flip.
 """
 

@@ -1,11 +1,10 @@
-"""hybrid/cnn13_l2: the 100 classes of CIFAR-100; the best of the document's 13-layer runs, by its
-figure.
+"""hybrid/cnn13_l2: the write-up's best 13-layer run on the 100 classes of CIFAR-100, by its figure.
 
     python -m cifar_jax.main --config configs/hybrid/cnn13_l2.py
 
-As hybrid/cnn13_dropout with Keras' l2(4e-4), the factor of the author's repository, on the kernels;
-its gradient is 8e-4 times the weight. There the first convolution and the dense layers are left
-out, and the author's training loop never adds the term to the loss; here every kernel decays.
+hybrid/cnn13_dropout with Keras's l2(4e-4) on the kernels, whose gradient is 8e-4 times the weight.
+The factor is that of the author's repository, which excludes the first convolution and the dense
+layers, and whose training loop never adds the term to the loss; here it applies to every kernel.
 """
 
 from configs.hybrid import cnn13_dropout

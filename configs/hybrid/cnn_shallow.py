@@ -1,10 +1,9 @@
-"""hybrid/cnn_shallow: the 100 classes of CIFAR-100; a little better than cnn13, by the document's
-figure.
+"""hybrid/cnn_shallow: slightly better than cnn13 on the 100 classes of CIFAR-100, by the figure.
 
     python -m cifar_jax.main --config configs/hybrid/cnn_shallow.py
 
-As hybrid/cnn13_l2 with the first three of its five units. The document says "a shallower
-structure", no more.
+hybrid/cnn13_l2 with the first three of its five units. The write-up only describes it as "a
+shallower structure".
 """
 
 from configs.hybrid import cnn13_l2

@@ -1,10 +1,10 @@
-"""hybrid/inception_resnet_clr: the document's own network with a cyclical rate; no number.
+"""hybrid/inception_resnet_clr: the write-up's own network with a cyclical learning rate.
 
     python -m cifar_jax.main --config configs/hybrid/inception_resnet_clr.py
 
-As hybrid/inception_resnet; the rate varies between 1.6e-5 and 3.98e-4, as the document read off its
-range test, by the triangular2 policy (Smith, 2017). The document does not say how long a cycle
-lasts; 8 epochs here, within Smith's advice of 4 to 20.
+hybrid/inception_resnet with a learning rate that varies between 1.6e-5 and 3.98e-4, the limits from
+the write-up's range test, by the triangular2 policy (Smith, 2017). The write-up gives no result and
+no cycle length; cycles take 8 epochs here, within Smith's recommendation of 4 to 20.
 """
 
 from configs.hybrid import inception_resnet

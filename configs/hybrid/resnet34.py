@@ -1,8 +1,8 @@
-"""hybrid/resnet34: the 100 classes of CIFAR-100; the document shows figures, no numbers.
+"""hybrid/resnet34: the 100 classes of CIFAR-100; the write-up shows only figures.
 
     python -m cifar_jax.main --config configs/hybrid/resnet34.py
 
-As hybrid/resnet18, 34 layers deep.
+hybrid/resnet18 with 34 layers.
 """
 
 from configs.hybrid import resnet18

@@ -1,6 +1,6 @@
-"""The networks that follow Keras equal Keras': its layers, its constants, its published bodies.
+"""Compares the networks that follow Keras with Keras: layers, constants and published bodies.
 
-On PyTorch as Keras' backend, so that nothing is XLA's on one side, and nothing is compiled.
+Keras runs on the PyTorch backend, so that one side is independent of XLA and is not compiled.
 """
 
 import os
@@ -23,7 +23,7 @@ IMAGES = np.random.default_rng(1).normal(size=(2, 32, 32, 3)).astype(np.float32)
 
 
 def abstract(name, num_classes=100, **options):
-    """The network with shapes for arrays."""
+    """Returns a network with abstract arrays."""
     return nnx.eval_shape(lambda: models.create(name, num_classes, nnx.Rngs(params=0), **options))
 
 
@@ -32,10 +32,10 @@ def with_weights(layers):
 
 
 def transplant(pairs):
-    """Draws weights and statistics of Keras' layers and copies them into ours.
+    """Sets random weights and statistics in the layers of both networks.
 
     Args:
-      pairs: (our layer, Keras' layer), all that have weights.
+      pairs: pairs of (our layer, Keras layer) that have weights.
     """
     rng = np.random.default_rng(0)
     for ours, theirs in pairs:
@@ -79,11 +79,11 @@ def assert_same_logits(ours, theirs):
 
 def assert_close(ours, theirs):
     difference = np.abs(np.asarray(ours) - theirs).max() / np.abs(theirs).max()
-    print(f"{difference:.1e}")  # seen with pytest -s
+    print(f"{difference:.1e}")  # shown by pytest -s
     assert difference <= 1e-5
 
 
-def test_resnet50_is_the_one_of_keras_applications():
+def test_resnet50_equals_keras_applications():
     theirs = keras.applications.ResNet50(
         weights=None, input_shape=(32, 32, 3), classes=100, classifier_activation=None
     )
@@ -101,7 +101,7 @@ def test_resnet50_is_the_one_of_keras_applications():
     assert_same_logits(ours, theirs)
 
 
-def test_vgg16_is_the_body_of_keras_applications_under_one_layer():
+def test_vgg16_equals_keras_applications_with_a_dense_layer():
     body = keras.applications.VGG16(include_top=False, weights=None, input_shape=(32, 32, 3))
     assert body.count_params() == 14_714_688
     dense = keras.layers.Dense(100)
@@ -113,7 +113,7 @@ def test_vgg16_is_the_body_of_keras_applications_under_one_layer():
     assert_same_logits(ours, theirs)
 
 
-def test_cnn3_is_the_code_of_its_write_up():
+def test_cnn3_equals_the_code_of_the_write_up():
     layers = keras.layers
     theirs = keras.Sequential([keras.Input((32, 32, 3))])
     for filters, dropout in ((32, None), (64, 0.1), (128, 0.25)):
@@ -137,7 +137,7 @@ def test_cnn3_is_the_code_of_its_write_up():
 
 
 def make_school(width):
-    """The layers of `school` in Keras, a 1 / width of the filters."""
+    """Returns `school` in Keras with 1 / width of the filters."""
     layers = keras.layers
     theirs = keras.Sequential([keras.Input((32, 32, 3))])
     for filters in (128, 256, 512):
@@ -156,7 +156,7 @@ def make_school(width):
     return theirs
 
 
-def test_school_with_its_moving_statistics():
+def test_school_equals_keras_with_moving_statistics():
     assert make_school(1).count_params() == 4_899_044
     theirs = make_school(16)
     layers = models.options_of("school")["layers"]
@@ -168,7 +168,7 @@ def test_school_with_its_moving_statistics():
     assert_same_logits(ours, theirs)
 
 
-def test_batch_norm_moves_its_statistics_as_keras_does():
+def test_batch_norm_updates_statistics_as_keras_does():
     ours = nnx.eval_shape(lambda: models.create("school", 10, nnx.Rngs(params=0))).layers[2]
     theirs = keras.layers.BatchNormalization()
     theirs.build((None, 5, 5, 128))
@@ -181,7 +181,7 @@ def test_batch_norm_moves_its_statistics_as_keras_does():
     assert_close(ours.var[...], keras.ops.convert_to_numpy(theirs.moving_variance))
 
 
-def test_initialisation_is_that_of_keras():
+def test_initialisation_equals_keras():
     ours = models.create("vgg16", 512, nnx.Rngs(params=0), layers=(32, 64, "B", *"MMMM", "F"))
     conv, norm, dense = (
         keras.layers.Conv2D(64, (3, 3)),

@@ -15,12 +15,12 @@ def test_dropout_drops_the_rate_and_keeps_the_mean():
     assert np.mean(out == 0) == pytest.approx(0.25, abs=0.01)
 
 
-def test_dropout_draws_for_each_example():
+def test_dropout_draws_a_mask_per_example():
     out = layers.Dropout(0.5)(jnp.ones((8, 5, 5, 3)), rngs=nnx.Rngs(dropout=0))
     assert len(np.unique(out, axis=0)) == 8
 
 
-def test_two_dropouts_draw_two_masks():
+def test_two_dropouts_draw_different_masks():
     rngs = nnx.Rngs(dropout=0)
     x = jnp.ones((4, 100))
     masks = (layers.Dropout(0.5)(x, rngs=rngs) for _ in range(2))
@@ -33,7 +33,7 @@ def test_dropout_is_the_identity_in_evaluation():
     np.testing.assert_array_equal(out, x)
 
 
-def test_dropout_without_keys_says_so():
+def test_dropout_without_keys_raises():
     with pytest.raises(ValueError, match="no `rngs` argument was provided to Dropout"):
         layers.Dropout(0.5)(jnp.ones((1, 1)))
 
@@ -49,7 +49,7 @@ def test_batch_norm_computes_in_float32():
 
 @pytest.mark.parametrize("is_training", (True, False))
 @pytest.mark.parametrize("options", ({}, dict(use_scale=False, use_bias=False)))
-def test_batch_norm_equals_the_stock_one(is_training, options):
+def test_batch_norm_equals_nnx(is_training, options):
     keys = jax.random.split(jax.random.key(0), 6)
     x = 3 + 2 * jax.random.normal(keys[0], (8, 5, 5, 6))
     weights = jax.random.normal(keys[1], x.shape)
@@ -81,7 +81,7 @@ def test_batch_norm_keeps_one_array_for_its_gradient():
     x = jax.random.normal(jax.random.key(0), (4, 6, 6, 8))
     _, pullback = jax.vjp(lambda x: jnp.sin(layers.BatchNorm(8, rngs=nnx.Rngs(0))(x)), x)
     kept = [leaf for leaf in jax.tree.leaves(pullback) if leaf.shape == x.shape]
-    assert len(kept) == 2  # x and, of the sine, its cosine
+    assert len(kept) == 2  # x, and the cosine for the gradient of the sine
 
 
 def test_initialisers_have_the_variance_of_their_frameworks():
@@ -97,7 +97,7 @@ def test_initialisers_have_the_variance_of_their_frameworks():
     assert np.abs(bias).max() == pytest.approx(0.1, rel=0.01)
 
 
-def test_torch_layers_start_as_pytorch_does():
+def test_torch_layers_are_initialised_as_in_pytorch():
     torch = pytest.importorskip("torch")
     rngs = nnx.Rngs(params=0)
     with torch.random.fork_rng():

@@ -11,7 +11,7 @@ from cifar_jax import models
 from cifar_jax.errors import UserError
 from cifar_jax.ops import winograd
 
-# With 100 classes, from the write-ups, or counted by torch for the same layers.
+# With 100 classes; from the write-ups, or counted by PyTorch for the same layers.
 NUM_PARAMS = {
     "cnn13": 9_585_700,
     "cnn2": 2_129_572,
@@ -30,7 +30,7 @@ NUM_PARAMS = {
     "stacked3": 5_815_460,
     "vgg16": 14_765_988,
 }
-# Thin versions for the tests that compute.
+# Thin versions for the tests that run the networks.
 THIN_LAYERS = {"layers": (4, "B", "M", 8, "M", "D", "F", 8), "dropout": 0.5}
 THIN = {
     "cnn13": THIN_LAYERS,
@@ -51,8 +51,8 @@ THIN = {
 
 @pytest.fixture(autouse=True)
 def library_convolutions(monkeypatch):
-    """They compile in half the time; test_fast_forms has the other form."""
-    monkeypatch.setattr(winograd, "pays", lambda *_: False)
+    """Disables Winograd, because library convolutions compile in half the time."""
+    monkeypatch.setattr(winograd, "is_applicable", lambda *_: False)
 
 
 @pytest.fixture(params=models.MODELS)
@@ -91,7 +91,7 @@ def test_logits_in_training_and_evaluation(name):
     logits, stats = run(model, images)
     moved = [not np.array_equal(a, b) for a, b in zip(*map(jax.tree.leaves, (before, stats)))]
     assert all(moved) and bool(moved) == has(model, nnx.BatchNorm)
-    # Dropout: other keys, other logits.
+    # With dropout, the logits depend on the key.
     differs = not np.array_equal(logits, run(model, images, seed=1)[0])
     assert differs == has(model, nnx.Dropout)
 
@@ -101,7 +101,7 @@ def has(model, kind):
 
 
 def run(model, images, seed=0):
-    """Returns (logits, statistics afterwards)."""
+    """Returns the logits and the updated statistics."""
     graphdef, state = nnx.split(model)
     return _run(graphdef, state, images, jax.random.key(seed))
 
@@ -127,7 +127,7 @@ def test_bfloat16_keeps_parameters_statistics_and_logits_in_float32(name):
     assert {leaf.dtype for leaf in leaves} == {jnp.dtype("float32")}
 
 
-def test_options_of_have_the_defaults_of_the_network():
+def test_options_of_returns_the_defaults():
     assert models.options_of("cnn3") == {"dropout": (0.1, 0.25, 0.5)}
     defaults = {"depths": (3, 4, 6, 3), "width": 64, "stem": "cifar", "conventions": "torch"}
     assert models.options_of("resnet34") == defaults
@@ -153,13 +153,13 @@ def test_options_of_have_the_defaults_of_the_network():
         ("inception_resnet", dict(depth=0)),
     ],
 )
-def test_options_of_another_kind_are_refused(name, options):
+def test_options_of_a_different_kind_are_rejected(name, options):
     (option,) = options
     with pytest.raises(UserError, match=rf"^{option} needs "):
         models.create(name, 10, nnx.Rngs(params=0), **options)
 
 
-def test_wrong_names_are_met_with_the_nearest():
+def test_errors_suggest_the_nearest_name():
     with pytest.raises(UserError, match="unknown model 'resnet81': did you mean 'resnet18'"):
         build("resnet81")
     with pytest.raises(UserError, match="unknown option of cnn2 'drop': did you mean 'dropout'"):

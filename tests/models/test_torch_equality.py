@@ -1,9 +1,9 @@
-"""Training equals PyTorch's: from the same weights and batches, the same of everything else.
+"""Compares training with PyTorch, starting from the same weights and batches.
 
-Updates are compared in float64. In float32 a ReLU whose input lies within rounding of zero may open
-on one side alone, which changes gradients of ResNet-18 by up to 15% of their greatest entry; it
-does so between PyTorch's own float32 and float64, too. What remains is the step's cast of logits to
-float32, some 1e-6. Dropout is off: its masks are drawn otherwise.
+Updates are compared in float64. In float32, a ReLU whose input is within rounding of zero may be
+active on one side only, which changes gradients of ResNet-18 by up to 15% of their largest entry;
+the same happens between float32 and float64 in PyTorch. The remaining difference is about 1e-6, due
+to the step's cast of logits to float32. Dropout is off, because its masks are drawn differently.
 """
 
 import math
@@ -43,16 +43,16 @@ def make_data(num_examples):
 def assert_close(ours, theirs, what):
     ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
     assert ours.shape == theirs.shape, what
-    # A bias before BN has no gradient but rounding's, some 1e-14.
+    # The gradient of a bias before BN is only rounding error, about 1e-14.
     difference = np.abs(ours - theirs).max() / max(np.abs(theirs).max(), 1e-8)
-    print(f"{what}: {difference:.1e}")  # seen with pytest -s
-    assert difference <= 1e-4, f"{what} differs by {difference:.1e} of its greatest entry"
+    print(f"{what}: {difference:.1e}")  # shown by pytest -s
+    assert difference <= 1e-4, f"{what} differs by {difference:.1e} of its largest entry"
 
 
 def draw_state(init, optimizer):
-    """Returns a random state like init's, with no zeros and ones that hide an eps or an order.
+    """Returns a random state without the zeros and ones that would hide an eps or an order.
 
-    And with no compilation: to compile the initialisers takes longer than all the rest.
+    Nothing is compiled: compiling the initialisers would take longer than the rest of the tests.
     """
     rng = np.random.default_rng(0)
     state = jax.eval_shape(init)
@@ -81,7 +81,7 @@ def draw_state(init, optimizer):
 
 
 class Pair:
-    """One network with its optimiser, twice from the same weights: the suite's and PyTorch's."""
+    """A network and its optimiser in this suite and in PyTorch, with the same weights."""
 
     def __init__(
         self, name, optimizers=SGD, *, label_smoothing=0.0, dtype="float32", random=False, **options
@@ -97,7 +97,7 @@ class Pair:
 
         networks = step.split_networks(build)
 
-        def preprocess(images):  # not augment.normalize: it computes in float32
+        def preprocess(images):  # augment.normalize would compute in float32
             return images.astype(dtype) / 127.5 - 1
 
         self.init = init
@@ -116,7 +116,7 @@ class Pair:
         self._module = torch_models.MODELS[name](NUM_CLASSES, **options).to(self._dtype)
         self._optimizer = make_torch_optimizer(self._module.parameters())
         self.transplant()
-        # {BatchNorm: (its momentum, number of values that a channel's statistics are taken over)}
+        # {BatchNorm: (momentum, number of values in the statistics of a channel)}
         self._batch_norms = {}
         for path, layer in self._module.named_modules():
             if isinstance(layer, (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d)):
@@ -132,7 +132,7 @@ class Pair:
         return torch.tensor(images).permute(0, 3, 1, 2).to(self._dtype) / 127.5 - 1
 
     def torch_step(self, images, labels):
-        """Takes a step in PyTorch and returns its loss."""
+        """Takes a step in PyTorch and returns the loss."""
         logits = self._module.train()(self.torch_images(images))
         loss = torch.nn.functional.cross_entropy(
             logits, torch.tensor(labels).long(), label_smoothing=self._label_smoothing
@@ -150,7 +150,7 @@ class Pair:
         assert_close(ours, theirs, "logits")
 
     def assert_same_step(self, images, labels, num_counting=None):
-        """Takes a step on both sides, PyTorch's on the counting examples alone."""
+        """Takes a step on both sides; PyTorch receives only the first num_counting examples."""
         old_ours, old_theirs = self._ours(), self._theirs()
         batch = make_batch(images, labels, num_counting)
         self.state, metrics = self._jitted_step(self.state, batch)
@@ -161,10 +161,10 @@ class Pair:
             assert ours[name].dtype == theirs[name].dtype == self._dtype
             change, expected = ours[name] - old_ours[name], theirs[name] - old_theirs[name]
             if name.endswith("running_var"):
-                # A share of the old one gives way to the batch's; PyTorch's is the unbiased one.
-                share, n = self._batch_norms[name.removesuffix(".running_var")]
-                change += share * old_ours[name]
-                expected = (expected + share * old_theirs[name]) * (n - 1) / n
+                # Compares the batch's contribution; PyTorch's variance is the unbiased one.
+                fraction, n = self._batch_norms[name.removesuffix(".running_var")]
+                change += fraction * old_ours[name]
+                expected = (expected + fraction * old_theirs[name]) * (n - 1) / n
             assert_close(change, expected, name)
 
     def _ours(self):
@@ -230,7 +230,7 @@ def test_logits(case):
     ids=name_of,
 )
 def test_gradients_and_statistics(case, float64):
-    """With SGD the update is the gradient: that of every parameter, in training mode."""
+    """With SGD, the update of a parameter in training mode is its gradient."""
     name, options = case
     pair = Pair(name, dtype=float64, random=True, **options)
     pair.assert_same_step(*make_data(6))
@@ -243,7 +243,7 @@ def test_gradients_and_statistics(case, float64):
     ids=name_of,
 )
 def test_size_and_constants(case):
-    """Of the whole networks, with nothing computed."""
+    """Compares the full-size networks without running them."""
     name, options = case
     ours = nnx.eval_shape(lambda: models.create(name, 100, nnx.Rngs(params=0), **options))
     with torch.device("meta"):
@@ -266,8 +266,8 @@ def test_size_and_constants(case):
 
 
 def test_adam_on_cnn3(float64):
-    # With eps far below the gradients, the first update would be their sign, and that of a
-    # gradient near zero is noise.
+    # With an eps far below the gradients, the first update would be their sign, which is noise for
+    # gradients near zero.
     pair = Pair(
         "cnn3",
         (optim.create("adam", 1e-3, eps=1e-4), partial(torch.optim.Adam, lr=1e-3, eps=1e-4)),
@@ -297,14 +297,14 @@ def test_sgd_with_nesterov_decay_and_smoothing_on_resnet18(float64):
     pair.assert_same_logits(images)
 
 
-def test_partial_batch_is_a_smaller_batch(float64):
+def test_partial_batch_equals_a_smaller_batch(float64):
     pair = Pair("cnn3", dtype=float64, dropout=(0.0, 0.0, 0.0))
     images, labels = make_data(8)
     pair.assert_same_step(images, labels, num_counting=5)
 
 
-def test_engine_takes_the_loss_where_pytorch_does():
-    """As training runs: float32, looped on the device, a partial batch at each epoch's end."""
+def test_engine_reaches_the_loss_of_pytorch():
+    """Trains in float32 in a loop on the device, with a partial batch at the end of each epoch."""
     options = dict(eps=1e-7, weight_decay=1e-3)
     pair = Pair(
         "cnn3",

@@ -18,8 +18,8 @@ def random_case(seed):
     strides = tuple(int(s) for s in rng.integers(1, 4, 2))
     dilation = tuple(int(d) for d in rng.integers(1, 3, 2))
     padding = ["SAME", "VALID", [(1, 2), (0, 1)]][seed % 3]
-    least = 10 if seed % 2 else max((k - 1) * d + 1 for k, d in zip(kernel, dilation))
-    size = tuple(int(s) for s in rng.integers(least, least + 5, 2))
+    min_size = 10 if seed % 2 else max((k - 1) * d + 1 for k, d in zip(kernel, dilation))
+    size = tuple(int(s) for s in rng.integers(min_size, min_size + 5, 2))
     features = tuple(int(f) for f in rng.integers(1, 5, 2))
     images = rng.normal(size=(2, *size, features[0])).astype(np.float32)
     weights = rng.normal(size=(*kernel, *features)).astype(np.float32)
@@ -27,7 +27,7 @@ def random_case(seed):
 
 
 def forward_and_gradients(conv, images, kernel, strides, padding, dilation):
-    """Returns the output and, from a made-up gradient of it, those of images and kernel."""
+    """Returns the output and, for a fixed output gradient, the gradients of images and kernel."""
 
     def f(images, kernel):
         return conv(images, kernel, strides, padding, rhs_dilation=dilation, dimension_numbers=NHWC)
@@ -64,8 +64,8 @@ def test_gradients_in_a_loop_equal_those_outside():
     np.testing.assert_allclose(looped, stepped, rtol=1e-5)
 
 
-def test_no_convolution_of_a_backward_pass_is_left_to_the_compilers_naive_loops():
-    """All three convolutions take batch, features and space in the order that is fast."""
+def test_all_convolutions_of_a_training_step_have_canonical_dimensions():
+    """XLA's CPU compiler runs convolutions in any other order as naive loops."""
 
     def loss(images, weights):
         out = conv_general_dilated(images, weights, (1, 1), "SAME", dimension_numbers=NHWC)
@@ -82,7 +82,7 @@ def test_no_convolution_of_a_backward_pass_is_left_to_the_compilers_naive_loops(
 @pytest.mark.parametrize("padding", [[(2, 2), (2, 3)], [(5, 1), (3, 6)]])
 @pytest.mark.parametrize("size", [1, 2, 5])
 def test_small_images_and_wide_paddings(size, padding, stride, dilation):
-    """Beside images padded beforehand: of wide paddings lax' own gradient is wrong on CPUs."""
+    """The reference pads beforehand, because lax's gradient of wide paddings is wrong on CPUs."""
 
     def padded(images, *args, **kwargs):
         return lax.conv_general_dilated(
@@ -116,9 +116,9 @@ def test_under_vmap_and_in_bfloat16(size):
             np.testing.assert_allclose(np.float32(ours[i]), np.float32(theirs), rtol=0.05, atol=0.1)
 
 
-def test_stock_convolutions_are_those_of_lax():
+def test_stock_convolutions_uses_lax():
     def trace():
-        def f(*args):  # a new one each time: jax keeps what it traced
+        def f(*args):  # a new function on each call, because jax caches traces
             return conv_general_dilated(*args, (1, 1), "SAME", dimension_numbers=NHWC)
 
         return str(jax.make_jaxpr(f)(*random_case(0)[:2]))
@@ -132,8 +132,8 @@ def test_stock_convolutions_are_those_of_lax():
 @pytest.mark.parametrize(
     ("size", "padding"), [(2, "SAME"), (3, "SAME"), (4, "VALID"), (3, "VALID")]
 )
-def test_xla_leaves_small_convolutions_in_their_order(size, padding):
-    """It would make the smaller of images and kernel the kernel, and compute that by itself."""
+def test_xla_keeps_the_order_of_small_convolutions(size, padding):
+    """XLA would use the smaller of images and kernel as the kernel, in its own slow code."""
 
     def loss(images, kernel):
         out = conv_general_dilated(images, kernel, (1, 1), padding, dimension_numbers=NHWC)
@@ -158,7 +158,7 @@ def test_xla_leaves_small_convolutions_in_their_order(size, padding):
 )
 @pytest.mark.parametrize(("groups", "features"), [(2, 6), (4, 4), (4, 8)])
 def test_groups(groups, features, stride, padding, dilation):
-    """Two groups of two channels; four of one, depthwise, with one filter each and with two."""
+    """Covers two groups of two channels, and depthwise convolutions with one or two filters."""
     rng = np.random.default_rng(0)
     images = rng.normal(size=(2, 9, 10, 4)).astype(np.float32)
     kernel = rng.normal(size=(3, 3, 4 // groups, features)).astype(np.float32)

@@ -1,7 +1,7 @@
-"""Convolutions of random shapes, in every context, beside the direct sum in float64.
+"""Compares convolutions of random shapes, in every context, with the direct sum in float64.
 
-python -m pytest tests/ops/test_conv_property.py --shapes 200 -s   draws 200 and tells the greatest
-error.
+`python -m pytest tests/ops/test_conv_property.py --shapes 200 -s` draws 200 shapes and prints the
+largest error of each context.
 """
 
 from functools import partial
@@ -11,16 +11,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from test_fast_forms import winograd_rounding_bound
 
 from cifar_jax import engine
 from cifar_jax.ops.conv import conv_general_dilated
 
 NHWC = ("NHWC", "HWIO", "NHWC")
-CONTEXTS = ("alone", "scan", "cond", "vmap")
+CONTEXTS = ("top level", "scan", "cond", "vmap")
 
 
 def draw(seed):
-    """A case: general, of many channels without dilation, or a network's usual 3x3."""
+    """Draws a general case, one with many channels and no dilation, or a usual 3x3 convolution."""
     rng = np.random.default_rng(seed)
     pick = lambda *values: int(rng.choice(values))  # noqa: E731
     if seed % 3:
@@ -31,7 +32,7 @@ def draw(seed):
         groups, multiple = pick(1, 1, 1, 2, 3, 4), pick(1, 2, 3)
         channels = groups * pick(1, 2, 5, 12)
         features = groups * multiple
-        if seed % 3 == 1:  # as networks have them where images become smaller
+        if seed % 3 == 1:  # as in layers that reduce the image size
             dilations, groups = (1, 1), 1
             channels, features = pick(8, 16, 32), pick(8, 16, 32)
     else:
@@ -51,14 +52,14 @@ def draw(seed):
 
 
 def all_three(conv, images, kernel):
-    """Output, and from a made-up gradient of it those of images and kernel."""
+    """Returns the output and, for a fixed output gradient, the gradients of images and kernel."""
     out, pullback = jax.vjp(conv, images, kernel)
     grad = jnp.cos(jnp.arange(out.size, dtype=jnp.float32)).reshape(out.shape)
     return out, *pullback(grad.astype(out.dtype))
 
 
 def in_every_context(conv, images, kernel, is_true):
-    """{context: `all_three` of it}, compiled as training programs are."""
+    """Returns {context: results of `all_three`}."""
     f = partial(all_three, conv)
     _, looped = lax.scan(lambda _, x: (None, f(x, kernel)), None, images[None])
     nothing = lambda *args: jax.tree.map(jnp.zeros_like, f(*args))  # noqa: E731
@@ -69,7 +70,10 @@ def in_every_context(conv, images, kernel, is_true):
 
 
 def reference(images, kernel, options):
-    """The same in float64; padded beforehand, for of wide paddings lax' gradient is wrong."""
+    """Computes `all_three` in float64.
+
+    The images are padded beforehand, because lax's gradient of wide paddings is wrong on CPUs.
+    """
     padding = options["padding"]
     if isinstance(padding, str):
         reach = [(k - 1) * d + 1 for k, d in zip(kernel.shape, options["rhs_dilation"])]
@@ -86,7 +90,7 @@ def reference(images, kernel, options):
 
 @pytest.fixture(autouse=True)
 def optimised(monkeypatch):
-    """Programs are compiled as users have them, not as the other tests."""
+    """Compiles at the optimisation level that is shipped instead of that of the other tests."""
     monkeypatch.setitem(engine._CPU_COMPILER_OPTIONS, "xla_backend_optimization_level", 3)
 
 
@@ -97,6 +101,8 @@ def test_random_shapes_inside_and_outside_scan_cond_and_vmap(pytestconfig):
         images, kernel, options = draw(seed)
         images, kernel = np.float32(images), np.float32(kernel)
         expected = reference(images, kernel, options)
+        # The output is a sum over the channels, the images' gradient one over the features.
+        tolerance = max(1e-6, winograd_rounding_bound(max(kernel.shape[2:])))
         conv = partial(conv_general_dilated, **options)
         lowered = jax.jit(partial(in_every_context, conv)).lower(images, kernel, True)
         found = engine.compile_for_backend(lowered)(images, kernel, True)
@@ -107,8 +113,8 @@ def test_random_shapes_inside_and_outside_scan_cond_and_vmap(pytestconfig):
                 error /= max(np.linalg.norm(exact), 1e-300)
                 what = f"seed {seed}, {context}, {name}: {images.shape} by {kernel.shape} {options}"
                 worst[context, name] = max(worst.get((context, name), (0, "")), (error, what))
-                assert error <= 1e-6, f"{error:.2e}: {what}"
+                assert error <= tolerance, f"{error:.2e}: {what}"
         if seed % 20 == 19:
             jax.clear_caches()
     for (context, name), (error, what) in worst.items():
-        print(f"{context:<6}{name:<7}{error:.1e}  {what}")
+        print(f"{context:<10}{name:<7}{error:.1e}  {what}")

@@ -41,7 +41,7 @@ def reduce_window(x, window, stride, padding=0):
 
 
 def test_max_pool_keeps_its_gradient_between_batch_norms():
-    """As jitted: there XLA computes the pool's input twice, and does not round it alike."""
+    """Under jit, XLA computes the pool's input twice, with different rounding."""
     x = jax.random.normal(jax.random.key(0), (6, 10, 10, 8))
 
     def loss(x, pool):
@@ -53,6 +53,6 @@ def test_max_pool_keeps_its_gradient_between_batch_norms():
     np.testing.assert_allclose(ours, theirs, atol=1e-5 * np.abs(theirs).max())
 
 
-def test_max_pool_hands_a_nan_on():
+def test_max_pool_propagates_nan():
     x = jnp.zeros((4, 2, 2, 1)).reshape(4, 4).at[jnp.diag_indices(4)].set(jnp.nan)
     assert np.isnan(max_pool(x.reshape(4, 2, 2, 1), 2)).all()

@@ -12,7 +12,7 @@ RNG = np.random.default_rng(0)
 
 
 def make_sequence():
-    """A metric on its way down, with noise, pauses and values that come again."""
+    """Returns a random walk of a metric, with plateaus and repeated values."""
     steps = RNG.choice(
         [-0.1, -0.01, 0.0, 0.01, 0.1], RNG.integers(5, 40), p=[0.2, 0.2, 0.2, 0.3, 0.1]
     )
@@ -23,7 +23,7 @@ SEQUENCES = [make_sequence() for _ in range(200)]
 
 
 def rates_of(plateau, values, rate=0.1):
-    """The rate after each epoch."""
+    """Returns the learning rate after each epoch."""
     result = []
     for value in values:
         rate *= plateau.decide(value, rate).rate_factor
@@ -39,7 +39,7 @@ def keras():
 
 
 class Model:
-    """What Keras' callbacks look at of a model."""
+    """The attributes of a model that Keras's callbacks use."""
 
     def __init__(self, keras):
         self.optimizer = keras.optimizers.SGD(0.1)
@@ -73,7 +73,7 @@ def test_plateau_equals_keras(keras, monitor):
 
 
 def test_plateau_equals_pytorch():
-    """There patience counts one epoch less, and a cooldown of n is n + 1 of Keras'."""
+    """PyTorch's patience is one less, and its cooldown of n corresponds to n + 1 in Keras."""
     torch = pytest.importorskip("torch")
     for i, values in enumerate(SEQUENCES):
         patience, cooldown = 1 + i % 5, i % 3
@@ -126,7 +126,7 @@ def test_early_stopping_equals_keras(keras, monitor):
 
 
 @pytest.mark.parametrize("cut_at", [1, 3, 4])
-def test_memory_that_went_through_json_decides_alike(cut_at):
+def test_decisions_are_the_same_after_a_round_trip_through_json(cut_at):
     def make():
         return Callbacks(Plateau("loss", 2, cooldown=1), EarlyStopping("train_accuracy", 3))
 
@@ -134,34 +134,34 @@ def test_memory_that_went_through_json_decides_alike(cut_at):
         return callbacks.after_epoch({"loss": value, "train_accuracy": -value}, 0.1)
 
     values = [2.0, 2.1, 2.2, 2.0, 2.3, 2.2]
-    straight = make()
-    expected = [decide(straight, value) for value in values]
+    uninterrupted = make()
+    expected = [decide(uninterrupted, value) for value in values]
     assert [d.rate_factor != 1 for d in expected] == [False, False, True, False, True, False]
     assert [d.stops for d in expected] == [False, False, False, True, True, True]
     first, second = make(), make()
-    found = [decide(first, value) for value in values[:cut_at]]
+    decisions = [decide(first, value) for value in values[:cut_at]]
     second.recall(json.loads(json.dumps(first.memory())))
-    found += [decide(second, value) for value in values[cut_at:]]
-    assert found == expected and second.has_stopped
+    decisions += [decide(second, value) for value in values[cut_at:]]
+    assert decisions == expected and second.has_stopped
     assert expected[2].events == ("rate cut to 0.01: no better loss in 2 evaluations",)
     assert expected[3].events == ("stopped: no better train_accuracy in 3 evaluations",)
 
 
 @pytest.mark.parametrize("factor", [0.1, 0.3, 0.5])
 @pytest.mark.parametrize("rate", [1e-3, 3e-4, 0.1])
-def test_at_the_floor_nothing_is_cut_again(factor, rate):
-    """The rate as training has it: a schedule's float32 by a float32 scale."""
-    for floor in (1e-7, 1e-6, 3e-5):
-        plateau = Plateau("loss", 3, factor=factor, min_learning_rate=floor)
+def test_learning_rate_at_its_min_is_not_cut_again(factor, rate):
+    """As in training, the learning rate is a float32 multiplied by a float32 scale."""
+    for min_rate in (1e-7, 1e-6, 3e-5):
+        plateau = Plateau("loss", 3, factor=factor, min_learning_rate=min_rate)
         scale, cuts = np.float32(1), 0
         for _ in range(200):
             decision = plateau.decide(1.0, float(np.float32(rate) * scale))
             scale *= np.float32(decision.rate_factor)
             cuts += len(decision.events)
-        assert cuts == math.ceil(math.log(floor / rate) / math.log(factor) - 1e-6)
+        assert cuts == math.ceil(math.log(min_rate / rate) / math.log(factor) - 1e-6)
 
 
-def test_a_value_that_is_no_number_is_no_improvement():
+def test_nan_is_not_an_improvement():
     plateau = Plateau("loss", 2)
     for value in (1.0, math.nan, 2.0):
         decision = plateau.decide(value, 0.1)
@@ -187,6 +187,6 @@ def test_epochs_without_an_evaluation_do_not_count():
         (lambda: EarlyStopping("loss", 1.5), "early_stopping.patience needs .* not 1.5"),
     ],
 )
-def test_wrong_options_are_refused(make, message):
+def test_invalid_options_are_rejected(make, message):
     with pytest.raises(UserError, match=message):
         make()

@@ -17,14 +17,14 @@ PARAMS = {
         "bias": RNG.standard_normal(5).astype(np.float32),
     }
 }
-# Norms around 6; the small ones let through what the clipping of the others must not touch.
+# Norms around 6 and 0.06; clipping at 2 must not change the small ones.
 GRADS = [
     jax.tree.map(lambda p, s=s: (s * RNG.standard_normal(p.shape)).astype(np.float32), PARAMS)
     for s in [1.0, 0.01] * (STEPS // 2)
 ]
 
 
-def ours_after(steps, **options):
+def train_ours(steps, **options):
     optimizer = optim.create(**options)
     params = jax.tree.map(jnp.asarray, PARAMS)
     state = optimizer.init(params)
@@ -35,7 +35,7 @@ def ours_after(steps, **options):
     return params["dense"]
 
 
-def theirs_after(steps, create, clip_norm=None):
+def train_torch(steps, create, clip_norm=None):
     torch = pytest.importorskip("torch")
     params = {name: torch.tensor(p, requires_grad=True) for name, p in PARAMS["dense"].items()}
     optimizer = create(torch.optim, params)
@@ -48,14 +48,14 @@ def theirs_after(steps, create, clip_norm=None):
     return {name: p.detach().numpy() for name, p in params.items()}
 
 
-def kernel_decays_alone(params, weight_decay):
+def decay_kernel_only(params, weight_decay):
     return [
         {"params": [params["kernel"]], "weight_decay": weight_decay},
         {"params": [params["bias"]], "weight_decay": 0.0},
     ]
 
 
-# Values that are not PyTorch's defaults, so that none can be swapped or lost unseen.
+# Values that differ from PyTorch's defaults, so that a swapped or ignored option is noticed.
 ADAM = dict(learning_rate=0.03, beta1=0.8, beta2=0.95, eps=1e-3)
 TORCH_ADAM = dict(lr=0.03, betas=(0.8, 0.95), eps=1e-3)
 EQUAL = {
@@ -73,7 +73,7 @@ EQUAL = {
     ),
     "sgd, decay of kernels": (
         dict(name="sgd", learning_rate=0.1, weight_decay=0.2, weight_decay_mask="kernels"),
-        lambda o, p: o.SGD(kernel_decays_alone(p, 0.2), 0.1),
+        lambda o, p: o.SGD(decay_kernel_only(p, 0.2), 0.1),
     ),
     "adam": (
         dict(name="adam", **ADAM),
@@ -97,17 +97,17 @@ EQUAL = {
     ),
     "adamw, decay of kernels": (
         dict(name="adamw", weight_decay=0.2, weight_decay_mask="kernels", **ADAM),
-        lambda o, p: o.AdamW(kernel_decays_alone(p, 0.2), **TORCH_ADAM),
+        lambda o, p: o.AdamW(decay_kernel_only(p, 0.2), **TORCH_ADAM),
     ),
 }
 
 
 @pytest.mark.parametrize("clip_norm", [0.0, 2.0])
 @pytest.mark.parametrize("case", EQUAL)
-def test_equals_pytorch(case, clip_norm):
+def test_optimizer_equals_pytorch(case, clip_norm):
     options, create = EQUAL[case]
-    theirs = theirs_after(STEPS, create, clip_norm)
-    ours = ours_after(STEPS, clip_norm=clip_norm, **options)
+    theirs = train_torch(STEPS, create, clip_norm)
+    ours = train_ours(STEPS, clip_norm=clip_norm, **options)
     for name in theirs:
         moved = np.abs(theirs[name] - PARAMS["dense"][name]).max()
         np.testing.assert_allclose(ours[name], theirs[name], rtol=0, atol=1e-5 * moved)
@@ -116,12 +116,12 @@ def test_equals_pytorch(case, clip_norm):
 @pytest.mark.parametrize("name", optim.OPTIMIZERS)
 def test_learning_rate_may_be_a_schedule(name):
     schedule = optax.piecewise_constant_schedule(0.1, {3: 0.0})
-    three, ten = (ours_after(n, name=name, learning_rate=schedule) for n in (3, 10))
+    three, ten = (train_ours(n, name=name, learning_rate=schedule) for n in (3, 10))
     assert np.abs(three["kernel"] - PARAMS["dense"]["kernel"]).max() > 0.01
     np.testing.assert_array_equal(three["kernel"], ten["kernel"])
 
 
-def test_kernels_are_the_weights_of_convolutions_and_dense_layers():
+def test_kernels_selects_weights_of_convolutions_and_dense_layers():
     model = nnx.eval_shape(lambda: models.create("resnet18", 10, nnx.Rngs(0)))
     params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
     mask = optim.kernels(params)
@@ -143,7 +143,7 @@ def test_kernels_are_the_weights_of_convolutions_and_dense_layers():
         (dict(name="adam", momentum=0.9), "optim.momentum is sgd's; adam has optim.beta1"),
     ],
 )
-def test_wrong_option_is_refused(options, match):
+def test_invalid_optimizer_option_is_rejected(options, match):
     with pytest.raises(UserError, match=match):
         optim.create(**(dict(name="sgd", learning_rate=0.1) | options))
 
@@ -153,7 +153,7 @@ TOTAL = STEPS_PER_EPOCH * NUM_EPOCHS
 
 
 def rates(name, **options):
-    """Returns the suite's rates of 1,000 steps, taken as an optimiser takes them."""
+    """Returns the suite's learning rates at 1,000 steps."""
     schedule = schedules.create(
         name, PEAK, steps_per_epoch=STEPS_PER_EPOCH, num_epochs=NUM_EPOCHS, **options
     )
@@ -238,7 +238,7 @@ def test_schedule_equals_pytorch(ours, theirs):
     ("ours", "theirs"),
     [
         (dict(name="constant"), lambda s, o: s.ConstantLR(o, 1.0)),
-        # The steps are counted from the start of training, the cosine from the warm-up's end.
+        # Steps are counted from the start of training, the cosine from the end of the warm-up.
         (
             dict(name="step", step_epochs=(30, 60)),
             lambda s, o: s.MultiStepLR(o, [250, 550], gamma=0.1),
@@ -246,20 +246,20 @@ def test_schedule_equals_pytorch(ours, theirs):
         (dict(name="cosine"), lambda s, o: s.CosineAnnealingLR(o, TOTAL - 50)),
     ],
 )
-def test_warm_up_rises_from_zero_to_where_the_schedule_begins(ours, theirs):
+def test_warmup_rises_from_zero_to_the_initial_rate(ours, theirs):
     warm = rates(warmup_epochs=5, **ours)
     np.testing.assert_allclose(warm[:50], PEAK * np.arange(50) / 50, atol=1e-6 * PEAK)
     np.testing.assert_allclose(warm[50:], torch_rates(theirs, TOTAL - 50), atol=1e-6 * PEAK)
 
 
 @pytest.mark.parametrize("name", ["one_cycle", *schedules.CYCLICAL])
-def test_warm_up_leads_to_the_base_rate(name):
-    found = rates(name, warmup_epochs=5, base_learning_rate=0.01, half_cycle_epochs=4)
-    np.testing.assert_allclose(found[:51], 0.01 * np.arange(51) / 50, atol=1e-7)
-    assert found[51] > 0.01
+def test_warmup_of_cyclical_schedules_ends_at_the_base_rate(name):
+    warm = rates(name, warmup_epochs=5, base_learning_rate=0.01, half_cycle_epochs=4)
+    np.testing.assert_allclose(warm[:51], 0.01 * np.arange(51) / 50, atol=1e-7)
+    assert warm[51] > 0.01
 
 
-def test_two_drops_in_one_step_are_both_taken():
+def test_two_drops_at_the_same_step_are_both_applied():
     schedule = schedules.create(
         "step", 1.0, steps_per_epoch=3, num_epochs=4, step_epochs=(1.0, 1.04)
     )
@@ -267,7 +267,7 @@ def test_two_drops_in_one_step_are_both_taken():
 
 
 @pytest.mark.parametrize("name", schedules.SCHEDULES)
-def test_depends_on_length_tells_which_schedules_change_with_it(name):
+def test_depends_on_length_matches_the_schedules(name):
     short, long = (
         schedules.create(
             name,
@@ -291,7 +291,10 @@ def test_depends_on_length_tells_which_schedules_change_with_it(name):
         (dict(learning_rate=float("nan")), r"optim.learning_rate needs .* not nan"),
         (dict(final_learning_rate=0.2), r"optim.final_learning_rate needs .* not 0.2"),
         (dict(), "needs optim.step_epochs"),
-        (dict(name="constant", num_epochs=1, warmup_epochs=0.99), "leaves nothing of 10 steps"),
+        (
+            dict(name="constant", num_epochs=1, warmup_epochs=0.99),
+            "leaves no step after the warm-up: training has 10",
+        ),
         (dict(learning_rate=0.0), r"optim.learning_rate needs .* not 0.0"),
         (dict(warmup_epochs=-1), r"optim.warmup_epochs needs .* not -1"),
         (dict(warmup_epochs=10), r"less than num_epochs = 10, not 10"),
@@ -299,15 +302,18 @@ def test_depends_on_length_tells_which_schedules_change_with_it(name):
         (dict(step_epochs=(4, 2)), r"optim.step_epochs need to increase .* not \(4, 2\)"),
         (dict(step_epochs=(4, 4)), r"optim.step_epochs need to increase .* not \(4, 4\)"),
         (dict(step_epochs=(0, 4)), r"optim.step_epochs need to increase .* not \(0, 4\)"),
-        (dict(step_epochs=(2, 4), warmup_epochs=3), r"behind the warm-up of 3 epochs"),
+        (dict(step_epochs=(2, 4), warmup_epochs=3), r"after the warm-up of 3 epochs"),
         (dict(step_epochs=(2,), step_factor=0.0), r"optim.step_factor needs .* not 0.0"),
         (dict(name="inverse_time", decay=-1), r"optim.decay needs .* not -1"),
-        (dict(name="cosine", decay=0.1), r"optim.decay is the schedule inverse_time's"),
+        (
+            dict(name="cosine", decay=0.1),
+            "optim.decay needs optim.schedule 'inverse_time', not 'cosine'",
+        ),
         (dict(name="polynomial", power=0.0), r"optim.power needs .* not 0.0"),
         (dict(name="one_cycle", base_learning_rate=0.1, rise=1.0), r"optim.rise needs .* not 1.0"),
         (
             dict(name="triangular", half_cycle_epochs=2, warmup_epochs=1),
-            "where 'triangular' begins, optim.base_learning_rate",
+            "needs optim.base_learning_rate above 0 with the schedule 'triangular'",
         ),
         (dict(name="one_cycle"), "'one_cycle' needs optim.base_learning_rate above 0"),
         (dict(name="triangular"), "'triangular' needs optim.half_cycle_epochs above 0"),
@@ -315,7 +321,7 @@ def test_depends_on_length_tells_which_schedules_change_with_it(name):
         (dict(name="exp_range", cycle_factor=1.1), r"optim.cycle_factor needs .* not 1.1"),
     ],
 )
-def test_wrong_schedule_is_refused(options, match):
+def test_invalid_schedule_option_is_rejected(options, match):
     valid = dict(name="step", learning_rate=0.1, steps_per_epoch=10, num_epochs=10)
     with pytest.raises(UserError, match=match):
         schedules.create(**(valid | options))
