@@ -11,7 +11,7 @@ class UserError(ValueError):
     """
 
 
-# {name in another library: our name}, where the two are not spelled alike.
+# {name in another library: our name}, for names that are spelled too differently to match.
 _ALIASES = {
     "optim.lr": "optim.learning_rate",
     "horizontal_flip": "flip",
@@ -35,7 +35,7 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
         close = [alias, *(k for k in close if k != alias)]
     hint = f"did you mean {close[0]!r}? " if close else ""
     ordered = close + [k for k in known if k not in close]
-    # A hint is followed by at most 12 names, because it would be lost in front of a long list.
+    # With a hint, list at most 12 names: the hint would be lost before a longer list.
     shown = ordered[:12] if close else ordered
     more = f", and {len(ordered) - len(shown)} more" if len(shown) < len(ordered) else ""
     return UserError(f"unknown {kind} {str(name)!r}: {hint}Known: {', '.join(shown)}{more}")

@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw
 from cifar_jax import augment, data
 from cifar_jax.errors import UserError
 
-# The arguments are stronger than in training, so that each effect is easy to see.
+# The arguments are chosen to make each effect easy to see.
 LINES = (
     "flip",
     "vertical_flip",
@@ -86,14 +86,14 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("out", type=Path, metavar="OUT.png", help="image file to write")
     parser.add_argument(
         "--ops",
-        metavar="LINE",
-        help="value of config.augment.ops or config.augment.mix (default: a row for each)",
+        metavar="OPS",
+        help="operations to draw, as in config.augment.ops or config.augment.mix (default: all)",
     )
     parser.add_argument(
         "--data",
         help="cifar10, cifar100 or synthetic (default: cifar10 with --data_dir, else synthetic)",
     )
-    parser.add_argument("--data_dir", help="TFDS directory")
+    parser.add_argument("--data_dir", help="TFDS directory of the data set")
     parser.add_argument("--seed", type=int, default=0, help="random seed (default: 0)")
     args = parser.parse_args(argv)
     args.data = args.data or ("cifar10" if args.data_dir else "synthetic")

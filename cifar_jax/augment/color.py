@@ -22,7 +22,7 @@ def channel_shift(key: jax.Array, images: jax.Array, reach: float = 20.0) -> jax
     Args:
       key: [] typed key.
       images: [B, H, W, C] in [0, 255], any dtype.
-      reach: the largest shift, a pixel value in [0, 255].
+      reach: the max shift in either direction, in [0, 255].
 
     Returns:
       [B, H, W, C] float32.
@@ -43,9 +43,10 @@ def channel_shift(key: jax.Array, images: jax.Array, reach: float = 20.0) -> jax
 
 
 def brightness(key: jax.Array, images: jax.Array, low: float = 0.8, high: float = 1.2) -> jax.Array:
-    """Multiplies each image by a random factor, uniform in [low, high]: Keras' brightness_range.
+    """Multiplies each image by a random factor, uniform in [low, high].
 
-    Keras uses Pillow for this, so pixel values are truncated to integers before and after.
+    Equals Keras' brightness_range, which uses Pillow: pixel values are truncated to integers before
+    and after.
 
     Args:
       key: [] typed key.
@@ -62,8 +63,8 @@ def brightness(key: jax.Array, images: jax.Array, low: float = 0.8, high: float 
 def contrast(key: jax.Array, images: jax.Array, low: float = 0.8, high: float = 1.2) -> jax.Array:
     """Changes the contrast of each image by a random factor, uniform in [low, high].
 
-    Equals Pillow's ImageEnhance.Contrast: factor 0 gives the image's mean grey, 1 the original
-    image, and larger factors extrapolate.
+    Equals Pillow's ImageEnhance.Contrast: factor 0 gives a uniform grey of the image's mean
+    luminance, 1 the original image, and larger factors extrapolate.
 
     Args:
       key: [] typed key.
@@ -102,7 +103,9 @@ def sharpness(key: jax.Array, images: jax.Array, low: float = 0.8, high: float =
 
 
 def autocontrast(key: jax.Array, images: jax.Array, probability: float = 0.5) -> jax.Array:
-    """Stretches each channel to [0, 255] with the given probability: ImageOps.autocontrast.
+    """Stretches each channel to [0, 255] with the given probability.
+
+    Equals Pillow's ImageOps.autocontrast.
 
     Args:
       key: [] typed key.
@@ -115,9 +118,9 @@ def autocontrast(key: jax.Array, images: jax.Array, probability: float = 0.5) ->
 
 
 def equalize(key: jax.Array, images: jax.Array, probability: float = 0.5) -> jax.Array:
-    """Equalizes the histogram of each channel with the given probability: ImageOps.equalize.
+    """Equalizes the histogram of each channel with the given probability.
 
-    The arguments are those of `autocontrast`.
+    Equals Pillow's ImageOps.equalize. The arguments are those of `autocontrast`.
     """
     check_uint8_rgb("equalize", images)
     tables = levels.equalize(levels.histogram(images))
@@ -125,9 +128,9 @@ def equalize(key: jax.Array, images: jax.Array, probability: float = 0.5) -> jax
 
 
 def invert(key: jax.Array, images: jax.Array, probability: float = 0.5) -> jax.Array:
-    """Replaces each pixel value v by 255 - v with the given probability: ImageOps.invert.
+    """Replaces each pixel value v by 255 - v with the given probability.
 
-    The arguments are those of `autocontrast`.
+    Equals Pillow's ImageOps.invert. The arguments are those of `autocontrast`.
     """
     check_uint8_rgb("invert", images)
     return _apply_with_probability("invert", key, images, levels.invert()[None, None], probability)
@@ -136,7 +139,9 @@ def invert(key: jax.Array, images: jax.Array, probability: float = 0.5) -> jax.A
 def posterize(
     key: jax.Array, images: jax.Array, bits: int = 4, probability: float = 0.5
 ) -> jax.Array:
-    """Keeps the highest `bits` bits of each pixel value: ImageOps.posterize.
+    """Keeps the highest `bits` bits of each pixel value, with the given probability.
+
+    Equals Pillow's ImageOps.posterize.
 
     Args:
       key: [] typed key.
@@ -145,16 +150,18 @@ def posterize(
       probability: in [0, 1].
     """
     check_uint8_rgb("posterize", images)
-    check_number("posterize", check_integer("posterize", bits, 1, "bits"), 1, 8, "bits")
-    return _apply_with_probability(
-        "posterize", key, images, levels.posterize(jnp.array([bits])), probability
-    )
+    check_integer("posterize", bits, 1, "bits")
+    check_number("posterize", bits, 1, 8, "bits")
+    tables = levels.posterize(jnp.array([bits]))
+    return _apply_with_probability("posterize", key, images, tables, probability)
 
 
 def solarize(
     key: jax.Array, images: jax.Array, threshold: float = 128, probability: float = 0.5
 ) -> jax.Array:
-    """Inverts the pixel values that are at least `threshold`: ImageOps.solarize.
+    """Inverts the pixel values that are at least `threshold`, with the given probability.
+
+    Equals Pillow's ImageOps.solarize.
 
     Args:
       key: [] typed key.
@@ -164,9 +171,8 @@ def solarize(
     """
     check_uint8_rgb("solarize", images)
     check_number("solarize", threshold, 0, 256)
-    return _apply_with_probability(
-        "solarize", key, images, levels.solarize(jnp.array([threshold])), probability
-    )
+    tables = levels.solarize(jnp.array([threshold]))
+    return _apply_with_probability("solarize", key, images, tables, probability)
 
 
 def _uniform(key: jax.Array, images: jax.Array, low: float, high: float) -> jax.Array:
@@ -179,7 +185,7 @@ def _for_each_channel(tables: jax.Array, channels: int) -> jax.Array:
 
 
 def _apply_with_probability(name, key, images, tables, probability) -> jax.Array:
-    """Applies tables, which broadcast to [B, C, 256], to each image with the given probability."""
+    """Applies tables to each image with the given probability; they broadcast to [B, C, 256]."""
     check_number(f"{name}'s probability", probability, 0, 1)
     chosen = jax.random.bernoulli(key, probability, images.shape[:1])
     tables = jnp.where(chosen[:, None, None], tables, levels.PIXEL_VALUES.astype(np.uint8))

@@ -70,9 +70,8 @@ def random_erasing(
     ratio = check_range("random_erasing's ratio", ratio, 0.01, 100)
     batch, height, width, channels = images.shape
     if value != "random":
-        value = jnp.array(
-            check_pixel_value("random_erasing's value", value, channels), images.dtype
-        )
+        value = check_pixel_value("random_erasing's value", value, channels)
+        value = jnp.array(value, images.dtype)
 
     choice_key, size_key, position_key, noise_key = jax.random.split(key, 4)
     rows, columns = _draw_boxes(size_key, batch, height, width, scale, ratio)
@@ -87,7 +86,7 @@ def random_erasing(
 
 
 def _draw_boxes(key, count, height, width, scale, ratio) -> tuple[jax.Array, jax.Array]:
-    """Returns heights and widths, [count] each, of the first box that fits; 0 if none does."""
+    """Returns the height and width of the first box that fits, [count] each; 0 if none fits."""
     low = jnp.array([scale[0], jnp.log(ratio[0])])
     high = jnp.array([scale[1], jnp.log(ratio[1])])
     drawn = jax.random.uniform(key, (count, _ATTEMPTS, 2), minval=low, maxval=high)
@@ -100,7 +99,13 @@ def _draw_boxes(key, count, height, width, scale, ratio) -> tuple[jax.Array, jax
 
 
 def box_masks(top, left, rows, columns, height, width) -> jax.Array:
-    """Returns masks, [..., H, W] bool, that are true inside boxes given in pixels, [...] each."""
+    """Returns masks [..., H, W] that are true inside the given boxes.
+
+    Args:
+      top, left: [...] the first row and column of each box; may lie outside the image.
+      rows, columns: [...] or scalar, the size of each box in pixels.
+      height, width: the size of the image in pixels.
+    """
     top, left, rows, columns = (jnp.asarray(x)[..., None] for x in (top, left, rows, columns))
     i, j = jnp.arange(height), jnp.arange(width)
     in_rows = (top <= i) & (i < top + rows)

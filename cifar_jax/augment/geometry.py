@@ -36,8 +36,8 @@ def alternating_flip(
     """Flips half of the images horizontally in even epochs and the other half in odd epochs.
 
     Any two consecutive epochs thus show every image in both orientations (Jordan, 2024: "94% on
-    CIFAR-10 in 3.29 Seconds on a Single GPU"). The half that an image belongs to is a hash of its
-    index, which is the same in every epoch, on every device and in every run.
+    CIFAR-10 in 3.29 Seconds on a Single GPU"). A hash of its index decides which half an image
+    belongs to, so the halves are the same on every device and in every run.
 
     Args:
       key: [] typed key, unused.
@@ -92,10 +92,10 @@ def translate(key: jax.Array, images: jax.Array, pixels: int = 4) -> jax.Array:
 
 
 def _flip(images: jax.Array, chosen: jax.Array, axis: int) -> jax.Array:
-    """Flips the chosen images along `axis`, counted without the batch axis.
+    """Flips the chosen images along `axis`: 0 for vertical, 1 for horizontal.
 
-    This is one gather: if it selected between the image and its flipped copy, XLA's CPU compiler
-    would compute the preceding operations twice (5 to 10 times slower after `shift` or `crop`).
+    This is a single gather. With a select between the image and its mirror image, XLA's CPU
+    compiler computes the preceding operations twice (5 to 10 times slower after `shift` or `crop`).
     """
     position = jnp.arange(images.shape[axis + 1])
     source = jnp.where(chosen[:, None], position[::-1], position)

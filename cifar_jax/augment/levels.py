@@ -1,8 +1,8 @@
 """Pillow's ImageOps and ImageEnhance on a batch: deterministic arithmetic on pixel values.
 
 Images are [B, H, W, 3] uint8. An operation that maps each pixel value of a channel to another one
-is represented by a table, [B, C, 256] uint8. A single lookup then applies the table that was chosen
-among any number of operations.
+is represented by a table, [B, C, 256] uint8. If images use different operations, their tables are
+selected first, and a single lookup applies them.
 
 Results equal Pillow's, except that a few pixel values differ by 1: Pillow computes `autocontrast`
 in double precision, and on some machines its C code does so for blends, too.
@@ -16,7 +16,7 @@ PIXEL_VALUES = np.arange(256, dtype=np.int32)
 
 
 def histogram(images: jax.Array) -> jax.Array:
-    """Returns the histogram of each channel, [B, C, 256] int32."""
+    """Returns the histogram of each channel: [B, C, 256] int32."""
 
     def count(values):
         return jnp.zeros(256, jnp.int32).at[values].add(1, mode="promise_in_bounds")
@@ -37,12 +37,12 @@ def apply_tables(tables: jax.Array, images: jax.Array) -> jax.Array:
 
 
 def invert() -> jax.Array:
-    """Returns the table that maps v to 255 - v, [256]."""
+    """Returns the table [256] that maps v to 255 - v."""
     return (255 - PIXEL_VALUES).astype(jnp.uint8)
 
 
 def posterize(bits: jax.Array) -> jax.Array:
-    """Returns tables that keep the highest bits of each value, [B, 1, 256].
+    """Returns tables [B, 1, 256] that keep the highest bits of each pixel value.
 
     Args:
       bits: [B] int32, the number of bits to keep, from 1 to 8.
@@ -52,19 +52,22 @@ def posterize(bits: jax.Array) -> jax.Array:
 
 
 def solarize(threshold: jax.Array) -> jax.Array:
-    """Returns tables that invert values of at least `threshold` [B], [B, 1, 256]."""
-    return jnp.where(
-        threshold[:, None, None] > PIXEL_VALUES, PIXEL_VALUES, 255 - PIXEL_VALUES
-    ).astype(jnp.uint8)
+    """Returns tables [B, 1, 256] that invert pixel values of at least `threshold` [B]."""
+    is_below = threshold[:, None, None] > PIXEL_VALUES
+    return jnp.where(is_below, PIXEL_VALUES, 255 - PIXEL_VALUES).astype(jnp.uint8)
 
 
 def brightness(factor: jax.Array) -> jax.Array:
-    """Returns tables that blend with black, [B, 1, 256]; factor: [B] float32, see `blend`."""
+    """Returns tables [B, 1, 256] that blend the image with black.
+
+    Args:
+      factor: [B] float32, see `blend`.
+    """
     return blend(jnp.zeros_like(PIXEL_VALUES), PIXEL_VALUES, factor[:, None, None])
 
 
 def contrast(images: jax.Array, factor: jax.Array) -> jax.Array:
-    """Returns tables that blend with the image's mean luminance, [B, 1, 256].
+    """Returns tables [B, 1, 256] that blend the image with its mean luminance.
 
     Args:
       images: [B, H, W, 3] uint8.
@@ -77,7 +80,7 @@ def contrast(images: jax.Array, factor: jax.Array) -> jax.Array:
 
 
 def autocontrast(histogram: jax.Array) -> jax.Array:
-    """Returns tables that stretch each channel to [0, 255], [B, C, 256]."""
+    """Returns tables [B, C, 256] that stretch each channel to [0, 255]."""
     occurs = histogram > 0
     low = jnp.argmax(occurs, axis=-1, keepdims=True)
     high = 255 - jnp.argmax(occurs[..., ::-1], axis=-1, keepdims=True)
@@ -86,7 +89,7 @@ def autocontrast(histogram: jax.Array) -> jax.Array:
 
 
 def equalize(histogram: jax.Array) -> jax.Array:
-    """Returns tables that equalize the histogram of each channel, [B, C, 256]."""
+    """Returns tables [B, C, 256] that equalize the histogram of each channel."""
     num_pixels = jnp.sum(histogram, axis=-1, keepdims=True)
     last = 255 - jnp.argmax(histogram[..., ::-1] > 0, axis=-1, keepdims=True)
     step = (num_pixels - jnp.take_along_axis(histogram, last, axis=-1)) // 255

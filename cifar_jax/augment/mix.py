@@ -1,10 +1,10 @@
 """Operations that mix each image with another one of the batch; the loss then mixes their labels.
 
 A mix returns (images, partner, lam). With labels y, the loss is
-lam * loss(y) + (1 - lam) * loss(y[partner]). The partners are the batch in reverse order: since the
-data is shuffled every epoch, this is as good as a random permutation, and costs nothing. (In a
-batch of odd size, the middle image is its own partner and stays unchanged.) Each image draws its
-own lam, whereas the authors' code draws one per batch.
+lam * loss(y) + (1 - lam) * loss(y[partner]). An image's partner is found by reversing the batch.
+Since the data is shuffled every epoch, this is as good as a random permutation, and costs nothing.
+(In a batch of odd size, the middle image is its own partner and stays unchanged.) Each image draws
+its own lam, whereas the authors' code draws one per batch.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ class Mixed(NamedTuple):
 
     Attributes:
       images: [B, H, W, C], in the range of the input.
-      partner: [B] int32, the position in the batch of the image that each image was mixed with.
+      partner: [B] int32, the index in the batch of each image's partner.
       lam: [B] float32 in [0, 1], the weight of the original image; 1 - lam is the partner's.
     """
 

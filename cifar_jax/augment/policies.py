@@ -76,7 +76,7 @@ def randaugment(
       key: [] typed key.
       images: [B, H, W, 3] uint8.
       num_ops: number of operations per image.
-      magnitude: an integer from 0 (no effect) to 30 (strongest).
+      magnitude: an integer from 0 (weakest) to 30 (strongest).
     """
     check_uint8_rgb("randaugment", images)
     return apply(draw_randaugment(key, images.shape, num_ops, magnitude), images)
@@ -99,12 +99,8 @@ def autoaugment(key: jax.Array, images: jax.Array) -> jax.Array:
 def draw_randaugment(key: jax.Array, shape: tuple, num_ops: int, magnitude: int) -> Draw:
     """Draws the operations of `randaugment` for images of `shape` [B, H, W, 3]."""
     check_integer("randaugment's num_ops", num_ops, 0)
-    check_number(
-        "randaugment's magnitude",
-        check_integer("randaugment's magnitude", magnitude, 0),
-        0,
-        _BINS - 1,
-    )
+    check_integer("randaugment's magnitude", magnitude, 0)
+    check_number("randaugment's magnitude", magnitude, 0, _BINS - 1)
     strengths = jnp.array([_strength(name, magnitude, _BINS, shape) for name in NAMES])
 
     operation_key, sign_key = jax.random.split(key)
@@ -204,7 +200,7 @@ def _gather(sources, images) -> jax.Array:
 
 
 def _tables(operation, magnitude, images) -> jax.Array:
-    """Returns each image's table, [B, 3, 256]; the identity if its operation is not a table."""
+    """Returns the table of each image's operation, [B, 3, 256], or the identity if it has none."""
     counts = levels.histogram(images)
     tables = {
         "Brightness": levels.brightness(1 + magnitude),

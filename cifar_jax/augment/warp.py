@@ -1,9 +1,9 @@
 """Affine transforms with interpolation, as in Keras' ImageDataGenerator.
 
-`affine` draws a map from output pixels to real-valued positions in the input and samples the image
-there once; the other operations are special cases of it. All return float32. Bilinear sampling is
-four gathers of one pixel each: on a CPU, packing neighbours into one word, or separate passes over
-rows and columns, was slower.
+`affine` draws one map from output pixels to real-valued input positions for all its transforms, and
+samples the image once. The other operations are special cases of it. All return float32. Bilinear
+sampling is four gathers of one pixel each: on a CPU, packing neighbours into one word, or separate
+passes over rows and columns, was slower.
 """
 
 from typing import NamedTuple
@@ -21,8 +21,8 @@ FILLS = ("nearest", "constant", "reflect", "wrap")
 class Draw(NamedTuple):
     """The parameters of the affine transform of each image; all [B] float32.
 
-    The transform maps output positions to input positions, so the image content moves the opposite
-    way.
+    The transform maps output positions to input positions, so the image content moves in the
+    opposite direction.
 
     Attributes:
       down: translation in pixels, Keras' `ty`.
@@ -105,8 +105,8 @@ def shift(
     Each shift is uniform in [-x, x] times the image's size, where x is `width` or `height`. The
     other arguments are those of `affine`.
     """
-    how = dict(interpolation=interpolation, fill=fill, value=value)
-    return affine(key, images, width_shift=width, height_shift=height, **how)
+    sampling = dict(interpolation=interpolation, fill=fill, value=value)
+    return affine(key, images, width_shift=width, height_shift=height, **sampling)
 
 
 def rotation(
@@ -121,8 +121,8 @@ def rotation(
 
     The other arguments are those of `affine`.
     """
-    how = dict(interpolation=interpolation, fill=fill, value=value)
-    return affine(key, images, rotation=degrees, **how)
+    sampling = dict(interpolation=interpolation, fill=fill, value=value)
+    return affine(key, images, rotation=degrees, **sampling)
 
 
 def shear(
@@ -137,8 +137,8 @@ def shear(
 
     The other arguments are those of `affine`.
     """
-    how = dict(interpolation=interpolation, fill=fill, value=value)
-    return affine(key, images, shear=degrees, **how)
+    sampling = dict(interpolation=interpolation, fill=fill, value=value)
+    return affine(key, images, shear=degrees, **sampling)
 
 
 def zoom(
@@ -153,8 +153,8 @@ def zoom(
 
     The other arguments are those of `affine`.
     """
-    how = dict(interpolation=interpolation, fill=fill, value=value)
-    return affine(key, images, zoom=share, **how)
+    sampling = dict(interpolation=interpolation, fill=fill, value=value)
+    return affine(key, images, zoom=share, **sampling)
 
 
 def draw(key, shape, rotation=0.0, width_shift=0.0, height_shift=0.0, shear=0.0, zoom=0.0) -> Draw:

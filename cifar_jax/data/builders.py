@@ -62,7 +62,7 @@ _BUILDERS = {"cifar10": Cifar10, "cifar100": Cifar100}
 def prepare(
     name: str, data_dir: Path, source: str | Path | None = None, *, overwrite: bool = False
 ) -> Path:
-    """Writes `<data_dir>/<name>/<version>/` unless it exists, which takes about 15 seconds.
+    """Writes `<data_dir>/<name>/<version>/` unless it exists; takes about 15 seconds.
 
     The directory is renamed to its final name once it is complete, so interrupted and concurrent
     calls are safe.

@@ -73,9 +73,9 @@ def _read(response: http.client.HTTPResponse, url: str) -> bytes:
         raise UserError(f"{url}: the transfer failed: {e}") from e
 
 
-def _progress(file: str, done: int, left: int | None) -> None:
+def _progress(file: str, done: int, remaining: int | None) -> None:
     """Updates a progress line if stderr is a terminal; otherwise prints nothing."""
     if sys.stderr.isatty():
-        of = "" if left is None else f" of {(done + left) / 1e6:.0f}"
-        end = "" if left else "\n"
-        print(f"\r{file}: {done / 1e6:.0f}{of} MB", end=end, file=sys.stderr, flush=True)
+        total = "" if remaining is None else f" of {(done + remaining) / 1e6:.0f}"
+        end = "" if remaining else "\n"
+        print(f"\r{file}: {done / 1e6:.0f}{total} MB", end=end, file=sys.stderr, flush=True)

@@ -23,7 +23,7 @@ def default_data_dir() -> Path:
 
 
 def find(name: str, data_dir: Path) -> Path | None:
-    """Returns the directory of the newest complete version, or None if there are no versions.
+    """Returns the directory of the newest complete version of a data set, or None if it has none.
 
     Raises:
         UserError: there are version directories, but none of them is complete.
@@ -64,10 +64,11 @@ def decode(directory: Path) -> dict[str, np.ndarray]:
     Raises:
         UserError: files are missing or corrupt, or the data set is incomplete.
     """
-    from google.protobuf import json_format, message  # a dependency of TFDS
+    from tensorflow_datasets.core.features.feature import json_format, message  # from protobuf
 
-    # ArrayRecord raises RuntimeError, and TFDS, Pillow and the JSON parser raise ValueError or
-    # OSError. Other types are programming errors, for which rebuilding the files is wrong advice.
+    # For corrupt files, ArrayRecord raises RuntimeError, protobuf its own types, and TFDS, Pillow
+    # and json raise ValueError or OSError. Any other type is a programming error, which rebuilding
+    # the files would not fix.
     corruption = (OSError, RuntimeError, ValueError, json_format.Error, message.Error)
 
     verbosity = logging.get_verbosity()

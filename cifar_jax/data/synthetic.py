@@ -96,7 +96,7 @@ def _texture(label: int, u: np.ndarray, v: np.ndarray) -> np.ndarray:
 
 
 def _distance(label: int, u: np.ndarray, v: np.ndarray, size: np.ndarray) -> np.ndarray:
-    """Returns pixels to the edge of the shape, negative inside; u, v: [n, 32, 32] pixels."""
+    """Returns the distance to the edge in pixels, negative inside; u, v: [n, 32, 32] pixels."""
     match CLASS_NAMES[label]:
         case "disc":
             return np.hypot(u, v) - size

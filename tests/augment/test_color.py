@@ -276,9 +276,9 @@ def test_randaugment_draws_14_operations_uniformly_with_torchvisions_magnitudes(
 
 
 def test_autoaugment_has_the_papers_policy():
-    """Compares a checksum of each operation with that of torchvision's list.
+    """Compares checksums of each operation with those of torchvision's list.
 
-    It consists of the number of occurrences, the sum of probability in tenths times the pair's
+    They are the number of occurrences, the sum of probability in tenths times the pair's
     number, and the sum of magnitude times the pair's number.
     """
     expected = {

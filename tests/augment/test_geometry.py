@@ -60,7 +60,7 @@ def test_alternating_flip_shows_both_orientations_in_two_epochs(images):
 
 
 @pytest.mark.parametrize("mode", ["constant", "reflect", "edge"])
-def test_crop_takes_every_position_of_numpys_padding(images, mode):
+def test_crop_equals_numpy_and_takes_every_position(images, mode):
     out = run(f"crop(1, {mode!r})", images)
     padded = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), mode)
     positions = np.stack(
@@ -211,7 +211,7 @@ def test_shift_accepts_images_that_are_not_square():
     images = photographs(3)[:, :10]
     out = run("shift(0.2, 0.3)", images)
     draw = functools.partial(warp.draw, shape=images.shape, width_shift=0.2, height_shift=0.3)
-    found = jax.jit(draw)(op_key())
-    for image, ours, down, right in zip(images, out, found.down, found.right, strict=True):
+    drawn = jax.jit(draw)(op_key())
+    for image, ours, down, right in zip(images, out, drawn.down, drawn.right, strict=True):
         expected = ndimage.shift(image.astype(float), (-down, -right, 0), order=1, mode="nearest")
         np.testing.assert_allclose(ours, expected, atol=0.02)

@@ -70,7 +70,7 @@ def _truncated_bin_in_tar(fake):
     return pack(folder), match
 
 
-def _too_long_bin(fake):
+def _oversized_bin(fake):
     (fake.folder / "test.bin").write_bytes(bytes(5 * 3074))
     return fake.folder, "test.bin has 15,370 bytes instead of 12,296: it is not the official"
 
@@ -84,7 +84,7 @@ def _other_data_set(fake):
     return write("cifar10", fake.folder.parent).folder, "batches-bin does not contain train.bin"
 
 
-def _archive_of_the_other_data_set(fake):
+def _other_archive(fake):
     return pack(write("cifar10", fake.folder.parent).folder), "does not contain train.bin"
 
 
@@ -111,10 +111,10 @@ def _class_name_missing(fake):
         _empty_folder,
         _truncated_bin,
         _truncated_bin_in_tar,
-        _too_long_bin,
+        _oversized_bin,
         _missing_bin_in_tar,
         _other_data_set,
-        _archive_of_the_other_data_set,
+        _other_archive,
         _label_out_of_range,
         _class_name_missing,
     ],
