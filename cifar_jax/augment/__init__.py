@@ -107,7 +107,7 @@ def parse(line: str) -> Augment:
         for i, call in enumerate(calls):
             missing = [name for name in call.needs if available[name] is None]
             if missing:
-                raise ValueError(f"{call.name} needs {' and '.join(missing)}, which was not given")
+                raise ValueError(f"{call.name} needs {' and '.join(missing)}, but got None")
             needed = {name: available[name] for name in call.needs}
             op_key = jax.random.fold_in(key, i)
             images = call.function(op_key, images, *call.args, **call.kwargs, **needed)
@@ -151,7 +151,7 @@ def _parse_one(text: str, known: dict[str, Callable]) -> _Call:
         ) from error
     for others, field in ((OPS, "augment.ops"), (MIXES, "augment.mix")):
         if name not in known and name in others:
-            raise UserError(f"{name} belongs to {field}")
+            raise UserError(f"{name} belongs in {field}")
     if name not in known:
         raise unknown("augmentation", name, known)
     signature = inspect.signature(known[name])
