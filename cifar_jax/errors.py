@@ -1,18 +1,18 @@
-"""Errors that the person at the keyboard can mend."""
+"""Errors that the user can fix."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class UserError(ValueError):
-    """A wrong input or a missing file: the message states the rule, the value and the way out.
+    """An invalid input or a missing file; the message states the rule, the value and the fix.
 
-    The front doors print it without a traceback; every other exception is a bug and keeps its own.
+    Commands print it without a traceback. Any other exception is a bug and keeps its traceback.
     """
 
 
-# What other libraries call things whose names here are not the nearest in letters.
-_ELSEWHERE = {
+# {name in another library: our name}, for names that are spelled too differently to match.
+_ALIASES = {
     "optim.lr": "optim.learning_rate",
     "horizontal_flip": "flip",
     "random_horizontal_flip": "flip",
@@ -24,18 +24,18 @@ _ELSEWHERE = {
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
-    """Returns the error for a name that is not among `known`, the nearest ones first.
+    """Returns the error for a name that is not in `known`; it lists the closest matches first.
 
     >>> str(unknown("model", "resnet8", ["cnn2", "resnet18"]))
     "unknown model 'resnet8': did you mean 'resnet18'? Known: resnet18, cnn2"
     """
     known = sorted(known)
-    near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
-    if (meant := _ELSEWHERE.get(str(name))) in known:
-        near = [meant, *(k for k in near if k != meant)]
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    ordered = near + [k for k in known if k not in near]
-    # With a hint, a dozen are enough: a long list would bury it.
-    shown = ordered[:12] if near else ordered
+    close = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
+    if (alias := _ALIASES.get(str(name))) in known:
+        close = [alias, *(k for k in close if k != alias)]
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    ordered = close + [k for k in known if k not in close]
+    # With a hint, list at most 12 names: the hint would be lost before a longer list.
+    shown = ordered[:12] if close else ordered
     more = f", and {len(ordered) - len(shown)} more" if len(shown) < len(ordered) else ""
     return UserError(f"unknown {kind} {str(name)!r}: {hint}Known: {', '.join(shown)}{more}")

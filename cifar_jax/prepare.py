@@ -1,7 +1,7 @@
 """Prepares TFDS files of CIFAR without TensorFlow.
 
-Downloads the official binary archive, or reads it (or the folder that it unpacks to) from disk,
-and writes a standard TFDS directory. Whatever is there already is kept.
+Downloads the official binary archive, or reads it (packed or unpacked) from disk, and writes a
+standard TFDS directory. Existing files are kept unless --overwrite is given.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from cifar_jax.errors import UserError, unknown
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Returns the exit code: 0, or 1 after an error."""
+    """Runs the command; returns the exit code, 0, 1 (error) or 130 (interrupted)."""
     args = _parse(argv)
     try:
         for name in args.names:
@@ -27,7 +27,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {e}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("stopped; nothing half written is taken for prepared", file=sys.stderr)
+        print("interrupted; incomplete files will not be used", file=sys.stderr)
         return 130
     return 0
 
@@ -44,18 +44,18 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--source",
         type=Path,
-        help="official binary .tar.gz, or a folder with its files (default: download it)",
+        help="official binary .tar.gz, or the unpacked folder (default: download the archive)",
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace what is there already")
+    parser.add_argument("--overwrite", action="store_true", help="replace existing files")
     return parser.parse_args(argv)
 
 
 def _prepare(name: str, data_dir: Path, source: Path | None, overwrite: bool) -> None:
     found = None if overwrite else prepared.find(name, data_dir)
     if found:
-        print(f"{name} is already prepared in {found} (--overwrite makes it anew)")
+        print(f"{name} is already prepared in {found} (--overwrite rebuilds it)")
     else:
-        from cifar_jax.data import builders  # imports TFDS, which takes a second
+        from cifar_jax.data import builders  # imports TFDS, which takes about a second
 
         start = time.perf_counter()
         found = builders.prepare(name, data_dir, source, overwrite=overwrite)
@@ -65,8 +65,12 @@ def _prepare(name: str, data_dir: Path, source: Path | None, overwrite: bool) ->
             f"{sum(files.values()):,} {split}"
             for split, files in archive.ARCHIVES[name].splits.items()
         )
-        print(f"{' and '.join(counts)} images in {found} ({size / 1e6:.0f} MB, {seconds:.0f} s)")
-    print(f"use it with: --config.data.name={name} --config.data.dir={shlex.quote(str(data_dir))}")
+        print(
+            f"wrote {' and '.join(counts)} images to {found} ({size / 1e6:.0f} MB, {seconds:.0f} s)"
+        )
+    print(
+        f"to use it, pass: --config.data.name={name} --config.data.dir={shlex.quote(str(data_dir))}"
+    )
 
 
 if __name__ == "__main__":

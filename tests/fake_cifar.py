@@ -1,4 +1,4 @@
-"""Archives in the official layout with a handful of random images each, for the data tests."""
+"""Writes archives in the official layout with a few random images each, for the data tests."""
 
 import tarfile
 from pathlib import Path
@@ -10,16 +10,16 @@ from cifar_jax.data import archive
 
 
 class Fake(NamedTuple):
-    """A binary folder on disk, and what it holds."""
+    """An unpacked archive on disk and its contents."""
 
-    folder: Path  # named as the official one
+    folder: Path  # has the official name
     images: dict[str, np.ndarray]  # {split: uint8 [N, 32, 32, 3]}
     labels: dict[str, dict[str, np.ndarray]]  # {split: {"label" or "coarse_label": [N]}}
     names: dict[str, list[str]]
 
 
 def shrink(monkeypatch) -> None:
-    """Makes the suite expect 8 records per training file and 4 per test file."""
+    """Makes cifar_jax expect 8 records per training file and 4 per test file."""
     for name, official in archive.ARCHIVES.items():
         splits = {
             split: dict.fromkeys(files, 8 if split == "train" else 4)
@@ -29,7 +29,7 @@ def shrink(monkeypatch) -> None:
 
 
 def write(name: str, parent: Path, seed: int = 0) -> Fake:
-    """Writes the (shrunken) binary folder of a data set."""
+    """Writes the unpacked archive of a data set, in the sizes of `shrink`."""
     rng = np.random.default_rng(seed)
     official = archive.ARCHIVES[name]
     folder = parent / official.folder
@@ -60,7 +60,7 @@ def _record(images, labels, split: str, i: int) -> bytes:
 
 
 def pack(folder: Path) -> Path:
-    """Packs a folder as the official archives are packed."""
+    """Packs a folder into a .tar.gz in the layout of the official archives."""
     path = folder.parent / f"{folder.name}.tar.gz"
     with tarfile.open(path, "w:gz") as tar:
         tar.add(folder, folder.name)

@@ -1,23 +1,23 @@
 from cifar_jax.errors import unknown
 
 
-def test_the_nearest_name_goes_first():
+def test_the_closest_name_is_listed_first():
     message = str(unknown("model", "resnet8", ["cnn2", "resnet18", "resnet34"]))
     assert message.startswith("unknown model 'resnet8': did you mean 'resnet18'? Known: resnet18")
     assert message.endswith("cnn2")
 
 
-def test_names_of_other_libraries_are_understood():
+def test_names_from_other_libraries_are_recognised():
     known = ["flip", "vertical_flip"]
     assert "did you mean 'flip'?" in str(unknown("op", "horizontal_flip", known))
     assert "did you mean 'vertical_flip'?" in str(unknown("op", "horizontal_flip", known[1:]))
 
 
-def test_without_a_near_name_all_are_listed():
+def test_without_a_close_match_all_names_are_listed():
     assert str(unknown("model", "xyz", ["b", "a"])) == "unknown model 'xyz': Known: a, b"
 
 
-def test_a_long_list_does_not_bury_the_hint():
+def test_a_hint_shortens_a_long_list():
     message = str(unknown("field", "optim.lr_rate", ["optim.lr_rates", *map(str, range(30))]))
     assert "did you mean 'optim.lr_rates'? Known: optim.lr_rates, 0" in message
     assert message.endswith(", and 19 more")

@@ -19,7 +19,7 @@ def small(monkeypatch):
     monkeypatch.setattr(download, "fetch", fetch)
 
 
-def test_prepares_every_name_and_says_how_to_use_it(tmp_path, capsys):
+def test_prepares_every_name_and_prints_how_to_use_it(tmp_path, capsys):
     write("cifar10", tmp_path / "raw")
     write("cifar100", tmp_path / "raw")
     arguments = ["cifar10", "cifar100", "--data_dir", f"{tmp_path}/tfds"]
@@ -27,11 +27,11 @@ def test_prepares_every_name_and_says_how_to_use_it(tmp_path, capsys):
     out = capsys.readouterr().out
     for name, count in (("cifar10", 40), ("cifar100", 8)):
         directory = prepared.find(name, tmp_path / "tfds")
-        assert f"{count} train and 4 test images in {directory} (" in out
+        assert f"{count} train and 4 test images to {directory} (" in out
         assert f"--config.data.name={name} --config.data.dir={tmp_path}/tfds" in out
 
 
-def test_second_time_says_so_and_succeeds(tmp_path, capsys):
+def test_second_call_reports_existing_files_and_succeeds(tmp_path, capsys):
     fake = write("cifar100", tmp_path)
     arguments = ["cifar100", "--data_dir", str(tmp_path), "--source", str(fake.folder)]
     assert prepare.main(arguments) == 0
@@ -49,24 +49,24 @@ def test_second_time_says_so_and_succeeds(tmp_path, capsys):
     [
         (["cifar1000"], "error: unknown data set 'cifar1000': did you mean 'cifar100'"),
         (["cifar100"], "no network in this test"),
-        (["cifar100", "--source", "/nowhere"], "error: there is no /nowhere"),
+        (["cifar100", "--source", "/nowhere"], "error: /nowhere does not exist"),
     ],
 )
-def test_error_is_one_line_and_exit_code_1(tmp_path, capsys, arguments, match):
+def test_errors_are_one_line_with_exit_code_1(tmp_path, capsys, arguments, match):
     assert prepare.main([*arguments, "--data_dir", str(tmp_path)]) == 1
     err = capsys.readouterr().err
     assert match in err and err.count("\n") == 1
 
 
-def test_a_wrong_name_is_refused_before_any_work(tmp_path, capsys):
+def test_unknown_name_is_rejected_before_any_work(tmp_path, capsys):
     write("cifar10", tmp_path)
     arguments = ["cifar10", "cifar11", "--data_dir", str(tmp_path), "--source", str(tmp_path)]
     assert prepare.main(arguments) == 1
     assert prepared.find("cifar10", tmp_path) is None
 
 
-def test_command_without_network_ends_within_fifteen_seconds(tmp_path):
-    # A proxy that refuses stands in for the missing network.
+def test_command_without_network_fails_within_fifteen_seconds(tmp_path):
+    # A proxy that refuses connections simulates the missing network.
     environment = os.environ | {"https_proxy": "http://127.0.0.1:9", "no_proxy": ""}
     done = subprocess.run(
         [sys.executable, "-m", "cifar_jax.prepare", "cifar100", "--data_dir", str(tmp_path)],

@@ -1,11 +1,12 @@
-"""Augmentation on the device: pure functions of (key, images), composed from one line of config.
+"""Image augmentation on the device: pure functions of (key, images), composed from a config string.
 
-`parse("flip|crop(4)")` gives one function that flips, then crops. An operation draws from its key
-for the whole batch, independently for each image; under jit a batch that is sharded over devices
-draws the same numbers. Adding an operation is one function `name(key, images, *arguments)` in OPS
-and one test; one that takes `index` or `epoch` as keyword-only arguments receives them.
+`parse("flip|crop(4)")` returns a function that flips, then crops. An operation draws random numbers
+for the whole batch from one key, independently for each image; under jit, a batch that is sharded
+over devices draws the same numbers as an unsharded one. To add an operation, write a function
+`name(key, images, *arguments)`, list it in OPS and test it. An operation that declares `index` or
+`epoch` as keyword-only arguments receives them.
 
-`python -m cifar_jax.augment sheet.png` draws what each operation does.
+`python -m cifar_jax.augment sheet.png` draws a contact sheet of all operations.
 """
 
 import ast
@@ -69,7 +70,11 @@ OPS: dict[str, Callable[..., jax.Array]] = {
 
 
 class _Call(NamedTuple):
-    """An operation with its arguments; `needs` of "index" and "epoch" what it wants besides."""
+    """An operation with its arguments.
+
+    Attributes:
+      needs: the keyword-only arguments of the operation: "index", "epoch", both or neither.
+    """
 
     name: str
     function: Callable[..., Any]
@@ -79,51 +84,52 @@ class _Call(NamedTuple):
 
 
 def parse(line: str) -> Augment:
-    """Builds the composition of operations that `line` names, in their order.
+    """Builds the function that applies the operations of `line` from left to right.
 
     Args:
-      line: names from OPS, with literal arguments where wanted, separated by "|":
-        "flip|crop(4, mode='reflect')". The empty line leaves images as they are.
+      line: names from OPS, separated by "|", with optional literal arguments, as in
+        "flip|crop(4, mode='reflect')". An empty line returns images unchanged.
 
     Returns:
-      A function (key [], images [B, H, W, C] in [0, 255], index=None, epoch=None) to images of
-      the same shape and range; their dtype stays, but operations that interpolate and channel_shift
-      return float32. index: [B] int32, each image's place in the data set; epoch: [B] or [] int32,
-      from 0; it raises ValueError where an operation needs them and they are missing.
+      A function (key [], images [B, H, W, C] in [0, 255], index=None, epoch=None) that returns
+      images of the same shape and range. The dtype is preserved, except that channel_shift and
+      operations that interpolate return float32. index: [B] int32, each image's position in the
+      data set; epoch: [B] or [] int32, counted from 0. The function raises ValueError if an
+      operation needs one of these and it was not given.
 
     Raises:
-      UserError: for an unknown operation, a wrong argument or a line that is no such list.
+      UserError: an operation is unknown, an argument is invalid, or `line` cannot be parsed.
     """
     calls = [_parse_one(part.strip(), OPS) for part in line.split("|") if part.strip()]
 
     def augment(key: jax.Array, images: jax.Array, index=None, epoch=None) -> jax.Array:
-        place = {"index": index, "epoch": epoch}
+        available = {"index": index, "epoch": epoch}
         for i, call in enumerate(calls):
-            missing = [name for name in call.needs if place[name] is None]
+            missing = [name for name in call.needs if available[name] is None]
             if missing:
-                raise ValueError(f"{call.name} needs {' and '.join(missing)}, which was not given")
-            needed = {name: place[name] for name in call.needs}
-            own_key = jax.random.fold_in(key, i)
-            images = call.function(own_key, images, *call.args, **call.kwargs, **needed)
+                raise ValueError(f"{call.name} needs {' and '.join(missing)}, but got None")
+            needed = {name: available[name] for name in call.needs}
+            op_key = jax.random.fold_in(key, i)
+            images = call.function(op_key, images, *call.args, **call.kwargs, **needed)
         return images
 
     return augment
 
 
 def is_mix(line: str) -> bool:
-    """Whether a line names an operation of MIXES, not of OPS."""
+    """Returns whether `line` names an operation from MIXES rather than OPS."""
     return line.split("(")[0].strip() in MIXES
 
 
 def parse_mix(line: str) -> Mix | None:
-    """Builds the operation of MIXES that `line` names, as in "mixup(0.2)"; None for no line.
+    """Builds the operation from MIXES that `line` names, as in "mixup(0.2)".
 
     Returns:
-      A function (key [], images [B, H, W, C]) to `mix.Mixed`: images, and how the loss mixes
-      labels.
+      A function (key [], images [B, H, W, C]) that returns `mix.Mixed`: the mixed images, and how
+      the loss has to mix labels. None if `line` is empty.
 
     Raises:
-      UserError: for an unknown operation, a wrong argument or a line that is no such call.
+      UserError: the operation is unknown, an argument is invalid, or `line` cannot be parsed.
     """
     if not line.strip():
         return None
@@ -140,11 +146,12 @@ def _parse_one(text: str, known: dict[str, Callable]) -> _Call:
         kwargs = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
     except (SyntaxError, ValueError, AttributeError) as error:
         raise UserError(
-            f"augmentation {text!r} is neither a name nor a call with plain values, as in crop(4)"
+            f"augmentation {text!r} is neither a name nor a call with literal arguments, "
+            "as in crop(4)"
         ) from error
     for others, field in ((OPS, "augment.ops"), (MIXES, "augment.mix")):
         if name not in known and name in others:
-            raise UserError(f"{name} belongs to {field}")
+            raise UserError(f"{name} belongs in {field}")
     if name not in known:
         raise unknown("augmentation", name, known)
     signature = inspect.signature(known[name])
@@ -157,13 +164,13 @@ def _parse_one(text: str, known: dict[str, Callable]) -> _Call:
 
 
 def normalize(images: jax.Array, mean: jax.Array, std: jax.Array, dtype=jnp.float32) -> jax.Array:
-    """Scales images to (image / 255 - mean) / std.
+    """Returns (images / 255 - mean) / std.
 
     Args:
       images: [B, H, W, C] in [0, 255], any dtype.
       mean: [C] or a number, in [0, 1].
-      std: likewise.
-      dtype: of the result; the arithmetic is float32.
+      std: [C] or a number, in [0, 1].
+      dtype: the dtype of the result; the computation is in float32.
     """
     mean = jnp.asarray(mean, jnp.float32)
     std = jnp.asarray(std, jnp.float32)

@@ -1,8 +1,9 @@
-"""Draws a contact sheet: what each operation does to 16 images of the training split.
+"""Draws a contact sheet that shows each operation applied to 16 training images.
 
     python -m cifar_jax.augment sheet.png --ops "flip|crop(4)"
 
-The first row shows the images as they are; then one row for each operation, or the one of --ops.
+The first row shows the original images. Below it is one row for each operation or, with --ops,
+a single row.
 """
 
 import argparse
@@ -16,7 +17,7 @@ from PIL import Image, ImageDraw
 from cifar_jax import augment, data
 from cifar_jax.errors import UserError
 
-# With arguments that show what an operation does.
+# The arguments are chosen to make each effect easy to see.
 LINES = (
     "flip",
     "vertical_flip",
@@ -58,23 +59,21 @@ _SCALE, _GAP, _LABEL = 3, 4, 240
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Returns the exit code: 0, or 1 after an error."""
+    """Runs the command; returns the exit code, 0 or 1 (error)."""
     args = _parse(argv)
     try:
         if args.out.suffix.lower() not in Image.registered_extensions():
-            raise UserError(
-                f"{args.out} needs the ending of a kind of picture, as in {args.out}.png"
-            )
+            raise UserError(f"{args.out} needs an image file extension, as in {args.out}.png")
         args.out.parent.mkdir(parents=True, exist_ok=True)
-        print("drawing; half a minute for all", flush=True)
+        print("drawing (about 30 s for all operations)", flush=True)
         images = data.load(args.data, data_dir=args.data_dir).train.images[:NUM_IMAGES]
         lines = LINES if args.ops is None else (args.ops,)
-        rows = {"as they are": images} | {line: apply(line, images, args.seed) for line in lines}
+        rows = {"original": images} | {line: apply(line, images, args.seed) for line in lines}
         draw(rows).save(args.out)
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(f"{len(rows)} rows of {len(images)} images in {args.out}")
+    print(f"wrote {len(rows)} rows of {len(images)} images to {args.out}")
     return 0
 
 
@@ -84,18 +83,25 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("out", type=Path, metavar="OUT.png", help="the picture to write")
-    parser.add_argument("--ops", metavar="LINE", help="as in config.augment.ops, or a mix")
-    parser.add_argument("--data", help="cifar10, cifar100 or synthetic (default: by --data_dir)")
-    parser.add_argument("--data_dir", help="TFDS directory; without it the synthetic images")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("out", type=Path, metavar="OUT.png", help="image file to write")
+    parser.add_argument(
+        "--ops",
+        metavar="OPS",
+        help="operations to draw, as in config.augment.ops or config.augment.mix (default: all)",
+    )
+    parser.add_argument(
+        "--data",
+        help="cifar10, cifar100 or synthetic (default: cifar10 with --data_dir, else synthetic)",
+    )
+    parser.add_argument("--data_dir", help="TFDS directory of the data set")
+    parser.add_argument("--seed", type=int, default=0, help="random seed (default: 0)")
     args = parser.parse_args(argv)
     args.data = args.data or ("cifar10" if args.data_dir else "synthetic")
     return args
 
 
 def apply(line: str, images: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Returns images [B, H, W, 3] after the operations or the mix of `line`, uint8."""
+    """Applies the operations or the mix of `line` to images [B, H, W, 3]; returns uint8."""
     key = jax.random.key(seed)
     if augment.is_mix(line):
         out = jax.jit(augment.parse_mix(line))(key, images).images
@@ -106,7 +112,7 @@ def apply(line: str, images: np.ndarray, seed: int = 0) -> np.ndarray:
 
 
 def draw(rows: dict[str, np.ndarray]) -> Image.Image:
-    """Returns the picture of rows of images [B, H, W, 3] uint8, each with its label."""
+    """Returns a sheet with one labelled row per entry; `rows` maps labels to [B, H, W, 3] uint8."""
     count, height, width, _ = next(iter(rows.values())).shape
     across, down = width * _SCALE + _GAP, height * _SCALE + _GAP
     sheet = Image.new("RGB", (_LABEL + count * across, _GAP + len(rows) * down), "white")

@@ -1,4 +1,4 @@
-"""Arguments of operations, checked at the door: they come from a line that a person wrote."""
+"""Validates the arguments of operations, which users write by hand in a config."""
 
 import jax
 import jax.numpy as jnp
@@ -6,44 +6,48 @@ import jax.numpy as jnp
 from cifar_jax.errors import UserError
 
 
-def number(what: str, value, low: float, high: float, unit: str = "") -> float:
-    """Returns `value`, a number from `low` to `high`; raises UserError where it is not."""
+def check_number(what: str, value, low: float, high: float, unit: str = "") -> float:
+    """Returns `value` if it is a number in [low, high]; otherwise raises UserError."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
         unit = unit and f" {unit}"
         raise UserError(f"{what} needs a number from {low} to {high}{unit}, not {value!r}")
     return value
 
 
-def whole(what: str, value, low: int, unit: str = "") -> int:
-    """Returns `value`, a whole number of at least `low`; raises UserError where it is not."""
+def check_integer(what: str, value, low: int, unit: str = "") -> int:
+    """Returns `value` if it is an integer of at least `low`; otherwise raises UserError."""
     if isinstance(value, bool) or not isinstance(value, int) or value < low:
         unit = unit and f" of {unit}"
         raise UserError(f"{what} needs a whole number{unit}, {low} or more, not {value!r}")
     return value
 
 
-def span(what: str, value, low: float, high: float) -> tuple[float, float]:
-    """Returns `value`, two numbers in order within [low, high]; raises UserError otherwise."""
+def check_range(what: str, value, low: float, high: float) -> tuple[float, float]:
+    """Returns `value` if it is a pair (min, max) within [low, high]; otherwise raises UserError."""
     if not isinstance(value, tuple | list) or len(value) != 2:
-        raise UserError(f"{what} needs two numbers, (least, greatest), not {value!r}")
-    least, greatest = (number(what, x, low, high) for x in value)
-    if least > greatest:
-        raise UserError(f"{what} needs the least before the greatest, not {value!r}")
-    return least, greatest
+        raise UserError(f"{what} needs two numbers, (min, max), not {value!r}")
+    smallest, largest = (check_number(what, x, low, high) for x in value)
+    if smallest > largest:
+        raise UserError(f"{what} needs (min, max) with min <= max, not {value!r}")
+    return smallest, largest
 
 
-def grey(what: str, value, channels: int) -> tuple[float, ...]:
-    """Returns `value`, one grey level for all channels or one for each, as one for each."""
-    levels = tuple(value) if isinstance(value, tuple | list) else (value,) * channels
-    if len(levels) != channels:
-        raise UserError(f"{what} needs 1 or {channels} grey levels, not {len(levels)}")
-    return tuple(number(what, level, 0, 255) for level in levels)
+def check_pixel_value(what: str, value, channels: int) -> tuple[float, ...]:
+    """Returns a pixel value for each channel, from one number for all or one for each.
+
+    Raises:
+      UserError: `value` has the wrong length, or a number outside [0, 255].
+    """
+    values = tuple(value) if isinstance(value, tuple | list) else (value,) * channels
+    if len(values) != channels:
+        raise UserError(f"{what} needs 1 or {channels} pixel values, not {len(values)}")
+    return tuple(check_number(what, v, 0, 255) for v in values)
 
 
-def whole_levels(name: str, images: jax.Array) -> None:
-    """Raises UserError where images are not [B, H, W, 3] uint8."""
+def check_uint8_rgb(name: str, images: jax.Array) -> None:
+    """Raises UserError unless `images` is [B, H, W, 3] uint8."""
     if images.dtype != jnp.uint8 or images.shape[-1] != 3:
         raise UserError(
-            f"{name} needs uint8 images of 3 channels, not {images.dtype} of {images.shape[-1]}: "
-            "put it before operations that interpolate"
+            f"{name} needs uint8 images with 3 channels, not {images.dtype} with "
+            f"{images.shape[-1]}: put it before operations that interpolate"
         )

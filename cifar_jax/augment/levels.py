@@ -1,20 +1,22 @@
-"""Pillow's ImageOps and ImageEnhance on a batch: pure arithmetic on grey levels, nothing random.
+"""Pillow's ImageOps and ImageEnhance on a batch: deterministic arithmetic on pixel values.
 
-Images are [B, H, W, 3] uint8. What maps each grey level of a channel to another is a table
-[B, C, 256] uint8, looked up once however many operations chose among them. Equal to Pillow but
-for single grey levels: it computes `autocontrast` in double precision, and so does its C for
-blends on some machines.
+Images are [B, H, W, 3] uint8. An operation that maps each pixel value of a channel to another one
+is represented by a table, [B, C, 256] uint8. If images use different operations, their tables are
+selected first, and a single lookup applies them.
+
+Results equal Pillow's, except that a few pixel values differ by 1: Pillow computes `autocontrast`
+in double precision, and on some machines its C code does so for blends, too.
 """
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-LEVELS = np.arange(256, dtype=np.int32)
+PIXEL_VALUES = np.arange(256, dtype=np.int32)
 
 
 def histogram(images: jax.Array) -> jax.Array:
-    """Counts the grey levels of each channel, [B, C, 256] int32."""
+    """Returns the histogram of each channel: [B, C, 256] int32."""
 
     def count(values):
         return jnp.zeros(256, jnp.int32).at[values].add(1, mode="promise_in_bounds")
@@ -24,72 +26,92 @@ def histogram(images: jax.Array) -> jax.Array:
     return jax.vmap(jax.vmap(count, in_axes=1))(values)
 
 
-def look_up(tables: jax.Array, images: jax.Array) -> jax.Array:
-    """Maps the grey levels of each channel by tables [B, C, 256]."""
+def apply_tables(tables: jax.Array, images: jax.Array) -> jax.Array:
+    """Maps the pixel values of each channel by tables [B, C, 256]."""
 
-    def read(table, values):
+    def look_up(table, values):
         return table.at[values].get(mode="promise_in_bounds")
 
     values = images.astype(jnp.int32)
-    return jax.vmap(jax.vmap(read, in_axes=(0, -1), out_axes=-1))(tables, values)
+    return jax.vmap(jax.vmap(look_up, in_axes=(0, -1), out_axes=-1))(tables, values)
 
 
 def invert() -> jax.Array:
-    """The table of 255 minus the level, [256]; so do all that take no batch."""
-    return (255 - LEVELS).astype(jnp.uint8)
+    """Returns the table [256] that maps v to 255 - v."""
+    return (255 - PIXEL_VALUES).astype(jnp.uint8)
 
 
 def posterize(bits: jax.Array) -> jax.Array:
-    """The tables that keep the highest bits of each level, [B, 1, 256]; bits: [B] int32, 1 to 8."""
+    """Returns tables [B, 1, 256] that keep the highest bits of each pixel value.
+
+    Args:
+      bits: [B] int32, the number of bits to keep, from 1 to 8.
+    """
     low = 8 - bits[:, None, None]
-    return ((LEVELS >> low) << low).astype(jnp.uint8)
+    return ((PIXEL_VALUES >> low) << low).astype(jnp.uint8)
 
 
 def solarize(threshold: jax.Array) -> jax.Array:
-    """The tables that invert levels from `threshold` [B] on, [B, 1, 256]."""
-    return jnp.where(threshold[:, None, None] > LEVELS, LEVELS, 255 - LEVELS).astype(jnp.uint8)
+    """Returns tables [B, 1, 256] that invert pixel values of at least `threshold` [B]."""
+    is_below = threshold[:, None, None] > PIXEL_VALUES
+    return jnp.where(is_below, PIXEL_VALUES, 255 - PIXEL_VALUES).astype(jnp.uint8)
 
 
 def brightness(factor: jax.Array) -> jax.Array:
-    """The tables of a blend with black, [B, 1, 256]; factor: [B] float32."""
-    return blend(jnp.zeros_like(LEVELS), LEVELS, factor[:, None, None])
+    """Returns tables [B, 1, 256] that blend the image with black.
+
+    Args:
+      factor: [B] float32, see `blend`.
+    """
+    return blend(jnp.zeros_like(PIXEL_VALUES), PIXEL_VALUES, factor[:, None, None])
 
 
 def contrast(images: jax.Array, factor: jax.Array) -> jax.Array:
-    """The tables of a blend with the image's mean grey, [B, 1, 256]; factor: [B] float32."""
+    """Returns tables [B, 1, 256] that blend the image with its mean luminance.
+
+    Args:
+      images: [B, H, W, 3] uint8.
+      factor: [B] float32, see `blend`.
+    """
     size = images.shape[1] * images.shape[2]
-    total = jnp.sum(grey(images), axis=(1, 2))
+    total = jnp.sum(luminance(images), axis=(1, 2))
     mean = (2 * total + size) // (2 * size)
-    return blend(mean[:, None, None], LEVELS, factor[:, None, None])
+    return blend(mean[:, None, None], PIXEL_VALUES, factor[:, None, None])
 
 
 def autocontrast(histogram: jax.Array) -> jax.Array:
-    """The tables that stretch each channel to 0 to 255, [B, C, 256]."""
-    found = histogram > 0
-    low = jnp.argmax(found, axis=-1, keepdims=True)
-    high = 255 - jnp.argmax(found[..., ::-1], axis=-1, keepdims=True)
-    stretched = jnp.clip((LEVELS - low) * 255 // jnp.maximum(high - low, 1), 0, 255)
-    return jnp.where(high > low, stretched, LEVELS).astype(jnp.uint8)
+    """Returns tables [B, C, 256] that stretch each channel to [0, 255]."""
+    occurs = histogram > 0
+    low = jnp.argmax(occurs, axis=-1, keepdims=True)
+    high = 255 - jnp.argmax(occurs[..., ::-1], axis=-1, keepdims=True)
+    stretched = jnp.clip((PIXEL_VALUES - low) * 255 // jnp.maximum(high - low, 1), 0, 255)
+    return jnp.where(high > low, stretched, PIXEL_VALUES).astype(jnp.uint8)
 
 
 def equalize(histogram: jax.Array) -> jax.Array:
-    """The tables that spread each channel's levels evenly, [B, C, 256]."""
+    """Returns tables [B, C, 256] that equalize the histogram of each channel."""
     num_pixels = jnp.sum(histogram, axis=-1, keepdims=True)
     last = 255 - jnp.argmax(histogram[..., ::-1] > 0, axis=-1, keepdims=True)
     step = (num_pixels - jnp.take_along_axis(histogram, last, axis=-1)) // 255
     below = jnp.cumsum(histogram, axis=-1) - histogram
     spread = jnp.minimum((step // 2 + below) // jnp.maximum(step, 1), 255)
-    return jnp.where(step > 0, spread, LEVELS).astype(jnp.uint8)
+    return jnp.where(step > 0, spread, PIXEL_VALUES).astype(jnp.uint8)
 
 
-def grey(images: jax.Array) -> jax.Array:
-    """The luminance of ITU-R 601, rounded: Pillow's mode L, [B, H, W] int32."""
+def luminance(images: jax.Array) -> jax.Array:
+    """Returns the rounded ITU-R 601 luminance, as Pillow's mode L: [B, H, W] int32."""
     weights = jnp.array([19595, 38470, 7471])
     return (jnp.sum(images * weights, axis=-1) + 32768) >> 16
 
 
 def smooth(images: jax.Array) -> jax.Array:
-    """Pillow's SMOOTH: the mean of 3x3 pixels, the middle one five times; the border stays."""
+    """Applies Pillow's SMOOTH filter: a 3x3 mean with weight 5 at the centre.
+
+    Border pixels are unchanged, as in Pillow.
+
+    Returns:
+      [B, H, W, 3] int32.
+    """
     x = jnp.asarray(images, jnp.int32)
     rows = x[:, :-2] + x[:, 1:-1] + x[:, 2:]
     total = rows[:, :, :-2] + rows[:, :, 1:-1] + rows[:, :, 2:] + 4 * x[:, 1:-1, 1:-1]
@@ -97,7 +119,11 @@ def smooth(images: jax.Array) -> jax.Array:
 
 
 def blend(degenerate: jax.Array, image: jax.Array, factor: jax.Array) -> jax.Array:
-    """Goes from `degenerate` by `factor` towards `image`, and beyond it above 1; uint8, cut off."""
+    """Interpolates from `degenerate` (factor 0) to `image` (factor 1) or extrapolates beyond it.
+
+    Returns:
+      uint8, clipped to [0, 255].
+    """
     degenerate = degenerate.astype(jnp.float32)
-    moved = degenerate + factor * (image.astype(jnp.float32) - degenerate)
-    return jnp.clip(moved, 0, 255).astype(jnp.uint8)
+    blended = degenerate + factor * (image.astype(jnp.float32) - degenerate)
+    return jnp.clip(blended, 0, 255).astype(jnp.uint8)

@@ -1,10 +1,10 @@
-"""Operations that mix each image with another of the batch, and so need the loss to mix labels.
+"""Operations that mix each image with another one of the batch; the loss then mixes their labels.
 
-A mix returns (images, partner, share): with labels y the loss is
-share * loss(y) + (1 - share) * loss(y[partner]). The partner is the batch in reverse order: in an
-order that is drawn anew for every epoch, as good as a permutation, and free. (A middle image of an
-odd batch is its own partner: it stays.) Every image draws a share of its own, where the authors'
-programs draw one for the batch.
+A mix returns (images, partner, lam). With labels y, the loss is
+lam * loss(y) + (1 - lam) * loss(y[partner]). An image's partner is found by reversing the batch.
+Since the data is shuffled every epoch, this is as good as a random permutation, and costs nothing.
+(In a batch of odd size, the middle image is its own partner and stays unchanged.) Each image draws
+its own lam, whereas the authors' code draws one per batch.
 """
 
 from collections.abc import Callable
@@ -13,66 +13,74 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from cifar_jax.augment.arguments import number
-from cifar_jax.augment.erase import boxes
+from cifar_jax.augment.arguments import check_number
+from cifar_jax.augment.erase import box_masks
 
 
 class Mixed(NamedTuple):
-    """What a mix returns.
+    """The result of a mix.
 
     Attributes:
-      images: [B, H, W, C], of the range that was given.
-      partner: [B] int32, with which image of the batch each was mixed.
-      share: [B] float32 in [0, 1], how much of each is its own.
+      images: [B, H, W, C], in the range of the input.
+      partner: [B] int32, the index in the batch of each image's partner.
+      lam: [B] float32 in [0, 1], the weight of the original image; 1 - lam is the partner's.
     """
 
     images: jax.Array
     partner: jax.Array
-    share: jax.Array
+    lam: jax.Array
 
 
 Mix = Callable[[jax.Array, jax.Array], Mixed]
 
 
 def mixup(key: jax.Array, images: jax.Array, alpha: float = 0.2) -> Mixed:
-    """Averages each image with its partner: Zhang et al. (2018), "mixup".
+    """Interpolates between each image and its partner.
+
+    Zhang et al. (2018): "mixup: Beyond Empirical Risk Minimization".
 
     Args:
       key: [] typed key.
       images: [B, H, W, C], any dtype.
-      alpha: the share is drawn from Beta(alpha, alpha); 0.01 to 100.
+      alpha: lam is drawn from Beta(alpha, alpha); from 0.01 to 100.
 
     Returns:
-      The images are float32.
+      `Mixed` with float32 images.
     """
-    number("mixup", alpha, 0.01, 100)
-    share = _draw_share(key, images.shape[0], alpha)
+    check_number("mixup", alpha, 0.01, 100)
+    lam = _draw_lam(key, images.shape[0], alpha)
     images = images.astype(jnp.float32)
-    own = share[:, None, None, None]
-    return Mixed(own * images + (1 - own) * images[::-1], _partner(images), share)
+    weight = lam[:, None, None, None]
+    return Mixed(weight * images + (1 - weight) * images[::-1], _partner(images), lam)
 
 
 def cutmix(key: jax.Array, images: jax.Array, alpha: float = 1.0) -> Mixed:
-    """Puts a box of its partner into each image: Yun et al. (2019), "CutMix".
+    """Replaces a box of each image by the same box of its partner.
 
-    Of the box, centred anywhere and cut off at the border, the share is the pixels that are left.
+    Yun et al. (2019): "CutMix: Regularization Strategy to Train Strong Classifiers with Localizable
+    Features". The centre of the box is uniform over the image, and the box is clipped at the
+    border. lam is the fraction of pixels outside the clipped box.
 
     Args:
       key: [] typed key.
       images: [B, H, W, C], any dtype.
-      alpha: the share that an uncut box leaves is drawn from Beta(alpha, alpha).
+      alpha: the fraction of pixels outside the unclipped box is drawn from Beta(alpha, alpha);
+        from 0.01 to 100.
+
+    Returns:
+      `Mixed` with images of the input dtype.
     """
-    number("cutmix", alpha, 0.01, 100)
+    check_number("cutmix", alpha, 0.01, 100)
     batch, height, width = images.shape[:3]
     limits = jnp.array([height, width])
-    share_key, centre_key = jax.random.split(key)
-    side = jnp.sqrt(1 - _draw_share(share_key, batch, alpha))
+    lam_key, centre_key = jax.random.split(key)
+    side = jnp.sqrt(1 - _draw_lam(lam_key, batch, alpha))
     half = (side[:, None] * limits).astype(jnp.int32) // 2
     centre = jax.random.randint(centre_key, (batch, 2), 0, limits)
     start, stop = (jnp.clip(x, 0, limits) for x in (centre - half, centre + half))
-    box = boxes(*start.T, *(stop - start).T, height, width)[..., None]
-    share = 1 - jnp.mean(box, axis=(1, 2, 3), dtype=jnp.float32)
-    return Mixed(jnp.where(box, images[::-1], images), _partner(images), share)
+    box = box_masks(*start.T, *(stop - start).T, height, width)[..., None]
+    lam = 1 - jnp.mean(box, axis=(1, 2, 3), dtype=jnp.float32)
+    return Mixed(jnp.where(box, images[::-1], images), _partner(images), lam)
 
 
 MIXES: dict[str, Callable[..., Mixed]] = {"mixup": mixup, "cutmix": cutmix}
@@ -82,8 +90,8 @@ def _partner(images: jax.Array) -> jax.Array:
     return jnp.arange(images.shape[0], dtype=jnp.int32)[::-1]
 
 
-def _draw_share(key: jax.Array, count: int, alpha: float) -> jax.Array:
-    """Draws `count` numbers from Beta(alpha, alpha), float32."""
+def _draw_lam(key: jax.Array, count: int, alpha: float) -> jax.Array:
+    """Draws from Beta(alpha, alpha): [count] float32."""
     if alpha == 1:
         return jax.random.uniform(key, (count,))
     return jax.random.beta(key, alpha, alpha, (count,))

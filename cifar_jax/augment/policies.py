@@ -1,12 +1,13 @@
-"""RandAugment and AutoAugment: several of Pillow's operations on each image, drawn by a policy.
+"""RandAugment and AutoAugment: policies that apply random Pillow operations to each image.
 
-A batch holds images with every operation, and XLA would compute all of them for each image. So an
-operation here is one of three: a map of places (one look-up of pixels), a table of grey levels (one
-look-up of levels) or a blend with another image; a round does each of the three once for the whole
-batch, and images that drew another kind pass through unchanged.
+Images of one batch need different operations, and XLA would compute every operation for every
+image. Each operation is therefore expressed in one of three forms: a map of pixel positions (one
+gather of pixels), a table of pixel values (one lookup), or a blend with another image. A round
+computes each form once for the whole batch, and images whose operation has another form pass
+through unchanged.
 
 Operations, magnitudes and probabilities are those of torchvision's RandAugment and AutoAugment on
-Pillow images, with nearest interpolation and black outside.
+Pillow images, with nearest-neighbour interpolation and black fill.
 """
 
 from typing import NamedTuple
@@ -16,9 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from cifar_jax.augment import levels
-from cifar_jax.augment.arguments import number, whole, whole_levels
+from cifar_jax.augment.arguments import check_integer, check_number, check_uint8_rgb
 
-# RandAugment draws among all but the last.
+# RandAugment draws from all but the last.
 NAMES = (
     "Identity", "ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate", "Brightness", "Color",
     "Contrast", "Sharpness", "Posterize", "Solarize", "AutoContrast", "Equalize", "Invert",
@@ -26,8 +27,8 @@ NAMES = (
 _SIGNED = NAMES[1:10]
 _BINS = 31
 
-# Cubuk et al. (2019), the policy for CIFAR-10: two times operation, tenths of probability,
-# magnitude of 0 to 9.
+# The policy for CIFAR-10 of Cubuk et al. (2019). A sub-policy is two steps, each with an operation,
+# a probability in tenths, and a magnitude from 0 to 9.
 _CIFAR10 = """
     Invert 1 0, Contrast 2 6         | Rotate 7 2, TranslateX 3 9
     Sharpness 8 1, Sharpness 9 3     | ShearY 5 8, TranslateY 7 9
@@ -50,12 +51,13 @@ _PAIRS = [
 
 
 class Draw(NamedTuple):
-    """What was drawn for each image.
+    """The operations drawn for each image.
 
     Attributes:
-      operation: [B, rounds] int32, places in NAMES.
-      magnitude: [B, rounds] float32 with its sign: a slope, pixels, degrees, a factor less 1, bits
-        or a threshold, as the operation wants; 0 where it wants none.
+      operation: [B, rounds] int32, indices into NAMES.
+      magnitude: [B, rounds] float32, signed. The unit depends on the operation: a slope (shear),
+        pixels, degrees, factor - 1 (enhancements), bits or a threshold; 0 if the operation has no
+        magnitude.
     """
 
     operation: jax.Array
@@ -65,46 +67,49 @@ class Draw(NamedTuple):
 def randaugment(
     key: jax.Array, images: jax.Array, num_ops: int = 2, magnitude: int = 9
 ) -> jax.Array:
-    """Does `num_ops` operations one after the other, each drawn from 14, of one magnitude.
+    """Applies `num_ops` operations in sequence, each drawn from 14, all with the same magnitude.
 
-    Cubuk et al. (2020).
+    Cubuk et al. (2020): "RandAugment: Practical Automated Data Augmentation with a Reduced Search
+    Space".
 
     Args:
       key: [] typed key.
       images: [B, H, W, 3] uint8.
-      num_ops: rounds.
-      magnitude: 0 to 30 for from nothing to the most.
+      num_ops: number of operations per image.
+      magnitude: an integer from 0 (weakest) to 30 (strongest).
     """
-    whole_levels("randaugment", images)
+    check_uint8_rgb("randaugment", images)
     return apply(draw_randaugment(key, images.shape, num_ops, magnitude), images)
 
 
 def autoaugment(key: jax.Array, images: jax.Array) -> jax.Array:
-    """Does the two operations of one of 25 pairs, each with a probability and a magnitude.
+    """Applies one of 25 sub-policies: two operations, each with a probability and a magnitude.
 
-    Cubuk et al. (2019), the policy found on CIFAR-10; they use it for CIFAR-100 as well.
+    Cubuk et al. (2019): "AutoAugment: Learning Augmentation Policies from Data". The policy was
+    found on CIFAR-10; the authors use it for CIFAR-100 as well.
 
     Args:
       key: [] typed key.
       images: [B, H, W, 3] uint8.
     """
-    whole_levels("autoaugment", images)
+    check_uint8_rgb("autoaugment", images)
     return apply(draw_autoaugment(key, images.shape), images)
 
 
 def draw_randaugment(key: jax.Array, shape: tuple, num_ops: int, magnitude: int) -> Draw:
-    """Draws what `randaugment` does to images of `shape` [B, H, W, 3]."""
-    whole("randaugment's num_ops", num_ops, 0)
-    number("randaugment's magnitude", whole("randaugment's magnitude", magnitude, 0), 0, _BINS - 1)
+    """Draws the operations of `randaugment` for images of `shape` [B, H, W, 3]."""
+    check_integer("randaugment's num_ops", num_ops, 0)
+    check_integer("randaugment's magnitude", magnitude, 0)
+    check_number("randaugment's magnitude", magnitude, 0, _BINS - 1)
     strengths = jnp.array([_strength(name, magnitude, _BINS, shape) for name in NAMES])
 
-    which, sign = jax.random.split(key)
-    operation = jax.random.randint(which, (shape[0], num_ops), 0, len(NAMES) - 1)
-    return Draw(operation, strengths[operation] * _signs(sign, operation))
+    operation_key, sign_key = jax.random.split(key)
+    operation = jax.random.randint(operation_key, (shape[0], num_ops), 0, len(NAMES) - 1)
+    return Draw(operation, strengths[operation] * _signs(sign_key, operation))
 
 
 def draw_autoaugment(key: jax.Array, shape: tuple) -> Draw:
-    """Draws what `autoaugment` does to images of `shape` [B, H, W, 3]."""
+    """Draws the operations of `autoaugment` for images of `shape` [B, H, W, 3]."""
     operations, probabilities, strengths = (
         jnp.array([[field(*step) for step in pair] for pair in _PAIRS])
         for field in (
@@ -114,83 +119,88 @@ def draw_autoaugment(key: jax.Array, shape: tuple) -> Draw:
         )
     )
 
-    which, happens, sign = jax.random.split(key, 3)
-    pair = jax.random.randint(which, shape[:1], 0, len(_PAIRS))
-    happening = jax.random.uniform(happens, (shape[0], 2)) < probabilities[pair]
-    operation = jnp.where(happening, operations[pair], 0)
-    magnitude = jnp.where(happening, strengths[pair] * _signs(sign, operation), 0)
+    pair_key, probability_key, sign_key = jax.random.split(key, 3)
+    pair = jax.random.randint(pair_key, shape[:1], 0, len(_PAIRS))
+    is_applied = jax.random.uniform(probability_key, (shape[0], 2)) < probabilities[pair]
+    operation = jnp.where(is_applied, operations[pair], 0)
+    magnitude = jnp.where(is_applied, strengths[pair] * _signs(sign_key, operation), 0)
     return Draw(operation, magnitude)
 
 
 def apply(drawn: Draw, images: jax.Array) -> jax.Array:
-    """Does what was drawn to images [B, H, W, 3] uint8, round by round."""
+    """Applies the drawn operations to images [B, H, W, 3] uint8, one round at a time."""
 
     def one_round(images, drawn):
-        operation, magnitude, places = drawn
+        operation, magnitude, sources = drawn
         tables = _tables(operation, magnitude, images)
-        images = levels.look_up(tables, _blend(operation, magnitude, images))
-        return _move(places, images), None
+        images = levels.apply_tables(tables, _blend(operation, magnitude, images))
+        return _gather(sources, images), None
 
     operation, magnitude = drawn.operation.T, drawn.magnitude.T
-    places = _places(operation, magnitude, *images.shape[1:3])
-    # A loop: XLA's CPU compiler would compute a round again for each use that the next makes of it.
-    return jax.lax.scan(one_round, images, (operation, magnitude, places))[0]
+    sources = _sources(operation, magnitude, *images.shape[1:3])
+    # A scan, because XLA's CPU compiler would recompute a round for each use of it in the next one.
+    return jax.lax.scan(one_round, images, (operation, magnitude, sources))[0]
 
 
 def _strength(name: str, magnitude: int, bins: int, shape: tuple) -> float:
-    """The magnitude in the operation's own terms, without its sign."""
-    share = magnitude / (bins - 1)
+    """Returns the unsigned magnitude in the units of the operation, see `Draw`."""
+    fraction = magnitude / (bins - 1)
     return {
-        "ShearX": 0.3 * share,
-        "ShearY": 0.3 * share,
-        "TranslateX": int(150 / 331 * shape[2] * share),
-        "TranslateY": int(150 / 331 * shape[1] * share),
-        "Rotate": 30 * share,
-        "Posterize": 8 - np.round(4 * share),
-        "Solarize": 255 * (1 - share),
-    }.get(name, 0.9 * share if name in _SIGNED else 0.0)
+        "ShearX": 0.3 * fraction,
+        "ShearY": 0.3 * fraction,
+        "TranslateX": int(150 / 331 * shape[2] * fraction),
+        "TranslateY": int(150 / 331 * shape[1] * fraction),
+        "Rotate": 30 * fraction,
+        "Posterize": 8 - np.round(4 * fraction),
+        "Solarize": 255 * (1 - fraction),
+    }.get(name, 0.9 * fraction if name in _SIGNED else 0.0)
 
 
 def _signs(key: jax.Array, operation: jax.Array) -> jax.Array:
+    """Draws 1 or -1 for each operation that has a sign; returns 1 for the others."""
     signed = jnp.array([name in _SIGNED for name in NAMES])[operation]
     negative = signed & jax.random.bernoulli(key, shape=operation.shape)
     return jnp.where(negative, -1.0, 1.0)
 
 
 def _is(operation: jax.Array, *names: str) -> jax.Array:
+    """Returns whether each operation is among `names`."""
     return jnp.isin(operation, jnp.array([NAMES.index(name) for name in names]))
 
 
-def _places(operation, magnitude, height, width) -> jax.Array:
-    """The pixel that each pixel of the result shows, [..., H, W] int32; H * W for outside.
+def _sources(operation, magnitude, height, width) -> jax.Array:
+    """Returns the flat index of the source of each output pixel: [..., H, W] int32.
 
-    Shear, translation and rotation as Image.transform and Image.rotate have them.
+    The index is H * W if the source lies outside the image. Shear, translation and rotation are
+    those of Pillow's Image.transform and Image.rotate.
     """
 
-    def of(*names):
+    def magnitude_of(*names):
         return jnp.where(_is(operation, *names), magnitude, 0.0)[..., None, None]
 
-    # Pillow's pixels have their centres at halves; its shears leave the upper left corner.
+    # Pillow's pixel centres are at half-integers, and its shears fix the upper left corner.
     y, x = np.mgrid[:height, :width].astype(np.float32) + 0.5
-    under, over = y - height / 2, x - width / 2
-    angle = jnp.deg2rad(of("Rotate"))
+    dy, dx = y - height / 2, x - width / 2  # from the centre
+    angle = jnp.deg2rad(magnitude_of("Rotate"))
     sin, cos = jnp.sin(angle), jnp.cos(angle)
-    rows = y + (of("ShearY") * x - of("TranslateY") + (cos - 1) * under + sin * over)
-    columns = x + (of("ShearX") * y - of("TranslateX") + (cos - 1) * over - sin * under)
+    rows = y + (magnitude_of("ShearY") * x - magnitude_of("TranslateY") + (cos - 1) * dy + sin * dx)
+    columns = x + (
+        magnitude_of("ShearX") * y - magnitude_of("TranslateX") + (cos - 1) * dx - sin * dy
+    )
     i, j = jnp.floor(rows).astype(jnp.int32), jnp.floor(columns).astype(jnp.int32)
     inside = (i >= 0) & (i < height) & (j >= 0) & (j < width)
     return jnp.where(inside, i * width + j, height * width)
 
 
-def _move(places, images) -> jax.Array:
-    """Looks every pixel up at its place [B, H, W]; black outside."""
+def _gather(sources, images) -> jax.Array:
+    """Reads each pixel from its source, [B, H, W]; pixels from outside the image are black."""
     pixels = images.reshape(images.shape[0], -1, images.shape[-1])
     pixels = jnp.pad(pixels, ((0, 0), (0, 1), (0, 0)))
-    return jax.vmap(lambda image, at: image.at[at].get(mode="promise_in_bounds"))(pixels, places)
+    return jax.vmap(lambda image, i: image.at[i].get(mode="promise_in_bounds"))(pixels, sources)
 
 
 def _tables(operation, magnitude, images) -> jax.Array:
-    """Tables [B, 3, 256] of whatever maps grey levels to grey levels, channel by channel."""
+    """Returns the table of each image's operation, [B, 3, 256], or the identity if it has none."""
     counts = levels.histogram(images)
     tables = {
         "Brightness": levels.brightness(1 + magnitude),
@@ -203,16 +213,16 @@ def _tables(operation, magnitude, images) -> jax.Array:
     }
     others = ~_is(operation, *tables)
     chosen = jnp.stack([*(_is(operation, name) for name in tables), others], axis=1)
-    tables = [*tables.values(), levels.LEVELS.astype(np.uint8)]
+    tables = [*tables.values(), levels.PIXEL_VALUES.astype(np.uint8)]
     tables = jnp.stack([jnp.broadcast_to(table, counts.shape) for table in tables], axis=1)
-    # A reduction: XLA's CPU compiler would compute a choice again for each pixel that is looked up.
+    # A reduction, because XLA's CPU compiler would recompute a selection for each pixel looked up.
     return jnp.max(jnp.where(chosen[:, :, None, None], tables, 0), axis=1)
 
 
 def _blend(operation, magnitude, images) -> jax.Array:
-    """Color and Sharpness."""
+    """Applies Color and Sharpness; images with another operation are unchanged."""
     is_color, is_sharpness = (_is(operation, name) for name in ("Color", "Sharpness"))
     factor = jnp.where(is_color | is_sharpness, 1 + magnitude, 1.0)[:, None, None, None]
-    grey = levels.grey(images)[..., None]
-    other = jnp.where(is_color[:, None, None, None], grey, levels.smooth(images))
-    return levels.blend(other, images, factor)
+    greyscale = levels.luminance(images)[..., None]
+    degenerate = jnp.where(is_color[:, None, None, None], greyscale, levels.smooth(images))
+    return levels.blend(degenerate, images, factor)

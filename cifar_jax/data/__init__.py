@@ -1,10 +1,10 @@
-"""The data room: CIFAR-10, CIFAR-100 and a synthetic set, as NumPy arrays on the host.
+"""CIFAR-10, CIFAR-100 and a synthetic data set, as NumPy arrays on the host.
 
     dataset = data.load("cifar100", label="coarse", val_fraction=0.17)
     dataset.train.images  # uint8 [41500, 32, 32, 3]
 
-No JAX in this room, and TFDS is imported only to prepare or to decode: a start from the decoded
-cache takes a fraction of a second.
+This package does not import JAX, and imports TFDS only to prepare or decode a data set, so loading
+from the decoded cache takes a fraction of a second.
 """
 
 import functools
@@ -28,25 +28,25 @@ class Split(NamedTuple):
 
 
 class Dataset(NamedTuple):
-    """A data set, ready to be put on the device."""
+    """A data set on the host, ready to be copied to the device."""
 
     name: str
     label: str
     train: Split
-    val: Split | None  # None for a val_fraction of 0
+    val: Split | None  # None if val_fraction is 0
     test: Split
     class_names: tuple[str, ...]
-    mean: np.ndarray  # float32 [3], of the whole official training split in [0, 1] scale
-    std: np.ndarray  # float32 [3], likewise
+    mean: np.ndarray  # float32 [3], over the full official training split, in [0, 1] scale
+    std: np.ndarray  # float32 [3], over the same images
 
     @property
     def num_classes(self) -> int:
-        """How many classes there are."""
+        """The number of classes."""
         return len(self.class_names)
 
 
 def num_classes(name: str, label: str) -> int:
-    """Returns how many classes a data set's labels have, without loading it."""
+    """Returns the number of classes of a data set, without loading it."""
     return 100 if (name, label) == ("cifar100", "fine") else 20 if label == "coarse" else 10
 
 
@@ -59,19 +59,19 @@ def load(
     val_seed: int = 42,
     limit: int = 0,
 ) -> Dataset:
-    """Loads a data set, preparing it at first use.
+    """Loads a data set, and prepares it on first use.
 
     Args:
         name: "cifar10", "cifar100" or "synthetic".
         label: "fine", or for cifar100 also "coarse" (its 20 superclasses).
-        data_dir: the TFDS directory, or where the official binary archive was unpacked; None or ""
-            for $TFDS_DATA_DIR or ~/tensorflow_datasets.
-        val_fraction: of the training images to set aside for validation, in [0, 1).
-        val_seed: chooses them, see split.train_val_indices.
-        limit: greatest number of images of each split, the first ones; 0 for all.
+        data_dir: the TFDS directory, or the directory where the official binary archive was
+            unpacked. None and "" stand for $TFDS_DATA_DIR or, if unset, ~/tensorflow_datasets.
+        val_fraction: the fraction of training images held out for validation, in [0, 1).
+        val_seed: the seed that selects them, see split.train_val_indices.
+        limit: keep only the first `limit` images of each split; 0 keeps all.
 
     Raises:
-        UserError: a wrong argument; the data is damaged; or it is not there and cannot be
+        UserError: an argument is invalid, the data is corrupt, or it is missing and cannot be
             downloaded.
     """
     if name not in NAMES:
@@ -79,7 +79,7 @@ def load(
     if label not in LABELS:
         raise unknown("label", label, LABELS)
     if label == "coarse" and name != "cifar100":
-        raise UserError(f"{name} has no coarse labels, only cifar100 has: use data.label=fine")
+        raise UserError(f"{name} has no coarse labels (only cifar100 does): use data.label=fine")
     arrays = synthetic.make() if name == "synthetic" else _load(name, data_dir)
     train = Split(arrays["train_images"], arrays[f"train_{label}"])
     val = None
@@ -106,7 +106,7 @@ def load(
 
 
 def is_there(name: str, data_dir: str | Path | None = None) -> bool:
-    """Returns whether `load` would neither download nor prepare anything."""
+    """Returns whether `load` can read the data set without downloading or preparing it."""
     data_dir = Path(data_dir or prepared.default_data_dir()).expanduser()
     return (
         name == "synthetic"
@@ -121,12 +121,12 @@ def _load(name: str, data_dir: str | Path | None) -> dict[str, np.ndarray]:
     if directory is None and (data_dir / archive.ARCHIVES[name].folder).is_dir():
         return _unpacked(name, data_dir)
     if directory is None:
-        from cifar_jax.data import builders  # imports TFDS, which takes a second
+        from cifar_jax.data import builders  # imports TFDS, which takes about a second
 
         directory = builders.prepare(name, data_dir)
     return cache.load(directory)
 
 
-@functools.lru_cache(maxsize=2)  # several runs in one process; reading takes a second or two
+@functools.lru_cache(maxsize=2)  # for several runs in one process; reading takes 1 to 2 seconds
 def _unpacked(name: str, data_dir: Path) -> dict[str, np.ndarray]:
     return prepared.arrays(archive.read(name, data_dir))

@@ -1,7 +1,7 @@
-"""The official binary CIFAR archives: what they hold, and reading them from wherever they lie.
+"""Reads the official binary CIFAR archives, packed or unpacked.
 
-A record is one byte per label (CIFAR-100: coarse, then fine), then 3,072 bytes of pixels, channel
-by channel, row by row. https://www.cs.toronto.edu/~kriz/cifar.html
+A record is one byte per label (CIFAR-100: coarse, then fine), then 3,072 bytes of pixels in
+channel, row, column order. See https://www.cs.toronto.edu/~kriz/cifar.html
 """
 
 import gzip
@@ -17,17 +17,17 @@ from cifar_jax.errors import UserError, unknown
 
 
 class Archive(NamedTuple):
-    """What one official archive holds."""
+    """The location and contents of an official archive."""
 
     url: str
     sha256: str  # of the .tar.gz
-    folder: str  # that the .tar.gz unpacks to
-    splits: dict[str, dict[str, int]]  # {"train" or "test": {file: records}}
-    labels: dict[str, tuple[str, int]]  # {label: (file of its names, classes)} in record order
+    folder: str  # the folder inside the .tar.gz
+    splits: dict[str, dict[str, int]]  # {"train" or "test": {file: number of records}}
+    labels: dict[str, tuple[str, int]]  # {label: (names file, num_classes)}, in record order
 
     @property
     def record_size(self) -> int:
-        """Bytes of one record."""
+        """The size of one record in bytes."""
         return len(self.labels) + 3072
 
 
@@ -57,7 +57,7 @@ ARCHIVES = {
 
 
 class Raw(NamedTuple):
-    """One data set as the archive gives it, in the archive's order."""
+    """A data set as read from its archive, in the order of the archive."""
 
     images: dict[str, np.ndarray]  # {split: uint8 [N, 32, 32, 3]}
     labels: dict[str, dict[str, np.ndarray]]  # {split: {label: uint8 [N]}}
@@ -65,15 +65,14 @@ class Raw(NamedTuple):
 
 
 def read(name: str, source: str | Path) -> Raw:
-    """Reads and checks a data set.
+    """Reads and validates a data set.
 
     Args:
         name: "cifar10" or "cifar100".
         source: the binary .tar.gz, the folder that it unpacks to, or the parent of that folder.
 
     Raises:
-        UserError: there is no such source, it cannot be read, it is truncated, or it is not this
-            data set.
+        UserError: the source does not exist, cannot be read, is truncated, or is not this data set.
     """
     if name not in ARCHIVES:
         raise unknown("data set", name, ARCHIVES)
@@ -84,20 +83,20 @@ def read(name: str, source: str | Path) -> Raw:
         elif source.exists():
             files = _from_tar(archive, source)
         else:
-            raise UserError(f"there is no {source}: {_expected(archive)}")
+            raise UserError(f"{source} does not exist: {_expected(archive)}")
     except OSError as e:
         raise UserError(f"cannot read {source}: {e.strerror or e}") from e
     return _parse(archive, files, source)
 
 
 def sha256(path: Path) -> str:
-    """Returns the hexadecimal SHA-256 of a file."""
+    """Returns the SHA-256 of a file as a hexadecimal string."""
     with open(path, "rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
 
 def _sizes(archive: Archive) -> dict[str, int | None]:
-    """Returns {file name: bytes, or None for a text file of any size}."""
+    """Returns {file name: size in bytes}; the size is None for text files, which may vary."""
     binaries = {f: n for split in archive.splits.values() for f, n in split.items()}
     return {f: n * archive.record_size for f, n in binaries.items()} | {
         f: None for f, _ in archive.labels.values()
@@ -106,8 +105,8 @@ def _sizes(archive: Archive) -> dict[str, int | None]:
 
 def _expected(archive: Archive) -> str:
     return (
-        f"expected the binary version {archive.url.rsplit('/', 1)[1]}, "
-        f"or a folder {archive.folder} with {', '.join(_sizes(archive))}"
+        f"expected the binary version, {archive.url.rsplit('/', 1)[1]}, "
+        f"or a folder {archive.folder} that contains {', '.join(_sizes(archive))}"
     )
 
 
@@ -127,7 +126,7 @@ def _from_folder(archive: Archive, source: Path) -> dict[str, bytes]:
     for file in _sizes(archive):
         path = source / file
         if not path.is_file():
-            raise UserError(f"there is no {file} in {source}: {_expected(archive)}")
+            raise UserError(f"{source} does not contain {file}: {_expected(archive)}")
         _check_size(archive, file, path.stat().st_size, source)
         files[file] = path.read_bytes()
     return files
@@ -141,16 +140,16 @@ def _from_tar(archive: Archive, source: Path) -> dict[str, bytes]:
                 file = Path(member.name).name
                 if not member.isfile() or file not in _sizes(archive):
                     continue
-                # Before reading: a wrong archive must not fill the memory.
+                # Check the size before reading, so that a wrong archive cannot fill the memory.
                 _check_size(archive, file, member.size, source)
                 files[file] = tar.extractfile(member).read()
-            while tar.fileobj.read(1 << 20):  # gzip's checksum comes last, after tar's own end
+            while tar.fileobj.read(1 << 20):  # verifies gzip's checksum, which follows the tar data
                 pass
     except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error) as e:
-        raise UserError(f"{source} is damaged or not a .tar.gz file: {_expected(archive)}") from e
+        raise UserError(f"{source} is corrupt or not a .tar.gz file: {_expected(archive)}") from e
     missing = [file for file in _sizes(archive) if file not in files]
     if missing:
-        raise UserError(f"there is no {missing[0]} in {source}: {_expected(archive)}")
+        raise UserError(f"{source} does not contain {missing[0]}: {_expected(archive)}")
     return files
 
 
@@ -159,7 +158,7 @@ def _parse(archive: Archive, files: dict[str, bytes], source: Path) -> Raw:
     for label, (file, num_classes) in archive.labels.items():
         names[label] = files[file].decode("ascii", "replace").split()
         if len(set(names[label])) != num_classes:
-            raise UserError(f"{source}: {file} must hold {num_classes} different class names")
+            raise UserError(f"{source}: {file} must contain {num_classes} distinct class names")
     images, labels = {}, {}
     for split, counts in archive.splits.items():
         records = np.concatenate(
@@ -171,8 +170,8 @@ def _parse(archive: Archive, files: dict[str, bytes], source: Path) -> Raw:
             largest = labels[split][label].max()
             if largest >= num_classes:
                 raise UserError(
-                    f"{source}: the {split} files hold a {label} of {largest}, "
-                    f"but there are only {num_classes} classes: not the official files"
+                    f"{source}: the {split} files contain a {label} of {largest}, "
+                    f"but there are only {num_classes} classes: these are not the official files"
                 )
         pixels = pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
         images[split] = np.ascontiguousarray(pixels)

@@ -1,8 +1,8 @@
-"""TFDS directories of CIFAR, made without TensorFlow.
+"""Writes TFDS directories of CIFAR without TensorFlow.
 
-The stock builders read the archives and encode the images with TensorFlow. These subclasses read
-with NumPy and encode with Pillow; names, features, version and shuffled record order stay those
-of TFDS, so that plain `tfds.data_source(name)` reads the result.
+The builders of TFDS read the archives and encode the images with TensorFlow. These subclasses read
+with NumPy and encode with Pillow. Names, features, version and the shuffled order of records are
+those of TFDS, so `tfds.data_source(name)` reads the result.
 """
 
 import contextlib
@@ -21,19 +21,19 @@ from cifar_jax.run import atomic
 
 
 class _FromArchive:
-    """Replaces those parts of a stock CIFAR builder that need TensorFlow or the network."""
+    """Replaces the parts of a TFDS CIFAR builder that need TensorFlow or the network."""
 
     raw: archive.Raw
-    url_infos: dict = {}  # checksums of what TFDS downloads: nothing, _download has its own
+    url_infos: dict = {}  # checksums of TFDS downloads: none, since _download verifies its own
 
     def _info(self) -> tfds.core.DatasetInfo:
         info = super()._info()
-        # TFDS would look for its metadata in a cloud bucket; nothing in it is needed here.
+        # TFDS would look for metadata in a cloud bucket, which is not needed here.
         info.initialize_from_bucket = lambda: None
         return info
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
-        del dl_manager  # the archive has been read
+        del dl_manager  # the archive has already been read
         for label, names in self.raw.names.items():
             self.info.features[label].names = names
         return {split: self._generate_examples(split) for split in self.raw.images}
@@ -47,7 +47,7 @@ class _FromArchive:
             yield i, example
 
 
-# TFDS names a data set after its class, and refuses to register a name twice.
+# TFDS derives the name of a data set from its class, and refuses to register a name twice.
 class Cifar10(_FromArchive, cifar.Cifar10, skip_registration=True):
     """CIFAR-10."""
 
@@ -62,22 +62,22 @@ _BUILDERS = {"cifar10": Cifar10, "cifar100": Cifar100}
 def prepare(
     name: str, data_dir: Path, source: str | Path | None = None, *, overwrite: bool = False
 ) -> Path:
-    """Writes `<data_dir>/<name>/<version>/`, unless it is there already. Takes about 15 seconds.
+    """Writes `<data_dir>/<name>/<version>/` unless it exists; takes about 15 seconds.
 
-    The directory appears under its name when it is complete, so a killed or a concurrent call
-    does no harm.
+    The directory is renamed to its final name once it is complete, so interrupted and concurrent
+    calls are safe.
 
     Args:
         name: "cifar10" or "cifar100".
         data_dir: the TFDS directory.
         source: see archive.read; None downloads the official archive to `<data_dir>/downloads/`.
-        overwrite: replaces a directory that is there already.
+        overwrite: replace an existing directory.
 
     Returns:
-        The directory.
+        The path of the directory.
 
     Raises:
-        UserError: the source is unusable, nothing can be downloaded, or nothing can be written.
+        UserError: the source is unusable, the download failed, or `data_dir` is not writable.
     """
     if name not in _BUILDERS:
         raise unknown("data set", name, _BUILDERS)
@@ -87,10 +87,10 @@ def prepare(
         source = _download(name, data_dir) if source is None else Path(source).expanduser()
         raw = archive.read(name, source)
         if source.is_file() and archive.sha256(source) != archive.ARCHIVES[name].sha256:
-            print(f"note: {source} is not the official file, but holds the same kind of records")
+            print(f"note: {source} is not the official file, but its records are valid")
         return _write(name, data_dir, raw, overwrite)
     except OSError as e:
-        # Another process may have been first: then its directory is as good as ours.
+        # Another process may have finished first; its directory is equivalent.
         if not overwrite and (found := prepared.find(name, data_dir)):
             return found
         raise UserError(f"cannot write {name} to {data_dir}: {e.strerror or e}") from e
@@ -106,17 +106,18 @@ def _download(name: str, data_dir: Path) -> Path:
         download.fetch(official.url, path, official.sha256)
     except UserError as e:
         raise UserError(
-            f"{name} is not in {data_dir} and cannot be downloaded ({e}). Ways out: "
-            f"`python -m cifar_jax.prepare {name} --source ARCHIVE_OR_FOLDER --data_dir {data_dir}`"
-            f" with {path.name} brought here by hand; `--config.data.dir=DIRECTORY` that holds "
-            f"{name} prepared already; `--config.data.name=synthetic`, which needs no download"
+            f"{name} is not in {data_dir} and cannot be downloaded ({e}). Either download "
+            f"{path.name} yourself and run `python -m cifar_jax.prepare {name} "
+            f"--source ARCHIVE_OR_FOLDER --data_dir {data_dir}`; or pass "
+            f"`--config.data.dir=DIRECTORY` with a directory in which {name} is prepared; or use "
+            "`--config.data.name=synthetic`, which needs no download"
         ) from e
     return path
 
 
 def _write(name: str, data_dir: Path, raw: archive.Raw, overwrite: bool) -> Path:
     print(f"{name}: writing TFDS files to {data_dir}", flush=True)
-    atomic.sweep(data_dir / name, "incomplete.*")  # what TFDS calls a directory in the making
+    atomic.sweep(data_dir / name, "incomplete.*")  # the names TFDS gives to unfinished directories
     builder = _BUILDERS[name](data_dir=data_dir, file_format="array_record")
     builder.raw = raw
     mode = tfds.GenerateMode
@@ -126,6 +127,6 @@ def _write(name: str, data_dir: Path, raw: archive.Raw, overwrite: bool) -> Path
     )
     if not sys.stderr.isatty():
         tfds.disable_progress_bar()
-    with contextlib.redirect_stdout(io.StringIO()):  # "Downloading Unknown size"
+    with contextlib.redirect_stdout(io.StringIO()):  # hides "Downloading Unknown size"
         builder.download_and_prepare(download_config=config)
     return Path(builder.data_path)

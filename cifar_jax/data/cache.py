@@ -1,8 +1,8 @@
-"""The decoded cache: a prepared directory as one .npz file, read in a tenth of a second.
+"""The decoded cache: the arrays of a prepared directory in one .npz file, read in 0.1 seconds.
 
-It lies in `<data_dir>/.cifar_jax/`, or in the user's cache folder where that cannot be written.
-It carries the names, sizes and times of the files that it was made from, and is made anew when
-they change or when it is damaged: deleting it is always safe.
+The file is in `<data_dir>/.cifar_jax/` or, if that is not writable, in the user's cache directory.
+It records the names, sizes and modification times of the files it was decoded from, and is rebuilt
+if they change or if it is corrupt. It can be deleted at any time.
 """
 
 import hashlib
@@ -15,38 +15,41 @@ import numpy as np
 from cifar_jax.data import prepared
 from cifar_jax.run import atomic
 
-_FORMAT = 1  # raise it when the arrays change: older files are then made anew
+_FORMAT = 1  # increment it when the arrays change, so that older files are rebuilt
 
 
 def load(directory: Path) -> dict[str, np.ndarray]:
-    """Returns the arrays of a prepared directory (see prepared.decode), from the cache if it can.
+    """Returns the arrays of a prepared directory (see prepared.decode), if possible from the cache.
 
     Raises:
-        UserError: the directory is incomplete or damaged.
+        UserError: the directory is incomplete or corrupt.
     """
     fingerprint = _fingerprint(directory)
-    for path in _places(directory):
+    for path in _candidates(directory):
         arrays = _read(path)
         if arrays and str(arrays.pop("fingerprint", None)) == fingerprint:
             return arrays
-    print(f"decoding {directory}, once", flush=True)
+    print(f"decoding {directory} (only the first time)", flush=True)
     arrays = prepared.decode(directory)
-    for path in _places(directory):
+    for path in _candidates(directory):
         try:
             with atomic.replacing(path) as part, open(part, "wb") as f:
                 np.savez(f, fingerprint=fingerprint, **arrays)
             return arrays
         except OSError as e:
             reason = f"{path.parent}: {e.strerror or e}"
-    warnings.warn(f"every start decodes, for nothing can be kept ({reason})", stacklevel=2)
+    warnings.warn(
+        f"cannot write the decoded cache, so every run decodes the data again ({reason})",
+        stacklevel=2,
+    )
     return arrays
 
 
-def _places(directory: Path) -> list[Path]:
-    """Returns where the cache may lie, the preferred place first."""
+def _candidates(directory: Path) -> list[Path]:
+    """Returns the possible paths of the cache file, in order of preference."""
     name, version = directory.parts[-2:]
     user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cifar_jax"
-    # Several data folders share the user's cache, so the name there tells them apart.
+    # All data directories share the user's cache directory, so the file name includes a digest.
     digest = hashlib.sha256(str(directory.resolve()).encode()).hexdigest()[:12]
     return [
         directory.parent.parent / ".cifar_jax" / f"{name}-{version}.npz",
@@ -61,7 +64,7 @@ def _fingerprint(directory: Path) -> str:
 
 def _read(path: Path) -> dict[str, np.ndarray] | None:
     try:
-        with np.load(path) as file:  # a zip file: its checksums are verified on the way
+        with np.load(path) as file:  # a zip file, whose checksums are verified here
             return dict(file)
-    except Exception:  # missing, unreadable, damaged: whatever it is, it can be made anew
+    except Exception:  # missing, unreadable or corrupt: the file is rebuilt in any case
         return None

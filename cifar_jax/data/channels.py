@@ -1,18 +1,19 @@
-"""Channel statistics."""
+"""Statistics of image channels."""
 
 import numpy as np
 
 
 def mean_std(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the mean and standard deviation of each channel in [0, 1] scale.
+    """Returns the mean and standard deviation of each channel, in [0, 1] scale.
 
     Args:
         images: uint8 [N, H, W, C].
 
     Returns:
-        Two float32 [C], from exact integer counts (no rounding error grows with N).
+        Mean and standard deviation, float32 [C] each. They are computed from exact integer counts,
+        so the rounding error does not grow with N.
     """
-    # Counting the 256 values needs no float copy of the set (600 MB for CIFAR).
+    # Counting the 256 pixel values avoids a float copy of the data set (600 MB for CIFAR).
     counts = np.stack(
         [np.bincount(images[..., c].ravel(), minlength=256) for c in range(images.shape[-1])]
     )

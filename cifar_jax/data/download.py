@@ -1,8 +1,9 @@
-"""Downloading with deadlines of its own.
+"""Downloads files with a deadline for the first response.
 
-The downloader of TFDS sets no socket timeout and retries for minutes; a machine without internet
-needs its error now. Python's own socket timeout does not cover a name look-up that hangs, nor the
-sum of several attempts, so the request runs in a thread that is left behind at the deadline.
+The downloader of TFDS sets no socket timeout and retries for minutes, but without a network the
+user should see an error within seconds. Python's socket timeout covers neither a name lookup that
+hangs nor the total time of several attempts, so the request runs in a thread that is abandoned at
+the deadline.
 """
 
 import http.client
@@ -22,11 +23,13 @@ _CHUNK = 1 << 20
 
 
 def fetch(url: str, path: Path, sha256: str) -> None:
-    """Downloads `url` to `path`, whole and verified or not at all. Honours the proxy variables.
+    """Downloads `url` to `path`, which is written only if the download is complete and verified.
+
+    The proxy environment variables are respected.
 
     Raises:
-        UserError: no answer within FIRST_RESPONSE_SECONDS, silence of STALL_SECONDS during the
-            transfer, any other failure of the network, or a wrong checksum.
+        UserError: there was no response within FIRST_RESPONSE_SECONDS, the transfer stalled for
+            STALL_SECONDS, the network failed in another way, or the checksum is wrong.
         OSError: `path` cannot be written.
     """
     with atomic.replacing(path) as part:
@@ -34,43 +37,45 @@ def fetch(url: str, path: Path, sha256: str) -> None:
             while chunk := _read(response, url):
                 f.write(chunk)
                 _progress(path.name, f.tell(), response.length)
-        if response.length:  # http.client takes a connection that closes early for the end
-            raise UserError(f"{url}: the transfer broke off, {response.length:,} bytes are missing")
-        if (found := archive.sha256(part)) != sha256:
-            raise UserError(f"{url}: not the official file, its SHA-256 is {found}, not {sha256}")
+        if response.length:  # http.client does not report a connection that closes early
+            raise UserError(
+                f"{url}: the transfer ended early, {response.length:,} bytes are missing"
+            )
+        if (actual := archive.sha256(part)) != sha256:
+            raise UserError(f"{url}: not the official file: its SHA-256 is {actual}, not {sha256}")
 
 
 def _open(url: str) -> http.client.HTTPResponse:
-    answers: queue.SimpleQueue = queue.SimpleQueue()
+    responses: queue.SimpleQueue = queue.SimpleQueue()
 
     def request() -> None:
         try:
-            # Not urlopen: it remembers the proxies of its first call.
-            answers.put(urllib.request.build_opener().open(url, timeout=STALL_SECONDS))
-        except Exception as e:  # whatever it is, it is for the caller
-            answers.put(e)
+            # Not urlopen, which caches the proxies of its first call.
+            responses.put(urllib.request.build_opener().open(url, timeout=STALL_SECONDS))
+        except Exception as e:  # raised in the calling thread
+            responses.put(e)
 
     threading.Thread(target=request, daemon=True).start()
     try:
-        answer = answers.get(timeout=FIRST_RESPONSE_SECONDS)
+        response = responses.get(timeout=FIRST_RESPONSE_SECONDS)
     except queue.Empty:
-        raise UserError(f"{url}: no answer within {FIRST_RESPONSE_SECONDS:.0f} s") from None
-    if isinstance(answer, Exception):
-        reason = str(answer).removeprefix("<urlopen error ").removesuffix(">")
-        raise UserError(f"{url}: {reason}") from answer
-    return answer
+        raise UserError(f"{url}: no response within {FIRST_RESPONSE_SECONDS:.0f} s") from None
+    if isinstance(response, Exception):
+        reason = str(response).removeprefix("<urlopen error ").removesuffix(">")
+        raise UserError(f"{url}: {reason}") from response
+    return response
 
 
 def _read(response: http.client.HTTPResponse, url: str) -> bytes:
     try:
         return response.read(_CHUNK)
     except (OSError, http.client.HTTPException) as e:
-        raise UserError(f"{url}: the transfer broke off: {e}") from e
+        raise UserError(f"{url}: the transfer failed: {e}") from e
 
 
-def _progress(file: str, done: int, left: int | None) -> None:
-    """Keeps one line up to date in a terminal; a log file gets none of it."""
+def _progress(file: str, done: int, remaining: int | None) -> None:
+    """Updates a progress line if stderr is a terminal; otherwise prints nothing."""
     if sys.stderr.isatty():
-        of = "" if left is None else f" of {(done + left) / 1e6:.0f}"
-        end = "" if left else "\n"
-        print(f"\r{file}: {done / 1e6:.0f}{of} MB", end=end, file=sys.stderr, flush=True)
+        total = "" if remaining is None else f" of {(done + remaining) / 1e6:.0f}"
+        end = "" if remaining else "\n"
+        print(f"\r{file}: {done / 1e6:.0f}{total} MB", end=end, file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""Prepared TFDS directories: finding them, and decoding them to arrays."""
+"""Finds prepared TFDS directories and decodes them to arrays."""
 
 import os
 import re
@@ -11,22 +11,22 @@ from absl import logging
 from cifar_jax.data import archive, channels
 from cifar_jax.errors import UserError
 
-# What the suite calls a label, and what TFDS calls it.
+# {our name of a label: its name in TFDS}
 _FEATURES = {"fine": "label", "coarse": "coarse_label"}
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
-_REQUIRED = ("dataset_info.json", "features.json")  # TFDS writes them last
+_REQUIRED = ("dataset_info.json", "features.json")  # TFDS writes these files last
 
 
 def default_data_dir() -> Path:
-    """Returns where TFDS looks when it is not told: $TFDS_DATA_DIR or ~/tensorflow_datasets."""
+    """Returns the default directory of TFDS: $TFDS_DATA_DIR or ~/tensorflow_datasets."""
     return Path(os.environ.get("TFDS_DATA_DIR") or Path.home() / "tensorflow_datasets")
 
 
 def find(name: str, data_dir: Path) -> Path | None:
-    """Returns the directory of a data set's newest version, or None if there is none.
+    """Returns the directory of the newest complete version of a data set, or None if it has none.
 
     Raises:
-        UserError: there are version directories, but none is complete.
+        UserError: there are version directories, but none of them is complete.
     """
     versions = sorted(
         (p for p in (data_dir / name).glob("*") if _VERSION.fullmatch(p.name)),
@@ -34,51 +34,60 @@ def find(name: str, data_dir: Path) -> Path | None:
     )
     complete = [p for p in versions if all((p / file).is_file() for file in _REQUIRED)]
     if versions and not complete:
-        raise _damaged(versions[-1], f"no {' or '.join(_REQUIRED)}")
+        raise _corrupt(versions[-1], f"no {' or '.join(_REQUIRED)}")
     return complete[-1] if complete else None
 
 
 def arrays(raw: archive.Raw) -> dict[str, np.ndarray]:
-    """Returns what `decode` does, of an archive that was read."""
+    """Returns the arrays of `decode` for an archive that has been read."""
     labels = {label: f for label, f in _FEATURES.items() if f in raw.names}
-    found = {f"{label}_names": np.array(raw.names[f]) for label, f in labels.items()}
+    result = {f"{label}_names": np.array(raw.names[f]) for label, f in labels.items()}
     for split, images in raw.images.items():
-        found[f"{split}_images"] = images
+        result[f"{split}_images"] = images
         for label, feature in labels.items():
-            found[f"{split}_{label}"] = raw.labels[split][feature].astype(np.int32)
-    found["mean"], found["std"] = channels.mean_std(found["train_images"])
-    return found
+            result[f"{split}_{label}"] = raw.labels[split][feature].astype(np.int32)
+    result["mean"], result["std"] = channels.mean_std(result["train_images"])
+    return result
 
 
 def decode(directory: Path) -> dict[str, np.ndarray]:
-    """Reads a prepared directory through TFDS; takes about 7 seconds.
+    """Reads a prepared directory with TFDS, which takes about 7 seconds.
 
     Returns:
-        train_images, test_images: uint8 [N, 32, 32, 3], in the official order;
-        train_fine, test_fine: int32 [N]; fine_names: str [classes];
-        the same with "coarse" for cifar100;
-        mean, std: float32 [3] of the training images in [0, 1] scale.
+        A dictionary with these arrays:
+        train_images, test_images: uint8 [N, 32, 32, 3], in the official order.
+        train_fine, test_fine: int32 [N] labels.
+        fine_names: str [num_classes].
+        train_coarse, test_coarse, coarse_names: the same for coarse labels, only for cifar100.
+        mean, std: float32 [3], over the training images, in [0, 1] scale.
 
     Raises:
-        UserError: files are missing or damaged, or it is not the whole data set.
+        UserError: files are missing or corrupt, or the data set is incomplete.
     """
+    from tensorflow_datasets.core.features.feature import json_format, message  # from protobuf
+
+    # For corrupt files, ArrayRecord raises RuntimeError, protobuf its own types, and TFDS, Pillow
+    # and json raise ValueError or OSError. Any other type is a programming error, which rebuilding
+    # the files would not fix.
+    corruption = (OSError, RuntimeError, ValueError, json_format.Error, message.Error)
+
     verbosity = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)  # TFDS recommends OpenCV: not for what happens once
+    logging.set_verbosity(logging.ERROR)  # hides TFDS' advice to install OpenCV
     try:
         return _decode(directory, archive.ARCHIVES[directory.parent.name])
-    except ImportError:
-        raise
-    except Exception as e:  # TFDS and ArrayRecord raise a dozen types for a damaged file
-        raise _damaged(directory, f"{type(e).__name__}: {e}".splitlines()[0]) from e
+    except corruption as e:
+        raise _corrupt(directory, f"{type(e).__name__}: {e}".splitlines()[0]) from e
     finally:
         logging.set_verbosity(verbosity)
 
 
 def _decode(directory: Path, official: archive.Archive) -> dict[str, np.ndarray]:
-    import tensorflow_datasets as tfds  # a second that a start from the cache need not pay
+    import tensorflow_datasets as tfds  # takes about a second, which the cache avoids
 
     builder = tfds.builder_from_directory(directory)
     labels = {label: f for label, f in _FEATURES.items() if f in official.labels}
+    if missing := {"id", "image", *labels.values()} - set(builder.info.features):
+        raise ValueError(f"no feature {', '.join(sorted(missing))}")
     arrays = {f"{k}_names": np.array(builder.info.features[f].names) for k, f in labels.items()}
     for split, files in official.splits.items():
         num_images = sum(files.values())
@@ -86,11 +95,13 @@ def _decode(directory: Path, official: archive.Archive) -> dict[str, np.ndarray]
         columns = {label: np.full(num_images, -1, np.int32) for label in labels}
         for example in _examples(builder, split):
             i = int(example["id"].removeprefix(f"{split}_".encode()))
+            if i >= num_images:
+                raise ValueError(f"{split} has more than {num_images:,} images")
             images[i] = example["image"]
             for label, feature in labels.items():
                 columns[label][i] = example[feature]
-        if (missing := np.count_nonzero(columns["fine"] < 0)) > 0:
-            raise ValueError(f"{missing:,} of {num_images:,} {split} images are missing")
+        if (num_missing := np.count_nonzero(columns["fine"] < 0)) > 0:
+            raise ValueError(f"{num_missing:,} of {num_images:,} {split} images are missing")
         arrays[f"{split}_images"] = images
         arrays |= {f"{split}_{label}": column for label, column in columns.items()}
     arrays["mean"], arrays["std"] = channels.mean_std(arrays["train_images"])
@@ -98,14 +109,14 @@ def _decode(directory: Path, official: archive.Archive) -> dict[str, np.ndarray]
 
 
 def _examples(builder, split: str) -> Iterator[dict]:
-    """Yields the examples of one split of a `tfds.core.DatasetBuilder`."""
-    if builder.info.file_format.value == "tfrecord":  # as stock TFDS writes with TensorFlow
+    """Yields the examples of one split of `builder`, a `tfds.core.DatasetBuilder`."""
+    if builder.info.file_format.value == "tfrecord":  # what TFDS itself writes, with TensorFlow
         for path in builder.info.splits[split].filepaths:
             for record in _tfrecords(path):
                 yield builder.info.features.deserialize_example_np(record)
         return
     source = builder.as_data_source(split)
-    for start in range(0, len(source), 500):  # singly, reading takes twice as long
+    for start in range(0, len(source), 500):  # reading one at a time takes twice as long
         yield from source.__getitems__(range(start, min(start + 500, len(source))))
 
 
@@ -119,9 +130,9 @@ def _tfrecords(path: Path) -> Iterator[bytes]:
             yield record
 
 
-def _damaged(directory: Path, reason: str) -> UserError:
+def _corrupt(directory: Path, reason: str) -> UserError:
     name, data_dir = directory.parent.name, directory.parent.parent
     return UserError(
-        f"{directory} is incomplete or damaged ({reason}). Write it again with "
+        f"{directory} is incomplete or corrupt ({reason}). Rebuild it with "
         f"`python -m cifar_jax.prepare {name} --data_dir {data_dir} --overwrite`"
     )

@@ -1,4 +1,4 @@
-"""The validation split."""
+"""The split into training and validation images."""
 
 import math
 
@@ -8,20 +8,21 @@ from cifar_jax.errors import UserError
 
 
 def train_val_indices(num_images: int, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Splits range(num_images) as scikit-learn's train_test_split(test_size=fraction) does.
+    """Splits range(num_images) exactly as scikit-learn's train_test_split(test_size=fraction).
 
-    The write-ups split with scikit-learn; the same seed gives the same images in the same order.
+    The write-ups use scikit-learn; the same seed gives the same images in the same order.
 
     Args:
-        num_images: how many there are.
-        fraction: of the images to validate on, in [0, 1); rounded up to a whole image.
+        num_images: the number of images.
+        fraction: the fraction held out for validation, in [0, 1). The number of validation images
+            is rounded up.
         seed: in [0, 2**32), scikit-learn's random_state.
 
     Returns:
-        (train, val): int64 indices, disjoint, together all of them.
+        (train, val): disjoint int64 index arrays that together contain every index.
 
     Raises:
-        UserError: the fraction is out of range, or leaves nothing to train on.
+        UserError: the fraction is out of range, or leaves no images for training.
     """
     if not 0 <= fraction < 1:
         raise UserError(f"the validation fraction must be in [0, 1), got {fraction}")
@@ -29,6 +30,6 @@ def train_val_indices(num_images: int, fraction: float, seed: int) -> tuple[np.n
         return np.arange(num_images), np.arange(0)
     num_val = math.ceil(fraction * num_images)
     if num_val == num_images:
-        raise UserError(f"a validation fraction of {fraction} leaves no image to train on")
+        raise UserError(f"a validation fraction of {fraction} leaves no images for training")
     order = np.random.RandomState(seed).permutation(num_images)
     return order[num_val:], order[:num_val]

@@ -1,6 +1,6 @@
-"""The 20 superclasses of CIFAR-100 and their five classes each (Krizhevsky, 2009, table 1)."""
+"""The 20 superclasses of CIFAR-100, with five classes each (Krizhevsky, 2009, table 1)."""
 
-# In the order of the data set's coarse labels.
+# In the order of the coarse labels of the data set.
 SUPERCLASSES = {
     "aquatic_mammals": ("beaver", "dolphin", "otter", "seal", "whale"),
     "fish": ("aquarium_fish", "flatfish", "ray", "shark", "trout"),
@@ -26,7 +26,7 @@ SUPERCLASSES = {
 
 
 def superclass_of(class_names: tuple[str, ...]) -> tuple[str, ...] | None:
-    """Returns the superclass of every class; None where the classes are not CIFAR-100's."""
+    """Returns the superclass of each class, or None if the classes are not those of CIFAR-100."""
     known = {name: group for group, names in SUPERCLASSES.items() for name in names}
     if set(class_names) != known.keys():
         return None

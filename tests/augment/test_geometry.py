@@ -1,4 +1,4 @@
-"""Flips, crops and whole pixels against NumPy; the affine transform against SciPy and Keras."""
+"""Compares flips, crops and translations with NumPy, and affine transforms with SciPy and Keras."""
 
 import functools
 import os
@@ -6,7 +6,7 @@ import os
 import jax
 import numpy as np
 import pytest
-from augmenting import own_key, photographs, run
+from augmenting import op_key, photographs, run
 
 from cifar_jax import augment
 from cifar_jax.augment import warp
@@ -18,14 +18,14 @@ KEY = jax.random.key(0)
 
 @functools.cache
 def affine(interpolation="bilinear", fill="nearest"):
-    """IMAGES after `affine` by RANGES."""
-    how = dict(interpolation=interpolation, fill=fill, value=70.0)
-    return np.asarray(jax.jit(functools.partial(augment.affine, **RANGES, **how))(KEY, IMAGES))
+    """Returns IMAGES transformed by `affine` with RANGES."""
+    options = dict(interpolation=interpolation, fill=fill, value=70.0)
+    return np.asarray(jax.jit(functools.partial(augment.affine, **RANGES, **options))(KEY, IMAGES))
 
 
 @functools.cache
 def drawn(count=12):
-    """What it draws for so many images."""
+    """Returns what `affine` draws for `count` images."""
     draw = functools.partial(warp.draw, shape=(count, 16, 16, 3), **RANGES)
     return warp.Draw(*map(np.asarray, jax.jit(draw)(KEY)))
 
@@ -36,7 +36,7 @@ def images():
 
 
 @pytest.mark.parametrize(("name", "axis"), [("flip", 2), ("vertical_flip", 1)])
-def test_flips_mirror_about_half(images, name, axis):
+def test_flips_mirror_about_half_of_the_images(images, name, axis):
     out = run(name, images)
     flipped = (out == np.flip(images, axis)).all((1, 2, 3))
     kept = (out == images).all((1, 2, 3))
@@ -44,14 +44,14 @@ def test_flips_mirror_about_half(images, name, axis):
     assert 240 < flipped.sum() < 360  # 5 standard deviations
 
 
-def test_alternating_flip_shows_every_image_both_ways_in_two_epochs(images):
+def test_alternating_flip_shows_both_orientations_in_two_epochs(images):
     index = np.random.default_rng(1).permutation(50_000)[:600].astype(np.int32)
 
     def flipped(epoch, seed=0):
         out = run("alternating_flip", images, seed, index=index, epoch=np.int32(epoch))
-        found = (out == images[:, :, ::-1]).all((1, 2, 3))
-        assert (found ^ (out == images).all((1, 2, 3))).all()
-        return found
+        is_flipped = (out == images[:, :, ::-1]).all((1, 2, 3))
+        assert (is_flipped ^ (out == images).all((1, 2, 3))).all()
+        return is_flipped
 
     first = flipped(0)
     assert 240 < first.sum() < 360
@@ -60,33 +60,33 @@ def test_alternating_flip_shows_every_image_both_ways_in_two_epochs(images):
 
 
 @pytest.mark.parametrize("mode", ["constant", "reflect", "edge"])
-def test_crop_is_one_of_numpys_at_every_place(images, mode):
+def test_crop_equals_numpy_and_takes_every_position(images, mode):
     out = run(f"crop(1, {mode!r})", images)
     padded = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), mode)
-    places = np.stack(
+    positions = np.stack(
         [
             (out == padded[:, i : i + 8, j : j + 8]).all((1, 2, 3))
             for i in range(3)
             for j in range(3)
         ]
     )
-    assert (places.sum(0) == 1).all()
-    counts = places.sum(1)  # 66.7 expected at each
+    assert (positions.sum(0) == 1).all()
+    counts = positions.sum(1)  # 66.7 expected at each position
     assert counts.min() > 30 and counts.max() < 110
     assert out.dtype == np.uint8
 
 
-def test_translate_leaves_black_behind(images):
+def test_translate_fills_with_black(images):
     out = run("translate(2)", images)
     padded = np.pad(images, ((0, 0), (2, 2), (2, 2), (0, 0)))
-    places = [
+    positions = [
         (out == padded[:, i : i + 8, j : j + 8]).all((1, 2, 3)) for i in range(5) for j in range(5)
     ]
-    assert (np.sum(places, 0) == 1).all() and np.any(places, 1).all()
+    assert (np.sum(positions, 0) == 1).all() and np.any(positions, 1).all()
 
 
 def keras_matrix(rotation, tx, ty, shear, zoom_x, zoom_y):
-    """Keras' matrix in (x, y), then in (row, column), by its own steps in double precision."""
+    """Returns Keras' matrix, for (row, column), by Keras' steps in double precision."""
     a, s = np.deg2rad(rotation), np.deg2rad(shear)
     matrix = np.array([[np.cos(a), -np.sin(a), 0], [np.sin(a), np.cos(a), 0], [0, 0, 1]])
     matrix = matrix @ np.array([[1, 0, tx], [0, 1, ty], [0, 0, 1]])
@@ -101,27 +101,27 @@ def drawn_matrices():
 
 
 def near_a_jump(matrix, size, interpolation, fill):
-    """Where a rounding error in the place may change the pixel: [H, W] bool."""
+    """Returns where rounding of the source position may change the pixel: [H, W] bool."""
     middle = (size - 1) / 2
     grid = np.stack(np.mgrid[:size, :size]) - middle
-    places = np.einsum("ij,jhw->ihw", matrix[:2, :2], grid) + matrix[:2, 2, None, None] + middle
+    positions = np.einsum("ij,jhw->ihw", matrix[:2, :2], grid) + matrix[:2, 2, None, None] + middle
     jumps = []
     if interpolation == "nearest":
-        jumps.append(np.abs((places + 0.5) - np.round(places + 0.5)))
+        jumps.append(np.abs((positions + 0.5) - np.round(positions + 0.5)))
     if fill == "constant":
-        jumps += [np.abs(places), np.abs(places - (size - 1))]
+        jumps += [np.abs(positions), np.abs(positions - (size - 1))]
     if fill == "wrap":
-        away = np.abs(places / (size - 1) - np.round(places / (size - 1))) * (size - 1)
+        away = np.abs(positions / (size - 1) - np.round(positions / (size - 1))) * (size - 1)
         jumps += [away, np.abs(away - 0.5)] if interpolation == "nearest" else [away]
         if interpolation == "nearest":
-            folded = np.mod(places, size - 1)
+            folded = np.mod(positions, size - 1)
             jumps.append(np.abs(folded + 0.5 - np.round(folded + 0.5)))
     return np.any(np.stack(jumps) < 1e-4, axis=(0, 1)) if jumps else np.zeros((size, size), bool)
 
 
 @pytest.mark.parametrize("interpolation", warp.INTERPOLATIONS)
 @pytest.mark.parametrize("fill", warp.FILLS)
-def test_affine_equals_scipys_by_what_it_drew(interpolation, fill):
+def test_affine_equals_scipy_for_the_drawn_parameters(interpolation, fill):
     ndimage = pytest.importorskip("scipy.ndimage")
     size, order = 16, warp.INTERPOLATIONS[::-1].index(interpolation)
     out = affine(interpolation, fill)
@@ -130,7 +130,7 @@ def test_affine_equals_scipys_by_what_it_drew(interpolation, fill):
         centre = np.array([(size - 1) / 2] * 2)
         linear, offset = matrix[:2, :2], matrix[:2, 2]
         offset = offset + centre - linear @ centre
-        wanted = np.stack(
+        expected = np.stack(
             [
                 ndimage.affine_transform(
                     image[..., c].astype(float), linear, offset, order=order, mode=fill, cval=70
@@ -140,7 +140,7 @@ def test_affine_equals_scipys_by_what_it_drew(interpolation, fill):
             axis=-1,
         )
         smooth = ~near_a_jump(matrix, size, interpolation, fill)
-        np.testing.assert_allclose(ours[smooth], wanted[smooth], atol=0.02)
+        np.testing.assert_allclose(ours[smooth], expected[smooth], atol=0.02)
         compared += smooth.mean() / 12
     assert compared > 0.99
     assert out.dtype == np.float32
@@ -151,24 +151,24 @@ def test_affine_equals_keras():
     os.environ.setdefault("KERAS_BACKEND", "torch")
     pytest.importorskip("keras")
     legacy = pytest.importorskip("keras.src.legacy.preprocessing.image")
-    for image, ours, of_one in zip(IMAGES, affine(), np.asarray(drawn(), float).T, strict=True):
-        down, right, rotation, shear, zoom_rows, zoom_columns = of_one
-        wanted = legacy.apply_affine_transform(
+    for image, ours, parameters in zip(IMAGES, affine(), np.asarray(drawn(), float).T, strict=True):
+        down, right, rotation, shear, zoom_rows, zoom_columns = parameters
+        expected = legacy.apply_affine_transform(
             image.astype(np.float32), theta=rotation, tx=right, ty=down, shear=shear,
             zx=zoom_columns, zy=zoom_rows, row_axis=0, col_axis=1, channel_axis=2,
         )  # fmt: skip
-        np.testing.assert_allclose(ours, wanted, atol=0.02)
+        np.testing.assert_allclose(ours, expected, atol=0.02)
 
 
-def test_affine_draws_evenly_from_its_ranges():
-    reach = np.array([0.2 * 16, 0.3 * 16, 40, 20, 0.3, 0.3])
+def test_affine_draws_uniformly_and_independently():
+    radius = np.array([0.2 * 16, 0.3 * 16, 40, 20, 0.3, 0.3])
     middle = np.array([0, 0, 0, 0, 1, 1])
-    scaled = (np.asarray(drawn(4000), float) - middle[:, None]) / reach[:, None]
+    scaled = (np.asarray(drawn(4000), float) - middle[:, None]) / radius[:, None]
     assert np.abs(scaled).max() <= 1 + 1e-6
     counts = np.stack([np.histogram(x, 10, (-1, 1))[0] for x in scaled])
     assert counts.min() > 300 and counts.max() < 500  # 400 expected, 5 standard deviations
-    together = np.corrcoef(scaled)
-    assert np.abs(together - np.eye(6)).max() < 0.08
+    correlations = np.corrcoef(scaled)
+    assert np.abs(correlations - np.eye(6)).max() < 0.08
 
 
 @pytest.mark.parametrize(
@@ -180,13 +180,12 @@ def test_affine_draws_evenly_from_its_ranges():
         ("zoom(0.4, fill='constant', value=9)", dict(zoom=0.4, fill="constant", value=9)),
     ],
 )
-def test_single_moves_are_cases_of_affine(line, same):
-    """The same program, that is."""
+def test_single_transforms_compile_to_the_program_of_affine(line, same):
 
-    def wanted(key, images):
+    def expected(key, images):
         return augment.affine(jax.random.fold_in(key, 0), images, **same)
 
-    programs = [jax.make_jaxpr(f)(KEY, IMAGES) for f in (augment.parse(line), wanted)]
+    programs = [jax.make_jaxpr(f)(KEY, IMAGES) for f in (augment.parse(line), expected)]
     assert str(programs[0]) == str(programs[1])
 
 
@@ -203,16 +202,16 @@ def test_shift_moves_rows_by_height_and_columns_by_width():
 
 
 @pytest.mark.parametrize("fill", warp.FILLS)
-def test_affine_by_nothing_changes_nothing(fill):
+def test_affine_with_default_ranges_changes_nothing(fill):
     np.testing.assert_array_equal(run(f"affine(fill={fill!r})", IMAGES), IMAGES)
 
 
-def test_shift_takes_images_that_are_not_square():
+def test_shift_accepts_images_that_are_not_square():
     ndimage = pytest.importorskip("scipy.ndimage")
     images = photographs(3)[:, :10]
     out = run("shift(0.2, 0.3)", images)
     draw = functools.partial(warp.draw, shape=images.shape, width_shift=0.2, height_shift=0.3)
-    found = jax.jit(draw)(own_key())
-    for image, ours, down, right in zip(images, out, found.down, found.right, strict=True):
-        wanted = ndimage.shift(image.astype(float), (-down, -right, 0), order=1, mode="nearest")
-        np.testing.assert_allclose(ours, wanted, atol=0.02)
+    drawn = jax.jit(draw)(op_key())
+    for image, ours, down, right in zip(images, out, drawn.down, drawn.right, strict=True):
+        expected = ndimage.shift(image.astype(float), (-down, -right, 0), order=1, mode="nearest")
+        np.testing.assert_allclose(ours, expected, atol=0.02)

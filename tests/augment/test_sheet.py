@@ -10,7 +10,7 @@ def test_every_operation_has_a_row():
     assert named == augment.OPS.keys() | augment.MIXES.keys()
 
 
-def test_the_command_writes_rows_of_enlarged_images(tmp_path, capsys):
+def test_writes_rows_of_enlarged_images(tmp_path, capsys):
     out = tmp_path / "sheet.png"
     assert sheet.main([str(out), "--ops", "vertical_flip(1.0)"]) == 0
     assert "2 rows of 16 images" in capsys.readouterr().out
@@ -22,8 +22,8 @@ def test_the_command_writes_rows_of_enlarged_images(tmp_path, capsys):
     np.testing.assert_array_equal(picture[104:200, left : left + 96], large[::-1])
 
 
-def test_a_wrong_line_is_an_error_message(tmp_path, capsys):
+def test_invalid_arguments_are_reported(tmp_path, capsys):
     assert sheet.main([str(tmp_path / "sheet.png"), "--ops", "flop"]) == 1
     assert capsys.readouterr().err.startswith("error: unknown augmentation 'flop'")
     assert sheet.main([str(tmp_path / "sheet.foo")]) == 1
-    assert "needs the ending of" in capsys.readouterr().err
+    assert "needs an image file extension" in capsys.readouterr().err

@@ -13,7 +13,7 @@ def small(monkeypatch):
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
 @pytest.mark.parametrize("source", ["folder", "parent", "tar.gz"])
-def test_reads_every_bit_from_each_kind_of_source(tmp_path, name, source):
+def test_reads_every_bit_from_every_kind_of_source(tmp_path, name, source):
     fake = write(name, tmp_path)
     path = {
         "folder": lambda: fake.folder,
@@ -33,7 +33,7 @@ def test_reads_every_bit_from_each_kind_of_source(tmp_path, name, source):
 def _truncated_tar(fake):
     path = pack(fake.folder)
     path.write_bytes(path.read_bytes()[:-5000])
-    return path, "damaged or not a .tar.gz"
+    return path, "corrupt or not a .tar.gz"
 
 
 def _flipped_bit_in_tar(fake):
@@ -41,22 +41,22 @@ def _flipped_bit_in_tar(fake):
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    return path, "damaged or not a .tar.gz"
+    return path, "corrupt or not a .tar.gz"
 
 
 def _text_named_tar(fake):
     path = fake.folder.parent / "cifar-100-binary.tar.gz"
     path.write_text("<html>404: not found</html>")
-    return path, "damaged or not a .tar.gz.*cifar-100-binary.tar.gz"
+    return path, "corrupt or not a .tar.gz.*cifar-100-binary.tar.gz"
 
 
 def _missing(fake):
-    return fake.folder / "nowhere.tar.gz", "there is no .*nowhere.tar.gz"
+    return fake.folder / "nowhere.tar.gz", "nowhere.tar.gz does not exist"
 
 
 def _empty_folder(fake):
     (fake.folder.parent / "empty").mkdir()
-    return fake.folder.parent / "empty", "there is no train.bin in .*empty"
+    return fake.folder.parent / "empty", "empty does not contain train.bin"
 
 
 def _truncated_bin(fake):
@@ -70,35 +70,35 @@ def _truncated_bin_in_tar(fake):
     return pack(folder), match
 
 
-def _too_long_bin(fake):
+def _oversized_bin(fake):
     (fake.folder / "test.bin").write_bytes(bytes(5 * 3074))
     return fake.folder, "test.bin has 15,370 bytes instead of 12,296: it is not the official"
 
 
 def _missing_bin_in_tar(fake):
     (fake.folder / "test.bin").unlink()
-    return pack(fake.folder), "there is no test.bin in .*tar.gz"
+    return pack(fake.folder), "tar.gz does not contain test.bin"
 
 
 def _other_data_set(fake):
-    return write("cifar10", fake.folder.parent).folder, "there is no train.bin in .*batches-bin"
+    return write("cifar10", fake.folder.parent).folder, "batches-bin does not contain train.bin"
 
 
-def _archive_of_the_other_data_set(fake):
-    return pack(write("cifar10", fake.folder.parent).folder), "there is no train.bin in"
+def _other_archive(fake):
+    return pack(write("cifar10", fake.folder.parent).folder), "does not contain train.bin"
 
 
 def _label_out_of_range(fake):
     content = bytearray((fake.folder / "train.bin").read_bytes())
     content[3074 + 1] = 100  # the second record's fine label
     (fake.folder / "train.bin").write_bytes(content)
-    return fake.folder, "train files hold a label of 100, but there are only 100 classes"
+    return fake.folder, "train files contain a label of 100, but there are only 100 classes"
 
 
 def _class_name_missing(fake):
     path = fake.folder / "coarse_label_names.txt"
     path.write_text("\n".join(path.read_text().split()[1:]))
-    return fake.folder, "coarse_label_names.txt must hold 20 different class names"
+    return fake.folder, "coarse_label_names.txt must contain 20 distinct class names"
 
 
 @pytest.mark.parametrize(
@@ -111,21 +111,21 @@ def _class_name_missing(fake):
         _empty_folder,
         _truncated_bin,
         _truncated_bin_in_tar,
-        _too_long_bin,
+        _oversized_bin,
         _missing_bin_in_tar,
         _other_data_set,
-        _archive_of_the_other_data_set,
+        _other_archive,
         _label_out_of_range,
         _class_name_missing,
     ],
 )
-def test_unusable_source_is_refused_with_its_reason(tmp_path, damage):
+def test_unusable_source_is_rejected_with_a_reason(tmp_path, damage):
     path, match = damage(write("cifar100", tmp_path))
     with pytest.raises(UserError, match=match):
         archive.read("cifar100", path)
 
 
-def test_tar_with_an_oversized_member_is_refused_before_it_is_read(tmp_path, monkeypatch):
+def test_oversized_tar_member_is_rejected_before_it_is_read(tmp_path, monkeypatch):
     fake = write("cifar100", tmp_path)
     (fake.folder / "train.bin").write_bytes(bytes(3074 * 9))
     path = pack(fake.folder)
@@ -138,22 +138,22 @@ def test_tar_with_an_oversized_member_is_refused_before_it_is_read(tmp_path, mon
     assert "cifar-100-binary/train.bin" not in read
 
 
-def test_unknown_data_set_suggests_the_nearest(tmp_path):
+def test_unknown_data_set_suggests_the_closest_name(tmp_path):
     with pytest.raises(UserError, match="did you mean 'cifar100'"):
         archive.read("cifar1000", tmp_path)
 
 
-def test_facts_are_those_of_tfds(monkeypatch):
-    monkeypatch.undo()  # the real record counts
+def test_archive_facts_equal_those_of_tfds(monkeypatch):
+    monkeypatch.undo()  # restores the real record counts
     cifar = pytest.importorskip("tensorflow_datasets.image_classification.cifar")
     for name, builder in {"cifar10": cifar.Cifar10, "cifar100": cifar.Cifar100}.items():
-        ours, theirs = archive.ARCHIVES[name], builder._cifar_info.fget(builder)
-        assert ours.url == theirs.url
+        ours, expected = archive.ARCHIVES[name], builder._cifar_info.fget(builder)
+        assert ours.url == expected.url
         assert ours.sha256 == builder.url_infos[ours.url].checksum
-        assert ours.folder + "/" == theirs.prefix
-        assert list(ours.splits["train"]) == theirs.train_files
-        assert list(ours.splits["test"]) == theirs.test_files
-        assert list(ours.labels) == theirs.label_keys
-        assert [file for file, _ in ours.labels.values()] == theirs.label_files
+        assert ours.folder + "/" == expected.prefix
+        assert list(ours.splits["train"]) == expected.train_files
+        assert list(ours.splits["test"]) == expected.test_files
+        assert list(ours.labels) == expected.label_keys
+        assert [file for file, _ in ours.labels.values()] == expected.label_files
         assert sum(ours.splits["train"].values()) == 50_000
         assert sum(ours.splits["test"].values()) == 10_000

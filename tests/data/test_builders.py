@@ -29,7 +29,7 @@ def offline(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
-def test_stock_tfds_reads_every_bit(tmp_path, name):
+def test_tfds_reads_every_bit(tmp_path, name):
     fake = write(name, tmp_path)
     directory = builders.prepare(name, tmp_path, fake.folder)
     stock = tfds.builder(name, data_dir=tmp_path, file_format="array_record")
@@ -48,14 +48,14 @@ def test_stock_tfds_reads_every_bit(tmp_path, name):
     assert sorted(ids) != ids  # shuffled, as TFDS does
 
 
-def test_reading_a_source_touches_no_network(tmp_path, monkeypatch):
+def test_reading_a_source_needs_no_network(tmp_path, monkeypatch):
     fake = write("cifar100", tmp_path)
-    monkeypatch.setattr("socket.socket.connect", lambda *a: pytest.fail("touched the network"))
+    monkeypatch.setattr("socket.socket.connect", lambda *a: pytest.fail("connected to the network"))
     monkeypatch.setattr("socket.getaddrinfo", lambda *a, **k: pytest.fail("looked up a name"))
     builders.prepare("cifar100", tmp_path, fake.folder)
 
 
-def test_what_is_there_is_kept_unless_told_otherwise(tmp_path):
+def test_existing_directory_is_kept_unless_overwrite_is_set(tmp_path):
     first, second = (
         write("cifar10", tmp_path / "a", seed=1),
         write("cifar10", tmp_path / "b", seed=2),
@@ -67,15 +67,15 @@ def test_what_is_there_is_kept_unless_told_otherwise(tmp_path):
     np.testing.assert_array_equal(prepared.decode(directory)["test_images"], second.images["test"])
 
 
-def test_bad_source_leaves_what_is_there_alone(tmp_path):
+def test_missing_source_does_not_remove_an_existing_directory(tmp_path):
     fake = write("cifar10", tmp_path)
     directory = builders.prepare("cifar10", tmp_path, fake.folder)
-    with pytest.raises(UserError, match="there is no"):
+    with pytest.raises(UserError, match="does not exist"):
         builders.prepare("cifar10", tmp_path, tmp_path / "nowhere", overwrite=True)
     assert prepared.find("cifar10", tmp_path) == directory
 
 
-def test_unofficial_archive_is_noted(tmp_path, capsys):
+def test_unofficial_archive_prints_a_note(tmp_path, capsys):
     path = pack(write("cifar10", tmp_path).folder)
     builders.prepare("cifar10", tmp_path / "tfds", path)
     assert f"note: {path} is not the official file" in capsys.readouterr().out
@@ -100,7 +100,7 @@ def test_official_archive_is_downloaded_once_and_kept(tmp_path, monkeypatch, cap
     assert "note" not in capsys.readouterr().out
 
 
-def test_no_network_names_the_ways_out(tmp_path, offline):
+def test_download_error_names_the_alternatives(tmp_path, offline):
     with pytest.raises(UserError) as error:
         builders.prepare("cifar100", tmp_path)
     message = str(error.value)
@@ -110,14 +110,14 @@ def test_no_network_names_the_ways_out(tmp_path, offline):
     assert "--config.data.dir=" in message and "--config.data.name=synthetic" in message
 
 
-def test_unwritable_folder_is_refused(tmp_path):
+def test_unwritable_directory_is_rejected(tmp_path):
     fake = write("cifar10", tmp_path)
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"cannot write cifar10 to .*file: Not a directory"):
         builders.prepare("cifar10", tmp_path / "file", fake.folder)
 
 
-def test_unknown_name_suggests_the_nearest(tmp_path):
+def test_unknown_name_suggests_the_closest(tmp_path):
     with pytest.raises(UserError, match="did you mean 'cifar10'"):
         builders.prepare("cifar", tmp_path)
 
@@ -129,34 +129,34 @@ import pytest
 from fake_cifar import shrink
 shrink(pytest.MonkeyPatch())
 from cifar_jax.data import builders
-def dies(self, split, generate=builders._FromArchive._generate_examples):
+def killed(self, split, generate=builders._FromArchive._generate_examples):
     for i, example in enumerate(generate(self, split)):
         if split == "test" and i == 2:
             os._exit(9)
         yield example
-builders._FromArchive._generate_examples = dies
+builders._FromArchive._generate_examples = killed
 builders.prepare("cifar100", __import__("pathlib").Path({data_dir!r}), {source!r})
 """
 
 
-def test_killed_half_way_leaves_nothing_that_counts_as_prepared(tmp_path):
+def test_killed_run_leaves_no_directory_that_counts_as_prepared(tmp_path):
     fake = write("cifar100", tmp_path)
     script = _KILLED.format(
         tests=str(tiny.ROOT / "tests"), data_dir=str(tmp_path), source=str(fake.folder)
     )
     killed = subprocess.run([sys.executable, "-c", script], timeout=60, capture_output=True)
     assert killed.returncode == 9, killed.stderr.decode()
-    (left,) = (tmp_path / "cifar100").iterdir()
-    assert left.name.startswith("incomplete.") and prepared.find("cifar100", tmp_path) is None
+    (leftover,) = (tmp_path / "cifar100").iterdir()
+    assert leftover.name.startswith("incomplete.") and prepared.find("cifar100", tmp_path) is None
     an_hour_ago = time.time() - 3601
-    os.utime(left, (an_hour_ago, an_hour_ago))
+    os.utime(leftover, (an_hour_ago, an_hour_ago))
     directory = builders.prepare("cifar100", tmp_path, fake.folder)
     assert list((tmp_path / "cifar100").iterdir()) == [directory]
     np.testing.assert_array_equal(prepared.decode(directory)["train_images"], fake.images["train"])
 
 
-def test_of_two_at_once_the_first_to_finish_wins(tmp_path, monkeypatch):
-    mine, theirs = (
+def test_first_of_two_concurrent_calls_to_finish_wins(tmp_path, monkeypatch):
+    slow, fast = (
         write("cifar10", tmp_path / "a", seed=1),
         write("cifar10", tmp_path / "b", seed=2),
     )
@@ -164,10 +164,10 @@ def test_of_two_at_once_the_first_to_finish_wins(tmp_path, monkeypatch):
 
     def overtaken(self, split):
         monkeypatch.setattr(builders._FromArchive, "_generate_examples", generate)
-        builders.prepare("cifar10", tmp_path, theirs.folder)
+        builders.prepare("cifar10", tmp_path, fast.folder)
         return generate(self, split)
 
     monkeypatch.setattr(builders._FromArchive, "_generate_examples", overtaken)
-    directory = builders.prepare("cifar10", tmp_path, mine.folder)
-    np.testing.assert_array_equal(prepared.decode(directory)["test_images"], theirs.images["test"])
+    directory = builders.prepare("cifar10", tmp_path, slow.folder)
+    np.testing.assert_array_equal(prepared.decode(directory)["test_images"], fast.images["test"])
     assert list((tmp_path / "cifar10").iterdir()) == [directory]

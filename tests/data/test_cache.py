@@ -27,7 +27,7 @@ def directory(tmp_path, fake):
 
 @pytest.fixture
 def decoded(monkeypatch):
-    """Counts the calls of prepared.decode."""
+    """Records the calls of prepared.decode."""
     calls, decode = [], prepared.decode
     monkeypatch.setattr(prepared, "decode", lambda d: calls.append(d) or decode(d))
     return calls
@@ -66,7 +66,7 @@ def _flip_a_bit(content):
     return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
 
 
-def _no_zip(content):
+def _not_a_zip_file(content):
     return b"not a zip file"
 
 
@@ -74,8 +74,8 @@ def _empty(content):
     return b""
 
 
-@pytest.mark.parametrize("damage", [_truncate, _flip_a_bit, _no_zip, _empty])
-def test_damaged_cache_is_made_anew(directory, decoded, fake, tmp_path, damage):
+@pytest.mark.parametrize("damage", [_truncate, _flip_a_bit, _not_a_zip_file, _empty])
+def test_corrupt_cache_is_rebuilt(directory, decoded, fake, tmp_path, damage):
     cache.load(directory)
     path = tmp_path / "tfds/.cifar_jax/cifar100-3.0.2.npz"
     path.write_bytes(damage(path.read_bytes()))
@@ -85,24 +85,24 @@ def test_damaged_cache_is_made_anew(directory, decoded, fake, tmp_path, damage):
     assert len(decoded) == 2
 
 
-def test_unwritable_data_folder_falls_back_to_the_users_cache(directory, decoded, tmp_path):
-    (tmp_path / "tfds/.cifar_jax").touch()  # where the folder should be
+def test_unwritable_data_directory_falls_back_to_the_user_cache(directory, decoded, tmp_path):
+    (tmp_path / "tfds/.cifar_jax").touch()  # a file in place of the directory
     first, second = cache.load(directory), cache.load(directory)
     assert len(decoded) == 1 and _same(first, second)
     assert len(list((tmp_path / "user/cifar_jax").iterdir())) == 1
 
 
-def test_nowhere_to_write_is_a_warning(directory, decoded, fake, tmp_path):
+def test_no_writable_directory_is_a_warning(directory, decoded, fake, tmp_path):
     (tmp_path / "tfds/.cifar_jax").touch()
     (tmp_path / "user").touch()
     for _ in range(2):
-        with pytest.warns(UserWarning, match="every start decodes"):
+        with pytest.warns(UserWarning, match="cannot write the decoded cache"):
             arrays = cache.load(directory)
         np.testing.assert_array_equal(arrays["test_images"], fake.images["test"])
     assert len(decoded) == 2
 
 
-def test_start_from_the_cache_imports_neither_tfds_nor_jax(directory, tmp_path):
+def test_loading_from_the_cache_imports_neither_tfds_nor_jax(directory, tmp_path):
     cache.load(directory)
     script = (
         "import sys; from cifar_jax import data; "

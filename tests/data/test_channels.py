@@ -3,7 +3,7 @@ import numpy as np
 from cifar_jax.data import channels
 
 
-def test_equals_numpy_in_double_precision():
+def test_mean_std_equals_numpy_in_double_precision():
     images = np.random.default_rng(0).integers(0, 256, (50, 8, 8, 3), np.uint8)
     images[..., 1] //= 3
     mean, std = channels.mean_std(images)

@@ -28,7 +28,7 @@ def fake(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(("label", "key"), [("fine", "label"), ("coarse", "coarse_label")])
-def test_gives_the_official_images_with_the_label_asked_for(fake, tmp_path, label, key):
+def test_returns_the_official_images_with_the_requested_label(fake, tmp_path, label, key):
     dataset = data.load("cifar100", label=label, data_dir=str(tmp_path))
     for split in ("train", "test"):
         np.testing.assert_array_equal(getattr(dataset, split).images, fake.images[split])
@@ -42,7 +42,7 @@ def test_gives_the_official_images_with_the_label_asked_for(fake, tmp_path, labe
     assert dataset.mean.dtype == dataset.std.dtype == np.float32
 
 
-def test_validation_split_takes_images_with_their_labels(fake):
+def test_validation_split_keeps_images_and_labels_together(fake):
     whole, dataset = data.load("cifar100"), data.load("cifar100", val_fraction=0.25, val_seed=3)
     kept, held_out = data.split.train_val_indices(8, 0.25, 3)
     for part, indices in ((dataset.train, kept), (dataset.val, held_out)):
@@ -50,7 +50,7 @@ def test_validation_split_takes_images_with_their_labels(fake):
         np.testing.assert_array_equal(part.labels, whole.train.labels[indices])
     assert len(dataset.val.images) == 2
     np.testing.assert_array_equal(dataset.test.images, whole.test.images)
-    np.testing.assert_array_equal(dataset.mean, whole.mean)  # of the whole official split
+    np.testing.assert_array_equal(dataset.mean, whole.mean)  # over the full official split
 
 
 def test_limit_keeps_the_first_images_of_each_split(fake):
@@ -64,8 +64,7 @@ def test_limit_keeps_the_first_images_of_each_split(fake):
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
-def test_an_unpacked_archive_is_read_as_it_lies(monkeypatch, tmp_path, name):
-    """Without TFDS, and with the same result."""
+def test_unpacked_archive_is_read_without_tfds(monkeypatch, tmp_path, name):
     shrink(monkeypatch)
     fake = write(name, tmp_path / "raw")
     builders.prepare(name, tmp_path / "tfds", fake.folder)
@@ -74,13 +73,13 @@ def test_an_unpacked_archive_is_read_as_it_lies(monkeypatch, tmp_path, name):
     direct = data.load(name, data_dir=tmp_path / "raw", val_fraction=0.25)
     assert direct.class_names == through_tfds.class_names
     for field in ("train", "val", "test", "mean", "std"):
-        ours, theirs = getattr(direct, field), getattr(through_tfds, field)
-        jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+        actual, expected = getattr(direct, field), getattr(through_tfds, field)
+        jax.tree.map(np.testing.assert_array_equal, actual, expected)
     assert direct.train.labels.dtype == np.int32
-    assert not list((tmp_path / "raw").glob("[!c]*"))  # nothing written beside it
+    assert not list((tmp_path / "raw").glob("[!c]*"))  # nothing else is written
 
 
-def test_prepares_at_first_use(monkeypatch, tmp_path):
+def test_prepares_the_data_set_on_first_use(monkeypatch, tmp_path):
     shrink(monkeypatch)
     fake = write("cifar10", tmp_path / "raw")
     monkeypatch.setattr(builders, "_download", lambda name, data_dir: fake.folder)
@@ -90,13 +89,13 @@ def test_prepares_at_first_use(monkeypatch, tmp_path):
     assert prepared.find("cifar10", tmp_path / "new")
 
 
-def test_nothing_prepared_and_no_network_is_one_error(tmp_path):
+def test_missing_data_set_without_network_is_one_error(tmp_path):
     with pytest.raises(UserError, match=r"no network in this test.*data\.name=synthetic") as error:
         data.load("cifar100", data_dir="")
     assert str(error.value).startswith(f"cifar100 is not in {tmp_path} ")
 
 
-def test_synthetic_needs_nothing(tmp_path):
+def test_synthetic_needs_no_data_directory(tmp_path):
     dataset = data.load("synthetic", data_dir=tmp_path / "nowhere", val_fraction=0.1)
     assert len(dataset.train.images) == 7_200 and len(dataset.val.images) == 800
     assert dataset.test.images.shape == (2_000, 32, 32, 3) and dataset.num_classes == 10
@@ -115,14 +114,14 @@ def test_synthetic_needs_nothing(tmp_path):
         ({"name": "synthetic", "val_fraction": -0.5}, "validation fraction must be in"),
     ],
 )
-def test_wrong_argument_is_refused(arguments, match):
+def test_invalid_argument_is_rejected(arguments, match):
     with pytest.raises(UserError, match=match):
         data.load(**arguments)
 
 
 @pytest.mark.real_images
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
-def test_real_images_arrive_bit_for_bit(tmp_path, name, pytestconfig):
+def test_real_images_are_loaded_bit_for_bit(tmp_path, name, pytestconfig):
     source = pytestconfig.getoption("source")
     builders.prepare(name, tmp_path, source)
     dataset, official = data.load(name), archive.ARCHIVES[name]
@@ -136,6 +135,6 @@ def test_real_images_arrive_bit_for_bit(tmp_path, name, pytestconfig):
         images = part.images.transpose(0, 3, 1, 2).reshape(len(records), -1)
         assert np.array_equal(images, records[:, -3072:])
         assert np.array_equal(part.labels, records[:, -3073])
-    # The constants that every CIFAR recipe quotes.
+    # The constants of commonly used CIFAR recipes.
     known = {"cifar10": (0.4914, 0.2470), "cifar100": (0.5071, 0.2673)}[name]
     np.testing.assert_allclose((dataset.mean[0], dataset.std[0]), known, atol=1e-4)

@@ -22,8 +22,8 @@ def no_proxy(monkeypatch):
 
 
 @contextlib.contextmanager
-def serving(answer):
-    """Serves loopback connections with answer(connection, first bytes); yields the address."""
+def serving(respond):
+    """Calls respond(connection, first bytes) for each loopback connection; yields the address."""
     server = socket.create_server(("127.0.0.1", 0))
 
     def serve():
@@ -31,7 +31,7 @@ def serving(answer):
             while True:
                 connection, _ = server.accept()
                 with connection:
-                    answer(connection, connection.recv(65536))
+                    respond(connection, connection.recv(65536))
 
     threading.Thread(target=serve, daemon=True).start()
     try:
@@ -44,18 +44,18 @@ def _head(length):
     return f"HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n".encode()
 
 
-def _leaves_nothing(folder):
+def _is_empty(folder):
     return not folder.exists() or list(folder.iterdir()) == []
 
 
-def test_writes_the_verified_file_and_nothing_else(tmp_path):
+def test_writes_only_the_verified_file(tmp_path):
     with serving(lambda c, _: c.sendall(_head(len(CONTENT)) + CONTENT)) as address:
         download.fetch(f"http://{address}/x.bin", tmp_path / "new/x.bin", SHA256)
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["x.bin"]
     assert (tmp_path / "new/x.bin").read_bytes() == CONTENT
 
 
-def test_terminal_sees_progress_and_a_log_file_does_not(tmp_path, monkeypatch, capsys):
+def test_progress_is_printed_only_to_a_terminal(tmp_path, monkeypatch, capsys):
     with serving(lambda c, _: c.sendall(_head(len(CONTENT)) + CONTENT)) as address:
         download.fetch(f"http://{address}/x.bin", tmp_path / "x.bin", SHA256)
         assert capsys.readouterr() == ("", "")
@@ -65,22 +65,22 @@ def test_terminal_sees_progress_and_a_log_file_does_not(tmp_path, monkeypatch, c
     assert "x.bin: 1 of 5 MB" in lines and lines[-1] == "x.bin: 5 of 5 MB\n"
 
 
-def test_wrong_checksum_is_refused(tmp_path):
+def test_wrong_checksum_is_rejected(tmp_path):
     with (
         serving(lambda c, _: c.sendall(_head(len(CONTENT)) + CONTENT)) as address,
         pytest.raises(UserError, match="not the official file"),
     ):
         download.fetch(f"http://{address}/x.bin", tmp_path / "x.bin", "0" * 64)
-    assert _leaves_nothing(tmp_path)
+    assert _is_empty(tmp_path)
 
 
-def test_transfer_that_breaks_off_is_refused(tmp_path):
+def test_incomplete_transfer_is_rejected(tmp_path):
     with (
         serving(lambda c, _: c.sendall(_head(len(CONTENT)) + CONTENT[:-100])) as address,
-        pytest.raises(UserError, match="broke off, 100 bytes are missing"),
+        pytest.raises(UserError, match="ended early, 100 bytes are missing"),
     ):
         download.fetch(f"http://{address}/x.bin", tmp_path / "x.bin", SHA256)
-    assert _leaves_nothing(tmp_path)
+    assert _is_empty(tmp_path)
 
 
 def _silent_from_the_start(connection, request):
@@ -93,7 +93,7 @@ def _silent_after_a_megabyte(connection, request):
 
 
 def _trickling_head(connection, request):
-    # Each byte resets a socket timeout; only an overall deadline ends this.
+    # Each byte resets the socket timeout, so only the overall deadline ends the request.
     with contextlib.suppress(OSError):
         for byte in _head(10):
             connection.sendall(bytes([byte]))
@@ -101,23 +101,23 @@ def _trickling_head(connection, request):
 
 
 @pytest.mark.parametrize(
-    "answer", [_silent_from_the_start, _silent_after_a_megabyte, _trickling_head]
+    "respond", [_silent_from_the_start, _silent_after_a_megabyte, _trickling_head]
 )
-def test_silent_server_is_given_up_in_time(tmp_path, answer):
+def test_silent_server_is_abandoned_in_time(tmp_path, respond):
     start = time.perf_counter()
     with (
-        serving(answer) as address,
-        pytest.raises(UserError, match=r"no answer within|timed out"),
+        serving(respond) as address,
+        pytest.raises(UserError, match=r"no response within|timed out"),
     ):
         download.fetch(f"http://{address}/x.bin", tmp_path / "x.bin", SHA256)
     assert time.perf_counter() - start < 2
-    assert _leaves_nothing(tmp_path)
+    assert _is_empty(tmp_path)
 
 
-def test_hanging_name_lookup_is_given_up_in_time(tmp_path, monkeypatch):
+def test_hanging_name_lookup_is_abandoned_in_time(tmp_path, monkeypatch):
     monkeypatch.setattr(socket, "getaddrinfo", lambda *a, **k: time.sleep(3))
     start = time.perf_counter()
-    with pytest.raises(UserError, match="no answer within"):
+    with pytest.raises(UserError, match="no response within"):
         download.fetch("http://cifar.invalid/x.bin", tmp_path / "x.bin", SHA256)
     assert time.perf_counter() - start < 2
 
@@ -135,7 +135,7 @@ def test_refused_connection_and_error_status_are_reported(tmp_path):
         download.fetch(f"http://{address}/x.bin", tmp_path / "x.bin", SHA256)
 
 
-def test_proxy_is_honoured(tmp_path, monkeypatch):
+def test_proxy_is_used(tmp_path, monkeypatch):
     requests = []
 
     def proxy(connection, request):
@@ -149,6 +149,6 @@ def test_proxy_is_honoured(tmp_path, monkeypatch):
     assert requests == [b"GET http://cifar.invalid/x.bin HTTP/1.1"]
 
 
-def test_deadline_leaves_room_within_fifteen_seconds(monkeypatch):
+def test_deadline_is_well_below_fifteen_seconds(monkeypatch):
     monkeypatch.undo()
     assert download.FIRST_RESPONSE_SECONDS <= 10

@@ -26,7 +26,7 @@ def directory(tmp_path, fake):
     return builders.prepare("cifar100", tmp_path, fake.folder)
 
 
-def test_default_folder_is_that_of_tfds(monkeypatch, tmp_path):
+def test_default_directory_is_that_of_tfds(monkeypatch, tmp_path):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
     assert prepared.default_data_dir() == tmp_path
     monkeypatch.delenv("TFDS_DATA_DIR")
@@ -59,9 +59,9 @@ def test_finds_the_newest_complete_version(directory, tmp_path):
     assert prepared.find("cifar100", tmp_path) == directory
 
 
-def test_half_copied_directory_is_refused_with_the_way_out(directory, tmp_path):
+def test_incomplete_directory_is_rejected_with_the_command_that_rebuilds_it(directory, tmp_path):
     (directory / "dataset_info.json").unlink()
-    with pytest.raises(UserError, match=r"3\.0\.2 is incomplete or damaged .*--overwrite"):
+    with pytest.raises(UserError, match=r"3\.0\.2 is incomplete or corrupt .*--overwrite"):
         prepared.find("cifar100", tmp_path)
 
 
@@ -85,35 +85,66 @@ def _remove(directory):
     _shard(directory).unlink()
 
 
-def _garble_info(directory):
+def _invalid_info(directory):
     (directory / "dataset_info.json").write_text("{")
 
 
-@pytest.mark.parametrize("damage", [_truncate, _flip_bits, _remove, _garble_info])
-def test_damage_is_reported_with_the_way_out(directory, tmp_path, damage):
+def _missing_feature(directory):
+    path = directory / "features.json"
+    path.write_text(path.read_text().replace('"id"', '"identifier"'))
+
+
+def _invalid_image(directory):
+    module = pytest.importorskip("array_record.python.array_record_module")
+    path = _shard(directory)
+    path.unlink()
+    writer = module.ArrayRecordWriter(str(path), "group_size:1")
+    writer.write(b"not a serialized example")
+    writer.close()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [_truncate, _flip_bits, _remove, _invalid_info, _missing_feature, _invalid_image],
+)
+def test_corruption_is_reported_with_the_command_that_rebuilds_it(directory, tmp_path, damage):
     damage(directory)
-    with pytest.raises(UserError, match="is incomplete or damaged") as error:
+    with pytest.raises(UserError, match="is incomplete or corrupt") as error:
         prepared.decode(directory)
-    way_out = f"`python -m cifar_jax.prepare cifar100 --data_dir {tmp_path} --overwrite`"
-    assert way_out in str(error.value) and "\n" not in str(error.value)
+    command = f"`python -m cifar_jax.prepare cifar100 --data_dir {tmp_path} --overwrite`"
+    assert command in str(error.value) and "\n" not in str(error.value)
 
 
-def test_missing_library_is_not_called_damage(directory, monkeypatch):
+def test_missing_library_is_not_reported_as_corruption(directory, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
     with pytest.raises(ImportError):
         prepared.decode(directory)
 
 
-def test_part_of_the_data_set_is_refused(directory, monkeypatch):
-    whole = archive.ARCHIVES["cifar100"]
-    splits = {"train": {"train.bin": 11}, "test": {"test.bin": 4}}
-    monkeypatch.setitem(archive.ARCHIVES, "cifar100", whole._replace(splits=splits))
-    with pytest.raises(UserError, match="3 of 11 train images are missing"):
+@pytest.mark.parametrize("error", [TypeError, KeyError, AttributeError, AssertionError])
+def test_programming_errors_are_not_reported_as_corruption(directory, monkeypatch, error):
+    def fail(*args):
+        raise error("a bug")
+
+    monkeypatch.setattr(prepared, "_examples", fail)
+    with pytest.raises(error, match="a bug"):
         prepared.decode(directory)
 
 
-def test_reads_what_stock_tfds_writes_with_tensorflow(directory, fake):
-    # TFRecord, the default format of TFDS: the same records in another frame.
+@pytest.mark.parametrize(
+    ("num_train", "match"),
+    [(11, "3 of 11 train images are missing"), (5, "train has more than 5 images")],
+)
+def test_wrong_number_of_images_is_rejected(directory, monkeypatch, num_train, match):
+    official = archive.ARCHIVES["cifar100"]
+    splits = {"train": {"train.bin": num_train}, "test": {"test.bin": 4}}
+    monkeypatch.setitem(archive.ARCHIVES, "cifar100", official._replace(splits=splits))
+    with pytest.raises(UserError, match=match):
+        prepared.decode(directory)
+
+
+def test_reads_tfrecords_as_written_by_tfds_with_tensorflow(directory, fake):
+    # TFRecord is the default format of TFDS: the same records in another container.
     data_source = pytest.importorskip("array_record.python.array_record_data_source")
     for shard in list(directory.glob("*.array_record*")):
         source = data_source.ArrayRecordDataSource([str(shard)])

@@ -23,22 +23,22 @@ def test_published_split_has_41500_and_8500_images():
     train, val = split.train_val_indices(50_000, 0.17, 42)
     assert (len(train), len(val)) == (41_500, 8_500)
     assert np.array_equal(np.sort(np.concatenate([train, val])), np.arange(50_000))
-    # scikit-learn 1.9.1's, so that this holds where it is not installed.
+    # The result of scikit-learn 1.9.1, to check against even if it is not installed.
     assert train[:3].tolist() == [42615, 30051, 8206]
     assert val[:3].tolist() == [33553, 9427, 199]
 
 
-def test_no_fraction_keeps_every_image_in_order():
+def test_fraction_of_zero_keeps_every_image_in_order():
     train, val = split.train_val_indices(5, 0.0, 42)
     assert train.tolist() == [0, 1, 2, 3, 4] and val.tolist() == []
 
 
 @pytest.mark.parametrize("fraction", [-0.1, 1.0, 17, float("nan")])
-def test_fraction_out_of_range_is_refused(fraction):
+def test_fraction_out_of_range_is_rejected(fraction):
     with pytest.raises(UserError, match=r"must be in \[0, 1\), got"):
         split.train_val_indices(100, fraction, 42)
 
 
-def test_fraction_that_leaves_nothing_is_refused():
+def test_fraction_that_leaves_no_training_images_is_rejected():
     with pytest.raises(UserError, match="leaves no image"):
         split.train_val_indices(10, 0.99, 42)

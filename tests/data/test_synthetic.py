@@ -18,7 +18,7 @@ def test_shapes_types_and_balance(arrays):
     assert arrays["fine_names"].tolist() == list(synthetic.CLASS_NAMES)
 
 
-def test_is_a_function_of_its_seed(arrays):
+def test_result_depends_only_on_the_seed(arrays):
     again, other = synthetic.make(), synthetic.make(seed=1)
     assert again.keys() == arrays.keys()
     assert all(np.array_equal(again[k], arrays[k]) for k in arrays)
@@ -31,8 +31,8 @@ def test_no_image_occurs_twice(arrays):
     assert len({image.tobytes() for image in images}) == len(images)
 
 
-def test_is_the_set_that_the_committed_results_were_measured_on(arrays):
-    # Loose, because sine and hypot may differ in the last bit between processors.
+def test_equals_the_data_set_of_the_committed_results(arrays):
+    # The tolerance is loose because sin and hypot may differ in the last bit between processors.
     assert arrays["train_fine"][:12].tolist() == [0, 9, 5, 9, 3, 1, 7, 8, 0, 9, 6, 5]
     np.testing.assert_allclose(arrays["mean"], [0.4962, 0.5002, 0.4963], atol=1e-4)
     np.testing.assert_allclose(arrays["std"], [0.2847, 0.2853, 0.2856], atol=1e-4)
@@ -48,7 +48,7 @@ def test_rows_run_along_rows_and_columns_along_columns(arrays):
 
 
 def _ridge_accuracy(arrays, features, penalty):
-    """Returns the test accuracy of least squares on one-hot labels."""
+    """Returns the test accuracy of ridge regression on one-hot labels."""
     x, test_x = (features(arrays[f"{s}_images"] / np.float32(255)) for s in ("train", "test"))
     x, test_x = (np.c_[v, np.ones(len(v), np.float32)] for v in (x, test_x))
     targets = np.eye(10, dtype=np.float32)[arrays["train_fine"]]
@@ -56,7 +56,7 @@ def _ridge_accuracy(arrays, features, penalty):
     return np.mean(np.argmax(test_x @ weights, axis=1) == arrays["test_fine"])
 
 
-def test_mean_colour_says_nothing(arrays):
+def test_mean_colour_is_not_predictive(arrays):
     assert _ridge_accuracy(arrays, lambda images: images.mean((1, 2)), 1.0) < 0.15
 
 
