@@ -6,6 +6,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from cifar_jax import engine
+from cifar_jax.errors import UserError
 from cifar_jax.run.checkpoint import open_checkpoints
 
 
@@ -72,3 +73,60 @@ def test_saving_copies_before_the_buffers_are_given_up(tmp_path):
         target = {"w": jax.ShapeDtypeStruct((1000, 1000), jnp.float32)}
         state, _ = checkpoints.restore(1, target, replicated(1))
     np.testing.assert_array_equal(state["w"], np.full((1000, 1000), 3.0))
+
+
+def damage(folder, pattern, content):
+    """Overwrites the files of checkpoint 1 that match, or deletes them if content is None."""
+    paths = [path for path in (folder / "1").glob(pattern) if path.is_file()]
+    assert paths
+    for path in paths:
+        path.unlink() if content is None else path.write_bytes(content)
+
+
+@pytest.mark.parametrize("content", [b"", b"nonsense", None])
+@pytest.mark.parametrize(
+    "pattern", ["meta/metadata", "state/d/*", "state/manifest.ocdbt", "state/ocdbt.process_0/d/*"]
+)
+def test_corrupt_checkpoint_is_a_user_error_that_advises_removal(tmp_path, pattern, content):
+    # Too large, and too random, for Orbax to store it inside its index.
+    state = {"w": jax.device_put(jax.random.normal(jax.random.key(0), (64, 64)), replicated(1))}
+    with open_checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, state, {})
+    damage(tmp_path, pattern, content)
+    with (
+        open_checkpoints(tmp_path) as checkpoints,
+        pytest.raises(UserError, match=r"checkpoint .*1 cannot be read .* Remove that folder"),
+    ):
+        checkpoints.restore(1, state, replicated(1))
+
+
+def test_unreadable_checkpoint_is_a_user_error_without_advice(tmp_path, monkeypatch):
+    with open_checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, tree(1.0), {})
+        failure = PermissionError(13, "Permission denied")
+        monkeypatch.setattr(checkpoints._manager, "restore", lambda *a, **k: _raise(failure))
+        with pytest.raises(UserError, match="Permission denied") as caught:
+            checkpoints.read_meta(1)
+        assert "Remove" not in str(caught.value)
+
+
+@pytest.mark.parametrize("failure", [TypeError("a bug"), MemoryError(), ValueError("a bug")])
+def test_unexpected_exceptions_of_a_restore_propagate(tmp_path, monkeypatch, failure):
+    with open_checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, tree(1.0), {})
+        monkeypatch.setattr(checkpoints._manager, "restore", lambda *a, **k: _raise(failure))
+        with pytest.raises(type(failure)) as caught:
+            checkpoints.restore(1, tree(0.0), replicated(1))
+        assert caught.value is failure
+
+
+def test_restoring_into_another_structure_does_not_advise_removal(tmp_path):
+    with open_checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, tree(1.0), {})
+        with pytest.raises(ValueError, match="do not match") as caught:
+            checkpoints.restore(1, {"other": jnp.zeros(3)}, replicated(1))
+        assert not isinstance(caught.value, UserError)
+
+
+def _raise(error):
+    raise error
