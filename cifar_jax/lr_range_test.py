@@ -21,6 +21,8 @@ from absl import flags
 from cifar_jax.config import command_line
 from cifar_jax.errors import UserError
 from cifar_jax.range_test.suggestion import LEAST_POINTS
+from cifar_jax.runtime import entry
+from cifar_jax.runtime.signals import catch_signals
 
 # What --epochs is by default.
 _EPOCHS = {"step": 3, "epoch": 25}
@@ -40,13 +42,9 @@ def main(argv: list[str]) -> int:
             raise UserError(
                 f"--epochs needs {least} or more with --by={values.by}, not {num_epochs}"
             )
-        from cifar_jax.run import workdir
-        from cifar_jax.runtime import compilation_cache
-        from cifar_jax.runtime.signals import catch_signals, leave_at_once
-
-        leave_at_once()
-        compilation_cache.use_users_folder()
+        # These import jax, which takes a second, so invalid command lines fail before it.
         from cifar_jax.range_test import files, sweep
+        from cifar_jax.run import workdir
 
         with workdir.locked(folder):
             if (folder / "config.json").exists():
@@ -88,4 +86,4 @@ def _print(found: dict[str, Any], folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv))
+    entry.run(main)

@@ -12,7 +12,8 @@ import sys
 from pathlib import Path
 
 from cifar_jax.errors import UserError
-from cifar_jax.runtime.huge_pages import restart_with_huge_pages
+from cifar_jax.runtime import entry
+from cifar_jax.runtime.signals import Preempted, exit_on_signals
 from cifar_jax.runtime.startup import Startup, process_began
 
 
@@ -24,12 +25,7 @@ def main(argv: list[str]) -> int:
     try:
         config, values = command_line.parse(argv, __doc__)
         workdir = Path(values.workdir or Path("runs") / config.experiment)
-        # Importing jax takes a second, so invalid command lines fail before it.
-        from cifar_jax.runtime import compilation_cache
-        from cifar_jax.runtime.signals import Preempted, leave_at_once
-
-        leave_at_once()
-        compilation_cache.use_users_folder()
+        # This imports jax, which takes a second, so invalid command lines fail before it.
         from cifar_jax.train import train
 
         try:
@@ -52,9 +48,8 @@ def _draw(workdir: Path) -> None:
     """
     from cifar_jax.report import examples, pictures, read
     from cifar_jax.run.workdir import locked
-    from cifar_jax.runtime.signals import leave_at_once
 
-    leave_at_once(b"stopped while drawing; the run is complete\n")
+    exit_on_signals(b"stopped while drawing; the run is complete\n")
     last_written, summary = workdir / "plots" / pictures.NUMBERS, workdir / "summary.json"
     try:
         with locked(workdir):
@@ -68,5 +63,4 @@ def _draw(workdir: Path) -> None:
 
 
 if __name__ == "__main__":
-    restart_with_huge_pages()
-    sys.exit(main(sys.argv))
+    entry.run(main)

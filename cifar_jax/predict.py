@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from cifar_jax.errors import UserError
+from cifar_jax.runtime import entry
 
 SIZE = 32
 TOP = 5
@@ -203,4 +204,5 @@ def as_json(found: dict[Path, list[Guess]], failed: dict[Path, str]) -> str:
 
 
 if __name__ == "__main__":
+    entry.silence_absl()
     sys.exit(main())

@@ -10,7 +10,6 @@ import tiny
 
 from cifar_jax import data, engine, experiment
 from cifar_jax import main as command
-from cifar_jax.runtime import signals
 
 
 def main(*args, cwd=tiny.ROOT, **env):
@@ -119,7 +118,7 @@ def test_pictures_of_a_complete_run_are_drawn_once(tmp_path, monkeypatch, capsys
     mesh = engine.make_mesh(jax.devices()[:1])
     monkeypatch.setattr(experiment, "make_mesh", lambda: mesh)
     monkeypatch.setattr(data, "load", tiny.load)
-    monkeypatch.setattr(signals, "leave_at_once", lambda *_: None)
+    monkeypatch.setattr(command, "exit_on_signals", lambda *_: None)
     flags = [*QUICKSTART, "--config.num_epochs=1", "--workdir", str(tmp_path)]
     flags += ["--config.eval_batch_size=16", "--config.batch_size=32"]
     flags += ["--config.data.val_fraction=0.0", "--config.selected_on=last"]
@@ -145,7 +144,7 @@ def test_bug_while_drawing_keeps_its_traceback(tmp_path, monkeypatch):
     def fail(*_):
         raise ZeroDivisionError
 
-    monkeypatch.setattr(signals, "leave_at_once", lambda *_: None)
+    monkeypatch.setattr(command, "exit_on_signals", lambda *_: None)
     monkeypatch.setattr(read, "read", lambda _: None)
     monkeypatch.setattr(pictures, "write", fail)
     monkeypatch.setattr("cifar_jax.report.examples.load", lambda _: (None, ""))

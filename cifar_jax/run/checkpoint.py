@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,6 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy as policies
 
 from cifar_jax.errors import UserError
-
-logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax logs every file that it writes.
 
 # Status codes at the start of the ValueErrors that TensorStore raises for corrupt files.
 _CORRUPT_STATUS = ("DATA_LOSS:", "NOT_FOUND:", "OUT_OF_RANGE:")

@@ -15,7 +15,6 @@ import tiny
 
 from cifar_jax import engine, experiment, main, predict
 from cifar_jax.report import __main__ as report
-from cifar_jax.runtime import signals
 
 FLAGS = (
     *("--config", str(tiny.ROOT / "configs" / "quickstart.py")),
@@ -34,7 +33,7 @@ def folder(tmp_path, monkeypatch):
         archive.extractall(tmp_path, filter="data")
     mesh = engine.make_mesh(jax.devices()[:1])
     monkeypatch.setattr(experiment, "make_mesh", lambda: mesh)
-    monkeypatch.setattr(signals, "leave_at_once", lambda *_: None)
+    monkeypatch.setattr(main, "exit_on_signals", lambda *_: None)
     return tmp_path
 
 

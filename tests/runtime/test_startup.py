@@ -24,7 +24,7 @@ def test_parts_add_up_to_the_total(monkeypatch):
 
 
 def test_a_process_began_before_its_first_line():
-    code = "from cifar_jax import startup; import time; print(time.monotonic()"
+    code = "from cifar_jax.runtime import startup; import time; print(time.monotonic()"
     code += " - startup.process_began())"
     before = time.monotonic()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
