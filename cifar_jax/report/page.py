@@ -17,7 +17,7 @@ from cifar_jax.report import analysis, examples, figures, network, pictures
 from cifar_jax.report.published import Beside
 from cifar_jax.report.read import Run
 from cifar_jax.run import atomic
-from cifar_jax.run.workdir import FREE
+from cifar_jax.run.workdir import NON_SEMANTIC_FIELDS
 
 _TEMPLATES = Path(__file__).parent / "templates"
 # Of every list of classes, pairs and pictures.
@@ -349,7 +349,8 @@ def _over_seeds(runs: Sequence[Run]) -> list[tuple[str, int, float, float]]:
     groups: dict[str, dict[int, Run]] = defaultdict(dict)
     for run in runs:
         if run.summary is not None:
-            same = {k: v for k, v in run.config.items() if k != "seed" and not k.startswith(FREE)}
+            ignored = ("seed", *NON_SEMANTIC_FIELDS)
+            same = {k: v for k, v in run.config.items() if not k.startswith(ignored)}
             groups[repr(sorted(same.items()))][run.config["seed"]] = run
     found = []
     for by_seed in groups.values():

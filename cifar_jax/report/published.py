@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 from cifar_jax import config
 from cifar_jax.errors import UserError
 from cifar_jax.report.read import Run
-from cifar_jax.run.workdir import FREE
+from cifar_jax.run.workdir import NON_SEMANTIC_FIELDS
 
 _CHECKOUT = Path(__file__).resolve().parents[2]
 FILE = _CHECKOUT / "benchmarks" / "published.toml"
 # What two runs of one experiment may differ in.
-_NOT_COMPARED = ("seed", *FREE)
+_NOT_COMPARED = ("seed", *NON_SEMANTIC_FIELDS)
 
 
 class Published(NamedTuple):

@@ -19,7 +19,7 @@ def tree(value, num_devices=1):
     return jax.device_put(arrays, replicated(num_devices))
 
 
-def test_what_is_saved_comes_back(tmp_path):
+def test_restore_returns_what_was_saved(tmp_path):
     with open_checkpoints(tmp_path) as checkpoints:
         assert checkpoints.latest_step is None
         checkpoints.save(5, tree(1.5), {"rows": [{"epoch": 1}]})
@@ -32,7 +32,7 @@ def test_what_is_saved_comes_back(tmp_path):
 
 
 @pytest.mark.parametrize(("saved_on", "restored_on"), [(8, 1), (1, 8)])
-def test_other_devices_restore_it(tmp_path, saved_on, restored_on):
+def test_checkpoints_restore_on_other_devices(tmp_path, saved_on, restored_on):
     with open_checkpoints(tmp_path) as checkpoints:
         checkpoints.save(1, tree(2.0, saved_on), {})
     with open_checkpoints(tmp_path) as checkpoints:
@@ -41,7 +41,7 @@ def test_other_devices_restore_it(tmp_path, saved_on, restored_on):
     np.testing.assert_array_equal(state["w"], np.full((4, 3), 2.0))
 
 
-def test_the_latest_and_the_earliest_best_are_kept_even_across_openings(tmp_path):
+def test_latest_and_earliest_best_are_kept_across_openings(tmp_path):
     scores = [0.1, 0.9, 0.3, 0.9, 0.5, None]
     for step, score in enumerate(scores):
         with open_checkpoints(tmp_path) as checkpoints:
@@ -53,7 +53,7 @@ def test_the_latest_and_the_earliest_best_are_kept_even_across_openings(tmp_path
     assert sorted(p.name for p in tmp_path.iterdir() if p.name.isdigit()) == ["1", "5"]
 
 
-def test_a_step_that_is_there_is_left_as_it_is(tmp_path):
+def test_existing_step_is_kept(tmp_path):
     with open_checkpoints(tmp_path) as checkpoints:
         checkpoints.save(3, tree(1.0), {})
         checkpoints.save(3, tree(2.0), {})
@@ -62,8 +62,8 @@ def test_a_step_that_is_there_is_left_as_it_is(tmp_path):
     assert int(state["n"]) == 1
 
 
-def test_saving_copies_before_the_buffers_are_given_up(tmp_path):
-    """Training goes on in the saved buffers while the files are written."""
+def test_save_copies_arrays_before_their_buffers_are_donated(tmp_path):
+    """Training overwrites the saved buffers while the files are being written."""
     overwrite = jax.jit(lambda x: x * 0 - 1, donate_argnums=0)
     big = jnp.full((1000, 1000), 3.0)
     with open_checkpoints(tmp_path) as checkpoints:
