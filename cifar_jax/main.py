@@ -1,17 +1,19 @@
-"""The front door of training.
+"""Trains a network.
 
     python -m cifar_jax.main --config configs/resnet18.py --workdir runs/resnet18
 
-Any field of the config can be set on the command line: --config.optim.learning_rate=0.05.
---config configs/resnet18.py --help lists them. Without --workdir the run's files go to
-runs/<experiment>. Run again with the same workdir, it resumes, or says that it is complete.
+Every config field can be set on the command line, as in --config.optim.learning_rate=0.05;
+--config configs/resnet18.py --help lists the fields. The run's files are written to the workdir,
+runs/<experiment> by default. Running the same command again resumes the run, or reports that it is
+complete.
 """
 
 import sys
 from pathlib import Path
 
 from cifar_jax.errors import UserError
-from cifar_jax.runtime.huge_pages import restart_with_huge_pages
+from cifar_jax.runtime import entry
+from cifar_jax.runtime.signals import Preempted, exit_on_signals
 from cifar_jax.runtime.startup import Startup, process_began
 
 
@@ -23,12 +25,7 @@ def main(argv: list[str]) -> int:
     try:
         config, values = command_line.parse(argv, __doc__)
         workdir = Path(values.workdir or Path("runs") / config.experiment)
-        # Importing jax takes a second: not before the command line is known to be right.
-        from cifar_jax.runtime import compilation_cache
-        from cifar_jax.runtime.signals import Preempted, leave_at_once
-
-        leave_at_once()
-        compilation_cache.use_users_folder()
+        # This imports jax, which takes a second, so invalid command lines fail before it.
         from cifar_jax.train import train
 
         try:
@@ -44,26 +41,26 @@ def main(argv: list[str]) -> int:
 
 
 def _draw(workdir: Path) -> None:
-    """Draws the pictures of a run that is complete, unless they are there.
+    """Draws the pictures of a complete run unless they are up to date.
 
-    Whatever happens here, the run is complete: a trouble is a line.
+    The run is complete whether or not this succeeds: files that cannot be read or written are
+    reported in one line.
     """
     from cifar_jax.report import examples, pictures, read
     from cifar_jax.run.workdir import locked
-    from cifar_jax.runtime.signals import leave_at_once
 
-    leave_at_once(b"stopped while drawing; the run is complete\n")
-    newest, summary = workdir / "plots" / pictures.NUMBERS, workdir / "summary.json"
+    exit_on_signals(b"stopped while drawing; the run is complete\n")
+    last_written, summary = workdir / "plots" / pictures.NUMBERS, workdir / "summary.json"
     try:
         with locked(workdir):
-            if newest.exists() and newest.stat().st_mtime >= summary.stat().st_mtime:
+            is_drawn = last_written.exists()
+            if is_drawn and last_written.stat().st_mtime >= summary.stat().st_mtime:
                 return
             images, _ = examples.load(read.read(workdir))
             print(f"  pictures in           {pictures.write(workdir, images)}")
-    except Exception as error:
+    except (UserError, OSError) as error:
         print(f"  no pictures           {type(error).__name__}: {error}", file=sys.stderr)
 
 
 if __name__ == "__main__":
-    restart_with_huge_pages()
-    sys.exit(main(sys.argv))
+    entry.run(main)

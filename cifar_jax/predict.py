@@ -1,11 +1,11 @@
-"""The front door of prediction: what a trained network sees in pictures of any kind.
+"""Classifies image files with a trained network.
 
     python -m cifar_jax.predict --workdir runs/cnn3 photo.jpg cat.png
 
-Reads the run's config and checkpoint alone: that of the epoch that the run reports so far. Of each
-picture the middle square is taken and made 32 pixels wide, transparent parts white. Prints the five
-most probable classes, or with --json one object for all pictures. A file that is no picture is an
-error, named at the end; the others are answered all the same.
+Reads only the run's config and the checkpoint of the epoch that the run reports. Each image is
+cropped to its central square and resized to 32x32 pixels; transparent areas become white. Prints
+the five most probable classes of each image, or with --json one JSON object for all images. Files
+that are not images are listed as errors at the end, and the remaining images are still classified.
 """
 
 import argparse
@@ -19,31 +19,34 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from cifar_jax.errors import UserError
+from cifar_jax.runtime import entry
 
 SIZE = 32
 TOP = 5
-# Images of a step, of which there are whole ones: few programs, which later calls find compiled.
+# Images per step. Batches are padded to it, so that later calls find their program compiled.
 BATCH = 16
 
 
-class Guess(NamedTuple):
-    """One class and how probable the network takes it to be, in [0, 1]."""
+class Prediction(NamedTuple):
+    """A class and its predicted probability, in [0, 1]."""
 
     name: str
     probability: float
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Predicts and prints; returns the exit code, 1 where a file could not be read."""
+    """Prints predictions, and returns the exit code: 1 if a file could not be read."""
     parser = argparse.ArgumentParser(
         prog="python -m cifar_jax.predict",
         allow_abbrev=False,
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
-    parser.add_argument("--workdir", type=Path, required=True, help="of the training")
-    parser.add_argument("--json", action="store_true", help="for programs")
+    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="Image files.")
+    parser.add_argument(
+        "--workdir", type=Path, required=True, help="Workdir of the trained network."
+    )
+    parser.add_argument("--json", action="store_true", help="Print JSON.")
     args = parser.parse_args(argv)
     pictures, failed = {}, {}
     for path in args.images:
@@ -52,60 +55,65 @@ def main(argv: Sequence[str] | None = None) -> int:
         except UserError as error:
             failed[path] = str(error)
     try:
-        guesses = predict(args.workdir, np.stack(list(pictures.values()))) if pictures else []
+        images = list(pictures.values())
+        predictions = predict(args.workdir, np.stack(images)) if images else []
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    found = dict(zip(pictures, guesses, strict=True))
-    print(as_json(found, failed) if args.json else table(found), end="")
+    predicted = dict(zip(pictures, predictions, strict=True))
+    print(as_json(predicted, failed) if args.json else table(predicted), end="")
     for error in failed.values():
         print(f"error: {error}", file=sys.stderr)
     return 1 if failed else 0
 
 
 def load(path: Path) -> np.ndarray:
-    """Returns a picture's middle square, [32, 32, 3] uint8.
+    """Returns an image's central square, [32, 32, 3] uint8.
 
-    Any mode and size, turned upright as its camera noted; transparent parts become white.
+    The image may have any mode and size. Its EXIF orientation is applied, and transparent areas
+    become white.
 
     Raises:
-      UserError: for what is no picture, or a broken or monstrous one.
+      UserError: If the file is not an image, or the image is corrupt or oversized.
     """
     try:
         with Image.open(path) as image:
-            image.draft("RGB", (8 * SIZE, 8 * SIZE))  # a JPEG need not be decoded in full
+            image.draft("RGB", (8 * SIZE, 8 * SIZE))  # decode a JPEG at reduced resolution
             upright = ImageOps.exif_transpose(image)
-            if upright.mode.startswith(("I", "F")):  # a conversion would cut off above 255
+            if upright.mode.startswith(("I", "F")):  # convert() would clip values above 255
                 upright = _to_bytes(upright)
             white = Image.new("RGBA", upright.size, "white")
             flat = Image.alpha_composite(white, upright.convert("RGBA")).convert("RGB")
     except UnidentifiedImageError:
-        raise UserError(f"{path} is no picture that Pillow knows") from None
+        raise UserError(f"{path} is not an image that Pillow can read") from None
     except Image.DecompressionBombError as error:
         raise UserError(f"{path} is too large: {error}") from error
     except FileNotFoundError:
-        raise UserError(f"{path} is not there") from None
-    except (OSError, SyntaxError, ValueError) as error:  # Pillow's for a damaged file
+        raise UserError(f"{path} does not exist") from None
+    except (OSError, SyntaxError, ValueError) as error:  # raised by Pillow for corrupt files
         raise UserError(f"{path} cannot be read: {error}") from error
     return np.asarray(ImageOps.fit(flat, (SIZE, SIZE), Image.Resampling.BICUBIC))
 
 
 def _to_bytes(image: Image.Image) -> Image.Image:
-    """Returns an image of 16 or 32 bits a pixel in 8, 65,535 (or its own greatest) for white."""
+    """Converts 16- or 32-bit pixels to 8 bits.
+
+    White is 65,535 in integer images and the maximum pixel value in float images.
+    """
     pixels = np.asarray(image, np.float64)
     white = 65_535 if image.mode.startswith("I") else max(float(pixels.max()), 1e-12)
     return Image.fromarray((255 * (pixels / white).clip(0, 1)).round().astype(np.uint8))
 
 
-def predict(workdir: Path, images: np.ndarray) -> list[list[Guess]]:
-    """Returns the TOP most probable classes of each image, the first the most probable.
+def predict(workdir: Path, images: np.ndarray) -> list[list[Prediction]]:
+    """Returns the TOP most probable classes of each image, in descending order.
 
     Args:
-      workdir: of the training.
+      workdir: The workdir of the trained network.
       images: [N, 32, 32, 3] uint8.
 
     Raises:
-      UserError: where the folder holds no trained network.
+      UserError: If the folder holds no trained network.
     """
     import jax
 
@@ -121,7 +129,7 @@ def predict(workdir: Path, images: np.ndarray) -> list[list[Guess]]:
             class_names, parts, state = _restore(workdir, mesh)
             break
         except UserError:
-            # A training that is at work removes checkpoints as it saves new ones.
+            # A running training deletes old checkpoints as it saves new ones.
             if not tries_left or not is_at_work(workdir):
                 raise
     count = len(images)
@@ -133,13 +141,13 @@ def predict(workdir: Path, images: np.ndarray) -> list[list[Guess]]:
     probabilities = np.asarray(jax.nn.softmax(logits), np.float64)[:count]
     best = np.argsort(-probabilities, axis=1)[:, :TOP]
     return [
-        [Guess(class_names[i], float(row[i])) for i in indices]
+        [Prediction(class_names[i], float(row[i])) for i in indices]
         for row, indices in zip(probabilities, best, strict=True)
     ]
 
 
 def _restore(workdir: Path, mesh: Any) -> tuple[tuple[str, ...], Any, Any]:
-    """Returns class names, network (experiment.Parts) and state of the epoch that a run reports."""
+    """Returns class names, the network (experiment.Parts) and the state of the reported epoch."""
     import jax
     from ml_collections import ConfigDict
 
@@ -172,24 +180,25 @@ def _restore(workdir: Path, mesh: Any) -> tuple[tuple[str, ...], Any, Any]:
     return known.class_names, parts, saved["state"]
 
 
-def table(found: dict[Path, list[Guess]]) -> str:
-    """Returns the guesses for people."""
+def table(predicted: dict[Path, list[Prediction]]) -> str:
+    """Returns the predictions as text."""
     lines = []
-    for path, guesses in found.items():
+    for path, predictions in predicted.items():
         lines.append(f"{path}\n")
-        lines += [f"  {100 * guess.probability:6.2f}%  {guess.name}\n" for guess in guesses]
+        lines += [f"  {100 * p.probability:6.2f}%  {p.name}\n" for p in predictions]
     return "".join(lines)
 
 
-def as_json(found: dict[Path, list[Guess]], failed: dict[Path, str]) -> str:
+def as_json(predicted: dict[Path, list[Prediction]], failed: dict[Path, str]) -> str:
     """Returns {path: {"top5": [{"class", "probability"}]} or {"error"}} as JSON."""
     value = {
-        str(path): {"top5": [{"class": g.name, "probability": g.probability} for g in guesses]}
-        for path, guesses in found.items()
+        str(path): {"top5": [{"class": p.name, "probability": p.probability} for p in predictions]}
+        for path, predictions in predicted.items()
     }
     value |= {str(path): {"error": error} for path, error in failed.items()}
     return json.dumps(value, indent=2) + "\n"
 
 
 if __name__ == "__main__":
+    entry.silence_absl()
     sys.exit(main())

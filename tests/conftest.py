@@ -1,32 +1,34 @@
-"""Settings that hold for every test: the CPU with eight virtual devices, and small helpers."""
+"""Settings for all tests: eight virtual CPU devices, command line options and fixtures."""
 
 import os
 from pathlib import Path
 
 import pytest
 
-# Before jax is imported: one program for one device and for eight, in the same process.
+# Set before jax is imported, so that one process can test one device and eight.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
-# LLVM's optimisation takes half of the suite's time and does nothing for shapes as tiny as these.
+# LLVM's optimization takes half of the suite's time and has no benefit for tiny shapes.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
-# Tests compile the same few programs again and again; so do the processes that they start.
+# Tests, and the processes that they start, compile the same few programs repeatedly.
 CACHE = Path(__file__).resolve().parent.parent / ".pytest_cache"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
-# Where Keras writes its settings as it is imported.
+# Keras writes its settings here when it is imported.
 os.environ.setdefault("KERAS_HOME", str(CACHE / "keras"))
 
 
 def pytest_addoption(parser):
     group = parser.getgroup("cifar_jax")
-    group.addoption("--kills", type=int, default=2, help="kills of a run, in tests/test_kill.py")
-    group.addoption("--shapes", type=int, default=16, help="random convolutions, in tests/ops")
+    group.addoption("--kills", type=int, default=2, help="Number of kills in tests/test_kill.py.")
+    group.addoption(
+        "--shapes", type=int, default=16, help="Number of random convolutions in tests/ops."
+    )
     group.addoption(
         "--source",
         type=Path,
-        help="folder of the unpacked CIFAR archives",
+        help="Folder of the unpacked CIFAR archives.",
     )
 
 
@@ -45,7 +47,7 @@ def pytest_collection_modifyitems(config, items):
 
 @pytest.fixture
 def one_torch_thread():
-    """Two threads of PyTorch wait for each other without end where another process is busy."""
+    """Limits PyTorch to one thread: two can wait for each other forever on a busy machine."""
     torch = pytest.importorskip("torch")
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)

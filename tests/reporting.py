@@ -1,4 +1,4 @@
-"""The folder of a run that never was, for tests of reports: five epochs on CIFAR-100."""
+"""Writes the workdir of a made-up run for tests of reports: five epochs on CIFAR-100."""
 
 import json
 from html.parser import HTMLParser
@@ -16,7 +16,7 @@ NUM_IMAGES = 600
 
 
 class Page(HTMLParser):
-    """What a page is made of: its text, pictures, and whatever it would load."""
+    """The text of a page, its image descriptions, and the URLs that it loads."""
 
     def __init__(self, html):
         super().__init__()
@@ -35,7 +35,7 @@ class Page(HTMLParser):
 
 
 def predictions(seed=0):
-    """Logits and labels of a classifier that is right more often than not, and surer than right."""
+    """Returns logits and labels of an overconfident classifier that is mostly right."""
     rng = np.random.default_rng(seed)
     labels = rng.permutation(NUM_IMAGES).astype(np.int32) % len(FINE)
     logits = rng.normal(size=(NUM_IMAGES, len(FINE))).astype(np.float32)
@@ -44,12 +44,12 @@ def predictions(seed=0):
 
 
 def images():
-    """The test images that the predictions are for."""
+    """Returns the test images of the predictions."""
     return np.random.default_rng(1).integers(0, 256, (NUM_IMAGES, 32, 32, 3), np.uint8)
 
 
 def write_run(folder, *, seed=0, num_epochs=5, complete=True, experiment="assignment/cnn3"):
-    """Writes a workdir and returns the run that is read from it."""
+    """Writes a workdir and returns the run read from it."""
     settings = config.load(tiny.ROOT / "configs" / f"{experiment}.py")
     config.choose_model(settings, settings.model.name)
     with settings.unlocked():
@@ -90,7 +90,7 @@ def write_run(folder, *, seed=0, num_epochs=5, complete=True, experiment="assign
 
 
 def dataset(run):
-    """The data set of the run's predictions, as data.load returns it."""
+    """Returns the data set of the run's predictions, as data.load would."""
     split = data.Split(images(), run.predictions.labels)
     half = np.full(3, 0.5, np.float32)
     return data.Dataset("cifar100", "fine", split, None, split, FINE, half, half)

@@ -1,4 +1,4 @@
-"""Who may import whom: one way only, from the commands down."""
+"""Checks that imports go one way, from the commands down."""
 
 import ast
 import re
@@ -8,8 +8,8 @@ import tomllib
 import pytest
 import tiny
 
-# Each layer may import the layers below it, and a package its own modules; parts of one layer do
-# not import each other. A module that is not named here belongs to the package around it.
+# Each layer may import the layers below it, and a package its own modules. Parts of one layer must
+# not import each other. A module that is not listed here belongs to its package.
 LAYERS = [
     {"main", "prepare", "predict", "lr_range_test", "augment.__main__", "report.__main__"},
     {"train", "report", "range_test"},
@@ -22,8 +22,8 @@ LAYERS = [
     {"ops", "run.atomic"},
     {"errors", "selection", "runtime"},
 ]
-# What requirements.txt and requirements-trackers.txt install, by import name. Neither PyTorch nor
-# TensorFlow; never configs, benchmarks or tests, which are not installed.
+# Import names of the packages in requirements.txt and requirements-trackers.txt. PyTorch and
+# TensorFlow are not among them, nor are configs, benchmarks and tests, which are not installed.
 LIBRARIES = {
     *("PIL", "absl", "clu", "flax", "jax", "jinja2", "matplotlib", "ml_collections", "mlflow"),
     *("numpy", "optax", "orbax", "rich", "tensorboardX", "tensorflow_datasets", "wandb"),
@@ -32,17 +32,17 @@ PACKAGE = tiny.ROOT / "cifar_jax"
 
 
 def module_name(path):
-    """cifar_jax/run/atomic.py as "run.atomic", cifar_jax/run/__init__.py as "run"."""
+    """Returns "run.atomic" for cifar_jax/run/atomic.py, "run" for cifar_jax/run/__init__.py."""
     parts = path.relative_to(PACKAGE).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
 MODULES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
-MODULES.pop("")  # the package's own docstring
+MODULES.pop("")  # cifar_jax/__init__.py
 
 
 def part_of(module):
-    """The longest name in LAYERS that a module's name begins with."""
+    """Returns the longest name in LAYERS that is a prefix of a module's name."""
     names = [n for n in set().union(*LAYERS) if f"{module}.".startswith(f"{n}.")]
     assert names, f"{module} has no layer"
     return max(names, key=len)
@@ -53,10 +53,10 @@ def layer_of(part):
 
 
 def imports(path):
-    """The dotted names that a file imports, anywhere in it."""
+    """Yields the dotted names that a file imports, at any level of nesting."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom):
-            assert not node.level, f"{path} imports relative to itself"
+            assert not node.level, f"{path} has a relative import"
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -66,7 +66,7 @@ def imports(path):
 
 
 def imported_modules(path):
-    """Of `imports` those of our own modules; "cifar_jax.errors.UserError" is "errors"."""
+    """Yields the imported modules of cifar_jax: "errors" for "cifar_jax.errors.UserError"."""
     for name in imports(path):
         package, _, name = name.partition(".")
         if package == "cifar_jax":
@@ -79,7 +79,7 @@ def imported_modules(path):
 def test_imports_go_down(module):
     part = part_of(module)
     for name in imported_modules(MODULES[module]):
-        assert name, f"{module} imports cifar_jax itself, or what is not there"
+        assert name, f"{module} imports cifar_jax itself or a module that does not exist"
         other = part_of(name)
         assert other == part or layer_of(other) > layer_of(part), f"{module} imports {name}"
 
@@ -90,16 +90,16 @@ def test_only_known_libraries_are_imported(module):
     assert names <= LIBRARIES | sys.stdlib_module_names | {"cifar_jax"}
 
 
-def test_every_layer_is_there():
+def test_every_layer_exists():
     for part in set().union(*LAYERS):
-        assert part in MODULES, f"there is no {part}"
+        assert part in MODULES, f"{part} does not exist"
 
 
-def test_networks_import_their_bricks_alone():
+def test_networks_import_only_their_layers():
     for path in (PACKAGE / "models").glob("*.py"):
         if path.stem in ("__init__", "layers"):
             continue
-        # Flax' own are several times slower on a CPU.
+        # Flax' own layers are several times slower on a CPU.
         assert not re.search(r"nnx\.(Conv|Linear|BatchNorm|Dropout)\(", path.read_text()), path.name
         assert set(imported_modules(path)) <= {"models.layers", "ops.pooling", "errors"}, path.name
 

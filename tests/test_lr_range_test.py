@@ -25,7 +25,7 @@ def command(folder, *flags):
     return lr_range_test.main(["", *config, "--workdir", str(folder), *flags])
 
 
-def test_the_command_stops_at_divergence_and_writes_its_files(tmp_path, capsys):
+def test_command_stops_at_divergence_and_writes_its_files(tmp_path, capsys):
     assert command(tmp_path, "--from=1e-4", "--to=1000", "--epochs=10") == 0
     with (tmp_path / "range_test.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -44,7 +44,7 @@ def test_the_command_stops_at_divergence_and_writes_its_files(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("steps_per_call", [0, 1])
-def test_by_epoch_the_accuracy_is_that_of_the_evaluated_split(tmp_path, steps_per_call):
+def test_accuracy_by_epoch_is_that_of_the_evaluated_split(tmp_path, steps_per_call):
     flags = ["--from=1e-4", "--to=1e-2", "--epochs=5", "--by=epoch"]
     assert command(tmp_path, *flags, f"--config.steps_per_call={steps_per_call}") == 0
     with (tmp_path / "range_test.csv").open() as file:
@@ -52,17 +52,17 @@ def test_by_epoch_the_accuracy_is_that_of_the_evaluated_split(tmp_path, steps_pe
     assert [int(row["step"]) for row in rows] == [4, 8, 12, 16, 20]
     rates = [float(row["learning_rate"]) for row in rows]
     np.testing.assert_allclose(rates, np.geomspace(1e-4, 1e-2, 5), rtol=1e-3)
-    counts = [float(row["accuracy"]) * 32 for row in rows]  # of so many validation images
+    counts = [float(row["accuracy"]) * 32 for row in rows]  # 32 validation images
     np.testing.assert_allclose(counts, np.round(counts), atol=1e-4)
 
 
-def test_the_configs_own_schedule_does_not_matter(tmp_path):
+def test_the_configs_own_schedule_has_no_effect(tmp_path):
     own = ["schedule=triangular2", "base_learning_rate=9e-4", "half_cycle_epochs=4.0"]
     flags = [f"--config.optim.{field}" for field in own]
     assert command(tmp_path, *flags, "--from=1e-4", "--to=1e-2", "--epochs=2") == 0
 
 
-def test_ctrl_c_ends_the_test_with_what_there_is(tmp_path, monkeypatch):
+def test_ctrl_c_ends_the_test_and_keeps_its_points(tmp_path, monkeypatch):
     seen = []
 
     def interrupt_at_the_ninth(*args, **kwargs):
@@ -76,27 +76,27 @@ def test_ctrl_c_ends_the_test_with_what_there_is(tmp_path, monkeypatch):
     assert json.loads((tmp_path / "range_test.json").read_text())["ended_by"] == "Ctrl-C"
 
 
-def test_a_folder_that_cannot_be_used_is_refused_before_the_test(tmp_path, monkeypatch, capsys):
+def test_unusable_folder_is_refused_before_the_test(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sweep, "run", lambda *args, **kwargs: 1 / 0)
     (tmp_path / "file").write_text("")
     assert command(tmp_path / "file") == 1
     assert "file cannot be used" in capsys.readouterr().err
     (tmp_path / "config.json").write_text("{}")
     assert command(tmp_path) == 1
-    assert "a training lies in" in capsys.readouterr().err
+    assert "holds a training run" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
         (["--by=epoch", "--epochs=3"], "--epochs needs 4 or more with --by=epoch, not 3"),
-        (["--epochs=1", "--config.batch_size=50"], "2 steps make no curve"),
+        (["--epochs=1", "--config.batch_size=50"], "2 steps are too few for a curve"),
         (["--from=1", "--to=0.1"], "--from and --to need 0 < from < to, not 1.0 and 0.1"),
         (["--epochs=0"], "--epochs needs 1 or more with --by=step, not 0"),
         (["--from=1e6", "--to=1e9"], "ended by divergence after"),
         (["--by=week"], "week"),
     ],
 )
-def test_wrong_flags_are_refused(tmp_path, capsys, flags, message):
+def test_invalid_flags_are_refused(tmp_path, capsys, flags, message):
     assert command(tmp_path, *flags) == 1
     assert message in capsys.readouterr().err

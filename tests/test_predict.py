@@ -14,7 +14,7 @@ from cifar_jax.train import train
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
-    """A run of two epochs on the tiny set, whose classes are colours."""
+    """A run of two epochs on the tiny data set, whose classes are colors."""
     folder = tmp_path_factory.mktemp("predict") / "run"
     mesh = engine.make_mesh(jax.devices()[:1])
     with pytest.MonkeyPatch.context() as patch:
@@ -24,23 +24,23 @@ def workdir(tmp_path_factory):
     return folder
 
 
-def test_predictions_are_those_of_the_evaluation(workdir):
+def test_predictions_equal_those_of_the_evaluation(workdir):
     with np.load(workdir / "predictions.npz") as file:
         logits = file["logits"]
     found = predict.predict(workdir, tiny.dataset().test.images)
     best = [f"class {i}" for i in logits.argmax(1)]
-    assert [guesses[0].name for guesses in found] == best
+    assert [predictions[0].name for predictions in found] == best
     exponentials = np.exp(logits - logits.max(1, keepdims=True))
     expected = exponentials.max(1) / exponentials.sum(1)
     np.testing.assert_allclose([g[0].probability for g in found], expected, rtol=1e-4)
-    assert all(len(guesses) == 5 for guesses in found)
+    assert all(len(predictions) == 5 for predictions in found)
 
 
-def test_the_epoch_that_the_run_reports_is_asked(tmp_path, monkeypatch):
+def test_the_reported_epoch_predicts(tmp_path, monkeypatch):
     mesh = engine.make_mesh(jax.devices()[:1])
     monkeypatch.setattr(experiment, "make_mesh", lambda: mesh)
     monkeypatch.setattr(data, "load", tiny.load)
-    # A rate that ruins the network behind the first epoch.
+    # The learning rate after the first epoch makes training diverge.
     config = tiny.make_config(
         num_epochs=3, selected_on="test", optim__schedule="step", optim__step_epochs=(1,),
         optim__step_factor=1000.0,
@@ -50,7 +50,7 @@ def test_the_epoch_that_the_run_reports_is_asked(tmp_path, monkeypatch):
     with np.load(tmp_path / "predictions.npz") as file:
         best = [f"class {i}" for i in file["logits"].argmax(1)]
     found = predict.predict(tmp_path, tiny.dataset().test.images)
-    assert [guesses[0].name for guesses in found] == best
+    assert [predictions[0].name for predictions in found] == best
 
 
 def picture(mode, size=(48, 64)):
@@ -62,63 +62,64 @@ def picture(mode, size=(48, 64)):
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "LA", "P", "CMYK", "1", "I;16", "I", "F"])
-def test_pictures_of_every_mode(tmp_path, mode):
+def test_images_of_every_mode_are_read(tmp_path, mode):
     path = tmp_path / ("picture.tiff" if mode in ("CMYK", "LA", "I", "F") else "picture.png")
     picture(mode).save(path)
     pixels = predict.load(path)
     assert pixels.shape == (32, 32, 3) and pixels.dtype == np.uint8 and pixels.std() > 5
 
 
-def test_transparent_is_white(tmp_path):
+def test_transparent_areas_become_white(tmp_path):
     Image.new("RGBA", (40, 40), (255, 0, 0, 0)).save(tmp_path / "a.png")
     assert (predict.load(tmp_path / "a.png") == 255).all()
 
 
-def test_the_middle_square_is_taken_upright(tmp_path):
+def test_the_central_square_is_taken_after_orientation(tmp_path):
     pixels = np.zeros((32, 96, 3), np.uint8)
     pixels[:, 32:64] = 200
     image = Image.fromarray(pixels)
     exif = image.getexif()
-    exif[0x0112] = 6  # the camera was turned
+    exif[0x0112] = 6  # rotated camera
     image.rotate(90, expand=True).save(tmp_path / "a.png", exif=exif)
     assert (predict.load(tmp_path / "a.png") == 200).all()
 
 
-def test_a_large_photograph(tmp_path):
+def test_large_jpeg_is_read(tmp_path):
     picture("RGB", (3000, 4000)).save(tmp_path / "a.jpg", quality=50)
     assert predict.load(tmp_path / "a.jpg").shape == (32, 32, 3)
 
 
-def test_files_that_are_no_pictures(tmp_path):
-    (tmp_path / "a.txt").write_text("no picture")
+def test_files_that_are_not_images_are_refused(tmp_path):
+    (tmp_path / "a.txt").write_text("not an image")
     picture("RGB").save(tmp_path / "whole.png")
     data = (tmp_path / "whole.png").read_bytes()
     (tmp_path / "half.png").write_bytes(data[: len(data) // 2])
     (tmp_path / "empty.png").write_bytes(b"")
     for name, message in (
-        ("a.txt", "is no picture"), ("half.png", "cannot be read"), ("empty.png", "is no picture"),
-        ("none.png", "is not there"), (".", "cannot be read"),
+        ("a.txt", "is not an image"), ("half.png", "cannot be read"),
+        ("empty.png", "is not an image"),
+        ("none.png", "does not exist"), (".", "cannot be read"),
     ):  # fmt: skip
         with pytest.raises(UserError, match=message):
             predict.load(tmp_path / name)
 
 
-def test_the_command_answers_what_it_can(tmp_path, workdir, capsys):
+def test_command_classifies_the_readable_images(tmp_path, workdir, capsys):
     picture("L").save(tmp_path / "a.png")
-    (tmp_path / "b.txt").write_text("no picture")
+    (tmp_path / "b.txt").write_text("not an image")
     files = [str(tmp_path / "a.png"), str(tmp_path / "b.txt")]
     assert predict.main(["--workdir", str(workdir), *files]) == 1
     printed = capsys.readouterr()
     assert printed.out.startswith(f"{files[0]}\n") and printed.out.count("%") == 5
-    assert "b.txt is no picture" in printed.err
+    assert "b.txt is not an image" in printed.err
     assert predict.main(["--workdir", str(workdir), "--json", *files]) == 1
     answer = json.loads(capsys.readouterr().out)
-    assert sum(guess["probability"] for guess in answer[files[0]]["top5"]) <= 1.0001
-    assert "is no picture" in answer[files[1]]["error"]
+    assert sum(top["probability"] for top in answer[files[0]]["top5"]) <= 1.0001
+    assert "is not an image" in answer[files[1]]["error"]
     assert predict.main(["--workdir", str(workdir), files[0]]) == 0
 
 
-def test_a_run_at_work_is_left_alone(workdir):
+def test_predicting_leaves_a_running_run_unchanged(workdir):
     unfinished = workdir / "checkpoints" / "99.orbax-checkpoint-tmp"
     unfinished.mkdir()
     try:
@@ -129,18 +130,18 @@ def test_a_run_at_work_is_left_alone(workdir):
         unfinished.rmdir()
 
 
-def test_a_checkpoint_that_a_training_replaces_is_read_again(workdir, monkeypatch):
-    """The training removed it between the look at the folder and the reading; the next is there."""
+def test_restore_is_retried_when_a_running_run_replaces_the_checkpoint(workdir, monkeypatch):
+    """The first attempt fails as if the run had deleted the checkpoint in the meantime."""
     image, tries = tiny.dataset().test.images[:1], []
     expected, restore = predict.predict(workdir, image), predict._restore
 
-    def once_too_late(*args):
+    def fail_once(*args):
         tries.append(args)
         if len(tries) == 1:
             raise UserError("the checkpoint 7 cannot be read")
         return restore(*args)
 
-    monkeypatch.setattr(predict, "_restore", once_too_late)
+    monkeypatch.setattr(predict, "_restore", fail_once)
     with pytest.raises(UserError, match="cannot be read"):
         predict.predict(workdir, image)
     tries.clear()
@@ -149,13 +150,13 @@ def test_a_checkpoint_that_a_training_replaces_is_read_again(workdir, monkeypatc
     assert len(tries) == 2
 
 
-def test_folders_without_a_network(tmp_path, capsys):
+def test_folders_without_a_network_are_refused(tmp_path, capsys):
     picture("RGB").save(tmp_path / "a.png")
     assert predict.main(["--workdir", str(tmp_path), str(tmp_path / "a.png")]) == 1
     assert "holds no run" in capsys.readouterr().err
     (tmp_path / "config.json").write_text("{}")
     assert predict.main(["--workdir", str(tmp_path), str(tmp_path / "a.png")]) == 1
-    assert "is not of a run of this suite" in capsys.readouterr().err
+    assert "is not from a cifar_jax run" in capsys.readouterr().err
     (tmp_path / "config.json").write_text(tiny.make_config().to_json())
     assert predict.main(["--workdir", str(tmp_path), str(tmp_path / "a.png")]) == 1
     assert "has no checkpoint" in capsys.readouterr().err

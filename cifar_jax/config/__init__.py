@@ -1,6 +1,6 @@
-"""Config files: finding, importing, completing and flattening them.
+"""Finds, imports, completes and flattens config files.
 
-base.py has every field with its default; command_line.py reads --config and what is set beside it.
+base.py defines every field with its default; command_line.py parses --config and its overrides.
 """
 
 import contextlib
@@ -15,6 +15,8 @@ from ml_collections import ConfigDict
 from cifar_jax.config import base
 from cifar_jax.errors import UserError, unknown
 
+_EXAMPLE = "; see configs/quickstart.py for an example"
+
 
 def flatten(tree: Mapping | ConfigDict, prefix: str = "") -> dict[str, Any]:
     """Returns {"optim.name": "sgd", ...} for nested fields."""
@@ -26,45 +28,52 @@ def flatten(tree: Mapping | ConfigDict, prefix: str = "") -> dict[str, Any]:
 
 
 def load(path: str | Path) -> ConfigDict:
-    """Returns the config of a file, its experiment named after the path, locked.
+    """Returns the locked config that a file defines, with `experiment` derived from its path.
 
     Raises:
-      UserError: where there is no such file, it does not give a config, or the config has a field
-        that the base config has not.
+      UserError: If the file does not exist, cannot be imported or defines no config, or if the
+        config has a field that the base config lacks. Exceptions raised by the file's own code
+        propagate.
     """
     path = Path(path)
     if not path.is_file():
         known = [str(p) for p in Path("configs").rglob("*.py") if p.name != "base.py"]
         if not known:
-            raise UserError(f"--config {path} is no file, and this folder has no configs/")
+            raise UserError(f"--config {path} is not a file, and this folder has no configs/")
         raise unknown("config", str(path), known)
     known = flatten(base.get_config())
-    try:
-        with _importable_configs(path):
-            config = runpy.run_path(str(path))["get_config"]()
+    with _importable_configs(path):
+        try:
+            names = runpy.run_path(str(path))
+        except (SyntaxError, ImportError, OSError) as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise UserError(f"--config {path} cannot be imported ({reason}){_EXAMPLE}") from error
+        if "get_config" not in names:
+            raise UserError(
+                f"--config {path} is not a config file: it defines no get_config{_EXAMPLE}"
+            )
+        config = names["get_config"]()
+    if not isinstance(config, ConfigDict):
+        kind = type(config).__name__
+        raise UserError(f"--config {path}: get_config returns a {kind}, not a ConfigDict{_EXAMPLE}")
+    with config.unlocked():
         config.experiment = experiment_name(path)
-        fields = flatten(config)
-    except Exception as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise UserError(
-            f"--config {path} is no config ({reason}); configs/quickstart.py is one"
-        ) from error
-    for field in fields:
+    for field in flatten(config):
         if field not in known and not field.startswith("model."):
             raise unknown(f"config field in {path}", field, known)
     return config.lock()
 
 
 def choose_model(config: ConfigDict, name: str) -> None:
-    """Sets the network, and every option of it that the config does not set to its default.
+    """Sets `model.name`, and adds the default of every network option that the config omits.
 
-    So the config says, and config.json records, all that the network was built with. Options that
-    the network does not have are dropped where it is not the one that the config was written for.
+    The config, and config.json, thus record every option that the network is built with. If `name`
+    is not the network that the config was written for, options that `name` lacks are dropped.
 
     Raises:
-      UserError: for an unknown network, or an option that the config's own network lacks.
+      UserError: If the network is unknown, or the config sets an option that its own network lacks.
     """
-    from cifar_jax import models  # takes a second: not before the command line is known to be right
+    from cifar_jax import models  # takes a second, so invalid command lines fail before it
 
     defaults = models.options_of(name)
     given = {k: v for k, v in config.model.items() if k != "name"}
@@ -79,7 +88,7 @@ def choose_model(config: ConfigDict, name: str) -> None:
 
 
 def experiment_name(path: str | Path) -> str:
-    """Returns configs/coarse/cnn4.py as "coarse/cnn4"; elsewhere the file's bare name."""
+    """Returns "coarse/cnn4" for configs/coarse/cnn4.py; outside configs/, the file's stem."""
     path = Path(path).resolve()
     for parent in path.parents:
         if parent.name == "configs":
@@ -89,9 +98,9 @@ def experiment_name(path: str | Path) -> str:
 
 @contextlib.contextmanager
 def _importable_configs(path: Path) -> Iterator[None]:
-    """Within it a config file can import others, as `configs.coarse.cnn4`, from any folder.
+    """Lets a config file import others, as in `configs.coarse.cnn4`, from any working directory.
 
-    Those of the nearest configs/ above the file come first, then those of this checkout.
+    The nearest configs/ above the file takes precedence over the one in this checkout.
     """
     before = sys.path[:]
     folders = [parent.parent for parent in path.resolve().parents if parent.name == "configs"]

@@ -1,4 +1,4 @@
-"""The command line of the commands that take a config."""
+"""Parses the command line of the commands that take a config."""
 
 import re
 from collections.abc import Callable, Iterable
@@ -14,28 +14,28 @@ from cifar_jax.errors import UserError, unknown
 def parse(
     argv: list[str], usage: str, define: Callable[[flags.FlagValues], None] = lambda values: None
 ) -> tuple[ConfigDict, flags.FlagValues]:
-    """Reads --config FILE, --config.FIELD=VALUE, --workdir and a command's own flags.
+    """Parses --config FILE, --config.FIELD=VALUE, --workdir and a command's own flags.
 
     Args:
-      argv: the command line, the program first.
-      usage: of the command, for --help; its third line is an example.
-      define: adds the command's own flags.
+      argv: The command line, starting with the program.
+      usage: The command's usage, printed by --help. Its third line must be an example.
+      define: Adds the command's own flags.
 
     Returns:
-      The config, complete and locked, and the values of the other flags.
+      The complete, locked config and the values of the other flags.
 
     Raises:
-      UserError: for anything unknown or missing.
-      SystemExit: after --help.
+      UserError: If a flag or field is unknown, invalid or missing.
+      SystemExit: After --help.
     """
     path, argv = _take_config(argv)
     wants_help = any(re.fullmatch("--?h(elp)?", arg) for arg in argv[1:])
     values = flags.FlagValues()
-    flags.DEFINE_string("workdir", None, "folder of the run's files", flag_values=values)
+    flags.DEFINE_string("workdir", None, "Folder for the run's files.", flag_values=values)
     define(values)
     own = {name: values[name] for name in sorted(values)}
     if wants_help:
-        print(f"{usage}\nFlags besides --config:")
+        print(f"{usage}\nFlags in addition to --config:")
         for name, flag in own.items():
             default = "" if flag.default is None else f" (default: {flag.default})"
             print(f"  --{name}: {flag.help}{default}")
@@ -51,7 +51,7 @@ def parse(
     choose_model(config, overrides.get("model.name", config.model.name))
     _check_fields(config, overrides)
     if wants_help:
-        print(f"Fields of {path}, explained in cifar_jax/config/base.py:")
+        print(f"Fields of {path}, documented in cifar_jax/config/base.py:")
         for name, value in flatten(config).items():
             print(f"  --config.{name}={value!r}")
         raise SystemExit(0)
@@ -70,11 +70,11 @@ def parse(
     except flags.Error as error:
         raise UserError(str(error)) from error
     if rest:
-        raise UserError(f"what is {' '.join(rest)!r}? Flags look like --config.seed=1")
+        raise UserError(f"unexpected argument {' '.join(rest)!r}; flags look like --config.seed=1")
     for group in ("plateau", "early_stopping"):
         fields = [name for name in overrides if name.startswith(f"{group}.")]
         if fields and not values.config[group].patience:
-            raise UserError(f"{fields[0]} does nothing while {group}.patience is 0")
+            raise UserError(f"{fields[0]} has no effect while {group}.patience is 0")
     return values.config, values
 
 
@@ -89,7 +89,7 @@ def _check_fields(config: ConfigDict, names: Iterable[str]) -> None:
 
 
 def _take_config(argv: list[str]) -> tuple[Path | None, list[str]]:
-    """Returns the value of --config, and the command line without it."""
+    """Returns the value of --config and the remaining arguments."""
     for i, arg in enumerate(argv):
         match = re.fullmatch(r"--?config(?:=(.*))?", arg)
         if match and match[1] is not None:

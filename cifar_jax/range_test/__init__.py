@@ -1,5 +1,5 @@
-"""The learning rate range test (Smith, 2017) behind `python -m cifar_jax.lr_range_test`.
+"""Implements the learning rate range test (Smith, 2017) of `python -m cifar_jax.lr_range_test`.
 
-sweep.py trains with a growing rate, suggestion.py reads rates off the curve, plot.py draws it, and
-files.py writes what is found.
+sweep.py trains with a growing learning rate, suggestion.py derives learning rates from the curve,
+plot.py draws it, and files.py writes the results.
 """

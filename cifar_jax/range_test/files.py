@@ -1,4 +1,4 @@
-"""The files of a range test."""
+"""Writes the files of a range test."""
 
 import csv
 import json
@@ -15,22 +15,22 @@ from cifar_jax.runtime.environment import environment
 
 
 def write(
-    config: ConfigDict, points: Sequence[Point], folder: Path, asked: dict[str, Any]
+    config: ConfigDict, points: Sequence[Point], folder: Path, settings: dict[str, Any]
 ) -> dict[str, Any]:
     """Writes range_test.csv, range_test.json and range_test.png.
 
     Args:
-      config: as it was trained.
-      points: of the curve.
-      folder: made if need be.
-      asked: goes into the JSON file; with "ended_by", as `sweep.run` returns it.
+      config: The config that was trained.
+      points: The points of the curve.
+      folder: Where to write; created if necessary.
+      settings: The test's settings, recorded in the JSON file, and the "ended_by" of `sweep.run`.
 
     Returns:
-      What `suggest` finds, and with "flags" the flags that train with it, None where it finds none.
+      The result of `suggest`, and in "flags" the flags that train with it, or None without one.
     """
-    found = suggest(points, asked["ended_by"])
-    has_rates = found["base_learning_rate"] is not None
-    found["flags"] = flags_for(config, found) if has_rates else None
+    result = suggest(points, settings["ended_by"])
+    has_rates = result["base_learning_rate"] is not None
+    result["flags"] = flags_for(config, result) if has_rates else None
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "range_test.csv").open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -38,8 +38,8 @@ def write(
         curves = (smooth([p.loss for p in points]), smooth([p.accuracy for p in points]))
         writer.writerows([*point, *map(float, row)] for point, *row in zip(points, *curves))
     plain = json.loads(config.to_json())
-    plain["data"]["dir"] = ""  # where the data lay is nobody else's concern
-    everything = asked | found | environment() | {"config": plain}
+    plain["data"]["dir"] = ""  # a local path, of no use elsewhere
+    everything = settings | result | environment() | {"config": plain}
     write_json(folder / "range_test.json", everything)
-    draw(points, found, config.experiment, folder / "range_test.png")
-    return found
+    draw(points, result, config.experiment, folder / "range_test.png")
+    return result

@@ -1,4 +1,4 @@
-"""The picture of a range test."""
+"""Plots a range test."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from cifar_jax.range_test.suggestion import Point, smooth
 
 
-def draw(points: Sequence[Point], found: dict[str, Any], title: str, path: Path) -> None:
-    """Draws loss and accuracy against the rate, with what was read off them."""
+def draw(points: Sequence[Point], result: dict[str, Any], title: str, path: Path) -> None:
+    """Plots loss and accuracy against the learning rate, and marks the suggested rates."""
     rates = [point.learning_rate for point in points]
     figure = Figure(figsize=(9, 7), layout="constrained")
     top, bottom = figure.subplots(2, 1, sharex=True)
@@ -27,17 +27,17 @@ def draw(points: Sequence[Point], found: dict[str, Any], title: str, path: Path)
         axes.grid(alpha=0.3)
         for name, style, text in (
             ("base_learning_rate", "--", "base"),
-            ("max_learning_rate", "-.", "greatest"),
+            ("max_learning_rate", "-.", "max"),
             ("steepest_learning_rate", ":", "steepest"),
         ):
-            if found[name] is not None:
-                label = f"{text} {found[name]:.2g}"
-                axes.axvline(found[name], color="black", linestyle=style, label=label)
-    # What diverges at the end would press the rest of the loss flat.
-    least = float(np.min(losses))
-    bottom.set_ylim(least - 0.1 * abs(least), min(float(np.max(losses)), 2.0 * losses[0]) * 1.05)
+            if result[name] is not None:
+                label = f"{text} {result[name]:.2g}"
+                axes.axvline(result[name], color="black", linestyle=style, label=label)
+    # Without limits, a loss that diverges at the end would flatten the rest of the curve.
+    lowest = float(np.min(losses))
+    bottom.set_ylim(lowest - 0.1 * abs(lowest), min(float(np.max(losses)), 2.0 * losses[0]) * 1.05)
     top.set_title(f"Learning rate range test: {title}")
-    bottom.set_xlabel("learning rate, growing along the training")
+    bottom.set_xlabel("learning rate, growing during training")
     top.set_xscale("log")
     top.legend(loc="best")
     figure.savefig(path, dpi=110)

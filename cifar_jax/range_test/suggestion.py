@@ -1,4 +1,4 @@
-"""Reads learning rates off the curve of a range test."""
+"""Derives learning rates from the curve of a range test."""
 
 import math
 from collections.abc import Sequence
@@ -7,18 +7,19 @@ from typing import Any, NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
-# Points of a curve; fewer say nothing.
-LEAST_POINTS = 4
+# Minimum number of points of a curve.
+MIN_POINTS = 4
 
 
 class Point(NamedTuple):
-    """The means over some steps.
+    """Means over consecutive steps.
 
     Attributes:
-      step: the last of them, counted from 1.
-      learning_rate: the geometric mean.
-      loss: of training.
-      accuracy: of training, a fraction; of the evaluated split where the rate grows by epoch.
+      step: The last of the steps, counted from 1.
+      learning_rate: Geometric mean of the learning rate.
+      loss: Training loss.
+      accuracy: Accuracy, a fraction: of training or, if the learning rate grows per epoch, of the
+        evaluated split.
     """
 
     step: int
@@ -28,7 +29,7 @@ class Point(NamedTuple):
 
 
 def smooth(values: Sequence[float]) -> np.ndarray:
-    """Returns a centred mean over about a tenth of the points; at the ends, of those there are."""
+    """Returns the centered moving mean over a tenth of the points, truncated at the ends."""
     values = np.asarray(values, np.float64)
     half = len(values) // 20
     sums = np.concatenate([[0.0], np.cumsum(values)])
@@ -38,18 +39,20 @@ def smooth(values: Sequence[float]) -> np.ndarray:
 
 
 def suggest(points: Sequence[Point], ended_by: str = "rate") -> dict[str, Any]:
-    """Reads rates off the smoothed curve.
+    """Derives learning rates from the smoothed curve.
 
     Args:
-      points: of the curve.
-      ended_by: as `run` returns it.
+      points: The points of the curve.
+      ended_by: What ended the test, as returned by `sweep.run`.
 
     Returns:
-      base_learning_rate: the accuracy has begun to rise, by a tenth of its way to the top.
-      max_learning_rate: it is at the top, from where it falls or stands still.
-      steepest_learning_rate: the loss falls the fastest, per factor of the rate.
-      warnings: a list of what speaks against them. Where the accuracy does not rise beyond its
-        noise, or still rose when Ctrl-C ended the test, the rates are None.
+      base_learning_rate: Where the accuracy has risen by a tenth of its total rise.
+      max_learning_rate: Where the accuracy peaks, before it falls or levels off.
+      steepest_learning_rate: Where the loss falls fastest per factor of the learning rate.
+      warnings: A list of reasons to doubt these values.
+
+      The learning rates are None if the accuracy does not rise above its noise, or was still rising
+      when Ctrl-C ended the test.
     """
     rates = np.array([point.learning_rate for point in points])
     measured = np.array([point.accuracy for point in points])
@@ -58,22 +61,24 @@ def suggest(points: Sequence[Point], ended_by: str = "rate") -> dict[str, Any]:
     top = int(np.argmax(accuracy))
     half = len(points) // 20
     noise = 1e-9
-    if half:  # of a mean over 2 half + 1 points, from how much neighbours differ
+    if half:  # of a mean over 2 half + 1 points, from the differences of neighbors
         noise += np.std(np.diff(measured)) / math.sqrt(2 * (2 * half + 1))
     is_at_end = top >= len(points) - 1 - half
     refusal = None
     if accuracy[top] - accuracy[0] <= 8 * noise:
-        refusal = "the accuracy does not rise: try other rates, or more epochs"
+        refusal = "the accuracy does not rise: try other learning rates or more epochs"
     elif is_at_end and ended_by == "Ctrl-C":
-        refusal = "the accuracy still rose where the test was ended: let it run on"
+        refusal = "the accuracy was still rising when the test was interrupted: let it finish"
     if refusal:
         names = ("base_learning_rate", "max_learning_rate", "steepest_learning_rate")
         return dict.fromkeys(names) | {"warnings": [refusal]}
     warnings = []
     if is_at_end:
-        warnings.append("the accuracy is at its top where the test ends: try a greater --to")
+        warnings.append("the accuracy peaks at the end of the test: try a larger --to")
     if not half:
-        warnings.append(f"{len(points)} points are few: take the rates for a hint")
+        warnings.append(
+            f"{len(points)} points are few: the learning rates are only rough estimates"
+        )
     threshold = accuracy[0] + 0.1 * (accuracy[top] - accuracy[0])
     below = np.flatnonzero(accuracy[: top + 1] <= threshold)
     base = int(below[-1]) if len(below) else 0
@@ -88,14 +93,14 @@ def suggest(points: Sequence[Point], ended_by: str = "rate") -> dict[str, Any]:
 
 
 def flags_for(config: ConfigDict, found: dict[str, Any]) -> str:
-    """Returns the flags that train a config by triangular2 between the rates found."""
+    """Returns the flags that train a config with triangular2 between the suggested rates."""
     fields = {
         "schedule": "triangular2",
         "base_learning_rate": f"{found['base_learning_rate']:.3g}",
         "learning_rate": f"{found['max_learning_rate']:.3g}",
         "half_cycle_epochs": "4",
     }
-    # What belongs to the config's own schedule, and would contradict this one.
+    # Reset fields of the config's own schedule that conflict with this one.
     for name in ("warmup_epochs", "decay", "final_learning_rate"):
         if config.optim[name]:
             fields[name] = "0"

@@ -1,4 +1,4 @@
-"""Trains with a rate that grows from step to step, or from epoch to epoch."""
+"""Trains with a learning rate that grows per step or per epoch."""
 
 import math
 from collections.abc import Callable
@@ -9,32 +9,34 @@ from ml_collections import ConfigDict
 from cifar_jax import experiment
 from cifar_jax.errors import UserError
 from cifar_jax.metrics import fetch
-from cifar_jax.range_test.suggestion import LEAST_POINTS, Point
+from cifar_jax.range_test.suggestion import MIN_POINTS, Point
 from cifar_jax.runtime.signals import catch_signals
 
-# Points of the curve where the rate grows with every step.
+# Points of the curve if the learning rate grows per step.
 _NUM_POINTS = 200
-# Where the loss (smoothed, where the rate grows by step) is so many times its least, it diverges.
+# The loss diverges when it exceeds this multiple of its minimum. If the learning rate grows per
+# step, the loss is smoothed.
 _DIVERGED = 4.0
 
 
 def run(
     config: ConfigDict, lowest: float, highest: float, num_epochs: int, *, by_epoch: bool = False
 ) -> tuple[list[Point], str]:
-    """Trains with a growing rate until it is over, the loss has diverged, or Ctrl-C.
+    """Trains with a growing learning rate until the last one, divergence or Ctrl-C.
 
     Args:
-      config: with the fields of cifar_jax/config/base.py.
-      lowest: rate of the first step.
-      highest: rate of the last step.
-      num_epochs: from the one to the other.
-      by_epoch: whether the rate stays through each epoch.
+      config: Config with the fields of cifar_jax/config/base.py.
+      lowest: Learning rate of the first step.
+      highest: Learning rate of the last step.
+      num_epochs: Epochs from the lowest to the highest learning rate.
+      by_epoch: Whether the learning rate grows per epoch instead of per step.
 
     Returns:
-      The points, and what ended the test: "rate" (the last is reached), "divergence" or "Ctrl-C".
+      The points, and what ended the test: "rate" (the highest was reached), "divergence" or
+      "Ctrl-C".
 
     Raises:
-      UserError: for a wrong config, or where there is no curve yet when the test ends.
+      UserError: If the config is invalid, or the test ends with fewer than MIN_POINTS points.
     """
     config = config.copy_and_resolve_references()
     config.num_epochs = num_epochs
@@ -45,12 +47,14 @@ def run(
     )
     engine = exp.engine
     total = num_epochs * engine.steps_per_epoch
-    if total < LEAST_POINTS:
-        raise UserError(f"{total} steps make no curve: raise --epochs, or lower batch_size")
+    if total < MIN_POINTS:
+        raise UserError(
+            f"{total} steps are too few for a curve: increase --epochs or decrease batch_size"
+        )
     steps_per_point = engine.steps_per_epoch if by_epoch else max(1, total // _NUM_POINTS)
     steps_per_call = 1 if config.steps_per_call == 1 else steps_per_point
     state, step, points, ended_by = engine.init(), 0, [], "rate"
-    tracker, least = _Smooth(0.0 if by_epoch else 0.9), math.inf
+    smooth_loss, min_loss = _ExponentialMean(0.0 if by_epoch else 0.9), math.inf
     with catch_signals() as stop:
         while step < total and stop.signum is None:
             epoch, done = divmod(step, engine.steps_per_epoch)
@@ -68,28 +72,28 @@ def run(
                 accuracy = fetch(exp.evaluate[exp.curve](engine.snapshot(state))[0])["accuracy"]
             points.append(Point(step, math.sqrt(rates[0] * rates[1]), values["loss"], accuracy))
             print(
-                f"step {step:>{len(str(total))}}/{total}  rate {points[-1].learning_rate:.2e}  "
+                f"step {step:>{len(str(total))}}/{total}  lr {points[-1].learning_rate:.2e}  "
                 f"loss {values['loss']:.4f}  accuracy {100 * accuracy:.2f}%",
                 flush=True,
             )
-            smoothed = tracker(values["loss"])
-            least = min(least, smoothed)
-            if smoothed > _DIVERGED * least:
+            smoothed = smooth_loss(values["loss"])
+            min_loss = min(min_loss, smoothed)
+            if smoothed > _DIVERGED * min_loss:
                 ended_by = "divergence"
                 break
         if stop.signum is not None:
             ended_by = "Ctrl-C"
-    if len(points) < LEAST_POINTS:
-        if ended_by == "divergence":
-            way_out = f"begin lower than --from {lowest:g}"
-        else:
-            way_out = "let it run on"
-        raise UserError(f"ended by {ended_by} after {len(points)} points, no curve yet: {way_out}")
+    if len(points) < MIN_POINTS:
+        diverged = ended_by == "divergence"
+        remedy = f"choose --from below {lowest:g}" if diverged else "let it finish"
+        raise UserError(
+            f"ended by {ended_by} after {len(points)} points, too few for a curve: {remedy}"
+        )
     return points, ended_by
 
 
 def _advance(engine, state, plan, num_steps: int, steps_per_call: int):
-    """Takes steps within an epoch; returns the state and the means over the steps."""
+    """Takes steps within an epoch, and returns the state and the mean metrics of the steps."""
     metrics = engine.no_metrics()
     for first in range(0, num_steps, steps_per_call):
         count = min(steps_per_call, num_steps - first)
@@ -100,7 +104,7 @@ def _advance(engine, state, plan, num_steps: int, steps_per_call: int):
 def growth(
     lowest: float, highest: float, num_epochs: int, by_epoch: bool
 ) -> Callable[[int], Callable]:
-    """Returns the maker of the schedule, from the steps of an epoch."""
+    """Returns a function from the steps per epoch to the schedule."""
 
     def make(steps_per_epoch: int):
         unit = steps_per_epoch if by_epoch else 1
@@ -111,8 +115,8 @@ def growth(
     return make
 
 
-class _Smooth:
-    """An exponential mean without the bias of its start; with a `keep` of 0 the latest value."""
+class _ExponentialMean:
+    """A bias-corrected exponential moving mean; with a `keep` of 0, the latest value."""
 
     def __init__(self, keep: float):
         self._keep, self._sum, self._weight = keep, 0.0, 0.0

@@ -1,8 +1,8 @@
-"""What a run left in its folder, as pictures and one page.
+"""Presents a run's workdir as figures and an HTML page.
 
     python -m cifar_jax.report runs/cnn3 --out report.html
 
 read.py reads the folder, analysis.py counts errors, figures.py, examples.py and network.py draw,
-pictures.py writes files, page.py fills the template. Numbers come from the folder alone; example
-images need the data set besides.
+pictures.py writes files, and page.py fills the template. All numbers come from the folder; example
+images also need the data set.
 """

@@ -1,11 +1,11 @@
-"""The front door of reports.
+"""Writes an HTML report of one or more runs.
 
     python -m cifar_jax.report runs/cnn3 --out report.html
     python -m cifar_jax.report runs/cnn3 runs/resnet18 --out comparison.html
 
-One workdir gives a page about the run, several a page that compares them; runs that still go on, or
-stopped on their way, are shown as far as they came. The page needs no network. Example images are
-those of the run's data set, from the folder that the run had or --data_dir.
+One workdir gives a page about the run, several a page that compares them. Running and interrupted
+runs are shown up to their latest epoch. The page works offline. Example images are read from the
+run's data set, in --data_dir or the folder that the run used.
 """
 
 import argparse
@@ -17,27 +17,27 @@ from cifar_jax.errors import UserError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Writes the page; returns the exit code, 1 after an error."""
+    """Writes the page, and returns the exit code: 1 after an error."""
     parser = argparse.ArgumentParser(
         prog="python -m cifar_jax.report",
         allow_abbrev=False,
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("workdirs", nargs="+", type=Path, metavar="WORKDIR")
-    parser.add_argument("--out", type=Path, default=Path("report.html"), help="of the page")
-    parser.add_argument("--data_dir", help="of the example images")
+    parser.add_argument("workdirs", nargs="+", type=Path, metavar="WORKDIR", help="Workdirs.")
+    parser.add_argument("--out", type=Path, default=Path("report.html"), help="HTML file to write.")
+    parser.add_argument("--data_dir", help="Folder of the data set, for example images.")
     parser.add_argument(
         "--published",
         type=Path,
         metavar="FILE",
-        help="TOML file of published results; by default that of the checkout, where there is one",
+        help="TOML file of published results; default: the checkout's benchmarks/published.toml.",
     )
     args = parser.parse_args(argv)
     from cifar_jax.report import examples, page, published, read
 
     try:
-        # Each folder once, whatever it is called.
+        # List each folder once, even if it is given under several paths.
         folders = {folder.resolve(): folder for folder in args.workdirs}
         runs = [read.read(folder) for folder in folders.values()]
         file = args.published or published.FILE

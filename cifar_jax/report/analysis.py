@@ -1,4 +1,4 @@
-"""Where a classifier errs: counts over its predictions, without a picture."""
+"""Counts the errors of a classifier."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -7,7 +7,7 @@ import numpy as np
 
 
 class Pair(NamedTuple):
-    """Images of one class that were taken for another."""
+    """Images of one class that were predicted as another."""
 
     label: int
     prediction: int
@@ -15,14 +15,14 @@ class Pair(NamedTuple):
 
 
 class Calibration(NamedTuple):
-    """How often a classifier is right, beside how sure it is.
+    """The accuracy of a classifier by its confidence.
 
     Attributes:
-      edges: [bins + 1] of the confidence, in [0, 1].
-      confidence: [bins] mean in each bin, NaN in an empty one.
-      accuracy: [bins] likewise.
-      counts: [bins] images.
-      error: the expected calibration error (Naeini et al., 2015), a fraction.
+      edges: [bins + 1] edges of the confidence bins, in [0, 1].
+      confidence: [bins] mean confidence of each bin, NaN if the bin is empty.
+      accuracy: [bins] accuracy of each bin, NaN if the bin is empty.
+      counts: [bins] number of images.
+      error: The expected calibration error (Naeini et al., 2015), a fraction.
     """
 
     edges: np.ndarray
@@ -33,31 +33,40 @@ class Calibration(NamedTuple):
 
 
 def confusion(labels: np.ndarray, predictions: np.ndarray, num_classes: int) -> np.ndarray:
-    """Returns [C, C] int64: the images of class i that were taken for class j."""
+    """Returns [C, C] int64: the number of images of class i that were predicted as class j."""
     flat = np.asarray(labels, np.int64) * num_classes + predictions
     return np.bincount(flat, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
 def by_group(matrix: np.ndarray, groups: Sequence[int], num_groups: int) -> np.ndarray:
-    """Sums a confusion matrix [C, C] to one of groups of classes [G, G]; groups: of each class."""
+    """Sums a confusion matrix [C, C] over groups of classes.
+
+    Args:
+      matrix: [C, C].
+      groups: The group of each class, in [0, G).
+      num_groups: G.
+
+    Returns:
+      [G, G].
+    """
     member = np.eye(num_groups, dtype=matrix.dtype)[list(groups)]
     return member.T @ matrix @ member
 
 
 def error_rates(matrix: np.ndarray) -> np.ndarray:
-    """Returns [C] fractions: of each class, the share that was taken for another; NaN of none."""
+    """Returns [C] error rates of the classes, as fractions; NaN for a class without images."""
     counts = matrix.sum(axis=1)
     rates = 1 - np.diag(matrix) / np.maximum(counts, 1)
     return np.where(counts > 0, rates, np.nan)
 
 
 def from_worst(rates: np.ndarray) -> list[int]:
-    """Returns the classes that there are images of, that with the greatest error first."""
+    """Returns the classes that have images, in descending order of their error rate."""
     return [int(i) for i in np.argsort(-rates, kind="stable") if not np.isnan(rates[i])]
 
 
 def most_confused(matrix: np.ndarray, count: int) -> list[Pair]:
-    """Returns so many pairs of class and wrong prediction, the most frequent first."""
+    """Returns up to `count` pairs of class and wrong prediction, the most frequent first."""
     wrong = matrix * (1 - np.eye(len(matrix), dtype=matrix.dtype))
     order = np.argsort(-wrong, axis=None, kind="stable")[:count]
     pairs = [Pair(*map(int, np.unravel_index(i, wrong.shape)), int(wrong.flat[i])) for i in order]
@@ -70,7 +79,7 @@ def calibration(logits: np.ndarray, labels: np.ndarray, num_bins: int = 15) -> C
     Args:
       logits: [N, C].
       labels: [N].
-      num_bins: of equal width.
+      num_bins: Number of bins of equal width.
     """
     confidence, right = probabilities(logits).max(axis=1), logits.argmax(axis=1) == labels
     edges = np.linspace(0, 1, num_bins + 1)

@@ -1,4 +1,4 @@
-"""Test images, as rows of small pictures: which classes are hard, and what is taken for what."""
+"""Selects test images of hard classes and of confused pairs of classes."""
 
 import io
 from typing import NamedTuple
@@ -17,10 +17,10 @@ class Example(NamedTuple):
     """One test image.
 
     Attributes:
-      uri: a PNG file as the address of an <img>.
-      index: in the test set.
-      label: name of its class.
-      prediction: name of the class that it was taken for.
+      uri: Data URI of a PNG file.
+      index: Index in the test set.
+      label: Name of its class.
+      prediction: Name of the predicted class.
     """
 
     uri: str
@@ -30,18 +30,21 @@ class Example(NamedTuple):
 
 
 def load(run: Run, data_dir: str | None = None) -> tuple[np.ndarray | None, str]:
-    """Returns the test images of a run, [N, 32, 32, 3] uint8, or None and why there are none.
+    """Returns a run's test images, or None, and a note that says why there are none.
 
     Args:
-      run: whose predictions are for them.
-      data_dir: of the data set; by default the run's.
+      run: The run; its predictions must be for these images.
+      data_dir: Folder of the data set; by default the run's.
+
+    Returns:
+      Images [N, 32, 32, 3] uint8 and "", or None and the note.
     """
     if run.predictions is None:
         return None, ""
     name, folder = run.config["data.name"], data_dir or run.config.get("data.dir") or None
     try:
         if not data.is_there(name, folder):
-            where = f"in {data_dir}" if data_dir else "here; --data_dir says where it is"
+            where = f"in {data_dir}" if data_dir else "here; set its folder with --data_dir"
             return None, f"No example images: {name} is not {where}."
         dataset = data.load(
             name,
@@ -56,33 +59,33 @@ def load(run: Run, data_dir: str | None = None) -> tuple[np.ndarray | None, str]
     return dataset.test.images, ""
 
 
-def first(found: Predictions, label: int, count: int = 8) -> np.ndarray:
-    """Returns the places of a class's first images, those that were mistaken first."""
-    wrong = found.predictions != found.labels
+def first(predictions: Predictions, label: int, count: int = 8) -> np.ndarray:
+    """Returns the indices of up to `count` images of a class, misclassified ones first."""
+    wrong = predictions.predictions != predictions.labels
     order = np.argsort(~wrong, kind="stable")
-    return order[found.labels[order] == label][:count]
+    return order[predictions.labels[order] == label][:count]
 
 
-def confused(found: Predictions, pair: Pair, count: int = 8) -> np.ndarray:
-    """Returns the places of the first images of one class that were taken for another."""
-    is_it = (found.labels == pair.label) & (found.predictions == pair.prediction)
-    return np.flatnonzero(is_it)[:count]
+def confused(predictions: Predictions, pair: Pair, count: int = 8) -> np.ndarray:
+    """Returns the indices of the first images of one class that were predicted as another."""
+    is_pair = (predictions.labels == pair.label) & (predictions.predictions == pair.prediction)
+    return np.flatnonzero(is_pair)[:count]
 
 
-def show(images: np.ndarray, found: Predictions, places: np.ndarray) -> list[Example]:
-    """Returns images of the test set for the page.
+def show(images: np.ndarray, predictions: Predictions, indices: np.ndarray) -> list[Example]:
+    """Returns examples from the test set for the page.
 
     Args:
-      images: [N, H, W, 3] uint8 of the test set.
-      found: for the same images.
-      places: in the test set.
+      images: [N, H, W, 3] uint8, the test set.
+      predictions: Predictions for the same images.
+      indices: Indices in the test set.
     """
-    return [_example(images, found, i) for i in places]
+    return [_example(images, predictions, i) for i in indices]
 
 
-def _example(images: np.ndarray, found: Predictions, index: int) -> Example:
+def _example(images: np.ndarray, predictions: Predictions, index: int) -> Example:
     file = io.BytesIO()
     Image.fromarray(images[index]).save(file, "PNG")
-    names = found.class_names
-    label, prediction = names[found.labels[index]], names[found.predictions[index]]
+    names = predictions.class_names
+    label, prediction = names[predictions.labels[index]], names[predictions.predictions[index]]
     return Example(data_uri(file.getvalue()), int(index), label, prediction)

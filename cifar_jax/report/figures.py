@@ -1,7 +1,7 @@
-"""Charts of one run or of several, as matplotlib figures.
+"""Draws charts of one or more runs as matplotlib figures.
 
-Colours are Okabe and Ito's, which colour-blind readers tell apart; lines differ in style as well.
-Every figure is as wide as a phone's screen, or wider where `wide` is in its name's docstring.
+Colors are from Okabe and Ito's palette, which color-blind readers can distinguish; lines also
+differ in style. Figures fit a phone's screen unless their function's docstring ends in "Wide".
 """
 
 import base64
@@ -31,16 +31,16 @@ _STYLE = {"font.size": 11, "axes.grid": True, "grid.alpha": 0.3, "axes.axisbelow
 
 
 def new(size: tuple[float, float] = SIZE) -> Figure:
-    """Returns an empty figure of so many inches."""
+    """Returns an empty figure; `size` is in inches."""
     return Figure(figsize=size, layout="constrained")
 
 
 def svg(figure: Figure, salt: str) -> str:
-    """Returns a figure as the text of an <svg> element, without the XML's head.
+    """Returns a figure as the text of an <svg> element, without the XML declaration.
 
     Args:
-      figure: to be written.
-      salt: of the names within it, which must differ from those of the page's other figures.
+      figure: The figure.
+      salt: Salt for the element's IDs, which must be unique among the figures of a page.
     """
     text = io.StringIO()
     with mpl.rc_context({"svg.fonttype": "path", "svg.hashsalt": salt}):
@@ -56,12 +56,12 @@ def png(figure: Figure, dpi: int = 120) -> bytes:
 
 
 def data_uri(data: bytes, kind: str = "image/png") -> str:
-    """Returns bytes as the address of an <img>."""
+    """Returns bytes as a data URI."""
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
 def styled(draw):
-    """Draws in the report's style, and leaves matplotlib's settings as they were."""
+    """Makes a function draw in the report's style, without changing matplotlib's settings."""
 
     def wrapper(*args, **kwargs):
         with mpl.rc_context(_STYLE):
@@ -74,10 +74,10 @@ def styled(draw):
 
 @styled
 def metric(run: Run, name: str) -> Figure:
-    """Draws loss or accuracy against the epoch, on training and on evaluated images.
+    """Plots loss or accuracy by epoch on the training images and on the evaluated split.
 
     Args:
-      run: its rows are drawn, with what callbacks decided as vertical lines.
+      run: The run to plot. Vertical lines mark the decisions of callbacks.
       name: "loss", "accuracy" or "top5_accuracy".
     """
     figure = new()
@@ -86,7 +86,7 @@ def metric(run: Run, name: str) -> Figure:
     for split in ("train", run.curve):
         epochs, values = run.series(f"{split}_{name}")
         color, style = _SPLITS[split]
-        # A single epoch would be a line of no length.
+        # A line through a single epoch would be invisible.
         marker = "o" if len(epochs) == 1 else None
         axes.plot(
             epochs, np.multiply(values, scale), style, color=color, marker=marker, lw=2,
@@ -105,7 +105,7 @@ def metric(run: Run, name: str) -> Figure:
 
 
 def _mark_events(axes, run: Run) -> None:
-    """Draws what callbacks decided: dotted where the rate was cut, through where they stopped."""
+    """Marks the decisions of callbacks: a dotted line for a rate cut, a solid one for a stop."""
     seen = set()
     for epoch, text in run.events():
         stops = "stop" in text
@@ -119,7 +119,7 @@ def _mark_events(axes, run: Run) -> None:
 
 @styled
 def learning_rate(run: Run) -> Figure:
-    """Draws the rate of each epoch's last step."""
+    """Plots the learning rate of each epoch's last step."""
     figure = new()
     axes = figure.subplots()
     epochs, rates = run.series("learning_rate")
@@ -142,18 +142,18 @@ def learning_rate(run: Run) -> Figure:
 def confusion(
     matrix: np.ndarray, names: Sequence[str], *, groups: Sequence[str] = (), grey: bool = False
 ) -> Figure:
-    """Draws a confusion matrix as shares of each class; wide.
+    """Plots a confusion matrix as fractions of each class. Wide.
 
     Args:
-      matrix: [C, C] counts, row the class, column the prediction.
-      names: of the classes.
-      groups: of each class, where neighbours share one: the axes then name the groups.
-      grey: for print.
+      matrix: [C, C] counts; rows are classes, columns predictions.
+      names: Names of the classes.
+      groups: Group of each class, with the classes of a group adjacent. The axes then show groups.
+      grey: Whether to use shades of grey, for printing.
     """
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     figure = new((9.5, 8.6))
     axes = figure.subplots()
-    # The root: what is seldom confused is seen as well.
+    # A square root scale makes rare confusions visible.
     norm = mpl.colors.PowerNorm(0.5, vmin=0, vmax=1)
     image = axes.imshow(shares, cmap="Greys" if grey else "Blues", norm=norm)
     axes.grid(False)
@@ -174,19 +174,19 @@ def confusion(
     axes.set(xlabel="predicted", ylabel="true class")
     bar = figure.colorbar(image, ax=axes, shrink=0.6, ticks=[0, 0.01, 0.1, 0.25, 0.5, 1])
     bar.ax.set_yticklabels(["0", "1", "10", "25", "50", "100"])
-    bar.set_label("share of the class (%)")
+    bar.set_label("fraction of the class (%)")
     return figure
 
 
 @styled
 def error_bars(rates: np.ndarray, names: Sequence[str], counts: np.ndarray, overall: float):
-    """Draws the error of every class from worst to best, with its 95% interval; tall.
+    """Plots the error of every class with its 95% interval, in descending order. Tall.
 
     Args:
-      rates: [C] fractions, NaN for a class without images, which is left out.
-      names: of the classes.
-      counts: [C] images of each.
-      overall: error over all images.
+      rates: [C] fractions; classes with NaN, which have no images, are omitted.
+      names: Names of the classes.
+      counts: [C] number of images of each class.
+      overall: Error over all images.
     """
     order = from_worst(rates)
     figure = new((5.2, 0.9 + 0.19 * len(order)))
@@ -208,7 +208,7 @@ def error_bars(rates: np.ndarray, names: Sequence[str], counts: np.ndarray, over
 
 
 def wilson(shares: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the bounds of Wilson's 95% interval of shares out of counts."""
+    """Returns the bounds of the 95% Wilson score interval of fractions, given their counts."""
     z, n = 1.959964, np.maximum(counts, 1)
     centre = (shares + z**2 / (2 * n)) / (1 + z**2 / n)
     reach = z / (1 + z**2 / n) * np.sqrt(shares * (1 - shares) / n + z**2 / (4 * n**2))
@@ -217,7 +217,7 @@ def wilson(shares: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 @styled
 def reliability(found: Calibration) -> Figure:
-    """Draws accuracy against confidence."""
+    """Plots accuracy against confidence."""
     figure = new()
     axes = figure.subplots()
     middle = (found.edges[1:] + found.edges[:-1]) / 2
@@ -225,7 +225,7 @@ def reliability(found: Calibration) -> Figure:
         100 * middle, 100 * found.accuracy, width=90 / len(middle), color=COLORS[5],
         label="measured",
     )  # fmt: skip
-    axes.plot([0, 100], [0, 100], "--", color=COLORS[1], lw=1.5, label="as sure as right")
+    axes.plot([0, 100], [0, 100], "--", color=COLORS[1], lw=1.5, label="perfectly calibrated")
     axes.set(xlabel="confidence (%)", ylabel="accuracy (%)", xlim=(0, 100), ylim=(0, 100))
     axes.legend(frameon=False, loc="upper left")
     return figure
@@ -233,12 +233,12 @@ def reliability(found: Calibration) -> Figure:
 
 @styled
 def compared(runs: Sequence[tuple[str, Run]], name: str, split: str) -> Figure:
-    """Draws one metric of several runs.
+    """Plots one metric of several runs.
 
     Args:
-      runs: (label, run).
-      name: as in `metric`.
-      split: "train", or "curve" for the split that each evaluated.
+      runs: Pairs of label and run.
+      name: The metric, as in `metric`.
+      split: "train", or "curve" for the split that each run evaluates.
     """
     num_columns = 1 if max(len(label) for label, _ in runs) > 24 else 2
     width, height = SIZE
@@ -259,10 +259,10 @@ def compared(runs: Sequence[tuple[str, Run]], name: str, split: str) -> Figure:
 
 @styled
 def gallery(rows: Sequence[tuple[str, np.ndarray]]) -> Figure:
-    """Draws rows of small images, each row with its label; wide.
+    """Draws labeled rows of small images. Wide.
 
     Args:
-      rows: (label, images [K, H, W, 3] uint8 with K of at least 1).
+      rows: Pairs of label and images, [K, H, W, 3] uint8 with K >= 1.
     """
     figure = new((8.0, 0.85 * len(rows) + 0.2))
     for axes, (label, images) in zip(figure.subplots(len(rows), squeeze=False)[:, 0], rows):

@@ -1,4 +1,4 @@
-"""The layers of a network, by tracing it: what is called in which order, shapes and parameters."""
+"""Lists and draws the layers of a network, found by tracing it."""
 
 import contextlib
 import math
@@ -20,10 +20,10 @@ class Layer(NamedTuple):
     """One call of a layer.
 
     Attributes:
-      path: of the module in the network, "stages/0/1/conv1".
-      kind: its class.
-      shape: of its output without the batch, (H, W, C) or (C,).
-      num_params: trained numbers.
+      path: Path of the module in the network, such as "stages/0/1/conv1".
+      kind: Name of its class.
+      shape: Shape of its output without the batch dimension, (H, W, C) or (C,).
+      num_params: Number of trainable parameters.
     """
 
     path: str
@@ -33,7 +33,7 @@ class Layer(NamedTuple):
 
 
 def of_run(run: Run) -> list[Layer]:
-    """Returns the layers of a run's network; none of one that is no longer there."""
+    """Returns the layers of a run's network, or none if this version cannot build it."""
     options = {
         name.removeprefix("model."): value
         for name, value in run.config.items()
@@ -42,17 +42,17 @@ def of_run(run: Run) -> list[Layer]:
     num_classes = data.num_classes(run.config["data.name"], run.config["data.label"])
     try:
         return layers(run.config["model.name"], num_classes, options)
-    except (TypeError, UserError):  # the log of an older version
+    except (TypeError, UserError):  # the run is from an older version
         return []
 
 
 def layers(name: str, num_classes: int, options: dict) -> list[Layer]:
-    """Returns the calls of all modules without modules of their own; nothing is computed.
+    """Returns the calls of all leaf modules in order, without computing anything.
 
     Args:
-      name: of the network, a key of models.MODELS.
-      num_classes: that it tells apart.
-      options: of the network.
+      name: The network, a key of models.MODELS.
+      num_classes: Number of classes.
+      options: Options of the network.
     """
     found: list[Layer] = []
 
@@ -70,14 +70,14 @@ def layers(name: str, num_classes: int, options: dict) -> list[Layer]:
 
 @contextlib.contextmanager
 def _recorded(model: nnx.Module, found: list[Layer]) -> Iterator[None]:
-    """Appends every call of a leaf module to `found`: replaces __call__ of their classes."""
+    """Appends every call of a leaf module to `found`, by patching its class's __call__."""
     paths = {id(module): "/".join(map(str, path)) for path, module in _leaves(model)}
     originals = {kind: kind.__call__ for kind in {type(module) for _, module in _leaves(model)}}
 
     def recording(kind, call):
         def wrapper(self, *args, **kwargs):
             out = call(self, *args, **kwargs)
-            if type(self) is kind and id(self) in paths:  # not the call of a parent class
+            if type(self) is kind and id(self) in paths:  # skip super().__call__
                 params = jax.tree.leaves(nnx.state(self, nnx.Param))
                 count = sum(math.prod(leaf.shape) for leaf in params)
                 found.append(Layer(paths[id(self)], kind.__name__, tuple(out.shape[1:]), count))
@@ -101,15 +101,15 @@ def _leaves(model: nnx.Module) -> list[tuple[tuple, nnx.Module]]:
 
 
 def drawn(found: list[Layer]) -> list[Layer]:
-    """Returns the layers that the diagram shows."""
+    """Returns the layers shown in the diagram."""
     return [layer for layer in found if layer.num_params and "Norm" not in layer.kind]
 
 
 @figures.styled
 def diagram(found: list[Layer]) -> Figure:
-    """Draws the layers that have parameters as blocks: height for pixels, depth for channels; wide.
+    """Draws layers with parameters as blocks, with the height showing the resolution. Wide.
 
-    Normalisation is left out.
+    Each block is labeled with its number of channels. Normalization layers are omitted.
     """
     shown = drawn(found)
     width = max(5.2, 0.42 * len(shown) + 1.2)
@@ -129,7 +129,7 @@ def diagram(found: list[Layer]) -> Figure:
     axes.set_ylim(0, (math.log2(max(sizes, default=1)) + 1) * 1.25 + 0.5)
     axes.set_xlim(-0.7, len(shown) - 0.3)
     axes.set_xticks([])
-    axes.set(xlabel="layers with weights; above each its channels",
-             ylabel="pixels of the output")  # fmt: skip
+    axes.set(xlabel="layers with weights, labeled with their channels",
+             ylabel="output resolution (pixels)")  # fmt: skip
     axes.grid(False)
     return figure

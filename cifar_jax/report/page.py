@@ -1,4 +1,4 @@
-"""One self-contained page about a run, or about several."""
+"""Builds a self-contained HTML page about one or more runs."""
 
 import contextlib
 import json
@@ -14,32 +14,32 @@ import numpy as np
 from cifar_jax.data.superclasses import superclass_of
 from cifar_jax.errors import UserError
 from cifar_jax.report import analysis, examples, figures, network, pictures
-from cifar_jax.report.published import Beside
+from cifar_jax.report.published import PublishedResult
 from cifar_jax.report.read import Run
 from cifar_jax.run import atomic
-from cifar_jax.run.workdir import FREE
+from cifar_jax.run.workdir import NON_SEMANTIC_FIELDS
 
 _TEMPLATES = Path(__file__).parent / "templates"
-# Of every list of classes, pairs and pictures.
+# Length of the lists of hardest and easiest classes, and of the most confused pairs.
 _NUM_EXTREMES, _NUM_PAIRS = 5, 12
 
 
 class Chart(NamedTuple):
-    """A picture on the page.
+    """A figure on the page.
 
     Attributes:
-      title: above it.
-      image: the text of an <svg>, or the address of a picture.
-      text: what it shows, for those who cannot see it.
-      is_wide: whether it needs the whole width, and scrolls on narrow screens.
-      least_width: of a wide one, in rem; on narrower screens it scrolls.
+      title: Heading.
+      image: The text of an <svg> element, or the URI of an image.
+      text: Text alternative for readers who cannot see the image.
+      is_wide: Whether it spans the full width, and scrolls on narrow screens.
+      min_width: Minimum width of a wide chart, in rem.
     """
 
     title: str
     image: str
     text: str
     is_wide: bool = False
-    least_width: float = 40
+    min_width: float = 40
 
     @property
     def is_svg(self) -> bool:
@@ -49,17 +49,17 @@ class Chart(NamedTuple):
 
 def of_run(
     run: Run,
-    published: Beside | None = None,
+    published: PublishedResult | None = None,
     images: np.ndarray | None = None,
     note: str = "",
 ) -> str:
     """Returns the page about one run as HTML.
 
     Args:
-      run: complete or not.
-      published: None where nothing was.
-      images: [N, 32, 32, 3] uint8, the test images; None leaves the examples out.
-      note: why there are none.
+      run: The run, complete or not.
+      published: The published result, or None if there is none.
+      images: [N, 32, 32, 3] uint8, the test images; None omits the examples.
+      note: Why the examples are omitted.
     """
     context = {
         "title": run.name,
@@ -84,16 +84,16 @@ def of_run(
             "Layers", figures.svg(network.diagram(layers), "layers"),
             f"{len([x for x in layers if x.num_params])} layers with parameters, the output of "
             "each as a block; the table below has the same numbers",
-            is_wide=count > 12, least_width=max(40, 2 * count),
+            is_wide=count > 12, min_width=max(40, 2 * count),
         )  # fmt: skip
     return render("run.html", context)
 
 
 def write(html: str, path: Path) -> None:
-    """Writes a page, whole or not at all.
+    """Writes a page atomically.
 
     Raises:
-      UserError: for a name without .html, which may be that of a run's file, or a folder.
+      UserError: If the path is a folder or lacks the suffix .html, as a run's own files do.
     """
     if path.is_dir() or path.suffix.lower() not in (".html", ".htm"):
         raise UserError(f"--out needs a file name that ends in .html, as in report.html: {path}")
@@ -105,7 +105,7 @@ def write(html: str, path: Path) -> None:
 
 
 def downloads(run: Run) -> list[tuple[str, str]]:
-    """Returns (name, address) of the run's files within the page."""
+    """Returns pairs of name and data URI for the run's files."""
     files = [run.folder / name for name in ("config.json", "metrics.csv", "summary.json")]
     found = []
     for path in files:
@@ -119,22 +119,22 @@ def downloads(run: Run) -> list[tuple[str, str]]:
 
 
 def state(run: Run) -> str:
-    """Returns how far a run is, "" for one that is complete."""
+    """Returns the progress of an incomplete run, or "" if the run is complete."""
     if run.summary is not None:
         planned = run.summary["epochs"]
         if run.epochs_done < planned:
-            return f"complete, but metrics.csv has {run.epochs_done} of its {planned} epochs alone"
+            return f"complete, but metrics.csv has only {run.epochs_done} of its {planned} epochs"
         return ""
     done = f"{run.epochs_done} of {run.config['num_epochs']} epochs done"
     if run.is_at_work is None:
         return f"not complete: {done}"
     if run.is_at_work:
-        return f"still going: {done}"
+        return f"running: {done}"
     return f"not complete: it stopped with {done}; the same command resumes it"
 
 
-def headline(run: Run, published: Beside | None) -> list[tuple[str, str, str]]:
-    """Returns (name, value, remark) of the numbers that are asked for first."""
+def headline(run: Run, published: PublishedResult | None) -> list[tuple[str, str, str]]:
+    """Returns (name, value, remark) for the main results."""
     rows = []
     if run.summary is None:
         for split, name in (("train", "training"), (run.curve, "evaluated")):
@@ -149,9 +149,9 @@ def headline(run: Run, published: Beside | None) -> list[tuple[str, str, str]]:
     if published is not None and published.record.test_loss is not None:
         loss += f"; published {published.record.test_loss:.4f}"
     rows.append(("test loss", f"{s['test_loss']:.4f}", loss))
-    how = {"last": "the last", "val": "picked on the validation split",
-           "train": "picked on the training images",
-           "test": "picked on the test set itself: biased"}[s["selected_on"]]  # fmt: skip
+    how = {"last": "the last", "val": "selected on the validation split",
+           "train": "selected on the training images",
+           "test": "selected on the test set itself: biased"}[s["selected_on"]]  # fmt: skip
     rows.append(("epoch", f"{s['best_epoch']} of {s['epochs']}", how))
     rows.append(("parameters", f"{s['num_params']:,}", s["model"]))
     step = s["step_time_ms"]
@@ -162,7 +162,7 @@ def headline(run: Run, published: Beside | None) -> list[tuple[str, str, str]]:
     return rows
 
 
-def _remark(summary: dict[str, Any], published: Beside | None) -> str:
+def _remark(summary: dict[str, Any], published: PublishedResult | None) -> str:
     if published is None:
         return ""
     record, reason = published
@@ -175,7 +175,7 @@ def _remark(summary: dict[str, Any], published: Beside | None) -> str:
 
 
 def curves(run: Run) -> list[Chart]:
-    """Returns the charts of metrics.csv; none before the first epoch's end."""
+    """Returns the charts of metrics.csv, or none before the end of the first epoch."""
     if not run.rows:
         return []
     charts = []
@@ -197,7 +197,7 @@ def curves(run: Run) -> list[Chart]:
 
 
 def errors(run: Run, images: np.ndarray | None) -> dict[str, Any]:
-    """Returns what the template shows of the predictions."""
+    """Returns the template's variables about the predictions."""
     found, names = run.predictions, run.predictions.class_names
     context: dict[str, Any] = {"confusion": [], "bars": {}}
     matrices = pictures.matrices(run)
@@ -231,13 +231,13 @@ def errors(run: Run, images: np.ndarray | None) -> dict[str, Any]:
 
 
 def confusion_charts(matrix: np.ndarray, names: Sequence[str], kind: str) -> list[Chart]:
-    """Returns a confusion matrix in colour and in grey, classes of a superclass side by side."""
+    """Returns a confusion matrix in color and in grey, with superclasses kept together."""
     groups = superclass_of(tuple(names)) or ()
     matrix, names, groups = pictures.in_order(matrix, names, groups)
     right = np.trace(matrix) / max(matrix.sum(), 1)
     text = f"Confusion matrix by {kind}: {percent(float(right))} on the diagonal"
     if groups:
-        text += ", classes of one superclass side by side"
+        text += ", with the classes of a superclass adjacent"
     charts = []
     for grey in (False, True):
         figure = figures.confusion(matrix, names, groups=groups, grey=grey)
@@ -247,7 +247,7 @@ def confusion_charts(matrix: np.ndarray, names: Sequence[str], kind: str) -> lis
 
 
 def error_chart(matrix: np.ndarray, names: Sequence[str], kind: str) -> Chart:
-    """Returns the errors of all classes from worst to best."""
+    """Returns a chart of the errors of all classes, in descending order."""
     rates = analysis.error_rates(matrix)
     overall = 1 - float(np.trace(matrix) / max(matrix.sum(), 1))
     order = analysis.from_worst(rates)
@@ -277,12 +277,12 @@ def environment(run: Run) -> list[tuple[str, str]]:
     return rows
 
 
-def of_runs(runs: Sequence[Run], published: Sequence[Beside | None]) -> str:
+def of_runs(runs: Sequence[Run], published: Sequence[PublishedResult | None]) -> str:
     """Returns the page that compares runs.
 
     Args:
-      runs: two or more.
-      published: what was published of each one's experiment.
+      runs: Two or more runs.
+      published: The published result of each run's experiment.
     """
     labels = _labels(runs)
     labelled = list(zip(labels, runs, strict=True))
@@ -290,7 +290,7 @@ def of_runs(runs: Sequence[Run], published: Sequence[Beside | None]) -> str:
         Chart(
             f"{title}, {'training' if split == 'train' else 'evaluated'} images",
             figures.svg(figures.compared(labelled, name, split), f"{name}{split}"),
-            f"{title} by epoch of {len(runs)} runs, a line for each",
+            f"{title} by epoch of {len(runs)} runs, one line per run",
         )
         for name, title in (("accuracy", "Accuracy"), ("loss", "Loss"))
         for split in ("curve", "train")
@@ -310,7 +310,7 @@ def of_runs(runs: Sequence[Run], published: Sequence[Beside | None]) -> str:
 
 
 def _labels(runs: Sequence[Run]) -> list[str]:
-    """Returns a name for each run: experiment and seed, and the folder where those are the same."""
+    """Returns a label for each run: experiment, seed and, if those repeat, the folder."""
     names = [run.name for run in runs]
     return [
         name if names.count(name) == 1 else f"{name} ({run.folder})"
@@ -318,16 +318,16 @@ def _labels(runs: Sequence[Run]) -> list[str]:
     ]
 
 
-def _compared(label: str, run: Run, beside: Beside | None) -> dict[str, Any]:
-    """Returns a row of the table of runs; what is not known yet is None."""
+def _compared(label: str, run: Run, published: PublishedResult | None) -> dict[str, Any]:
+    """Returns a row of the table of runs; unknown values are None."""
     s = run.summary or {}
     _, trained = run.series("train_accuracy")
     _, evaluated = run.series(f"{run.curve}_accuracy")
     return {
         "label": label,
         "state": _state(run),
-        "published": None if beside is None else beside.record.test_accuracy,
-        "remark": "" if beside is None or not s else beside.reason,
+        "published": None if published is None else published.record.test_accuracy,
+        "remark": "" if published is None or not s else published.reason,
         "test_accuracy": s.get("test_accuracy"),
         "evaluated": evaluated[-1] if evaluated else None,
         "train_accuracy": s.get("train_accuracy", trained[-1] if trained else None),
@@ -341,15 +341,16 @@ def _compared(label: str, run: Run, beside: Beside | None) -> dict[str, Any]:
 def _state(run: Run) -> str:
     if run.summary is not None:
         return "complete"
-    return {True: "going on", False: "stopped", None: "not complete"}[run.is_at_work]
+    return {True: "running", False: "stopped", None: "not complete"}[run.is_at_work]
 
 
 def _over_seeds(runs: Sequence[Run]) -> list[tuple[str, int, float, float]]:
-    """Returns (experiment, seeds, mean, deviation) of accuracy where seeds alone differ."""
+    """Returns (experiment, seeds, mean, deviation) of accuracy for runs equal except for seed."""
     groups: dict[str, dict[int, Run]] = defaultdict(dict)
     for run in runs:
         if run.summary is not None:
-            same = {k: v for k, v in run.config.items() if k != "seed" and not k.startswith(FREE)}
+            ignored = ("seed", *NON_SEMANTIC_FIELDS)
+            same = {k: v for k, v in run.config.items() if not k.startswith(ignored)}
             groups[repr(sorted(same.items()))][run.config["seed"]] = run
     found = []
     for by_seed in groups.values():
@@ -361,9 +362,9 @@ def _over_seeds(runs: Sequence[Run]) -> list[tuple[str, int, float, float]]:
 
 
 def _differences(labelled: Sequence[tuple[str, Run]]) -> list[tuple[str, list[str]]]:
-    """Returns (field, its value in each run) of the config's fields that differ.
+    """Returns the config fields that differ, with the value in each run.
 
-    A field that older runs do not have yet is no difference, but a dash in those that are.
+    A field that an older run lacks does not count as a difference; its value is then a dash.
     """
     names = sorted(set().union(*(run.config for _, run in labelled)) - {"data.dir"})
     found = []
@@ -375,12 +376,12 @@ def _differences(labelled: Sequence[tuple[str, Run]]) -> list[tuple[str, list[st
 
 
 def percent(value: float) -> str:
-    """Returns a fraction in percent."""
+    """Formats a fraction as a percentage."""
     return f"{100 * value:.2f}%"
 
 
 def duration(seconds: float) -> str:
-    """Returns seconds for people: "42.0 s", "12 min", "3 h 05 min"."""
+    """Formats seconds as in "42.0 s", "12 min" or "3 h 05 min"."""
     if seconds < 120:
         return f"{seconds:.1f} s"
     minutes = round(seconds / 60)
@@ -388,12 +389,12 @@ def duration(seconds: float) -> str:
 
 
 def render(template: str, context: dict[str, Any], folder: Path = _TEMPLATES) -> str:
-    """Returns a page from one of the templates.
+    """Renders a template.
 
     Args:
-      template: its file's name.
-      context: the values of its variables.
-      folder: where it lies; it can extend and include those of this package.
+      template: File name of the template.
+      context: The values of its variables.
+      folder: Folder of the template, which can extend and include this package's templates.
     """
     env = jinja2.Environment(
         loader=jinja2.FileSystemLoader([folder, _TEMPLATES]),

@@ -1,4 +1,4 @@
-"""The report's pictures and numbers as files in the workdir, and in TensorBoard."""
+"""Writes the report's figures and numbers to the workdir and to TensorBoard."""
 
 import csv
 import io
@@ -21,21 +21,25 @@ NUMBERS = "errors.json"
 
 
 def write(folder: Path, images: np.ndarray | None = None) -> Path:
-    """Draws a complete run's pictures.
+    """Draws the figures of a complete run.
+
+    Writes to plots/ in the workdir: curves, confusion matrices and errors as PNG, the latter two
+    also as CSV, and all numbers in errors.json. TensorBoard receives figures of the errors, the
+    first misclassified images, and the config as hyperparameters.
 
     Args:
-      folder: the workdir. Gets plots/: curves, confusion matrices and errors as PNG, the latter two
-        as CSV too, and all numbers in errors.json. TensorBoard gets the pictures, the first
-        mistaken images, and the config as hyper-parameters.
-      images: [N, 32, 32, 3] uint8 of the test set, for TensorBoard.
+      folder: The workdir.
+      images: [N, 32, 32, 3] uint8, the test set, for example images; None omits them.
 
     Returns:
-      The folder of the pictures.
+      The folder of the figures.
     """
     run = read(folder)
     plots = folder / "plots"
     plots.mkdir(exist_ok=True)
-    (plots / NUMBERS).unlink(missing_ok=True)  # it comes last: with it the pictures are whole
+    (plots / NUMBERS).unlink(
+        missing_ok=True
+    )  # written last: its presence shows that all figures are complete
     by = {} if run.predictions is None else matrices(run)
     layers = network.of_run(run)
     drawn = {name: figures.png(figure) for name, figure in _figures(run, by, layers, images)}
@@ -55,7 +59,7 @@ def write(folder: Path, images: np.ndarray | None = None) -> Path:
 
 
 def matrices(run: Run) -> dict[str, tuple[np.ndarray, Sequence[str]]]:
-    """Returns the confusion matrix by class, and where there are superclasses, by those."""
+    """Returns {kind: (confusion matrix, names)} by class and, if they exist, by superclass."""
     found = run.predictions
     names = found.class_names
     matrix = analysis.confusion(found.labels, found.predictions, len(names))
@@ -69,7 +73,7 @@ def matrices(run: Run) -> dict[str, tuple[np.ndarray, Sequence[str]]]:
 
 
 def numbers(run: Run, by: dict[str, tuple[np.ndarray, Sequence[str]]]) -> dict[str, Any]:
-    """Returns everything that the pictures of errors show, as JSON values; `by` from `matrices`."""
+    """Returns the numbers of the error figures as JSON values; `by` is from `matrices`."""
     if run.predictions is None:
         return {}
     found, names = run.predictions, run.predictions.class_names
@@ -94,7 +98,7 @@ def numbers(run: Run, by: dict[str, tuple[np.ndarray, Sequence[str]]]) -> dict[s
 
 
 def _figures(run: Run, by, layers, images: np.ndarray | None) -> Iterator[tuple]:
-    """Yields (name, figure)."""
+    """Yields pairs of name and figure."""
     if layers:
         yield "network", network.diagram(layers)
     if run.rows:
@@ -128,7 +132,7 @@ def _figures(run: Run, by, layers, images: np.ndarray | None) -> Iterator[tuple]
     if pairs:
         rows = [
             (
-                f"{_words(names[p.label])}, taken for {_words(names[p.prediction])}: {p.count}",
+                f"{_words(names[p.label])} predicted as {_words(names[p.prediction])}: {p.count}",
                 images[examples.confused(found, p)],
             )
             for p in pairs
@@ -143,7 +147,7 @@ def _words(name: str) -> str:
 def in_order(
     matrix: np.ndarray, names: Sequence[str], groups: Sequence[str]
 ) -> tuple[np.ndarray, list[str], list[str]]:
-    """Returns matrix, names and groups with the classes of a superclass side by side."""
+    """Returns matrix, names and groups, reordered to make the classes of a group adjacent."""
     if not groups:
         return matrix, list(names), []
     known = list(SUPERCLASSES)
@@ -152,7 +156,7 @@ def in_order(
 
 
 def write_tensorboard(run: Run, pictures: dict[str, bytes], images: np.ndarray | None) -> None:
-    """Writes pictures, mistaken images and hyper-parameters into a run's TensorBoard folder."""
+    """Writes figures, misclassified images and hyperparameters to a run's TensorBoard folder."""
     from tensorboardX import SummaryWriter
 
     target = run.folder / "tensorboard" / "report"
@@ -183,13 +187,13 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def confusion_csv(matrix: np.ndarray, names: Sequence[str]) -> bytes:
-    """Returns a confusion matrix as a CSV file, a row for each true class."""
+    """Returns a confusion matrix as a CSV file with a row per true class."""
     table = [[name, *row] for name, row in zip(names, matrix.tolist(), strict=True)]
     return as_csv(["true class", *names], table)
 
 
 def as_csv(titles: Sequence[str], rows: Sequence[Sequence[Any]]) -> bytes:
-    """Returns a CSV file."""
+    """Returns a CSV file as bytes."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(titles)

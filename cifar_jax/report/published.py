@@ -1,7 +1,7 @@
-"""What was published of a run's experiment, and whether the run can be compared with it.
+"""Looks up the published result of a run's experiment, and checks whether the two are comparable.
 
-The numbers come in as a TOML file. A checkout has one, benchmarks/published.toml, and the config
-files that say what a full run is; an installed copy has neither, and its reports do without.
+Published results are read from a TOML file. A checkout has one, benchmarks/published.toml, and the
+config files that define a full run. An installed package has neither, and its reports omit them.
 """
 
 import json
@@ -12,26 +12,26 @@ from typing import Any, NamedTuple
 from cifar_jax import config
 from cifar_jax.errors import UserError
 from cifar_jax.report.read import Run
-from cifar_jax.run.workdir import FREE
+from cifar_jax.run.workdir import NON_SEMANTIC_FIELDS
 
 _CHECKOUT = Path(__file__).resolve().parents[2]
 FILE = _CHECKOUT / "benchmarks" / "published.toml"
-# What two runs of one experiment may differ in.
-_NOT_COMPARED = ("seed", *FREE)
+# Fields in which two runs of one experiment may differ.
+_NOT_COMPARED = ("seed", *NON_SEMANTIC_FIELDS)
 
 
 class Published(NamedTuple):
-    """One experiment of a write-up; None or "" where the document does not say.
+    """One experiment of a write-up; fields that the write-up does not state are None or "".
 
     Attributes:
-      label: what is predicted, as in the config's data.label.
-      test_accuracy: fraction.
-      test_loss: cross-entropy, nats.
-      epochs: of training.
-      seconds: of training, all epochs.
-      hardware: on which.
-      other: what the document says of the result in the place of a number.
-      caveat: why a full run of our config is not comparable with it.
+      label: What is predicted, as in the config's data.label.
+      test_accuracy: Fraction.
+      test_loss: Cross-entropy in nats.
+      epochs: Epochs of training.
+      seconds: Training time of all epochs.
+      hardware: Hardware of the training.
+      other: What the write-up says about the result instead of a number.
+      caveat: Why a full run of our config is not comparable with the result.
     """
 
     label: str = "fine"
@@ -44,12 +44,12 @@ class Published(NamedTuple):
     caveat: str = ""
 
 
-class Beside(NamedTuple):
-    """What was published of a run's experiment.
+class PublishedResult(NamedTuple):
+    """The published result of a run's experiment.
 
     Attributes:
-      record: the published result.
-      reason: why the two cannot be compared; "" where they can.
+      record: The published result.
+      reason: Why the two cannot be compared, or "" if they can.
     """
 
     record: Published
@@ -57,10 +57,10 @@ class Beside(NamedTuple):
 
 
 def read(path: Path) -> dict[str, Published]:
-    """Returns the published results in a TOML file, by experiment.
+    """Returns the published results in a TOML file by experiment.
 
     Raises:
-      UserError: where it cannot be read.
+      UserError: If the file cannot be read.
     """
     try:
         experiments = tomllib.loads(path.read_text(encoding="utf-8"))["experiments"]
@@ -71,39 +71,41 @@ def read(path: Path) -> dict[str, Published]:
         raise UserError(f"--published {path} holds no published results: {error}") from error
 
 
-def of_run(run: Run, known: dict[str, Published]) -> Beside | None:
-    """Returns what was published of a run's experiment; None where nothing was."""
+def of_run(run: Run, known: dict[str, Published]) -> PublishedResult | None:
+    """Returns the published result of a run's experiment, or None if there is none."""
     experiment = run.config["experiment"]
     record = known.get(experiment)
     path = _CHECKOUT / "configs" / f"{experiment}.py"
     if record is None:
         return None
     if not path.is_file():
-        return Beside(record, f"there is no {path}")
+        return PublishedResult(record, f"there is no {path}")
     written = settings_of(path)
-    settings = what_counts(written | run.config)  # a field that is younger had its default
+    settings = what_counts(
+        written | run.config
+    )  # fields that the run's version lacked have their defaults
     lengths = settings["num_epochs"], written["num_epochs"]
-    return Beside(record, why_not_comparable(record, changed(settings, written), *lengths))
+    return PublishedResult(record, why_not_comparable(record, changed(settings, written), *lengths))
 
 
 def settings_of(path: Path) -> dict[str, Any]:
-    """Returns every field of a config file, flat, as JSON has them."""
+    """Returns the flattened fields of a config file as JSON values."""
     written = config.load(path)
     config.choose_model(written, written.model.name)
     return config.flatten(json.loads(written.to_json()))
 
 
 def what_counts(settings: dict[str, Any]) -> dict[str, Any]:
-    """Returns the settings that runs of one experiment have in common."""
+    """Returns the settings in which runs of one experiment must agree."""
     return {k: v for k, v in settings.items() if not k.startswith(_NOT_COMPARED)}
 
 
 def changed(settings: dict[str, Any], written: dict[str, Any]) -> tuple[str, ...]:
-    """Returns what a run was given otherwise than the config file has it, "name=value".
+    """Returns the settings of a run that differ from its config file, as "name=value".
 
     Args:
-      settings: the run's, without those that do not count; num_epochs is passed over.
-      written: of the config file.
+      settings: The run's settings, as returned by `what_counts`; num_epochs is ignored.
+      written: The settings of the config file.
     """
     return tuple(
         f"{name}={value}"
@@ -117,13 +119,13 @@ def changed(settings: dict[str, Any], written: dict[str, Any]) -> tuple[str, ...
 def why_not_comparable(
     published: Published, changed: tuple[str, ...], num_epochs: int, planned: int
 ) -> str:
-    """Returns why a run cannot be compared with what was published; "" where it can.
+    """Returns why a run cannot be compared with the published result, or "" if it can.
 
     Args:
-      published: of its experiment.
-      changed: settings that the config file has otherwise.
-      num_epochs: of the run's config, not those that a callback left of them.
-      planned: num_epochs of the config file.
+      published: The published result of its experiment.
+      changed: Settings that differ from the config file.
+      num_epochs: The epochs in the run's config, even if a callback stopped it earlier.
+      planned: The epochs in the config file.
     """
     if published.test_accuracy is None:
         return "no number published"

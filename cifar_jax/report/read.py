@@ -1,4 +1,4 @@
-"""The folder of a run, read back: finished, still going, or stopped on its way."""
+"""Reads the workdir of a complete, running or interrupted run."""
 
 import csv
 import fcntl
@@ -17,7 +17,7 @@ from cifar_jax.config import flatten
 from cifar_jax.errors import UserError
 from cifar_jax.selection import curve_split
 
-# What is read of these files.
+# Required fields of config.json and summary.json.
 _CONFIG = (
     *("experiment", "seed", "num_epochs", "model.name", "data.name", "data.label"),
     "data.val_fraction",
@@ -30,13 +30,13 @@ _SUMMARY = (
 
 
 class Predictions(NamedTuple):
-    """Of the test images, in the test set's order.
+    """Predictions for the test images, in the test set's order.
 
     Attributes:
       logits: [N, C] float32.
       labels: [N] int32.
       predictions: [N] int32.
-      class_names: C of them.
+      class_names: C names.
     """
 
     logits: np.ndarray
@@ -46,14 +46,14 @@ class Predictions(NamedTuple):
 
 
 class Run(NamedTuple):
-    """What lies in a workdir.
+    """The content of a workdir.
 
     Attributes:
-      folder: the workdir.
-      config: flat, {"optim.name": "adam", ...}.
-      rows: of metrics.csv, numbers as floats, what was not measured as None.
-      summary: of a run that is complete, else None.
-      predictions: likewise.
+      folder: The workdir.
+      config: The flattened config, {"optim.name": "adam", ...}.
+      rows: Rows of metrics.csv, with numbers parsed and missing values as None.
+      summary: summary.json of a complete run, otherwise None.
+      predictions: The predictions of a complete run, otherwise None.
     """
 
     folder: Path
@@ -79,7 +79,7 @@ class Run(NamedTuple):
 
     @property
     def epochs_done(self) -> int:
-        """How many epochs have a row."""
+        """The number of epochs that have a row."""
         return len(self.rows)
 
     def series(self, name: str) -> tuple[list[float], list[float]]:
@@ -88,18 +88,18 @@ class Run(NamedTuple):
         return [epoch for epoch, _ in points], [value for _, value in points]
 
     def events(self) -> list[tuple[int, str]]:
-        """Returns (epoch, what a callback decided)."""
+        """Returns pairs of epoch and the decision of a callback."""
         return [(int(row["epoch"]), row["events"]) for row in self.rows if row.get("events")]
 
 
 def read(folder: Path) -> Run:
-    """Reads a workdir, or a log that was copied from one.
+    """Reads a workdir, or a log copied from one.
 
     Raises:
-      UserError: for a folder that holds no run, or files that cannot be read.
+      UserError: If the folder holds no run, or its files cannot be read.
     """
     config = flatten(read_config(folder))
-    summary = _json(folder / "summary.json")  # first: with it the rows are complete
+    summary = _json(folder / "summary.json")  # read first: if it exists, the rows are complete
     if summary is not None:
         _check(folder / "summary.json", summary, _SUMMARY)
     path = folder / "metrics.csv"
@@ -110,7 +110,7 @@ def read(folder: Path) -> Run:
 
 
 def is_at_work(folder: Path) -> bool | None:
-    """Returns whether a process holds a workdir's lock; None on a file system without locks."""
+    """Returns whether a process holds a workdir's lock, or None if the file system has no locks."""
     try:
         handle = os.open(folder, os.O_RDONLY)
     except OSError:
@@ -127,22 +127,22 @@ def is_at_work(folder: Path) -> bool | None:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """Reads a run's config, nested as it lies there; raises UserError as `read`."""
+    """Returns a run's nested config; raises UserError like `read`."""
     if not folder.is_dir():
-        raise UserError(f"{folder} is no folder")
+        raise UserError(f"{folder} is not a folder")
     config = _json(folder / "config.json")
     if config is None:
         inside = sorted(path.parent for path in folder.glob("*/config.json"))
         hint = f"; did you mean {inside[0]}?" if inside else ""
-        raise UserError(f"{folder} holds no run: there is no config.json in it{hint}")
+        raise UserError(f"{folder} holds no run: it has no config.json{hint}")
     _check(folder / "config.json", flatten(config), _CONFIG)
     return config
 
 
-def _check(path: Path, found: dict[str, Any], fields: Sequence[str]) -> None:
-    missing = [field for field in fields if field not in found]
+def _check(path: Path, values: dict[str, Any], fields: Sequence[str]) -> None:
+    missing = [field for field in fields if field not in values]
     if missing:
-        raise UserError(f"{path} is not of a run of this suite: it lacks {', '.join(missing)}")
+        raise UserError(f"{path} is not from a cifar_jax run: it lacks {', '.join(missing)}")
 
 
 def _json(path: Path) -> dict[str, Any] | None:
@@ -150,17 +150,17 @@ def _json(path: Path) -> dict[str, Any] | None:
         return None
     try:
         value = json.loads(path.read_text())
-    except FileNotFoundError:  # taken away by a run that is prolonged
+    except FileNotFoundError:  # deleted by a run that was extended
         return None
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {error}") from error
     if not isinstance(value, dict):
-        raise UserError(f"{path} holds no JSON object")
+        raise UserError(f"{path} does not hold a JSON object")
     return value
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
-    """Returns the whole rows; a run at work may be writing the last one."""
+    """Returns the complete rows; a running run may be writing the last one."""
     rows = []
     try:
         with path.open(newline="") as file:

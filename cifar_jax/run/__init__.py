@@ -1,1 +1,1 @@
-"""What a run leaves in its workdir: checkpoints, curves, summary, and whose the folder is."""
+"""Manages a run's workdir: its lock, config, checkpoints, metrics and summary."""

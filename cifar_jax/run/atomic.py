@@ -1,9 +1,9 @@
-"""Files that are either whole or absent, whatever kills the process that writes them."""
+"""Writes files atomically: a reader sees a complete file or none, even if the writer is killed."""
 
 import contextlib
 import os
+import secrets
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,32 +11,29 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yields a temporary file in the same folder, which becomes `path` unless the body raises.
+    """Yields a temporary file in the same folder, which replaces `path` unless the body raises.
 
-    Every process has its own temporary file, so two of them may write the same path at once.
+    Every writer has its own temporary file, so several processes may write the same path at once.
 
     Raises:
-        OSError: the folder or the file cannot be written.
+        OSError: If the folder or the file cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     sweep(path.parent, f"{path.name}.*.part")
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.", suffix=".part")
-    os.close(handle)
+    part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
+    # Unlike mkstemp's 0o600, these permissions respect the umask: groups often share data folders.
+    os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     try:
-        yield Path(name)
-        # mkstemp grants nobody else access; a data folder is often shared by a group.
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(name, 0o666 & ~umask)
-        os.replace(name, path)
+        yield part
+        os.replace(part, path)
     finally:
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(name)
+            os.unlink(part)
 
 
 def sweep(folder: Path, pattern: str, age: float = 3600.0) -> None:
-    """Deletes what killed processes left: entries that nobody wrote to for `age` seconds."""
+    """Deletes what killed processes left: matching entries last modified over `age` seconds ago."""
     for path in folder.glob(pattern):
-        with contextlib.suppress(OSError):  # somebody else's, or already gone
+        with contextlib.suppress(OSError):  # owned by another user, or already deleted
             if time.time() - path.stat().st_mtime > age:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -1,7 +1,7 @@
 """Checkpoints with Orbax: the latest and the best, saved in the background, restored exactly."""
 
 import contextlib
-import logging
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,14 +12,15 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy as policies
 
 from cifar_jax.errors import UserError
 
-logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax narrates every file it writes.
+# Status codes at the start of the ValueErrors that TensorStore raises for corrupt files.
+_CORRUPT_STATUS = ("DATA_LOSS:", "NOT_FOUND:", "OUT_OF_RANGE:")
 
 
 class Checkpoints:
-    """The checkpoints of one run. Make it with `open_checkpoints`.
+    """The checkpoints of one run, opened by `open_checkpoints`.
 
-    A checkpoint holds a tree of arrays and a `meta` dict of JSON values. It becomes visible by a
-    rename once it is whole, so a process killed while writing leaves the one before.
+    A checkpoint holds a tree of arrays and a `meta` dict of JSON values. It is renamed to its final
+    name once it is complete, so a process killed while writing leaves the previous one intact.
     """
 
     def __init__(self, manager: ocp.CheckpointManager, read_only: bool):
@@ -27,18 +28,18 @@ class Checkpoints:
 
     @property
     def latest_step(self) -> int | None:
-        """The step of the newest checkpoint, None where there is none."""
+        """The step of the newest checkpoint, or None if there is none."""
         return self._manager.latest_step()
 
     def save(self, step: int, state: Any, meta: dict, score: float | None = None) -> None:
-        """Starts saving; returns once the arrays are copied off the devices.
+        """Starts saving, and returns once the arrays have been copied off the devices.
 
         Args:
-          step: optimiser steps done. A step that is there already is left as it is.
-          state: tree of arrays.
-          meta: JSON values; read later, in the background, so nobody may change them.
-          score: the checkpoint with the greatest is kept besides the latest, the earliest among
-            equals; None for one that does not compete.
+          step: Number of optimizer steps taken. An existing checkpoint of this step is kept.
+          state: Tree of arrays.
+          meta: JSON values. They are serialized later, in the background, and must not be changed.
+          score: The checkpoint with the highest score is kept in addition to the latest one; of
+            equal scores, the earliest. None excludes this checkpoint from the comparison.
         """
         if step == self.latest_step:
             return
@@ -52,18 +53,19 @@ class Checkpoints:
         )
 
     def restore(self, step: int, target: Any, sharding: jax.sharding.Sharding) -> tuple[Any, dict]:
-        """Reads one checkpoint back.
+        """Restores one checkpoint.
 
         Args:
-          step: which.
-          target: tree of arrays or shapes of the same structure, shapes and dtypes.
-          sharding: where to put every array, whatever devices it was saved from.
+          step: The step at which it was saved.
+          target: Tree of arrays or shapes with the structure, shapes and dtypes that were saved.
+          sharding: Sharding of every restored array, regardless of the devices that saved it.
 
         Returns:
           The tree of arrays, and `meta`.
 
         Raises:
-          UserError: where the files cannot be read or hold something else.
+          UserError: If the files cannot be read. If `target` does not match what was saved, Orbax'
+            ValueError propagates.
         """
         abstract = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), target
@@ -71,48 +73,62 @@ class Checkpoints:
         args = ocp.args.Composite(
             state=ocp.args.StandardRestore(abstract), meta=ocp.args.JsonRestore()
         )
-        try:
-            restored = self._manager.restore(step, args=args)
-        except Exception as error:  # Orbax and TensorStore raise many types for a damaged file
-            raise self._unreadable(step, error) from error
+        restored = self._restore(step, args)
         return restored.state, restored.meta
 
     def read_meta(self, step: int) -> dict:
-        """Returns a checkpoint's `meta` alone.
+        """Returns only the `meta` of a checkpoint.
 
         Raises:
-          UserError: where it cannot be read.
+          UserError: If it cannot be read.
         """
-        args = ocp.args.Composite(meta=ocp.args.JsonRestore())
-        try:
-            return self._manager.restore(step, args=args).meta
-        except Exception as error:  # as above
-            raise self._unreadable(step, error) from error
+        return self._restore(step, ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
 
-    def _unreadable(self, step: int, error: Exception) -> UserError:
+    def _restore(self, step: int, args: ocp.args.Composite) -> Any:
+        try:
+            return self._manager.restore(step, args=args)
+        except OSError as error:
+            # Any other OSError, such as a missing permission, says nothing about the content.
+            is_corrupt = isinstance(error, FileNotFoundError)
+            raise self._unreadable(step, error, is_corrupt) from error
+        except KeyError as error:  # a missing item, or an index without its entries
+            raise self._unreadable(step, error, is_corrupt=True) from error
+        except ValueError as error:
+            if not isinstance(error, json.JSONDecodeError | UnicodeDecodeError) and not str(
+                error
+            ).startswith(_CORRUPT_STATUS):
+                raise
+            raise self._unreadable(step, error, is_corrupt=True) from error
+        except Exception as error:
+            # Orbax raises a bare Exception if TensorStore cannot read the values of an array.
+            if type(error) is not Exception:
+                raise
+            raise self._unreadable(step, error, is_corrupt=True) from error
+
+    def _unreadable(self, step: int, error: Exception, is_corrupt: bool) -> UserError:
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         text = f"the checkpoint {self._manager.directory / str(step)} cannot be read ({reason})"
-        if not self._is_read_only:
-            text += ". Remove that folder to go on from an earlier one, or from the start"
+        if is_corrupt and not self._is_read_only:
+            text += ". Remove that folder to continue from an earlier checkpoint or from the start"
         return UserError(text)
 
 
 @contextlib.contextmanager
 def open_checkpoints(directory: str | Path, *, read_only: bool = False) -> Iterator[Checkpoints]:
-    """Opens, or makes, the folder of a run's checkpoints; on leaving waits until all is written.
+    """Opens or creates a run's checkpoint folder, and on exit waits for pending writes.
 
     Keeps the latest checkpoint and the one with the best score.
 
     Args:
-      directory: of the checkpoints.
-      read_only: leaves the folder as it is, where another process may be saving.
+      directory: Folder of the checkpoints.
+      read_only: Whether to leave the folder unchanged, as another process may be saving to it.
     """
 
     def score(metrics: dict) -> tuple[float, int]:
-        return metrics["score"], -metrics["step"]  # the earliest among equals
+        return metrics["score"], -metrics["step"]  # of equal scores, the earliest
 
     options = ocp.CheckpointManagerOptions(
-        best_fn=score,  # without it Orbax writes no metrics, and "best" is lost at a restart
+        best_fn=score,  # without it Orbax writes no metrics, and a restart forgets the best
         best_mode="max",
         preservation_policy=policies.AnyPreservationPolicy(
             [
@@ -123,6 +139,6 @@ def open_checkpoints(directory: str | Path, *, read_only: bool = False) -> Itera
         cleanup_tmp_directories=not read_only,
         read_only=read_only,
     )
-    # Orbax takes absolute folders only, and leaving without close loses the last save.
+    # Orbax accepts only absolute paths, and exiting without close() loses the last save.
     with ocp.CheckpointManager(Path(directory).resolve(), options=options) as manager:
         yield Checkpoints(manager, read_only)

@@ -1,4 +1,4 @@
-"""How long calls to the device take, and from that how long the next one may be."""
+"""Times calls to the device, and derives the length of the next call."""
 
 import time
 from collections import deque
@@ -6,19 +6,19 @@ from typing import NamedTuple
 
 from cifar_jax.metrics import Metrics, fetch
 
-# Work per call where its length is automatic: short enough for a lively progress bar and a prompt
-# answer to SIGTERM, long enough that the call itself (0.1 ms) costs nothing.
+# Work per call if its length is automatic: short enough to update the progress bar and respond to
+# SIGTERM promptly, long enough to make the overhead of a call (0.1 ms) negligible.
 _SECONDS_PER_CALL = 1.0
 
 
 class Call(NamedTuple):
-    """A call to the device whose numbers are not fetched yet.
+    """A call to the device whose metrics have not been fetched yet.
 
     Attributes:
-      metrics: of the epoch, at the end of the call.
-      first_step: of the run, before the call.
-      num_steps: that the call takes.
-      started: by time.perf_counter().
+      metrics: The epoch's metrics at the end of the call.
+      first_step: Steps of the run taken before the call.
+      num_steps: Steps taken by the call.
+      started: time.perf_counter() at the start of the call.
     """
 
     metrics: Metrics
@@ -28,16 +28,16 @@ class Call(NamedTuple):
 
 
 class Clock:
-    """Times calls, and says how long the next one may be.
+    """Times calls and chooses the length of the next one.
 
     Attributes:
-      seconds: of training in this epoch so far; the gaps in which nothing runs do not count.
-      step_times: ms per step, a mean over each of the latest 2,000 calls; without each process's
-        first call, which warms the device up.
+      seconds: Training time in this epoch so far, without the gaps in which nothing runs.
+      step_times: Mean ms per step in each of the latest 2,000 calls, without each process's first
+        call, which warms up the device.
     """
 
     def __init__(self, steps_per_call: int, seconds: float = 0.0, step_times=()):
-        """`steps_per_call` as in the config; the rest as an earlier clock had it."""
+        """Takes `steps_per_call` of the config, and the attributes of the clock to resume."""
         self.seconds = seconds
         self.step_times = deque(step_times, maxlen=2000)
         self._steps_per_call = steps_per_call
@@ -45,14 +45,14 @@ class Clock:
         self._last_end = 0.0
 
     def next_steps(self, steps_left: int) -> int:
-        """Returns how many steps the next call takes."""
+        """Returns the number of steps of the next call."""
         wanted = self._steps_per_call
-        if not wanted:  # one step until there is a time to go by
+        if not wanted:  # one step until a step has been timed
             wanted = round(_SECONDS_PER_CALL / self._step_seconds) if self._step_seconds else 1
         return min(max(wanted, 1), steps_left)
 
     def wait(self, call: Call) -> dict[str, float]:
-        """Waits for a call to end and returns the epoch's metrics so far."""
+        """Waits for a call to finish and returns the epoch's metrics so far."""
         values = fetch(call.metrics)
         end = time.perf_counter()
         elapsed = end - max(call.started, self._last_end)

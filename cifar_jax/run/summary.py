@@ -1,4 +1,4 @@
-"""What a run leaves behind besides its curves: summary.json, predictions.npz, the final table."""
+"""Writes a complete run's summary.json and predictions.npz, and formats its final table."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ from cifar_jax.run import atomic
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes JSON so that a reader sees the old file or the new one, never half of it."""
+    """Writes a JSON file atomically."""
     with atomic.replacing(path) as part:
         part.write_text(json.dumps(value, indent=2) + "\n")
 
@@ -21,10 +21,10 @@ def write_predictions(
     """Writes predictions.npz.
 
     Args:
-      path: of the file.
-      logits: [N, C] float32 of the test images, in the test set's order.
+      path: The file to write.
+      logits: [N, C] float32 for the test images, in the test set's order.
       labels: [N] int32.
-      class_names: C of them.
+      class_names: C names.
     """
     with atomic.replacing(path) as part, part.open("wb") as file:
         np.savez_compressed(
@@ -37,7 +37,7 @@ def write_predictions(
 
 
 def table(summary: dict[str, Any], workdir: Path) -> str:
-    """Returns the final table, for people."""
+    """Returns the final table as text."""
     selected = {
         "last": "last",
         "train": f"best {summary['selected_by']} on the training images",
@@ -69,7 +69,7 @@ def table(summary: dict[str, Any], workdir: Path) -> str:
 
 
 def _startup(seconds: dict[str, float]) -> str:
-    """Returns what the first steps waited for, the longest first; "" for a run that took none."""
+    """Returns the parts of the start, longest first; "" if the run took no steps."""
     if "total" not in seconds:
         return ""
     parts = sorted((s, name) for name, s in seconds.items() if name != "total")[::-1]

@@ -1,6 +1,6 @@
-"""Experiment trackers, chosen by config.trackers: writers beside those that always write.
+"""Experiment trackers: optional writers, selected by config.trackers.
 
-The packages are extras: `pip install -r requirements-trackers.txt`.
+Their packages are extras: `pip install -r requirements-trackers.txt`.
 """
 
 import contextlib
@@ -19,36 +19,37 @@ from cifar_jax.errors import UserError, unknown
 from cifar_jax.run import atomic
 from cifar_jax.run.writers import Row, Writer
 
-# What a log of a run consists of.
+# The files that make up the log of a run.
 FILES = ("config.json", "metrics.csv", "summary.json")
 
 
 class Tracker(Writer, Protocol):
-    """A writer that is told the end as well."""
+    """A writer that also receives the end of the run."""
 
     def finish(self, summary: dict[str, Any]) -> None:
-        """The run is complete, and its files are written."""
+        """Reports that the run is complete and its files are written."""
 
 
 class MlflowTracker:
-    """MLflow: in $MLFLOW_TRACKING_URI, or files below ./mlruns, which `mlflow ui` shows.
+    """Logs to MLflow: to $MLFLOW_TRACKING_URI or, by default, to ./mlruns, shown by `mlflow ui`.
 
-    A folder or a server; for a database MLflow needs its whole package, not mlflow-skinny.
+    The URI may be a folder or a server; a database needs the full mlflow package, not
+    mlflow-skinny.
     """
 
     def __init__(self, folder: Path, config: dict[str, Any], rows: Sequence[Row]):
-        """Begins a run, or goes on with the one whose number lies in the workdir.
+        """Begins a run, or continues the one whose ID is stored in the workdir.
 
         Args:
-          folder: the workdir.
-          config: flat.
-          rows: of the epochs that a resumed run has behind it.
+          folder: The workdir.
+          config: The flattened config.
+          rows: The rows of the epochs that a resumed run has completed.
         """
         import mlflow
 
         uri = os.environ.get("MLFLOW_TRACKING_URI") or f"file:{Path('mlruns').resolve()}"
         os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # MLflow 3 prefers databases
-        # By default a server that is not there would be asked for eight minutes.
+        # By default MLflow retries an unreachable server for eight minutes.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
         self._client, self._folder = mlflow.MlflowClient(tracking_uri=uri), folder
@@ -57,8 +58,8 @@ class MlflowTracker:
         self._run_id = note.read_text() if rows and note.exists() else ""
         try:
             if self._run_id:
-                self._go_on()
-        except mlflow.exceptions.MlflowException:  # it is in another store
+                self._resume()
+        except mlflow.exceptions.MlflowException:  # the run is in another store
             self._run_id = ""
         if not self._run_id:
             self._run_id = self._begin(config)
@@ -67,7 +68,7 @@ class MlflowTracker:
         for row in rows:
             self.epoch(row)
 
-    def _go_on(self) -> None:
+    def _resume(self) -> None:
         history = self._client.get_metric_history(self._run_id, "train_loss")
         self._last_step = max((metric.step for metric in history), default=-1)
         self._client.update_run(self._run_id, status="RUNNING")
@@ -85,14 +86,14 @@ class MlflowTracker:
         """Nothing: a point per epoch is enough."""
 
     def epoch(self, row: Row) -> None:
-        """Logs an epoch's numbers at its last step, unless MLflow has them from before."""
+        """Logs an epoch's metrics at its last step, unless MLflow already has them."""
         if row["step"] <= self._last_step:
             return
         for name, value in numbers(row).items():
             self._client.log_metric(self._run_id, name, value, step=row["step"])
 
     def finish(self, summary: dict[str, Any]) -> None:
-        """Logs the final numbers and files."""
+        """Logs the final metrics and the files."""
         for name, value in numbers(summary).items():
             self._client.log_metric(self._run_id, f"final/{name}", value)
         for name in FILES:
@@ -100,18 +101,18 @@ class MlflowTracker:
         self._status = "FINISHED"
 
     def close(self) -> None:
-        """Ends the run; one that is not complete is killed until it is resumed."""
+        """Ends the run; an incomplete one has the status KILLED until it is resumed."""
         self._client.set_terminated(self._run_id, status=self._status)
 
 
 class WandbTracker:
-    """Weights & Biases: offline unless $WANDB_MODE says otherwise; `wandb sync` sends it later."""
+    """Logs to Weights & Biases: offline unless $WANDB_MODE is set; `wandb sync` uploads later."""
 
     def __init__(self, folder: Path, config: dict[str, Any], rows: Sequence[Row]):
-        """Begins a run, or goes on with the workdir's; the arguments are MlflowTracker's.
+        """Begins a run, or continues the workdir's; for the arguments see MlflowTracker.
 
-        Offline, what goes on lies in a folder of its own with the same id, and holds once more the
-        rows behind the last checkpoint.
+        Offline, a resumed run is written to a new folder with the same ID, and repeats the rows
+        logged after the last checkpoint.
         """
         import wandb
 
@@ -134,57 +135,57 @@ class WandbTracker:
         """Nothing: a point per epoch is enough."""
 
     def epoch(self, row: Row) -> None:
-        """Logs an epoch's numbers at its last step."""
+        """Logs an epoch's metrics at its last step."""
         self._run.log(numbers(row), step=row["step"])
 
     def finish(self, summary: dict[str, Any]) -> None:
-        """Notes the final numbers, and saves the files."""
+        """Stores the final metrics in the run's summary, and saves the files."""
         self._run.summary.update(numbers(summary))
         for name in FILES:
             self._run.save(str(self._folder / name), base_path=str(self._folder), policy="now")
 
     def close(self) -> None:
-        """Writes what is buffered and ends the run."""
+        """Flushes buffered data and ends the run."""
         self._run.finish()
 
 
 TRACKERS = {"mlflow": MlflowTracker, "wandb": WandbTracker}
 
 
-class Guarded:
-    """A tracker whose first trouble is its last word: the training goes on without it."""
+class FailSafeTracker:
+    """A tracker that is disabled after its first exception; training continues without it."""
 
     def __init__(self, name: str, make: Callable[[], Tracker]):
-        self._name, self._tracker, self._is_told = name, None, True
+        self._name, self._tracker, self._is_enabled = name, None, True
         self._try(lambda: setattr(self, "_tracker", make()))
 
     def _try(self, call: Callable[[], Any]) -> None:
         try:
             call()
-        except Exception as error:  # a full disk, a server that is gone
-            self._is_told = False
-            print(f"{self._name} is told no more: {type(error).__name__}: {error}", file=sys.stderr)
+        except Exception as error:  # trackers raise many types, as for a full disk or a lost server
+            self._is_enabled = False
+            print(f"{self._name} disabled: {type(error).__name__}: {error}", file=sys.stderr)
 
-    def _tell(self, name: str, *args: Any) -> None:
-        if self._is_told:
+    def _call(self, name: str, *args: Any) -> None:
+        if self._is_enabled:
             self._try(lambda: getattr(self._tracker, name)(*args))
 
     def progress(self, *args: Any) -> None:
-        """As the tracker's."""
-        self._tell("progress", *args)
+        """See Tracker."""
+        self._call("progress", *args)
 
     def epoch(self, row: Row) -> None:
-        """As the tracker's."""
-        self._tell("epoch", row)
+        """See Tracker."""
+        self._call("epoch", row)
 
     def finish(self, summary: dict[str, Any]) -> None:
-        """As the tracker's."""
-        self._tell("finish", summary)
+        """See Tracker."""
+        self._call("finish", summary)
 
     def close(self) -> None:
-        """As the tracker's; one in trouble is asked too, without a word where it cannot."""
-        if self._is_told:
-            self._tell("close")
+        """Closes the tracker; a disabled one is closed too, ignoring any exception."""
+        if self._is_enabled:
+            self._call("close")
         elif self._tracker is not None:
             with contextlib.suppress(Exception):
                 self._tracker.close()
@@ -192,31 +193,33 @@ class Guarded:
 
 @contextlib.contextmanager
 def opened(line: str, folder: Path, rows: Sequence[Row]) -> Iterator[list[Tracker]]:
-    """Opens the trackers of a line like "mlflow, wandb", and closes them on leaving.
+    """Opens the trackers of a line like "mlflow, wandb", and closes them on exit.
 
     Args:
-      line: of the config.
-      folder: the workdir, with its config.json.
-      rows: of the epochs that a resumed run has behind it.
+      line: `trackers` of the config.
+      folder: The workdir, with its config.json.
+      rows: The rows of the epochs that a resumed run has completed.
 
     Raises:
-      UserError: as `parse`.
+      UserError: See `parse`.
     """
     names = parse(line)
     config = flatten(json.loads((folder / "config.json").read_text())) if names else {}
-    found = [Guarded(name, partial(TRACKERS[name], folder, config, rows)) for name in names]
+    opened_trackers = [
+        FailSafeTracker(name, partial(TRACKERS[name], folder, config, rows)) for name in names
+    ]
     try:
-        yield found
+        yield opened_trackers
     finally:
-        for tracker in found:
+        for tracker in opened_trackers:
             tracker.close()
 
 
 def parse(line: str) -> list[str]:
-    """Returns the names of the trackers in a line like "mlflow, wandb"; none of an empty one.
+    """Returns the names of the trackers in a line like "mlflow, wandb", which may be empty.
 
     Raises:
-      UserError: for an unknown one, or one whose package is missing.
+      UserError: If a tracker is unknown or its package is not installed.
     """
     names = list(dict.fromkeys(name.strip() for name in line.split(",") if name.strip()))
     for name in names:
@@ -230,5 +233,5 @@ def parse(line: str) -> list[str]:
 
 
 def numbers(values: dict[str, Any]) -> dict[str, float]:
-    """Returns the entries that are numbers."""
+    """Returns the numeric entries as floats."""
     return {k: float(v) for k, v in values.items() if isinstance(v, int | float)}

@@ -1,4 +1,4 @@
-"""The folder of one run: whose it is, who is at work in it, and whether the run is complete."""
+"""Locks a run's workdir, and checks which run it holds and whether that run is complete."""
 
 import contextlib
 import fcntl
@@ -16,9 +16,8 @@ from cifar_jax.errors import UserError
 from cifar_jax.optim import schedules
 from cifar_jax.run.summary import write_json
 
-# What may differ between a run's start and its resumption: these fields say where and how fast it
-# runs, never what comes out.
-FREE = (
+# Fields that may change when a run resumes: they do not affect its results.
+NON_SEMANTIC_FIELDS = (
     *("data.dir", "steps_per_call", "gpu_graph", "eval_batch_size", "checkpoint."),
     "trackers",
 )
@@ -26,10 +25,10 @@ FREE = (
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Makes the folder if need be and keeps other processes from running in it.
+    """Creates the folder if necessary, and locks it against other processes.
 
     Raises:
-      UserError: where another process runs there, or where it cannot be written.
+      UserError: If another process is running in the folder, or it cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -46,7 +45,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def _lock(handle: int, folder: Path) -> None:
-    """Locks a folder; for a second it waits for reports, which look whether it is locked."""
+    """Locks a folder, retrying for a second because reports lock it briefly to check it."""
     for last in (*[False] * 10, True):
         try:
             return fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -59,33 +58,33 @@ def _lock(handle: int, folder: Path) -> None:
 
 
 def check(config: ConfigDict, folder: Path) -> dict[str, Any] | None:
-    """Checks that the folder is this config's or nobody's; changes nothing in it.
+    """Checks that the folder belongs to this config or to no run, without changing it.
 
-    A folder without a checkpoint is nobody's, whatever was tried in it before.
+    A folder without a checkpoint belongs to no run, even if it has other files of one.
 
     Returns:
-      The content of summary.json where the config's run is complete, else None.
+      The content of summary.json if the config's run is complete, otherwise None.
 
     Raises:
-      UserError: where the folder holds another run.
+      UserError: If the folder holds another run.
     """
     if not any(p.name.isdigit() for p in folder.glob("checkpoints/*")):
         return None
     previous = _read(folder / "config.json")
     if previous is None:
         raise UserError(
-            f"--workdir {folder} holds checkpoints, but no readable config.json that says of which "
-            "run. Choose another --workdir, or remove that folder"
+            f"--workdir {folder} holds checkpoints, but no readable config.json that says which "
+            "run they belong to. Choose another --workdir, or remove that folder"
         )
     _check_same(flatten(previous), flatten(_plain(config)), folder)
     summary = _read(folder / "summary.json")
     if previous.get("num_epochs") == config.num_epochs and summary and "test_accuracy" in summary:
         return summary
-    return None  # a summary that cannot be read is made anew from the checkpoint
+    return None  # an unreadable summary is rebuilt from the checkpoint
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """Returns the object in a JSON file, None where there is none."""
+    """Returns the object in a JSON file, or None if it cannot be read or holds no object."""
     try:
         value = json.loads(path.read_text())
     except (OSError, ValueError):
@@ -94,7 +93,7 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def claim(config: ConfigDict, folder: Path) -> None:
-    """Makes the folder this config's: from now on a run is in it, and it is not complete."""
+    """Assigns the folder to this config's run, and marks the run as not complete."""
     write_json(folder / "config.json", _plain(config))
     (folder / "summary.json").unlink(missing_ok=True)
 
@@ -104,16 +103,16 @@ def _plain(config: ConfigDict) -> dict[str, Any]:
 
 
 def _check_same(old: dict[str, Any], new: dict[str, Any], folder: Path) -> None:
-    free = list(FREE)
-    # More epochs continue a run where the rates of those behind it stay what they were.
+    ignored = list(NON_SEMANTIC_FIELDS)
+    # More epochs may be added if the learning rates of the completed ones stay the same.
     if not schedules.depends_on_length(new["optim.schedule"]) and (
         new["num_epochs"] >= old.get("num_epochs", 0)
     ):
-        free.append("num_epochs")
+        ignored.append("num_epochs")
     differing = [
         f"{field} is {old.get(field, 'absent')!r} there and {new.get(field, 'absent')!r} here"
         for field in sorted(old | new)
-        if old.get(field) != new.get(field) and not field.startswith(tuple(free))
+        if old.get(field) != new.get(field) and not field.startswith(tuple(ignored))
     ]
     if differing:
         raise UserError(

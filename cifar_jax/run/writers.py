@@ -1,4 +1,4 @@
-"""Where a run's numbers go: the CSV (the record), TensorBoard (a view of it) and the terminal."""
+"""Writes a run's metrics to CSV (the record), TensorBoard (a view of it) and the terminal."""
 
 import csv
 import os
@@ -21,33 +21,40 @@ Row = dict[str, float | int | str | None]
 
 
 class Writer(Protocol):
-    """What the training loop tells; a writer does nothing where it has nothing to do."""
+    """Receives events from the training loop; a writer may ignore any of them."""
 
     def progress(self, epoch: int, step: int, values: Row, images_per_second: float) -> None:
-        """So many steps of this epoch (counted from 1) are done; values has loss, accuracy, ..."""
+        """Reports progress within an epoch.
+
+        Args:
+          epoch: The epoch, counted from 1.
+          step: Steps of the epoch taken so far.
+          values: Metrics of the epoch so far: "loss", "accuracy" and so on.
+          images_per_second: Throughput.
+        """
 
     def epoch(self, row: Row) -> None:
-        """An epoch is over: a row of metrics.csv."""
+        """Reports the end of an epoch with its row of metrics.csv."""
 
     def close(self) -> None:
-        """No more will come."""
+        """Flushes and closes the output; no events follow."""
 
 
 class CsvWriter:
-    """Appends a row per epoch to a CSV file, each on the disk before the call returns."""
+    """Appends a row per epoch to a CSV file, and flushes each to disk before returning."""
 
     def __init__(self, path: Path, rows: list[Row]):
-        """Starts the file anew with the rows of the epochs that a resumed run has behind it."""
+        """Rewrites the file with the rows of the epochs that a resumed run has completed."""
         self._file = path.open("w", newline="")
         self._writer = None
         for row in rows:
             self.epoch(row)
 
     def progress(self, epoch: int, step: int, values: Row, images_per_second: float) -> None:
-        """Nothing: the CSV has whole epochs only."""
+        """Does nothing: the CSV holds only complete epochs."""
 
     def epoch(self, row: Row) -> None:
-        """Writes one row; the first one's keys are the header."""
+        """Writes one row; the keys of the first one become the header."""
         if self._writer is None:
             self._writer = csv.DictWriter(self._file, list(row), lineterminator="\n")
             self._writer.writeheader()
@@ -61,12 +68,12 @@ class CsvWriter:
 
 
 class TensorBoardWriter:
-    """Scalars by step; train and test are runs of their own, so that they share each chart."""
+    """Writes scalars by step, with train and test as separate runs that share each chart."""
 
     def __init__(self, directory: Path, rows: list[Row]):
-        """Starts anew with the rows of the epochs that a resumed run has behind it.
+        """Rewrites the files with the rows of the epochs that a resumed run has completed.
 
-        What was in the files before may lack what was not flushed, or hold more than was saved.
+        Existing files may lack rows that were not flushed, or hold rows after the checkpoint.
         """
         shutil.rmtree(directory, ignore_errors=True)
         self._directory = directory
@@ -82,10 +89,10 @@ class TensorBoardWriter:
         return self._runs[name]
 
     def progress(self, epoch: int, step: int, values: Row, images_per_second: float) -> None:
-        """Nothing: a point per epoch is enough."""
+        """Does nothing: one point per epoch is enough."""
 
     def epoch(self, row: Row) -> None:
-        """Writes train_loss as `loss` of run `train`, and so on."""
+        """Writes train_loss as `loss` of the run `train`, and so on."""
         for name, value in row.items():
             run, _, tag = name.partition("_")
             if run not in ("train", "val", "test"):
@@ -96,13 +103,13 @@ class TensorBoardWriter:
                 self._run(run).add_scalar(tag, value, row["step"])
 
     def close(self) -> None:
-        """Writes what is buffered and closes the files."""
+        """Flushes and closes the files."""
         for run in self._runs.values():
             run.close()
 
 
 class ConsoleWriter:
-    """A live bar in a terminal; plain lines where the output is piped."""
+    """Shows a progress bar in a terminal, and prints plain lines if the output is piped."""
 
     def __init__(self, num_epochs: int, steps_per_epoch: int):
         self._num_epochs = num_epochs
@@ -124,7 +131,7 @@ class ConsoleWriter:
         self._last_line = time.monotonic()
 
     def progress(self, epoch: int, step: int, values: Row, images_per_second: float) -> None:
-        """Moves the bar; without one, a line if none came for 30 seconds."""
+        """Updates the bar; without one, prints a line if none was printed for 30 seconds."""
         text = (
             f"loss {values['loss']:.4f}  acc {100 * values['accuracy']:5.2f}%  "
             f"{images_per_second:,.0f} img/s"
@@ -140,7 +147,7 @@ class ConsoleWriter:
             self._print(f"  epoch {epoch} step {step}/{self._steps_per_epoch}  {text}")
 
     def epoch(self, row: Row) -> None:
-        """Prints one line for the epoch."""
+        """Prints a line for the epoch."""
         parts = [f"epoch {row['epoch']:>{len(str(self._num_epochs))}}/{self._num_epochs}"]
         for run in ("train", "val", "test"):
             if row.get(f"{run}_loss") is not None:
@@ -160,6 +167,6 @@ class ConsoleWriter:
         self._last_line = time.monotonic()
 
     def close(self) -> None:
-        """Takes the bar away."""
+        """Removes the bar."""
         if self._bar is not None:
             self._bar.stop()

@@ -1,1 +1,1 @@
-"""The process that a command runs in: its start, its memory, its signals, and what it ran on."""
+"""Manages the process that a command runs in: start-up, memory, signals and environment."""

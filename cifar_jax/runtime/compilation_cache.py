@@ -1,18 +1,18 @@
-"""Compiled programs on disk, so that the second start of a network does not compile it again."""
+"""Keeps compiled programs on disk, so that a network is not recompiled at every start."""
 
 import hashlib
 import os
 import platform
+import sys
 from pathlib import Path
-
-import jax
 
 
 def use_users_folder() -> None:
-    """Lets jax keep compiled programs in the user's cache folder, ~/.cache/cifar_jax/programs.
+    """Makes jax keep compiled programs in the user's cache folder, ~/.cache/cifar_jax/programs.
 
-    JAX_COMPILATION_CACHE_DIR names another folder, JAX_ENABLE_COMPILATION_CACHE=false keeps none.
-    Deleting it is always safe. Where nothing can be written there, nothing is kept.
+    JAX_COMPILATION_CACHE_DIR selects another folder, and JAX_ENABLE_COMPILATION_CACHE=false turns
+    the cache off. The folder is safe to delete at any time. If it cannot be written, nothing is
+    cached.
     """
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
@@ -23,18 +23,29 @@ def use_users_folder() -> None:
     except OSError:
         return
     if os.access(folder, os.W_OK):
-        jax.config.update("jax_compilation_cache_dir", str(folder))
-        # A start compiles some fifty small programs besides the large one.
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        _configure("jax_compilation_cache_dir", str(folder))
+        # A start compiles about fifty small programs in addition to the large one.
+        _configure("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 def turn_off() -> None:
-    """Lets jax compile everything, for those who measure how long that takes."""
-    jax.config.update("jax_enable_compilation_cache", False)
+    """Makes jax compile everything, for commands that measure how long that takes."""
+    _configure("jax_enable_compilation_cache", False)
+
+
+def _configure(option: str, value: str | float | bool) -> None:
+    """Sets a jax option without importing jax, which takes a second."""
+    if "jax" in sys.modules:
+        sys.modules["jax"].config.update(option, value)
+    else:
+        os.environ[option.upper()] = str(value)
 
 
 def _processor() -> str:
-    """Returns a name for what programs are compiled for: machines may share a home folder."""
+    """Returns a key for the processor that programs are compiled for.
+
+    Machines with different processors may share a home folder.
+    """
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         flags = next(line for line in lines if line.startswith(("flags", "Features")))

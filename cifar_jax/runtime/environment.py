@@ -1,4 +1,4 @@
-"""What a number was measured on: device, versions, commit."""
+"""Describes what a measurement ran on: device, versions and commit."""
 
 import os
 import platform
@@ -11,14 +11,14 @@ import jax
 
 
 def environment() -> dict[str, Any]:
-    """Returns device, versions and git_commit of the running process."""
+    """Returns the `device`, `versions` and `git_commit` of the running process."""
     devices = jax.local_devices()
     return {
         "device": {
             "platform": devices[0].platform,
             "kind": _device_kind(devices[0]),
             "count": len(devices),
-            # Of the processor, that this process may use; several virtual devices share them.
+            # CPU cores that this process may use, shared by all virtual devices.
             "cores": len(os.sched_getaffinity(0)) if devices[0].platform == "cpu" else None,
         },
         "versions": {
@@ -32,7 +32,7 @@ def environment() -> dict[str, Any]:
 def _device_kind(device: jax.Device) -> str:
     if device.platform != "cpu":
         return device.device_kind
-    try:  # jax says just "cpu"; step times are worth little without the processor's name
+    try:  # jax reports only "cpu", which says too little about a step time
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(line.partition(":")[2].strip() for line in lines if "model name" in line)
     except (OSError, StopIteration):
@@ -40,9 +40,9 @@ def _device_kind(device: jax.Device) -> str:
 
 
 def git_commit() -> str | None:
-    """Returns the checkout's commit, "-dirty" behind it where tracked files differ, or None.
+    """Returns the checkout's commit, with the suffix "-dirty" if tracked files differ, or None.
 
-    CIFAR_JAX_COMMIT says it where the files were copied without their history.
+    CIFAR_JAX_COMMIT overrides it, for files that were copied without their history.
     """
     if os.environ.get("CIFAR_JAX_COMMIT"):
         return os.environ["CIFAR_JAX_COMMIT"]

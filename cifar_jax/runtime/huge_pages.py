@@ -1,9 +1,8 @@
-"""Large arrays in huge pages, on Linux.
+"""Allocates large arrays in huge pages, on Linux.
 
-XLA's CPU client takes the memory of a call's temporaries anew for each call, hundreds of MiB for a
-ResNet, and the system hands it out in pages of 4 KiB: a page fault for each, and more misses of the
-TLB than need be. Pages of 2 MiB spare both. The C library asks for them where a setting says so
-that it reads as a process begins.
+XLA's CPU client allocates the temporaries of every call again, hundreds of MiB for a ResNet. In
+pages of 4 KiB each page costs a page fault, and TLB misses are frequent; pages of 2 MiB avoid both.
+The C library requests them if GLIBC_TUNABLES, which it reads when a process starts, says so.
 """
 
 import contextlib
@@ -17,37 +16,36 @@ _POLICY = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
 def restart_with_huge_pages() -> None:
-    """Starts this program anew, in the same process, so that large arrays get huge pages.
+    """Restarts this program in the same process, so that large arrays use huge pages.
 
-    Does nothing where they come without asking or not at all, where GLIBC_TUNABLES says already
-    whether to ask (glibc.malloc.hugetlb=0 is no), or where this program is not what `python -m`
-    was asked to run: in a notebook, a debugger, a profiler. To be called before anything is
-    imported that takes long.
+    Does nothing if the system always or never provides huge pages, if GLIBC_TUNABLES already sets
+    glibc.malloc.hugetlb (0 turns them off), or if this program was not started by `python -m`, as
+    in a notebook, debugger or profiler. Call it before slow imports.
     """
     before = os.environ.get("GLIBC_TUNABLES", "")
-    if not _can_ask() or not _is_the_command() or _SETTING in before:
+    if not _can_request() or not _is_the_command() or _SETTING in before:
         return
     sys.stdout.flush()
     sys.stderr.flush()
     os.environ["GLIBC_TUNABLES"] = ":".join(filter(None, (before, f"{_SETTING}=1")))
-    with contextlib.suppress(OSError):  # slower, then
+    with contextlib.suppress(OSError):  # continue without huge pages
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     os.environ["GLIBC_TUNABLES"] = before
 
 
-def _can_ask() -> bool:
-    """Returns whether the system gives huge pages to those who ask, and the C library can."""
+def _can_request() -> bool:
+    """Returns whether the system provides huge pages on request and glibc can request them."""
     try:
-        is_given = "[madvise]" in _POLICY.read_text()
+        is_on_request = "[madvise]" in _POLICY.read_text()
         name, _, version = (os.confstr("CS_GNU_LIBC_VERSION") or "").partition(" ")
-        return is_given and name == "glibc" and [int(n) for n in version.split(".")] >= [2, 35]
+        return is_on_request and name == "glibc" and [int(n) for n in version.split(".")] >= [2, 35]
     except (OSError, ValueError):
         return False
 
 
 def _is_the_command() -> bool:
-    """Returns whether `python -m` was asked to run what runs now, and nobody watches it."""
+    """Returns whether `python -m` started this program, without a debugger or profiler."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
-    asked = itertools.pairwise(sys.orig_argv)
-    is_asked = spec is not None and ("-m", spec.name) in asked
-    return is_asked and bool(sys.executable) and sys.gettrace() is None
+    pairs = itertools.pairwise(sys.orig_argv)
+    is_command = spec is not None and ("-m", spec.name) in pairs
+    return is_command and bool(sys.executable) and sys.gettrace() is None

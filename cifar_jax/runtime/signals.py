@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT as a request to save and leave."""
+"""Handles SIGTERM and SIGINT as requests to save and exit."""
 
 import contextlib
 import math
@@ -10,18 +10,22 @@ from types import FrameType
 
 
 class Preempted(Exception):
-    """The run was asked to stop and has saved; `exit_code` is the shell's 128 + signal."""
+    """The run was asked to stop and has saved its state.
+
+    Attributes:
+      exit_code: 128 + signal, as shells report it.
+    """
 
     def __init__(self, signum: int, message: str):
         super().__init__(message)
         self.exit_code = 128 + signum
 
 
-def leave_at_once(line: bytes = b"stopped before training began; nothing to save\n") -> None:
-    """Lets SIGTERM and SIGINT end the process there and then, with a line and the exit code.
+def exit_on_signals(line: bytes = b"stopped before training began; nothing to save\n") -> None:
+    """Makes SIGTERM and SIGINT end the process immediately, with a message and 128 + signal.
 
-    For the time before training: an exception would have to find its way out of the compiler,
-    which loses it in some callbacks, and whose threads can crash the interpreter's own end.
+    For use before training begins. An exception would have to propagate through the compiler, some
+    of whose callbacks drop it, and whose threads can crash the interpreter at exit.
     """
 
     def leave(signum: int, frame: FrameType | None) -> None:
@@ -32,30 +36,37 @@ def leave_at_once(line: bytes = b"stopped before training began; nothing to save
         signal.signal(signum, leave)
 
 
+leave_at_once = exit_on_signals  # the former name
+
+
 class StopRequest:
-    """`signum` is the signal that came in, None until then; SIGTERM once the deadline is over."""
+    """A request to stop, made by a signal or by a deadline.
+
+    Attributes:
+      signum: The signal received, or None. SIGTERM once the deadline has passed.
+    """
 
     def __init__(self, deadline: float):
         self._deadline, self._signum = deadline, None
 
     @property
     def signum(self) -> int | None:
-        """See the class."""
+        """The signal received, or None; see the class."""
         if self._signum is None and time.monotonic() >= self._deadline:
             self._signum = signal.SIGTERM
         return self._signum
 
     def note(self, signum: int) -> None:
-        """Takes in a signal."""
+        """Records a signal."""
         self._signum = signum
 
 
 @contextlib.contextmanager
 def catch_signals(deadline: float = math.inf) -> Iterator[StopRequest]:
-    """Within it the first SIGTERM or SIGINT is noted only; a second one ends the process.
+    """Records the first SIGTERM or SIGINT instead of acting on it; a second one exits immediately.
 
     Args:
-      deadline: by time.monotonic(), when the request comes by itself.
+      deadline: Value of time.monotonic() at which to request a stop without a signal.
     """
     request = StopRequest(deadline)
     signals = (signal.SIGTERM, signal.SIGINT)
@@ -69,7 +80,7 @@ def catch_signals(deadline: float = math.inf) -> Iterator[StopRequest]:
     try:
         for s in signals:
             previous[s] = signal.signal(s, note)
-    except ValueError:  # not the main thread: leave the signals to whoever has it
+    except ValueError:  # not the main thread, which is the only one that may set handlers
         previous = {}
     try:
         yield request

@@ -1,4 +1,4 @@
-"""From the command to the numbers of the first call, of one step by default: what took how long."""
+"""Measures the time from the start of the command to the end of the first call to the device."""
 
 import os
 import time
@@ -6,23 +6,23 @@ from pathlib import Path
 
 
 class Startup:
-    """A stopwatch of parts that follow one another.
+    """A stopwatch for the consecutive parts of a start.
 
     Attributes:
-      seconds: {part: seconds} of those over so far; with "total" once the last is.
+      seconds: {part: seconds} of the parts completed so far, and "total" after the last one.
     """
 
     def __init__(self, began: float | None = None):
-        """Starts at `began` by time.monotonic(), or now."""
+        """Starts at `began`, a value of time.monotonic(), or now."""
         self._began = self._last = time.monotonic() if began is None else began
         self.seconds: dict[str, float] = {}
 
-    def over(self, part: str, **within: float) -> None:
-        """Notes that a part is over; does nothing once the start is.
+    def mark(self, part: str, **within: float) -> None:
+        """Marks the end of a part; does nothing after `finish`.
 
         Args:
-          part: its name.
-          within: seconds of the part that go by names of their own.
+          part: Name of the part.
+          within: Seconds of the part to list under other names.
         """
         if "total" in self.seconds:
             return
@@ -31,17 +31,19 @@ class Startup:
         self.seconds[part] = now - self._last - sum(within.values())
         self._last = now
 
+    over = mark  # the former name
+
     def finish(self, part: str) -> None:
-        """Notes that the last part is over; does nothing at a second call."""
-        self.over(part)
+        """Marks the end of the last part; later calls do nothing."""
+        self.mark(part)
         self.seconds.setdefault("total", self._last - self._began)
 
 
 def process_began() -> float:
-    """Returns when this process began, by time.monotonic(); now where the system does not say."""
+    """Returns the time.monotonic() at which this process began; the current one if unknown."""
     now = time.monotonic()
     try:
-        # The name, in brackets, may hold spaces; field 22 counts from the machine's start.
+        # The name, in parentheses, may contain spaces. Field 22 is in ticks since boot.
         fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
         ticks = int(fields[19])
         return now - (time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK"))

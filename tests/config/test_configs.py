@@ -14,7 +14,7 @@ from cifar_jax.optim import schedules
 
 @pytest.mark.parametrize("path", tiny.CONFIGS, ids=config.experiment_name)
 def test_every_config_builds_and_traces_a_step(path, monkeypatch):
-    """Its network on its classes, its optimiser and its augmentation: shapes only."""
+    """Checks the shapes of the network, the optimizer and the augmentation."""
     cfg = config.load(path)
     num_classes = data.num_classes(cfg.data.name, cfg.data.label)
     count = 2 * cfg.batch_size
@@ -39,18 +39,18 @@ def test_every_config_builds_and_traces_a_step(path, monkeypatch):
         return None
 
     monkeypatch.setattr(experiment, "create_engine", trace_only)
-    # A write-up's batch need not divide among the tests' eight devices.
+    # A write-up's batch size need not be divisible by the tests' eight devices.
     mesh = engine.make_mesh(jax.local_devices()[:1])
     monkeypatch.setattr(experiment, "make_mesh", lambda: mesh)
     experiment.check(cfg)
     experiment.create(cfg, dataset)
     state, _ = traced[0]
-    assert state.params  # and so the step kept its shape
+    assert state.params  # the traced step returned a state
     assert cfg.model.name in models.MODELS
     assert cfg.optim.schedule in schedules.SCHEDULES
 
 
-def test_every_field_is_commented_in_base():
+def test_every_field_has_a_comment_in_base():
     lines = Path(base.__file__).read_text().splitlines()
     assigned = [
         i for i, line in enumerate(lines) if re.match(r"    config\.[\w.]+ = (?!Conf)", line)
@@ -61,7 +61,7 @@ def test_every_field_is_commented_in_base():
 
 
 def test_every_field_is_read():
-    """A field that nothing reads would promise what does not happen."""
+    """A field that nothing reads would have no effect."""
     source = "".join(
         (tiny.ROOT / "cifar_jax" / f"{name}.py").read_text()
         for name in ("experiment", "train", "main")
@@ -70,14 +70,14 @@ def test_every_field_is_read():
         assert re.search(rf"\bconfig\.{re.escape(field)}\b", source), f"nothing reads {field}"
 
 
-def test_a_config_is_locked_and_named():
+def test_config_is_locked_and_named():
     cfg = config.load(tiny.ROOT / "configs" / "coarse" / "cnn2_batch64.py")
     assert cfg.experiment == "coarse/cnn2_batch64"
     with pytest.raises(AttributeError):
         cfg.learning_rate = 1
 
 
-def test_a_config_outside_the_checkout_can_build_on_the_suites(tmp_path):
+def test_config_outside_the_checkout_can_import_the_suites_configs(tmp_path):
     text = "from configs.coarse import cnn4\nfrom configs import base\n"
     (tmp_path / "x.py").write_text(text + "get_config = cnn4.get_config\nassert base.get_config()")
     before = sys.path[:]
@@ -88,9 +88,10 @@ def test_a_config_outside_the_checkout_can_build_on_the_suites(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", r"is no config \(KeyError: 'get_config'\)"),
-        ("def get_config(): pass", "is no config"),
-        ("import nowhere", "is no config"),
+        ("", "x.py is not a config file: it defines no get_config"),
+        ("def get_config(): pass", "get_config returns a NoneType, not a ConfigDict"),
+        ("import nowhere", r"cannot be imported \(ModuleNotFoundError: No module named 'nowhere'"),
+        ("def get_config(:", r"cannot be imported \(SyntaxError: .*line 1"),
         (
             "from configs import base\ndef get_config():\n    config = base.get_config()\n"
             "    config.optim.learning_rat = 1\n    return config",
@@ -98,10 +99,17 @@ def test_a_config_outside_the_checkout_can_build_on_the_suites(tmp_path):
         ),
     ],
 )
-def test_wrong_files_are_refused(tmp_path, text, message):
+def test_invalid_config_files_are_refused(tmp_path, text, message):
     (tmp_path / "x.py").write_text(text)
     with pytest.raises(config.UserError, match=message):
         config.load(tmp_path / "x.py")
+
+
+def test_bug_in_a_config_file_keeps_its_traceback(tmp_path):
+    (tmp_path / "x.py").write_text("def get_config():\n    return 1 / 0\n")
+    with pytest.raises(ZeroDivisionError) as caught:
+        config.load(tmp_path / "x.py")
+    assert caught.traceback[-1].path == tmp_path / "x.py"
 
 
 def test_the_published_recipe_of_cnn2_batch64():

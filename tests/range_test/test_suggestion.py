@@ -6,7 +6,7 @@ from cifar_jax import config, experiment
 from cifar_jax.range_test.suggestion import Point, flags_for, smooth, suggest
 
 
-def test_what_is_read_off_a_curve_that_rises_from_1e4_to_1e2_and_falls():
+def test_suggestions_for_a_curve_that_rises_from_1e4_to_1e2_and_falls():
     rates = np.geomspace(1e-6, 1, 201)
     height = np.interp(np.log10(rates), [-4, -2, -1], [0.05, 0.65, 0.0])
     points = [Point(i, r, 3 - 4 * h, h) for i, (r, h) in enumerate(zip(rates, height, strict=True))]
@@ -21,7 +21,7 @@ def curve(accuracies):
     return [Point(i, r, 4.6, a) for i, (r, a) in enumerate(zip(rates, accuracies, strict=True))]
 
 
-def test_where_nothing_rises_nothing_is_suggested():
+def test_nothing_is_suggested_if_the_accuracy_does_not_rise():
     noise = 0.01 + 0.002 * np.random.default_rng(0).standard_normal(200)
     for accuracies in (noise, np.full(200, 0.01), np.full(5, 0.01)):
         found = suggest(curve(accuracies))
@@ -33,12 +33,12 @@ def test_where_nothing_rises_nothing_is_suggested():
     )
 
 
-def test_a_curve_that_rises_to_the_end_comes_with_a_warning():
+def test_curve_that_rises_to_the_end_gives_a_warning():
     rising = curve(np.linspace(0, 0.5, 200))
-    assert "greater --to" in suggest(rising)["warnings"][0]
+    assert "larger --to" in suggest(rising)["warnings"][0]
     interrupted = suggest(rising, "Ctrl-C")
     assert (
-        interrupted["max_learning_rate"] is None and "let it run on" in interrupted["warnings"][0]
+        interrupted["max_learning_rate"] is None and "let it finish" in interrupted["warnings"][0]
     )
     assert not suggest(curve(np.interp(np.arange(200), [0, 150, 199], [0, 0.5, 0])))["warnings"]
 
@@ -55,7 +55,7 @@ def test_the_flags_fit_every_config(path):
     np.testing.assert_allclose(rates, [1e-4, 2e-3], rtol=1e-5)
 
 
-def test_smoothing_neither_shifts_nor_shrinks():
+def test_smoothing_preserves_a_straight_line_and_the_length():
     values = np.linspace(0, 1, 100)
     np.testing.assert_allclose(smooth(values)[10:-10], values[10:-10])
     assert len(smooth(values)) == 100

@@ -3,7 +3,7 @@ import numpy as np
 from cifar_jax.range_test.sweep import growth
 
 
-def test_the_rate_grows_by_one_factor_from_the_first_step_to_the_last():
+def test_learning_rate_grows_by_a_constant_factor():
     schedule = growth(1e-4, 1e-1, num_epochs=3, by_epoch=False)(10)
     rates = np.array([float(schedule(step)) for step in range(30)])
     np.testing.assert_allclose(rates[[0, -1]], [1e-4, 1e-1], rtol=1e-4)

@@ -6,14 +6,14 @@ from cifar_jax.data.superclasses import SUPERCLASSES, superclass_of
 from cifar_jax.report import analysis
 
 
-def test_confusion_is_scikit_learns():
+def test_confusion_equals_scikit_learn():
     metrics = pytest.importorskip("sklearn.metrics")
     logits, labels = reporting.predictions()
     ours = analysis.confusion(labels, logits.argmax(1), 100)
     np.testing.assert_array_equal(ours, metrics.confusion_matrix(labels, logits.argmax(1)))
 
 
-def test_classes_that_no_image_has_keep_their_place():
+def test_classes_without_images_keep_their_index():
     matrix = analysis.confusion(np.array([0, 0]), np.array([2, 0]), 3)
     np.testing.assert_array_equal(matrix, [[1, 0, 1], [0, 0, 0], [0, 0, 0]])
     rates = analysis.error_rates(matrix)
@@ -21,18 +21,18 @@ def test_classes_that_no_image_has_keep_their_place():
     assert analysis.from_worst(np.array([0.25, np.nan, 0.5])) == [2, 0]
 
 
-def test_a_group_is_wrong_only_where_the_group_is():
+def test_confusion_within_a_group_is_correct_by_group():
     matrix = np.array([[5, 3, 0], [1, 6, 1], [0, 2, 9]])
     np.testing.assert_array_equal(analysis.by_group(matrix, [0, 0, 1], 2), [[15, 1], [2, 9]])
 
 
-def test_the_most_confused_come_first_and_none_that_never_was():
+def test_most_confused_pairs_are_sorted_and_nonzero():
     matrix = np.array([[5, 3, 0], [7, 6, 0], [0, 1, 9]])
     assert analysis.most_confused(matrix, 2) == [(1, 0, 7), (0, 1, 3)]
     assert len(analysis.most_confused(matrix, 9)) == 3
 
 
-def test_calibration_is_scikit_learns():
+def test_calibration_equals_scikit_learn():
     curve = pytest.importorskip("sklearn.calibration").calibration_curve
     logits, labels = reporting.predictions()
     found = analysis.calibration(logits, labels, num_bins=10)

@@ -10,7 +10,7 @@ from reporting import Page
 
 from cifar_jax import data, models
 from cifar_jax.errors import UserError
-from cifar_jax.report import __main__ as front_door
+from cifar_jax.report import __main__ as command
 from cifar_jax.report import network, page, published
 from cifar_jax.run import workdir
 
@@ -24,18 +24,18 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def html(run):
-    beside = published.Beside(KNOWN["assignment/cnn3"], "shortened")
-    return page.of_run(run, beside, reporting.images())
+    result = published.PublishedResult(KNOWN["assignment/cnn3"], "shortened")
+    return page.of_run(run, result, reporting.images())
 
 
-def test_the_page_loads_nothing_and_describes_every_picture(html):
+def test_page_loads_nothing_and_describes_every_image(html):
     found = Page(html)
     assert found.loads and all(re.match("data:|#", where) for where in found.loads)
     assert len(found.alts) > 40 and all(found.alts)
     assert len(html) < 5e6
 
 
-def test_numbers_are_those_of_the_files(run, html):
+def test_numbers_equal_those_of_the_files(run, html):
     text = " ".join(Page(html).text.split())
     right = np.mean(run.predictions.predictions == run.predictions.labels)
     for part in (
@@ -50,13 +50,15 @@ def test_numbers_are_those_of_the_files(run, html):
     wrong = matrix - np.diag(np.diag(matrix))
     worst = np.unravel_index(wrong.argmax(), wrong.shape)
     names = [reporting.FINE[i].replace("_", " ") for i in worst]
-    assert f"{names[0]} taken for {names[1]} {wrong.max()} images" in text
+    assert f"{names[0]} predicted as {names[1]} {wrong.max()} images" in text
 
 
-def test_a_full_run_shows_the_difference(run):
+def test_full_run_shows_the_difference_from_published(run):
     record = KNOWN["assignment/cnn3"]._replace(test_accuracy=0.5)
     points = 100 * (run.summary["test_accuracy"] - 0.5)
-    assert f"published 50%, {points:+.2f} points" in page.of_run(run, published.Beside(record, ""))
+    assert f"published 50%, {points:+.2f} points" in page.of_run(
+        run, published.PublishedResult(record, "")
+    )
 
 
 def test_only_runs_of_the_published_recipe_are_compared_with_it(run):
@@ -65,8 +67,8 @@ def test_only_runs_of_the_published_recipe_are_compared_with_it(run):
         "": full, "shortened": run.config, "other settings": full | {"data.limit": 500},
     }  # fmt: skip
     for reason, config in reasons.items():
-        beside = published.of_run(run._replace(config=config), KNOWN)
-        assert beside.reason == reason
+        result = published.of_run(run._replace(config=config), KNOWN)
+        assert result.reason == reason
     assert published.of_run(run._replace(config=full | {"experiment": "cnn3"}), KNOWN) is None
 
 
@@ -74,38 +76,38 @@ def test_published_results_can_come_from_another_file(tmp_path, run, capsys):
     (tmp_path / "a.toml").write_text('[experiments."assignment/cnn3"]\ntest_accuracy = 0.25\n')
     out = tmp_path / "report.html"
     flags = [str(run.folder), "--data_dir", str(tmp_path), "--out", str(out), "--published"]
-    assert front_door.main([*flags, str(tmp_path / "a.toml")]) == 0
+    assert command.main([*flags, str(tmp_path / "a.toml")]) == 0
     assert "published 25%, not comparable: shortened" in out.read_text()
     (tmp_path / "b.toml").write_text('[experiments."assignment/cnn3"]\naccuracy = 0.25\n')
     for name, message in (("b.toml", "holds no published results"), ("c.toml", "cannot be read")):
-        assert front_door.main([*flags, str(tmp_path / name)]) == 1
+        assert command.main([*flags, str(tmp_path / name)]) == 1
         assert message in capsys.readouterr().err
 
 
-def test_what_a_run_without_images_or_an_end_shows(tmp_path, run):
+def test_page_of_a_run_without_images_and_of_an_incomplete_run(tmp_path, run):
     html = page.of_run(run, note="No example images: reason.")
-    assert "No example images: reason." in html and "taken for" in html
+    assert "No example images: reason." in html and "predicted as" in html
     going = reporting.write_run(tmp_path / "going", complete=False)
     text = Page(page.of_run(going)).text
     assert "it stopped with 3 of 5 epochs done" in text and "Confusion" not in text
     with workdir.locked(tmp_path / "going"):
-        assert "still going: 3 of 5 epochs done" in page.of_run(going)
+        assert "running: 3 of 5 epochs done" in page.of_run(going)
     (tmp_path / "going" / "metrics.csv").unlink()
     fresh = reporting.read(tmp_path / "going")
-    assert "There is no epoch to draw yet" in page.of_run(fresh)
+    assert "No epoch is complete yet" in page.of_run(fresh)
 
 
-def test_a_complete_run_that_lacks_files_says_so(tmp_path):
+def test_page_lists_files_that_a_complete_run_lacks(tmp_path):
     run = reporting.write_run(tmp_path / "run")
     (run.folder / "predictions.npz").unlink()
     lines = (run.folder / "metrics.csv").read_text().splitlines(keepends=True)
     (run.folder / "metrics.csv").write_text("".join(lines[:3]))
     text = Page(page.of_run(reporting.read(run.folder))).text
-    assert "metrics.csv has 2 of its 5 epochs alone" in text
+    assert "metrics.csv has only 2 of its 5 epochs" in text
     assert "there is no predictions.npz" in text
 
 
-def test_fields_that_older_runs_lack_are_no_difference(tmp_path):
+def test_fields_that_older_runs_lack_do_not_differ(tmp_path):
     runs = [reporting.write_run(tmp_path / name, num_epochs=n) for name, n in (("a", 5), ("b", 6))]
     old = reporting.write_run(tmp_path / "old")
     fields = {k: v for k, v in old.config.items() if k not in ("num_epochs", "trackers")}
@@ -114,7 +116,7 @@ def test_fields_that_older_runs_lack_are_no_difference(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["config.json", "report", ".", "folder.html"])
-def test_pages_go_to_html_files_alone(tmp_path, name):
+def test_pages_are_written_only_to_html_files(tmp_path, name):
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "folder.html").mkdir()
     with pytest.raises(UserError, match=r"ends in \.html"):
@@ -122,22 +124,22 @@ def test_pages_go_to_html_files_alone(tmp_path, name):
     assert (tmp_path / "config.json").read_text() == "{}"
 
 
-def test_a_link_to_a_page_stays_one(tmp_path):
+def test_symlink_to_a_page_is_kept(tmp_path):
     (tmp_path / "latest.html").symlink_to(tmp_path / "pages" / "a.html")
     page.write("<!doctype html>", tmp_path / "latest.html")
     assert (tmp_path / "latest.html").is_symlink()
     assert (tmp_path / "pages" / "a.html").read_text() == "<!doctype html>"
 
 
-def test_a_folder_given_twice_is_one_run(tmp_path, run, capsys):
+def test_folder_given_twice_is_one_run(tmp_path, run, capsys):
     out = tmp_path / "report.html"
     twice = [str(run.folder), str(run.folder / ".." / "run")]
-    assert front_door.main([*twice, "--data_dir", str(tmp_path), "--out", str(out)]) == 0
+    assert command.main([*twice, "--data_dir", str(tmp_path), "--out", str(out)]) == 0
     assert "<title>assignment/cnn3, seed 0</title>" in out.read_text()
     assert f"cifar100 is not in {tmp_path}" in capsys.readouterr().err
 
 
-def test_names_from_files_are_text(tmp_path, run):
+def test_names_from_files_are_escaped(tmp_path, run):
     names = ("<script>alert(1)</script>", *run.predictions.class_names[1:])
     odd = run._replace(predictions=run.predictions._replace(class_names=names))
     assert "<script>alert" not in page.of_run(odd)
@@ -159,19 +161,19 @@ def test_runs_are_compared(tmp_path):
     assert "seed 0 (" in text and " stopped " in text and "optim.name adam" in text
     assert all(f"assignment/cnn3, seed 0 ({tmp_path / name})" in text for name in "ac")
     assert "shortened" in text
-    assert "2.11%" in text  # what is published of assignment/sgd
+    assert "2.11%" in text  # the published result of assignment/sgd
 
 
-def test_the_command_writes_the_page(tmp_path, capsys, monkeypatch, run):
+def test_command_writes_the_page(tmp_path, capsys, monkeypatch, run):
     monkeypatch.setattr(data, "is_there", lambda *_: True)
     monkeypatch.setattr(data, "load", lambda *_, **__: reporting.dataset(run))
     out = tmp_path / "new" / "report.html"
-    assert front_door.main([str(run.folder), "--out", str(out)]) == 0
+    assert command.main([str(run.folder), "--out", str(out)]) == 0
     assert "image-rendering" in out.read_text() and "data:image/png" in out.read_text()
     other = reporting.write_run(tmp_path / "other", seed=1)
-    assert front_door.main([str(run.folder), str(other.folder), "--out", str(out)]) == 0
+    assert command.main([str(run.folder), str(other.folder), "--out", str(out)]) == 0
     assert "2 runs" in out.read_text()
-    assert front_door.main([str(tmp_path), "--out", str(out)]) == 1
+    assert command.main([str(tmp_path), "--out", str(out)]) == 1
     assert "error: " in capsys.readouterr().err
 
 
@@ -187,17 +189,17 @@ def test_images_of_another_test_set_are_not_shown(monkeypatch, run):
 
 
 @pytest.mark.parametrize("name", sorted(models.MODELS))
-def test_layers_add_up_to_the_network(name):
-    options = json.loads(json.dumps(models.options_of(name)))  # as config.json has them
+def test_layers_account_for_all_parameters(name):
+    options = json.loads(json.dumps(models.options_of(name)))  # as read from config.json
     layers = network.layers(name, 100, options)
     shapes = nnx.eval_shape(lambda: models.create(name, 100, nnx.Rngs(params=0), **options))
     params = jax.tree.leaves(nnx.state(shapes, nnx.Param))
     assert sum(layer.num_params for layer in layers) == sum(leaf.size for leaf in params)
     assert layers[-1].shape == (100,)
-    assert network.layers(name, 100, options) == layers  # the classes are as they were
+    assert network.layers(name, 100, options) == layers  # tracing does not change the classes
 
 
-def test_pictures_and_numbers_are_written(tmp_path):
+def test_figures_and_numbers_are_written(tmp_path):
     from cifar_jax.report import pictures
 
     run = reporting.write_run(tmp_path / "run")
@@ -222,7 +224,7 @@ def test_pictures_and_numbers_are_written(tmp_path):
     assert {"confusion_class", "mistaken"} <= shown
 
 
-def test_a_faultless_run_is_drawn_too(tmp_path):
+def test_run_without_errors_is_drawn(tmp_path):
     from cifar_jax.report import pictures
 
     run = reporting.write_run(tmp_path / "run")
@@ -235,7 +237,7 @@ def test_a_faultless_run_is_drawn_too(tmp_path):
     plots = pictures.write(tmp_path / "run", reporting.images())
     numbers = json.loads((plots / "errors.json").read_text())
     assert numbers["most_confused"] == [] and numbers["error_by_class"]["otter"] == 0
-    assert "taken for" not in Page(page.of_run(reporting.read(tmp_path / "run"))).text
+    assert "predicted as" not in Page(page.of_run(reporting.read(tmp_path / "run"))).text
 
 
 def test_classes_without_images_are_not_counted_as_errors(tmp_path):

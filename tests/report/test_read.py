@@ -6,7 +6,7 @@ from cifar_jax.errors import UserError
 from cifar_jax.report.read import read
 
 
-def test_a_complete_run_is_read_back(tmp_path):
+def test_complete_run_is_read(tmp_path):
     run = reporting.write_run(tmp_path / "run")
     assert run.name == "assignment/cnn3, seed 0" and run.curve == "val"
     assert run.config["optim.name"] == "adam" and run.summary["test_loss"] == 2.25
@@ -16,22 +16,22 @@ def test_a_complete_run_is_read_back(tmp_path):
     assert run.predictions.class_names == reporting.FINE
 
 
-def test_a_run_that_goes_on_is_read_as_far_as_it_came(tmp_path):
+def test_running_run_is_read_up_to_its_latest_complete_row(tmp_path):
     reporting.write_run(tmp_path / "run", complete=False)
     with (tmp_path / "run" / "metrics.csv").open("a") as file:
-        file.write("4,400,0.1,1.")  # the writer is at work
+        file.write("4,400,0.1,1.")  # an incomplete row
     run = read(tmp_path / "run")
     assert run.epochs_done == 3 and run.summary is None and run.predictions is None
 
 
-def test_before_the_first_epoch_there_is_a_config_alone(tmp_path):
+def test_run_without_epochs_has_no_rows(tmp_path):
     reporting.write_run(tmp_path / "run", complete=False)
     (tmp_path / "run" / "metrics.csv").unlink()
     assert read(tmp_path / "run").rows == []
 
 
-def test_what_is_no_run_is_named(tmp_path):
-    with pytest.raises(UserError, match="is no folder"):
+def test_folders_without_a_run_are_refused(tmp_path):
+    with pytest.raises(UserError, match="is not a folder"):
         read(tmp_path / "none")
     reporting.write_run(tmp_path / "a" / "run")
     with pytest.raises(UserError, match=r"holds no run.*did you mean .*a/run"):
@@ -44,21 +44,21 @@ def test_what_is_no_run_is_named(tmp_path):
             read(folder)
 
 
-def test_damaged_files_and_those_of_other_programs_are_named(tmp_path):
+def test_corrupt_and_foreign_files_are_refused(tmp_path):
     run = reporting.write_run(tmp_path / "run")
     path = run.folder / "predictions.npz"
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(UserError, match=r"predictions\.npz cannot be read"):
         read(run.folder)
     (run.folder / "summary.json").write_text("{}")
-    with pytest.raises(UserError, match=r"summary\.json is not of a run of this suite"):
+    with pytest.raises(UserError, match=r"summary\.json is not from a cifar_jax run"):
         read(run.folder)
     (run.folder / "config.json").write_text("{}")
     with pytest.raises(UserError, match="it lacks experiment, seed"):
         read(run.folder)
 
 
-def test_every_log_of_the_results_can_be_read():
+def test_every_log_in_results_can_be_read():
     logs = sorted((tiny.ROOT / "benchmarks" / "results" / "accuracy").rglob("summary.json"))
     assert logs
     for path in logs:

@@ -6,7 +6,7 @@ import pytest
 from cifar_jax.run import atomic
 
 
-def test_file_appears_only_when_it_is_complete(tmp_path):
+def test_file_appears_only_once_complete(tmp_path):
     path = tmp_path / "new" / "x"
     with atomic.replacing(path) as part:
         part.write_text("done")
@@ -15,7 +15,7 @@ def test_file_appears_only_when_it_is_complete(tmp_path):
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_failure_leaves_the_old_file_and_nothing_else(tmp_path):
+def test_failure_keeps_the_old_file_and_removes_the_temporary_one(tmp_path):
     path = tmp_path / "x"
     path.write_text("old")
     with pytest.raises(KeyboardInterrupt), atomic.replacing(path) as part:
@@ -30,17 +30,25 @@ def test_two_writers_do_not_share_a_temporary_file(tmp_path):
     with atomic.replacing(path) as first, atomic.replacing(path) as second:
         first.write_text("first")
         second.write_text("second")
-    assert path.read_text() == "first"  # the outer one ends last
+    assert path.read_text() == "first"  # the outer context exits last
 
 
-def test_file_has_the_rights_of_an_ordinary_one(tmp_path):
-    (tmp_path / "ordinary").touch()
-    with atomic.replacing(tmp_path / "x"):
-        pass
-    assert (tmp_path / "x").stat().st_mode == (tmp_path / "ordinary").stat().st_mode
+@pytest.mark.parametrize("umask", [0o022, 0o027])
+def test_file_has_the_permissions_of_a_regular_one(tmp_path, umask, monkeypatch):
+    before = os.umask(umask)
+    try:
+        (tmp_path / "regular").touch()
+        with monkeypatch.context() as patch:
+            # Setting the umask to read it would change files that other threads create meanwhile.
+            patch.setattr(os, "umask", lambda _: pytest.fail("changed the process' umask"))
+            with atomic.replacing(tmp_path / "x"):
+                pass
+    finally:
+        os.umask(before)
+    assert (tmp_path / "x").stat().st_mode == (tmp_path / "regular").stat().st_mode
 
 
-def test_leftovers_of_killed_writers_go_after_an_hour(tmp_path):
+def test_leftovers_of_killed_writers_are_removed_after_an_hour(tmp_path):
     old, fresh, other = (tmp_path / n for n in ("x.abc.part", "x.def.part", "y.ghi.part"))
     for path in (old, fresh, other):
         path.touch()
@@ -52,7 +60,7 @@ def test_leftovers_of_killed_writers_go_after_an_hour(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["x", "x.def.part", "y.ghi.part"]
 
 
-def test_sweep_takes_folders_too(tmp_path):
+def test_sweep_removes_folders_too(tmp_path):
     (tmp_path / "incomplete.X").mkdir()
     (tmp_path / "incomplete.X" / "shard").touch()
     atomic.sweep(tmp_path, "incomplete.*", age=-1)

@@ -6,6 +6,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from cifar_jax import engine
+from cifar_jax.errors import UserError
 from cifar_jax.run.checkpoint import open_checkpoints
 
 
@@ -18,7 +19,7 @@ def tree(value, num_devices=1):
     return jax.device_put(arrays, replicated(num_devices))
 
 
-def test_what_is_saved_comes_back(tmp_path):
+def test_restore_returns_what_was_saved(tmp_path):
     with open_checkpoints(tmp_path) as checkpoints:
         assert checkpoints.latest_step is None
         checkpoints.save(5, tree(1.5), {"rows": [{"epoch": 1}]})
@@ -31,7 +32,7 @@ def test_what_is_saved_comes_back(tmp_path):
 
 
 @pytest.mark.parametrize(("saved_on", "restored_on"), [(8, 1), (1, 8)])
-def test_other_devices_restore_it(tmp_path, saved_on, restored_on):
+def test_checkpoints_restore_on_other_devices(tmp_path, saved_on, restored_on):
     with open_checkpoints(tmp_path) as checkpoints:
         checkpoints.save(1, tree(2.0, saved_on), {})
     with open_checkpoints(tmp_path) as checkpoints:
@@ -40,7 +41,7 @@ def test_other_devices_restore_it(tmp_path, saved_on, restored_on):
     np.testing.assert_array_equal(state["w"], np.full((4, 3), 2.0))
 
 
-def test_the_latest_and_the_earliest_best_are_kept_even_across_openings(tmp_path):
+def test_latest_and_earliest_best_are_kept_across_openings(tmp_path):
     scores = [0.1, 0.9, 0.3, 0.9, 0.5, None]
     for step, score in enumerate(scores):
         with open_checkpoints(tmp_path) as checkpoints:
@@ -52,7 +53,7 @@ def test_the_latest_and_the_earliest_best_are_kept_even_across_openings(tmp_path
     assert sorted(p.name for p in tmp_path.iterdir() if p.name.isdigit()) == ["1", "5"]
 
 
-def test_a_step_that_is_there_is_left_as_it_is(tmp_path):
+def test_existing_step_is_kept(tmp_path):
     with open_checkpoints(tmp_path) as checkpoints:
         checkpoints.save(3, tree(1.0), {})
         checkpoints.save(3, tree(2.0), {})
@@ -61,8 +62,8 @@ def test_a_step_that_is_there_is_left_as_it_is(tmp_path):
     assert int(state["n"]) == 1
 
 
-def test_saving_copies_before_the_buffers_are_given_up(tmp_path):
-    """Training goes on in the saved buffers while the files are written."""
+def test_save_copies_arrays_before_their_buffers_are_donated(tmp_path):
+    """Training overwrites the saved buffers while the files are being written."""
     overwrite = jax.jit(lambda x: x * 0 - 1, donate_argnums=0)
     big = jnp.full((1000, 1000), 3.0)
     with open_checkpoints(tmp_path) as checkpoints:
@@ -72,3 +73,60 @@ def test_saving_copies_before_the_buffers_are_given_up(tmp_path):
         target = {"w": jax.ShapeDtypeStruct((1000, 1000), jnp.float32)}
         state, _ = checkpoints.restore(1, target, replicated(1))
     np.testing.assert_array_equal(state["w"], np.full((1000, 1000), 3.0))
+
+
+def damage(folder, pattern, content):
+    """Overwrites the files of checkpoint 1 that match, or deletes them if content is None."""
+    paths = [path for path in (folder / "1").glob(pattern) if path.is_file()]
+    assert paths
+    for path in paths:
+        path.unlink() if content is None else path.write_bytes(content)
+
+
+@pytest.mark.parametrize("content", [b"", b"nonsense", None])
+@pytest.mark.parametrize(
+    "pattern", ["meta/metadata", "state/d/*", "state/manifest.ocdbt", "state/ocdbt.process_0/d/*"]
+)
+def test_corrupt_checkpoint_is_a_user_error_that_advises_removal(tmp_path, pattern, content):
+    # Too large, and too random, for Orbax to store it inside its index.
+    state = {"w": jax.device_put(jax.random.normal(jax.random.key(0), (64, 64)), replicated(1))}
+    with open_checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, state, {})
+    damage(tmp_path, pattern, content)
+    with (
+        open_checkpoints(tmp_path) as checkpoints,
+        pytest.raises(UserError, match=r"checkpoint .*1 cannot be read .* Remove that folder"),
+    ):
+        checkpoints.restore(1, state, replicated(1))
+
+
+def test_unreadable_checkpoint_is_a_user_error_without_advice(tmp_path, monkeypatch):
+    with open_checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, tree(1.0), {})
+        failure = PermissionError(13, "Permission denied")
+        monkeypatch.setattr(checkpoints._manager, "restore", lambda *a, **k: _raise(failure))
+        with pytest.raises(UserError, match="Permission denied") as caught:
+            checkpoints.read_meta(1)
+        assert "Remove" not in str(caught.value)
+
+
+@pytest.mark.parametrize("failure", [TypeError("a bug"), MemoryError(), ValueError("a bug")])
+def test_unexpected_exceptions_of_a_restore_propagate(tmp_path, monkeypatch, failure):
+    with open_checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, tree(1.0), {})
+        monkeypatch.setattr(checkpoints._manager, "restore", lambda *a, **k: _raise(failure))
+        with pytest.raises(type(failure)) as caught:
+            checkpoints.restore(1, tree(0.0), replicated(1))
+        assert caught.value is failure
+
+
+def test_restoring_into_another_structure_does_not_advise_removal(tmp_path):
+    with open_checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, tree(1.0), {})
+        with pytest.raises(ValueError, match="do not match") as caught:
+            checkpoints.restore(1, {"other": jnp.zeros(3)}, replicated(1))
+        assert not isinstance(caught.value, UserError)
+
+
+def _raise(error):
+    raise error

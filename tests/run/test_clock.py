@@ -1,7 +1,7 @@
 from cifar_jax.run.clock import Clock
 
 
-def test_clock_lengthens_calls_to_about_a_second():
+def test_calls_are_lengthened_to_about_a_second():
     clock = Clock(0)
     assert clock.next_steps(1000) == 1
     clock._step_seconds = 0.02

@@ -11,10 +11,10 @@ from cifar_jax.run import trackers
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A workdir; trackers write below the test's folder."""
+    """A workdir. Trackers write to the test's folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "")  # given back behind the test
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "")  # restored after the test
     monkeypatch.delenv("MLFLOW_ALLOW_FILE_STORE")
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
@@ -22,62 +22,62 @@ def folder(tmp_path, monkeypatch):
     return tmp_path / "run"
 
 
-def tell(line, folder, rows, behind=(), ends=True):
-    """Tells a line's trackers the rows that lie ahead of a run, and its end."""
-    with trackers.opened(line, folder, list(behind)) as found:
-        for tracker in found:
+def log(line, folder, rows, completed=(), ends=True):
+    """Logs the remaining rows of a run, and its end, to the trackers of a line."""
+    with trackers.opened(line, folder, list(completed)) as opened:
+        for tracker in opened:
             for row in rows:
                 tracker.epoch(row)
             if ends:
                 tracker.finish(json.loads((folder / "summary.json").read_text()))
 
 
-def test_mlflow_shows_the_run_once_whatever_interrupts_it(folder, tmp_path):
+def test_mlflow_shows_an_interrupted_run_once(folder, tmp_path):
     mlflow = pytest.importorskip("mlflow")
     rows = reporting.read(folder).rows
-    tell("mlflow", folder, rows[:3], ends=False)  # the third is behind the last checkpoint
+    log("mlflow", folder, rows[:3], ends=False)  # the third row follows the last checkpoint
     client = mlflow.MlflowClient(tracking_uri=f"file:{tmp_path / 'mlruns'}")
-    number = client.get_experiment_by_name("cifar_jax").experiment_id
-    assert client.search_runs([number])[0].info.status == "KILLED"
-    tell("mlflow", folder, rows[2:], behind=rows[:2])
-    (run,) = client.search_runs([number])
+    experiment_id = client.get_experiment_by_name("cifar_jax").experiment_id
+    assert client.search_runs([experiment_id])[0].info.status == "KILLED"
+    log("mlflow", folder, rows[2:], completed=rows[:2])
+    (run,) = client.search_runs([experiment_id])
     assert run.info.status == "FINISHED" and run.data.params["optim.name"] == "adam"
     history = client.get_metric_history(run.info.run_id, "train_loss")
     assert [(m.step, m.value) for m in history] == [(r["step"], r["train_loss"]) for r in rows]
     summary = reporting.read(folder).summary
     assert run.data.metrics["final/test_accuracy"] == summary["test_accuracy"]
     assert {f.path for f in client.list_artifacts(run.info.run_id)} == set(trackers.FILES)
-    # Resumed from another folder, whose store does not know the run: a new one, with all rows.
-    monkey = tmp_path / "elsewhere"
-    monkey.mkdir()
-    os.chdir(monkey)
-    tell("mlflow", folder, rows[4:], behind=rows[:4])
-    other = mlflow.MlflowClient(tracking_uri=f"file:{monkey / 'mlruns'}")
+    # Resumed from another folder, whose store lacks the run: MLflow gets a new run with all rows.
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    os.chdir(elsewhere)
+    log("mlflow", folder, rows[4:], completed=rows[:4])
+    other = mlflow.MlflowClient(tracking_uri=f"file:{elsewhere / 'mlruns'}")
     (again,) = other.search_runs([other.get_experiment_by_name("cifar_jax").experiment_id])
     assert len(other.get_metric_history(again.info.run_id, "train_loss")) == len(rows)
 
 
-def test_an_mlflow_server_that_is_gone_is_left_behind_soon(folder, monkeypatch, capsys):
+def test_unreachable_mlflow_server_is_disabled_soon(folder, monkeypatch, capsys):
     pytest.importorskip("mlflow")
     for name in ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT"):
-        monkeypatch.setenv(name, "")  # given back behind the test
+        monkeypatch.setenv(name, "")  # restored after the test
         monkeypatch.delenv(name)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
     start = time.monotonic()
-    tell("mlflow", folder, reporting.read(folder).rows)
-    assert "mlflow is told no more" in capsys.readouterr().err
+    log("mlflow", folder, reporting.read(folder).rows)
+    assert "mlflow disabled" in capsys.readouterr().err
     assert time.monotonic() - start < 30
 
 
-def test_mlflow_takes_a_folder_of_the_users(folder, monkeypatch, tmp_path):
+def test_mlflow_uses_the_tracking_uri(folder, monkeypatch, tmp_path):
     mlflow = pytest.importorskip("mlflow")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"file:{tmp_path / 'store'}")
-    tell("mlflow", folder, reporting.read(folder).rows)
+    log("mlflow", folder, reporting.read(folder).rows)
     client = mlflow.MlflowClient()
     assert client.get_experiment_by_name("cifar_jax") is not None
 
 
-def test_a_tracker_in_trouble_is_left_behind(folder, monkeypatch, capsys):
+def test_tracker_is_disabled_after_an_exception(folder, monkeypatch, capsys):
     class Broken:
         def __init__(self, *_):
             pass
@@ -92,19 +92,19 @@ def test_a_tracker_in_trouble_is_left_behind(folder, monkeypatch, capsys):
     closed = []
     monkeypatch.setitem(trackers.TRACKERS, "mlflow", Broken)
     monkeypatch.setattr(trackers.importlib.util, "find_spec", lambda name: name)
-    tell("mlflow", folder, reporting.read(folder).rows)
-    assert capsys.readouterr().err == "mlflow is told no more: OSError: no space left\n"
-    assert len(closed) == 1  # so that nobody takes it for one that runs
+    log("mlflow", folder, reporting.read(folder).rows)
+    assert capsys.readouterr().err == "mlflow disabled: OSError: no space left\n"
+    assert len(closed) == 1  # so that the run does not look active
 
 
-def test_wandb_keeps_the_run_offline(folder):
+def test_wandb_writes_the_run_offline(folder):
     pytest.importorskip("wandb")
-    tell("wandb", folder, reporting.read(folder).rows)
+    log("wandb", folder, reporting.read(folder).rows)
     (kept,) = (folder / "wandb").glob("offline-run-*")
     assert list(kept.glob("*.wandb"))
 
 
-def test_lines_name_trackers(monkeypatch):
+def test_parse_returns_the_names_of_trackers(monkeypatch):
     monkeypatch.setattr(trackers.importlib.util, "find_spec", lambda name: name)
     assert trackers.parse("") == []
     assert trackers.parse("mlflow, wandb, mlflow") == ["mlflow", "wandb"]

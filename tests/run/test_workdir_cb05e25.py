@@ -1,8 +1,8 @@
-"""A workdir that commit cb05e25 made stays readable: it resumes, reports and predicts.
+"""A workdir made by commit cb05e25 stays readable: it resumes, reports and predicts.
 
-workdir_cb05e25.tar.gz holds the workdir after two epochs of the command below, of which the first
-has the better validation accuracy; what cb05e25 predicted from it for an image; and the metrics.csv
-that cb05e25 went on to write when asked for four epochs.
+workdir_cb05e25.tar.gz holds the workdir after two epochs of the command below, the first of which
+has the better validation accuracy; the prediction of cb05e25 for an image; and the metrics.csv that
+cb05e25 wrote when it continued to four epochs.
 """
 
 import csv
@@ -15,7 +15,6 @@ import tiny
 
 from cifar_jax import engine, experiment, main, predict
 from cifar_jax.report import __main__ as report
-from cifar_jax.runtime import signals
 
 FLAGS = (
     *("--config", str(tiny.ROOT / "configs" / "quickstart.py")),
@@ -29,12 +28,12 @@ FLAGS = (
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """The archive's content; and this process trains on one device, as that run did."""
+    """The unpacked archive. This process trains on one device, as that run did."""
     with tarfile.open(tiny.ROOT / "tests" / "run" / "workdir_cb05e25.tar.gz") as archive:
         archive.extractall(tmp_path, filter="data")
     mesh = engine.make_mesh(jax.devices()[:1])
     monkeypatch.setattr(experiment, "make_mesh", lambda: mesh)
-    monkeypatch.setattr(signals, "leave_at_once", lambda *_: None)
+    monkeypatch.setattr(main, "exit_on_signals", lambda *_: None)
     return tmp_path
 
 
@@ -44,7 +43,7 @@ def train(folder, num_epochs):
 
 
 def rows_of(path):
-    """The numbers of a metrics.csv but for the times."""
+    """The values of a metrics.csv without the times."""
     with path.open() as file:
         rows = list(csv.DictReader(file))
     for row in rows:
@@ -71,7 +70,7 @@ def test_it_resumes_and_continues_near_cb05e25(folder, capsys):
     assert len(rows) == len(expected) == 4
     for row, other in zip(rows, expected, strict=True):
         for name, value in row.items():
-            # cb05e25 drew its crops and dropout masks from other keys: near, not equal.
+            # cb05e25 used other keys for crops and dropout masks, so values are close, not equal.
             images = 40 / 400 if "accuracy" in name else 0
             assert value == pytest.approx(other[name], rel=0.1, abs=images), name
     after = json.loads((folder / "workdir" / "summary.json").read_text())

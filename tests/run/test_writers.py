@@ -14,7 +14,7 @@ ROWS = [
 ]  # fmt: skip
 
 
-def test_csv_has_a_row_per_epoch_at_once(tmp_path):
+def test_csv_rows_are_written_immediately(tmp_path):
     path = tmp_path / "metrics.csv"
     writer = writers.CsvWriter(path, ROWS[:1])
     writer.epoch(ROWS[1])
@@ -34,7 +34,7 @@ def write_tensorboard(path, rows):
     writer.close()
 
 
-def test_tensorboard_reads_train_and_val_as_one_chart(tmp_path):
+def test_tensorboard_shows_train_and_val_in_one_chart(tmp_path):
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     write_tensorboard(tmp_path, ROWS)
     for run, steps in (("train", [10, 20, 30]), ("val", [10, 30])):
@@ -63,7 +63,7 @@ def test_event_files_of_train_and_val_are_written(tmp_path):
         assert b"accuracy" in file.read_bytes()
 
 
-def test_piped_output_is_a_plain_line_per_epoch(monkeypatch):
+def test_piped_output_has_a_plain_line_per_epoch(monkeypatch):
     out = io.StringIO()
     monkeypatch.setattr("sys.stdout", out)
     writer = writers.ConsoleWriter(3, 10)
@@ -77,7 +77,7 @@ def test_piped_output_is_a_plain_line_per_epoch(monkeypatch):
     assert "val" not in lines[1]
 
 
-def test_a_long_silence_is_broken(monkeypatch):
+def test_progress_is_printed_after_30_seconds_without_output(monkeypatch):
     out = io.StringIO()
     monkeypatch.setattr("sys.stdout", out)
     writer = writers.ConsoleWriter(3, 10)
@@ -86,7 +86,7 @@ def test_a_long_silence_is_broken(monkeypatch):
     assert "epoch 1 step 5/10  loss 1.0000  acc 50.00%  100 img/s" in out.getvalue()
 
 
-def test_a_terminal_gets_a_bar(monkeypatch):
+def test_terminal_shows_a_progress_bar(monkeypatch):
     class Terminal(io.StringIO):
         def isatty(self):
             return True

@@ -6,7 +6,7 @@ import tiny
 
 PROGRAM = (
     "import jax\n"
-    "from cifar_jax import compilation_cache\n"
+    "from cifar_jax.runtime import compilation_cache\n"
     "compilation_cache.use_users_folder()\n"
     "{more}"
     "jax.jit(lambda x: x + 1)(1.0)\n"
@@ -14,7 +14,7 @@ PROGRAM = (
 
 
 def run(home, more="", **environ):
-    """Compiles a program in a process whose user has the given cache folder."""
+    """Compiles a program in a process whose cache home is `home`; returns its files and stderr."""
     environ = {"JAX_PLATFORMS": "cpu", "XDG_CACHE_HOME": str(home)} | environ
     for name in os.environ.keys() - environ.keys():
         if not name.startswith("JAX_"):
@@ -30,14 +30,14 @@ def run(home, more="", **environ):
     return sorted(path.name for path in home.rglob("*") if path.is_file()), done.stderr
 
 
-def test_programs_are_kept_and_found_again(tmp_path):
+def test_programs_are_cached_and_reused(tmp_path):
     first, _ = run(tmp_path)
     assert any(name.endswith("-cache") for name in first)
     again, errors = run(tmp_path)
     assert again == first and errors == ""
 
 
-def test_another_folder_or_none(tmp_path):
+def test_environment_selects_another_folder_or_none(tmp_path):
     home, other = tmp_path / "home", tmp_path / "other"
     files, _ = run(
         home,
@@ -49,7 +49,7 @@ def test_another_folder_or_none(tmp_path):
     assert run(home, more="compilation_cache.turn_off()\n")[0] == []
 
 
-def test_a_folder_that_cannot_be_made_is_done_without(tmp_path):
+def test_unwritable_folder_disables_the_cache(tmp_path):
     home = tmp_path / "file"
-    home.write_text("in the way")
+    home.write_text("not a folder")
     assert run(home) == ([], "")

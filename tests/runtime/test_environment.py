@@ -8,7 +8,7 @@ import tiny
 from cifar_jax.runtime import environment
 
 
-def test_environment_says_what_it_ran_on():
+def test_environment_describes_versions_and_device():
     found = environment.environment()
     assert found["versions"]["jax"] == jax.__version__
     assert found["device"]["platform"] == "cpu" and found["device"]["count"] == 8
@@ -16,12 +16,12 @@ def test_environment_says_what_it_ran_on():
     json.dumps(found)
 
 
-def test_cores_are_those_that_the_process_may_use(monkeypatch):
+def test_cores_are_those_available_to_the_process(monkeypatch):
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: {3})
     assert environment.environment()["device"]["cores"] == 1
 
 
-def test_git_commit_is_the_checkouts():
+def test_git_commit_is_that_of_the_checkout():
     head = subprocess.run(
         ["git", "rev-parse", "HEAD"], cwd=tiny.ROOT, capture_output=True, text=True
     )

@@ -22,7 +22,7 @@ print(next(l for l in Path("/proc/self/smaps_rollup").read_text().splitlines() i
 
 
 def run(tmp_path, policy, tunables, how=("-m", "program")):
-    """The lines of a program that asks for huge pages and prints what it finds."""
+    """Returns the lines printed by a program that requests huge pages."""
     file = tmp_path / "enabled"
     file.write_text(policy)
     (tmp_path / "program.py").write_text(PROGRAM)
@@ -36,13 +36,13 @@ def run(tmp_path, policy, tunables, how=("-m", "program")):
 
 
 @pytest.mark.parametrize("tunables", ["", "glibc.malloc.arena_max=2"])
-def test_the_program_starts_anew_once_in_the_same_process(tmp_path, tunables):
+def test_program_restarts_once_in_the_same_process(tmp_path, tunables):
     first, second, end, pages = run(tmp_path, "always [madvise] never\n", tunables)
     assert first == second == f"start {end.split()[1]}"
     expected = ":".join(filter(None, (tunables, "glibc.malloc.hugetlb=1")))
     assert end.split(maxsplit=2)[2] == f"{expected} ['--flag=a b']"
     if "[never]" not in huge_pages._POLICY.read_text():
-        assert int(pages.split()[1]) >= 2048  # KiB; of 32 MiB, some
+        assert int(pages.split()[1]) >= 2048  # KiB: at least one huge page
 
 
 @pytest.mark.parametrize(
@@ -53,31 +53,31 @@ def test_the_program_starts_anew_once_in_the_same_process(tmp_path, tunables):
         ("always [madvise] never\n", "glibc.malloc.hugetlb=0"),
     ],
 )
-def test_it_goes_on_where_that_would_change_nothing(tmp_path, policy, tunables):
+def test_program_continues_if_a_restart_would_change_nothing(tmp_path, policy, tunables):
     _, end, _ = run(tmp_path, policy, tunables)
     assert end.split()[2] == (tunables or "None")
 
 
-def test_it_goes_on_where_it_is_not_the_command(tmp_path):
-    """As in notebooks and debuggers, which run it in a process of theirs."""
+def test_program_continues_if_python_m_did_not_start_it(tmp_path):
+    """Notebooks and debuggers, for example, run it in their own process."""
     host = "import runpy; runpy.run_module('program', run_name='__main__', alter_sys=True)"
     _, end, _ = run(tmp_path, "always [madvise] never\n", "", how=("-c", host))
     assert end.split()[2] == "None"
 
 
-def test_it_goes_on_where_it_cannot_start_anew(monkeypatch, tmp_path):
+def test_program_continues_if_it_cannot_restart(monkeypatch, tmp_path):
     def execv(*_):
         raise PermissionError
 
     monkeypatch.setattr(os, "execv", execv)
-    monkeypatch.setattr(huge_pages, "_can_ask", lambda: True)
+    monkeypatch.setattr(huge_pages, "_can_request", lambda: True)
     monkeypatch.setattr(huge_pages, "_is_the_command", lambda: True)
     monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.arena_max=2")
     huge_pages.restart_with_huge_pages()
     assert os.environ["GLIBC_TUNABLES"] == "glibc.malloc.arena_max=2"
 
 
-def test_it_goes_on_where_there_is_no_policy(monkeypatch, tmp_path):
+def test_program_continues_without_a_policy_file(monkeypatch, tmp_path):
     monkeypatch.setattr(huge_pages, "_POLICY", tmp_path / "missing")
-    monkeypatch.setattr(os, "execv", lambda *_: pytest.fail("started anew"))
+    monkeypatch.setattr(os, "execv", lambda *_: pytest.fail("restarted"))
     huge_pages.restart_with_huge_pages()

@@ -11,7 +11,7 @@ from cifar_jax.runtime.signals import catch_signals
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
-def test_the_first_signal_is_noted_and_the_handlers_come_back(signum):
+def test_first_signal_is_recorded_and_handlers_are_restored(signum):
     before = signal.getsignal(signum)
     with catch_signals() as stop:
         assert stop.signum is None
@@ -20,7 +20,7 @@ def test_the_first_signal_is_noted_and_the_handlers_come_back(signum):
     assert signal.getsignal(signum) is before
 
 
-def test_the_second_signal_ends_the_process():
+def test_second_signal_ends_the_process():
     program = (
         "import os, signal\n"
         "from cifar_jax.runtime.signals import catch_signals\n"
@@ -34,7 +34,7 @@ def test_the_second_signal_ends_the_process():
     assert done.returncode == -signal.SIGTERM and done.stdout == b"still here\n"
 
 
-def test_other_threads_leave_signals_alone():
+def test_other_threads_do_not_change_handlers():
     before = signal.getsignal(signal.SIGTERM)
     seen = []
 

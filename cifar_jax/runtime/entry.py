@@ -1,0 +1,38 @@
+"""The common start of every command that trains or times, so that their timings are comparable."""
+
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+from cifar_jax.runtime import compilation_cache
+from cifar_jax.runtime.huge_pages import restart_with_huge_pages
+from cifar_jax.runtime.signals import exit_on_signals
+
+
+def run(main: Callable[[list[str]], int], *, use_cache: bool = True) -> NoReturn:
+    """Prepares this process, runs a command in it and exits with the command's exit code.
+
+    Restarts the program with huge pages, silences libraries, exits on SIGTERM and SIGINT until
+    training begins, and configures the compilation cache. Does not import jax, which takes a
+    second: an invalid command line can fail before it.
+
+    Args:
+      main: The command. Takes sys.argv, returns the exit code.
+      use_cache: Whether to reuse compiled programs from disk. False for commands that measure how
+        long compilation takes.
+    """
+    restart_with_huge_pages()
+    silence_absl()
+    exit_on_signals()
+    if use_cache:
+        compilation_cache.use_users_folder()
+    else:
+        compilation_cache.turn_off()
+    sys.exit(main(sys.argv))
+
+
+def silence_absl() -> None:
+    """Makes absl log only errors: Orbax reports every file that it writes."""
+    from absl import logging
+
+    logging.set_verbosity(logging.ERROR)
