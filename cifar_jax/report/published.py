@@ -29,7 +29,6 @@ class Published(NamedTuple):
       test_loss: cross-entropy, nats.
       epochs: of training.
       seconds: of training, all epochs.
-      hardware: on which.
       other: what the document says of the result in the place of a number.
       caveat: why a full run of our config is not comparable with it.
     """
@@ -39,7 +38,6 @@ class Published(NamedTuple):
     test_loss: float | None = None
     epochs: int | None = None
     seconds: float | None = None
-    hardware: str = ""
     other: str = ""
     caveat: str = ""
 
