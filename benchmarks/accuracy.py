@@ -162,7 +162,9 @@ def run(experiments: list[str], args: argparse.Namespace) -> int:
             jax.clear_caches()  # frees the compiled programs of this network
     _print_results(experiments, args, failed)
     if time.monotonic() >= deadline:
-        print(f"the {args.minutes:g} minutes are over: the same command continues")
+        print(
+            f"the time limit of {args.minutes:g} minutes is reached: run the same command to continue"
+        )
     return 1 if failed else 0
 
 
@@ -227,7 +229,9 @@ def run_jobs(experiments: list[str], args: argparse.Namespace) -> int:
     if stopped:
         return 128 + stopped[0]
     if waiting or time.monotonic() >= deadline:
-        print(f"the {args.minutes:g} minutes are over: the same command continues")
+        print(
+            f"the time limit of {args.minutes:g} minutes is reached: run the same command to continue"
+        )
     return 1 if failed else 0
 
 

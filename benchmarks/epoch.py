@@ -269,7 +269,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         nargs="*",
         metavar="CONTENDER",
         default=[],
-        help=f"cifar_jax and others of {', '.join(CONTENDERS)}; all by default",
+        help=f"cifar_jax and others to compare it with: {', '.join(CONTENDERS)} (default: all)",
     )
     parser.add_argument(
         "--data_dir", default="", metavar="D", help="TFDS directory that holds CIFAR-100"

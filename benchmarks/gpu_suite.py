@@ -143,7 +143,7 @@ def check_environment(run: Run) -> None:
 
 
 def throughput(run: Run) -> None:
-    """Times every network, and ResNets with large batches in bfloat16."""
+    """Times every network, and ResNets at large batch sizes in bfloat16."""
     cases = [*CONFIGS, *REFERENCE_CASES]
     flags = ()
     if run.small:
@@ -152,7 +152,7 @@ def throughput(run: Run) -> None:
 
 
 def versus_torch(run: Run) -> None:
-    """Compares ResNets with large batches with the fastest setting of PyTorch."""
+    """Compares ResNets at large batch sizes with PyTorch in all its settings."""
     if run.small:
         _measure_missing(run, "versus_torch", ["cnn_small:8"], ("--rounds", "1", "--steps", "2"))
         return
@@ -212,9 +212,8 @@ def accuracy(run: Run) -> None:
 def references(run: Run) -> None:
     """Trains this suite's own ResNet recipes."""
     if run.small:
-        _train(
-            run, ["resnet18"], ("--limit", "128", "--epochs", "2")
-        )  # the first epoch is the warm-up
+        # Two epochs, because the first one is the warm-up.
+        _train(run, ["resnet18"], ("--limit", "128", "--epochs", "2"))
         return
     for name, epochs in REFERENCES:
         _train(run, [name], () if epochs is None else ("--epochs", str(epochs)))

@@ -300,9 +300,14 @@ def parse_case(text: str) -> tuple[str, ConfigDict]:
 def main(argv: Sequence[str]) -> int:
     """Measures the networks on the command line, prints a table and returns the exit code."""
     parser = harness.make_parser("throughput", __doc__, allow_abbrev=False)
-    parser.add_argument("models", nargs="*", metavar="MODEL[:BATCH[:DTYPE]]")
     parser.add_argument(
-        "--seconds", type=float, default=3.0, help="time to run the steps of each network"
+        "models", nargs="*", metavar="MODEL[:BATCH[:DTYPE]]", help='networks to time, or "all"'
+    )
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=3.0,
+        help="approximate total time of the rounds of a network (default: 3)",
     )
     parser.add_argument(
         "--no_input_share", action="store_true", help="do not measure the input's share of a step"

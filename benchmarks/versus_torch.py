@@ -338,7 +338,7 @@ def compare_network(
 
 
 def _make_contender(*args: Any) -> Run:
-    """Calls `make_torch`, in a new process on a CPU; the last argument is the setting."""
+    """Calls `make_torch`, in a new process if on a CPU; the last argument is the setting."""
     if jax.default_backend() != "cpu":
         return make_torch(*args)
     return SubprocessContender(
@@ -392,7 +392,7 @@ def _try_settings(
 
 
 def _processor_seconds(contenders: Iterable[Run]) -> tuple[float, ...]:
-    """Returns idle.processor_seconds, counting the processes of contenders as this one."""
+    """Returns idle.processor_seconds, counting the contenders' processes as part of this one."""
     seconds = [run.processor_seconds for run in contenders if isinstance(run, SubprocessContender)]
     reading = processor_seconds()
     return reading and (reading[0] + sum(seconds), *reading[1:])
@@ -445,7 +445,13 @@ def parse_case(text: str) -> tuple[str, int, str]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Measures the cases on the command line, prints a table and returns the exit code."""
     parser = harness.make_parser("versus_torch", __doc__)
-    parser.add_argument("cases", nargs="*", metavar="MODEL[:BATCH[:DTYPE]]", default=list(CASES))
+    parser.add_argument(
+        "cases",
+        nargs="*",
+        metavar="MODEL[:BATCH[:DTYPE]]",
+        default=list(CASES),
+        help=f'networks to compare, or "all" (default: {" ".join(CASES)})',
+    )
     parser.add_argument(
         "--rounds", type=int, metavar="N", help="number of rounds (default: about 10 seconds)"
     )

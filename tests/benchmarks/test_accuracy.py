@@ -79,12 +79,12 @@ def test_a_run_is_saved_at_the_time_limit_and_the_next_call_resumes_it(small, tm
     flags = [*small, "--epochs", "3"]
     assert accuracy.main([*flags, "--minutes", "0.001"]) == 0
     printed = capsys.readouterr().out
-    assert "saved at step 0 of" in printed and "minutes are over" in printed
+    assert "saved at step 0 of" in printed and "minutes is reached" in printed
     assert "assignment/cnn3, seed0" not in printed  # the second was not started
     assert not (tmp_path / "out").exists()
     assert accuracy.main([*flags[:2], *flags[3:], "--minutes", "9"]) == 0
     printed = capsys.readouterr().out
-    assert "resumed at step 0" in printed and "are over" not in printed
+    assert "resumed at step 0" in printed and "is reached" not in printed
     assert (tmp_path / "out" / IDS[0] / "seed0_3epochs" / "summary.json").exists()
 
 
@@ -127,4 +127,4 @@ def test_jobs_stop_at_the_time_limit(tmp_path, capsys):
     flags = ["quickstart", "--jobs", "2", "--seeds", "9", "--minutes", "0.0001", "--limit", "64"]
     folders = ["--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]
     assert accuracy.main(["", *flags, *folders]) == 0
-    assert "minutes are over: the same command continues" in capsys.readouterr().out
+    assert "minutes is reached: run the same command to continue" in capsys.readouterr().out
