@@ -162,9 +162,7 @@ def run(experiments: list[str], args: argparse.Namespace) -> int:
             jax.clear_caches()  # frees the compiled programs of this network
     _print_results(experiments, args, failed)
     if time.monotonic() >= deadline:
-        print(
-            f"the time limit of {args.minutes:g} minutes is reached: run the same command to continue"
-        )
+        _print_time_limit(args)
     return 1 if failed else 0
 
 
@@ -172,6 +170,11 @@ def _print_results(experiments: list[str], args: argparse.Namespace, failed: dic
     print("\n" + table([row for row in rows(args.out) if row.experiment in experiments]))
     for experiment, error in failed.items():
         print(f"failed: {experiment}: {error}")
+
+
+def _print_time_limit(args: argparse.Namespace) -> None:
+    limit = f"{args.minutes:g} minutes"
+    print(f"the time limit of {limit} is reached: run the same command to continue")
 
 
 def run_jobs(experiments: list[str], args: argparse.Namespace) -> int:
@@ -229,9 +232,7 @@ def run_jobs(experiments: list[str], args: argparse.Namespace) -> int:
     if stopped:
         return 128 + stopped[0]
     if waiting or time.monotonic() >= deadline:
-        print(
-            f"the time limit of {args.minutes:g} minutes is reached: run the same command to continue"
-        )
+        _print_time_limit(args)
     return 1 if failed else 0
 
 
