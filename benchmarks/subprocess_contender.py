@@ -1,4 +1,4 @@
-"""Runs one side of a comparison in a process of its own."""
+"""Runs one side of a comparison in its own process."""
 
 import contextlib
 import multiprocessing

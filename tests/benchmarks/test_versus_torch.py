@@ -104,17 +104,19 @@ def test_ratios_are_taken_within_rounds():
 def test_autocast_computes_in_bfloat16():
     """Compares the first losses of both sides in both dtypes."""
     images, labels = (x[:8] for x in tiny.dataset().train)
-    _, ours, theirs = versus_torch.make_optimizers("cnn3")
+    _, optimizer, make_torch_optimizer = versus_torch.make_optimizers("cnn3")
     losses = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(versus_torch, "check_loss", lambda loss: losses.setdefault(key, loss))
         for dtype in ("float32", "bfloat16"):
             key = "jax", dtype
-            run, state, _ = versus_torch.make_jax("cnn3", ours, images, labels, 8, dtype)
+            run, state, _ = versus_torch.make_jax("cnn3", optimizer, images, labels, 8, dtype)
             run(1)
             key = "torch", dtype
             setting = versus_torch.SETTINGS["cpu"]["torch"]
-            versus_torch.make_torch("cnn3", theirs, state, images, labels, 8, dtype, setting)(1)
+            versus_torch.make_torch(
+                "cnn3", make_torch_optimizer, state, images, labels, 8, dtype, setting
+            )(1)
     assert losses["jax", "float32"] != losses["jax", "bfloat16"]
     assert losses["torch", "float32"] != losses["torch", "bfloat16"]
 
@@ -141,16 +143,17 @@ def test_times_are_milliseconds_per_step(monkeypatch):
 
 @pytest.mark.parametrize("model", ["cnn3", "resnet18"])
 def test_both_optimisers_take_the_same_steps(model):
-    _, ours, make_torch_optimizer = versus_torch.make_optimizers(model)
+    _, optimizer, make_torch_optimizer = versus_torch.make_optimizers(model)
     start, *grads = np.random.default_rng(0).standard_normal((4, 5)).astype(np.float32)
-    params, theirs = jnp.asarray(start), torch.tensor(start, requires_grad=True)
-    state, optimizer = ours.init(params), make_torch_optimizer([theirs], fused=True)
+    params, torch_params = jnp.asarray(start), torch.tensor(start, requires_grad=True)
+    state = optimizer.init(params)
+    torch_optimizer = make_torch_optimizer([torch_params], fused=True)
     for grad in grads:
-        updates, state = ours.update(jnp.asarray(grad), state, params)
+        updates, state = optimizer.update(jnp.asarray(grad), state, params)
         params = optax.apply_updates(params, updates)
-        theirs.grad = torch.tensor(grad)
-        optimizer.step()
-    np.testing.assert_allclose(params - start, theirs.detach() - start, rtol=1e-3)
+        torch_params.grad = torch.tensor(grad)
+        torch_optimizer.step()
+    np.testing.assert_allclose(params - start, torch_params.detach() - start, rtol=1e-3)
 
 
 def test_a_case_consists_of_model_batch_size_and_dtype():
