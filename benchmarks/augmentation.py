@@ -153,7 +153,7 @@ def table(records: Sequence[Record]) -> str:
     first = records[0]
     lines = [
         f"a batch of {first['batch_size']}; {MODEL} without augmentation {first['step_ms']:,.1f} ms"
-        f" a step; used elsewhere {first['used_elsewhere'] or 0:.0%}"
+        f" a step; background load {first['used_elsewhere'] or 0:.0%}"
     ]
     row = "{:>9} {:>14}  {}".format
     lines.append(row("ms", "share of step", "augmentation"))

@@ -242,7 +242,7 @@ def table(records: Sequence[Record]) -> str:
     lines = [
         row(
             *("model", "batch", "dtype", "compile", "1st step", "step", "p95", "img/s", "GFLOP/s"),
-            *("peak", "input", "call", "elsewhere"),
+            *("peak", "input", "call", "bg load"),
         )
     ]
     for r in records:

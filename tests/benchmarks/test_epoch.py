@@ -17,12 +17,12 @@ def test_cifar_jax_trains_one_epoch_of_its_config(monkeypatch):
     """Every image is used once, the last batch is smaller, and the loss decreases."""
     monkeypatch.setattr("cifar_jax.runtime.compilation_cache.turn_off", lambda: None)
     train = data.load("synthetic", limit=700).train
-    run = epoch.make_ours(*train)
+    run = epoch.make_cifar_jax(*train)
     first, _ = run(64)
     assert first == pytest.approx(np.log(100), rel=0.1)
     ends, until = [], loop.run_until
     monkeypatch.setattr(loop, "run_until", lambda *a, **k: ends.append(until(*a, **k)) or ends[-1])
-    loss, accuracy = epoch.make_ours(*train)(700)
+    loss, accuracy = epoch.make_cifar_jax(*train)(700)
     assert loss < first and 0 < accuracy <= 1
     ((_, metrics, _, step),) = ends
     assert step == 22 and metrics.loss.count == 700
