@@ -1,18 +1,21 @@
-"""Trains published experiments and prints what was measured beside what was published.
+"""Trains published experiments and prints the measured next to the published results.
 
     python -m benchmarks.accuracy [ID ...] [--seeds N] [--epochs E] [--data_dir D] [--minutes M]
 
-ID is an experiment, "coarse/cnn4", a pattern, "coarse/*", or any other config, "resnet18"; all 37
-experiments without one. Every one runs with seed 0, in the order that is asked for, then every one
-with seed 1, and so on. A run that is done is not done again, one that was interrupted, or met the
-end of --minutes, resumes; its log is copied from its workdir below --runs to --out:
-config.json, metrics.csv and summary.json. That is benchmarks/results/accuracy, of which
-`python -m benchmarks.table` makes the README's table; with --limit, which is for trying things out,
-a folder below --runs. Training for other epochs than the config's gives logs, and rows, of their
-own.
+An ID is an experiment such as "coarse/cnn4", a pattern such as "coarse/*", or any other config such
+as "resnet18". Without an ID, all 37 experiments are trained. All of them run with seed 0 in the
+given order, then all with seed 1, and so on. Completed runs are skipped, and runs that were
+interrupted or reached the end of --minutes are resumed.
 
---jobs K keeps K runs in processes of their own, one GPU after the other where there are several:
-while one compiles, others train, and small networks leave a GPU room for more than one.
+The log of a completed run (config.json, metrics.csv and summary.json) is copied from its workdir
+under --runs to --out. The default of --out is benchmarks/results/accuracy, from which
+`python -m benchmarks.table` builds the README's table; with --limit, which is for trials, it is a
+directory under --runs. Runs whose number of epochs differs from the config have separate logs and
+separate rows in the table.
+
+--jobs K runs up to K training runs at the same time, each in its own process, and distributes them
+over the GPUs. While one run compiles, others train, and a GPU can train several small networks at
+once.
 """
 
 import argparse
@@ -33,33 +36,42 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from benchmarks import harness
+from benchmarks.harness import RESULTS, ROOT
 from benchmarks.published import PUBLISHED
-from benchmarks.results import RESULTS, ROOT, Row, load_config, percent, rows
+from benchmarks.results import Row, load_config, percent, rows
 from cifar_jax import config
 from cifar_jax.errors import UserError, unknown
 from cifar_jax.report.published import what_counts
 
 
 def main(argv: list[str]) -> int:
-    """Runs what the command line asks for; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.accuracy",
-        allow_abbrev=False,
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    """Runs the experiments on the command line and returns the exit code."""
+    parser = harness.make_parser("accuracy", __doc__, allow_abbrev=False)
+    parser.add_argument(
+        "experiments", nargs="*", metavar="ID", help="experiments to train (default: all)"
     )
-    parser.add_argument("experiments", nargs="*", metavar="ID", help="all without one")
-    parser.add_argument("--seeds", type=int, default=1, help="runs of each experiment, from seed 0")
-    parser.add_argument("--first_seed", type=int, default=0, help="seed to count from")
-    parser.add_argument("--epochs", type=int, help="of each run; the config's by default")
-    parser.add_argument("--jobs", type=int, default=1, help="runs at the same time")
-    parser.add_argument("--minutes", type=float, default=math.inf, help="then stop; no limit")
-    parser.add_argument("--limit", type=int, default=0, help="images of each split; 0 for all")
-    parser.add_argument("--data_dir", default="", help="of the TFDS data sets")
-    parser.add_argument("--runs", type=Path, default=Path("runs/accuracy"), help="workdirs")
-    parser.add_argument("--out", type=Path, help="logs (default: above)")
+    parser.add_argument(
+        "--seeds", type=int, default=1, help="number of runs of each experiment (default: 1)"
+    )
+    parser.add_argument("--first_seed", type=int, default=0, help="seed of the first run")
+    parser.add_argument(
+        "--epochs", type=int, help="epochs of each run (default: the config's value)"
+    )
+    parser.add_argument("--jobs", type=int, default=1, help="number of concurrent runs")
+    parser.add_argument(
+        "--minutes", type=float, default=math.inf, help="time limit (default: none)"
+    )
+    parser.add_argument(
+        "--limit", type=int, default=0, help="images of each split to use, or 0 for all"
+    )
+    parser.add_argument("--data_dir", default="", help="directory of the TFDS data sets")
+    parser.add_argument(
+        "--runs", type=Path, default=Path("runs/accuracy"), help="directory of the workdirs"
+    )
+    parser.add_argument("--out", type=Path, help="directory of the logs (default: see above)")
     args = parser.parse_args(argv[1:])
-    if args.out is None:  # what was tried on some images is no result
+    if args.out is None:  # a trial on a subset of the images is not a result
         args.out = args.runs / "logs" if args.limit else RESULTS / "accuracy"
     try:
         chosen = choose(args.experiments)
@@ -70,16 +82,17 @@ def main(argv: list[str]) -> int:
         if not args.minutes > 0:
             raise UserError(f"--minutes needs more than 0, not {args.minutes}")
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return harness.reject(error)
     return run(chosen, args) if args.jobs == 1 else run_jobs(chosen, args)
 
 
 def choose(patterns: list[str]) -> list[str]:
-    """Returns the published experiments that match each pattern, or the config that it names.
+    """Returns the experiments selected by patterns, in the order of the patterns.
+
+    A pattern selects the published experiments that match it, or else the config of that name.
 
     Raises:
-      UserError: for a pattern that matches none.
+      UserError: If a pattern matches nothing.
     """
     chosen = []
     for pattern in patterns or ["*"]:
@@ -93,8 +106,12 @@ def choose(patterns: list[str]) -> list[str]:
 
 
 def run(experiments: list[str], args: argparse.Namespace) -> int:
-    """Trains, copies the logs, prints the table; returns 1 where a run failed."""
-    # Importing jax takes a second: not before the command line is known to be right.
+    """Trains the experiments, copies their logs and prints the table.
+
+    Returns:
+      The exit code, 1 if a run failed.
+    """
+    # Importing JAX takes a second, so the command line is checked first.
     import jax
 
     from cifar_jax.runtime import compilation_cache
@@ -109,7 +126,7 @@ def run(experiments: list[str], args: argparse.Namespace) -> int:
         for experiment in experiments:
             settings = load_config(experiment)
             settings.seed, settings.data.dir, settings.data.limit = seed, args.data_dir, args.limit
-            # A checkpoint for those who stop in between; an epoch may take less than saving one.
+            # Save checkpoints by time: an epoch may take less time than saving one.
             settings.checkpoint.every_epochs = settings.num_epochs
             settings.checkpoint.every_minutes = 2.0
             name = f"seed{seed}"
@@ -125,7 +142,7 @@ def run(experiments: list[str], args: argparse.Namespace) -> int:
             leave_at_once()
             try:
                 if is_done(target, settings):
-                    print(f"is in {target}")
+                    print(f"already complete: {target}")
                     continue
                 train(settings, args.runs / experiment / name, deadline)
             except Preempted as stopped:
@@ -137,15 +154,15 @@ def run(experiments: list[str], args: argparse.Namespace) -> int:
                 print(f"error: {error}", file=sys.stderr)
                 failed[experiment] = str(error)
                 continue
-            except Exception as error:  # one experiment's trouble is not the others'
+            except Exception as error:  # a failed experiment does not stop the others
                 traceback.print_exc()
                 failed[experiment] = f"{type(error).__name__}: {error}".splitlines()[0]
                 continue
             copy_log(args.runs / experiment / name, target)
-            jax.clear_caches()  # the programs of a network that is done with
+            jax.clear_caches()  # frees the compiled programs of this network
     _print_results(experiments, args, failed)
     if time.monotonic() >= deadline:
-        print(f"the {args.minutes:g} minutes are over: the same command goes on")
+        _print_time_limit(args)
     return 1 if failed else 0
 
 
@@ -155,11 +172,16 @@ def _print_results(experiments: list[str], args: argparse.Namespace, failed: dic
         print(f"failed: {experiment}: {error}")
 
 
-def run_jobs(experiments: list[str], args: argparse.Namespace) -> int:
-    """As `run`, with args.jobs runs at the same time, each in a process of its own.
+def _print_time_limit(args: argparse.Namespace) -> None:
+    limit = f"{args.minutes:g} minutes"
+    print(f"the time limit of {limit} is reached: run the same command to continue")
 
-    What a process prints goes to <runs>/<experiment>/seed<N>.log. A signal is passed on to the
-    processes, which save and end.
+
+def run_jobs(experiments: list[str], args: argparse.Namespace) -> int:
+    """Like `run`, but with args.jobs concurrent runs, each in its own process.
+
+    The output of a process is written to <runs>/<experiment>/seed<N>.log. SIGTERM and SIGINT are
+    forwarded to the processes, which save a checkpoint and exit.
     """
     deadline = time.monotonic() + 60 * args.minutes
     seeds = range(args.first_seed, args.first_seed + args.seeds)
@@ -188,7 +210,7 @@ def run_jobs(experiments: list[str], args: argparse.Namespace) -> int:
                 *(f"--data_dir={args.data_dir}", f"--runs={args.runs}", f"--out={args.out}"),
                 *([f"--epochs={args.epochs}"] if args.epochs is not None else []),
             ]
-            # JAX would otherwise let the first process take three quarters of a GPU's memory.
+            # By default the first process would reserve three quarters of a GPU's memory.
             environ = os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
             if gpus:
                 environ["CUDA_VISIBLE_DEVICES"] = gpus[slot % len(gpus)]
@@ -210,12 +232,12 @@ def run_jobs(experiments: list[str], args: argparse.Namespace) -> int:
     if stopped:
         return 128 + stopped[0]
     if waiting or time.monotonic() >= deadline:
-        print(f"the {args.minutes:g} minutes are over: the same command continues")
+        _print_time_limit(args)
     return 1 if failed else 0
 
 
 def _visible_gpus() -> list[str]:
-    """Returns the names by which CUDA knows the GPUs that this process may use."""
+    """Returns the CUDA identifiers of the GPUs that this process may use."""
     if "CUDA_VISIBLE_DEVICES" in os.environ:
         return [name for name in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if name]
     with contextlib.suppress(OSError, subprocess.SubprocessError):
@@ -225,17 +247,21 @@ def _visible_gpus() -> list[str]:
 
 
 def is_done(target: Path, settings: ConfigDict) -> bool:
-    """Returns whether the log of a run is there.
+    """Returns whether the log of a run exists.
+
+    Args:
+      target: The directory of the log.
+      settings: The config of the run.
 
     Raises:
-      UserError: where it is that of other settings, say those that the config had before.
+      UserError: If the log has other settings, for example because the config has changed since.
     """
     if not (target / "summary.json").exists():
         return False
     written = config.flatten(json.loads(settings.to_json()))
     logged = written | config.flatten(json.loads((target / "config.json").read_text()))
     differing = [
-        f"{name} is {logged[name]!r} there and {value!r} here"
+        f"{name} is {logged[name]!r} in the log and {value!r} now"
         for name, value in what_counts(written).items()
         if value != logged[name] and not (name == "dtype" and value == "auto")
     ]
@@ -248,22 +274,23 @@ def is_done(target: Path, settings: ConfigDict) -> bool:
 
 
 def copy_log(workdir: Path, target: Path) -> None:
-    """Copies what a log holds from a complete run, summary.json last."""
+    """Copies the log of a completed run; summary.json is copied last because it marks the end."""
     target.mkdir(parents=True, exist_ok=True)
     settings = json.loads((workdir / "config.json").read_text())
-    settings["data"]["dir"] = ""  # where the data lay is nobody else's concern
+    settings["data"]["dir"] = ""  # the path is private to this machine
     (target / "config.json").write_text(json.dumps(settings, indent=2) + "\n")
     for name in ("metrics.csv", "summary.json"):
         shutil.copy(workdir / name, target / name)
 
 
-def table(found: list[Row]) -> str:
-    """Returns a line for each row: published, measured, difference or why there is none.
+def table(results: list[Row]) -> str:
+    """Formats rows as a table.
 
-    Accuracy, then test loss and the training's seconds, where published.
+    A row shows the published and the measured accuracy, their difference or why they are not
+    comparable, and the test loss and training time if they were published.
     """
     lines = [("experiment", "published", "measured", "difference", "loss", "seconds")]
-    for row in found:
+    for row in results:
         published = row.published.test_accuracy
         measured = percent(row.accuracies) if row.logs else "-"
         epochs = row.logs[0].settings["num_epochs"] if row.logs else row.num_epochs
@@ -275,8 +302,8 @@ def table(found: list[Row]) -> str:
                 row.published.other or "-" if published is None else percent([published]),
                 measured,
                 row.reason or f"{100 * row.difference:+.2f} points",
-                _beside(row, row.published.test_loss, "test_loss", ".4f"),
-                _beside(row, row.published.seconds, "train_seconds", ",.0f"),
+                _compared(row, row.published.test_loss, "test_loss", ".4f"),
+                _compared(row, row.published.seconds, "train_seconds", ",.0f"),
             )
         )
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
@@ -286,11 +313,11 @@ def table(found: list[Row]) -> str:
     )
 
 
-def _beside(row: Row, published: float | None, field: str, style: str) -> str:
+def _compared(row: Row, published: float | None, field: str, spec: str) -> str:
     measured = [log.summary[field] for log in row.logs]
     if published is None or not measured:
         return ""
-    return f"{published:{style}}, here {statistics.mean(measured):{style}}"
+    return f"{published:{spec}}, here {statistics.mean(measured):{spec}}"
 
 
 if __name__ == "__main__":

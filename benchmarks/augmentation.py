@@ -1,37 +1,37 @@
-"""What augmentation costs: milliseconds a batch, and their share of a training step of ResNet-18.
+"""Measures the cost of augmentation, per batch and as a share of a ResNet-18 training step.
 
     python -m benchmarks.augmentation [LINE ...] [--batch_size B] [--rounds N] [--seconds S]
 
-A compiled loop gathers batches of random images, augments and normalises them; the time of the same
-loop without augmentation is taken off, round by round. The share is that time in a training step of
-configs/resnet18.py, measured in the same run without augmentation, and that time together. A LINE
-is written as in config.augment.ops or config.augment.mix (of which the loss of the second label is
-left out); without one those of LINES are measured. A line of JSON for each goes to --out.
+A compiled loop gathers batches of random images, augments them and normalises them. The time of the
+same loop without augmentation is subtracted round by round. The share is that cost divided by the
+sum of the cost and a training step of configs/resnet18.py without augmentation, which is measured
+in the same run. A LINE has the format of config.augment.ops or config.augment.mix; for a mix, the
+loss of the second label is not included. Without a LINE, those in LINES are measured. One line of
+JSON per LINE is appended to --out.
 """
 
-import argparse
-import json
 import math
 import statistics
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import throughput, timing
-from benchmarks.idle import processor_seconds, used_elsewhere
-from benchmarks.results import RESULTS, load_config
+from benchmarks import harness, throughput
+from benchmarks.harness import RESULTS, Record, Run
+from benchmarks.idle import background_load, processor_seconds
+from benchmarks.results import load_config
 from cifar_jax import augment
 from cifar_jax.engine import compile_for_backend
 from cifar_jax.errors import UserError
 from cifar_jax.runtime.environment import environment
 
-# All that Keras' ImageDataGenerator draws at random, in its order; what the suite's recipes use;
-# the policies; the mixes.
+# All random operations of Keras' ImageDataGenerator in its order; the operations of this suite's
+# recipes; the policies; the mixes.
 LINES = (
     "affine(15, 0.1, 0.1, 0.2, 0.2)|channel_shift(30)|flip|vertical_flip|brightness(0.8, 1.2)",
     "affine(15, 0.1, 0.1)|flip",
@@ -48,15 +48,15 @@ MODEL = "resnet18"
 _NUM_BATCHES = 4
 
 
-def make_loop(line: str, batch_size: int) -> Callable[[int], None]:
-    """Returns a function that prepares so many batches on the device and waits for the last.
+def make_loop(line: str, batch_size: int) -> Run:
+    """Returns a loop that prepares batches on the device and waits for the last one.
 
     Args:
-      line: operations or a mix; empty for none.
-      batch_size: B.
+      line: Operations or a mix; empty for no augmentation.
+      batch_size: The number of images per batch.
 
     Raises:
-      UserError: for a line that cannot be parsed.
+      UserError: If the line cannot be parsed.
     """
     mix, ops = None, augment.parse("")
     if augment.is_mix(line):
@@ -82,53 +82,54 @@ def make_loop(line: str, batch_size: int) -> Callable[[int], None]:
     program = compile_for_backend(jax.jit(loop).lower(data, one, one))
     start = 0
 
-    def run(count: int) -> None:
+    def run(num_batches: int) -> None:
         nonlocal start
-        jax.block_until_ready(program(data, np.int32(start), np.int32(count)))
-        start += count
+        jax.block_until_ready(program(data, np.int32(start), np.int32(num_batches)))
+        start += num_batches
 
     return run
 
 
-def take_turns(
-    loops: Sequence[Callable[[int], None]], rounds: int, seconds: float
-) -> list[list[float]]:
-    """Returns each loop's milliseconds a batch in every round, about so many seconds of each."""
+def time_loops(loops: Sequence[Run], rounds: int, seconds: float) -> list[list[float]]:
+    """Returns the milliseconds per batch of each loop and round; a round takes about `seconds`."""
     for run in loops:
         run(1)
-    counts = [timing.calibrate(run, seconds) for run in loops]
-    ms = [[] for _ in loops]
-    for _ in range(rounds):
-        for times, run, count in zip(ms, loops, counts, strict=True):
-            times.append(1e3 * timing.timed(run, count) / count)
-    return ms
+    turns = {
+        str(i): partial(harness.seconds_per_step, run, harness.calibrate(run, seconds))
+        for i, run in enumerate(loops)
+    }
+    results = harness.interleave(turns, rounds)
+    return [[1e3 * value for value in values] for values in results.values()]
 
 
-def measure(
+def measure_lines(
     lines: Sequence[str], batch_size: int, rounds: int, seconds: float
-) -> list[dict[str, Any]]:
-    """Measures the lines and returns a record of each.
+) -> list[Record]:
+    """Measures augmentations and returns a record of each.
 
     Args:
-      lines: operations or mixes.
-      batch_size: images of a batch, for the network too.
-      rounds: whose median counts.
-      seconds: of a round, about.
+      lines: Operations or mixes.
+      batch_size: The number of images per batch, also for the network.
+      rounds: The number of rounds, whose median is reported.
+      seconds: The approximate duration of a round.
+
+    Raises:
+      UserError: If a line cannot be parsed.
     """
     settings = load_config(MODEL)
     settings.batch_size = batch_size
     settings.augment.ops = ""
     loops = [make_loop(line, batch_size) for line in ("", *lines)]
-    network = throughput.measure(MODEL, settings, rounds * seconds)
+    network = throughput.measure_network(MODEL, settings, rounds * seconds)
     step = network["step_time_ms"]["median"]
     before = processor_seconds()
-    nothing, *times = take_turns(loops, rounds, seconds)
-    elsewhere = used_elsewhere(before, processor_seconds())
-    if elsewhere is not None:
-        elsewhere = max(elsewhere, network["used_elsewhere"])
+    baseline, *times = time_loops(loops, rounds, seconds)
+    load = background_load(before, processor_seconds())
+    if load is not None:
+        load = max(load, network["used_elsewhere"])
     records = []
     for line, ms in zip(lines, times, strict=True):
-        cost = statistics.median(own - without for own, without in zip(ms, nothing, strict=True))
+        cost = statistics.median(a - b for a, b in zip(ms, baseline, strict=True))
         records.append(
             {
                 "augmentation": line,
@@ -139,20 +140,20 @@ def measure(
                 "dtype": network["dtype"],
                 "step_ms": step,
                 "rounds_ms": ms,
-                "rounds_ms_without": nothing,
-                "used_elsewhere": elsewhere,
+                "rounds_ms_without": baseline,
+                "used_elsewhere": load,
                 **environment(),
             }
         )
     return records
 
 
-def table(records: Sequence[dict[str, Any]]) -> str:
-    """Returns the records as a table for people."""
+def table(records: Sequence[Record]) -> str:
+    """Formats the records as a table."""
     first = records[0]
     lines = [
         f"a batch of {first['batch_size']}; {MODEL} without augmentation {first['step_ms']:,.1f} ms"
-        f" a step; used elsewhere {first['used_elsewhere'] or 0:.0%}"
+        f" a step; background load {first['used_elsewhere'] or 0:.0%}"
     ]
     row = "{:>9} {:>14}  {}".format
     lines.append(row("ms", "share of step", "augmentation"))
@@ -162,31 +163,34 @@ def table(records: Sequence[dict[str, Any]]) -> str:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Measures the lines of the command line, prints their table, returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.augmentation",
-        allow_abbrev=False,
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    """Measures the lines on the command line, prints a table and returns the exit code."""
+    parser = harness.make_parser("augmentation", __doc__, allow_abbrev=False)
+    parser.add_argument(
+        "lines", nargs="*", metavar="LINE", help='augmentations such as "flip|crop(4)"'
     )
-    parser.add_argument("lines", nargs="*", metavar="LINE", help='as in "flip|crop(4)"')
-    parser.add_argument("--batch_size", type=int, default=128, metavar="B")
-    parser.add_argument("--rounds", type=int, default=5, metavar="N")
-    parser.add_argument("--seconds", type=float, default=1.0, metavar="S", help="of a round")
-    parser.add_argument("--out", type=Path, default=OUT, metavar="FILE")
+    parser.add_argument(
+        "--batch_size", type=int, default=128, metavar="B", help="images per batch (default: 128)"
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=5, metavar="N", help="number of rounds (default: 5)"
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=1.0, metavar="S", help="duration of a round (default: 1)"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=OUT, metavar="FILE", help="file for the records"
+    )
     args = parser.parse_args(argv[1:])
     try:
         if args.rounds < 1 or args.batch_size < 1 or not 0 < args.seconds < math.inf:
             raise UserError("--rounds and --batch_size need 1 or more, --seconds more than 0")
         if not all(line.strip() for line in args.lines):
-            raise UserError("a LINE needs an operation, as in flip")
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        with args.out.open("a") as file:
-            records = measure(args.lines or LINES, args.batch_size, args.rounds, args.seconds)
-            file.writelines(json.dumps(record) + "\n" for record in records)
+            raise UserError("a LINE needs an operation, such as flip")
+        with harness.open_output(args.out) as output:
+            records = measure_lines(args.lines or LINES, args.batch_size, args.rounds, args.seconds)
+            harness.append(output, *records)
     except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return harness.reject(error)
     print(table(records))
     return 0
 

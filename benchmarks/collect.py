@@ -1,4 +1,4 @@
-"""What benchmarks.gpu_suite keeps in its folder, and how that gets into benchmarks/results."""
+"""Reads and packs the output of benchmarks.gpu_suite, and adds it to benchmarks/results."""
 
 import contextlib
 import json
@@ -9,29 +9,32 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.results import RESULTS
+from benchmarks.harness import RESULTS, append, open_output
 from cifar_jax.errors import UserError
 
 JSON_LINES = ("throughput", "versus_torch", "augmentation")
 
 
-def checked(out: Path) -> dict[str, Any] | None:
-    """Returns what check_environment wrote; None before it has."""
+def read_environment(out: Path) -> dict[str, Any] | None:
+    """Returns the contents of environment.json in a suite's directory, or None if it is missing."""
     path = out / "environment.json"
     return json.loads(path.read_text()) if path.exists() else None
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
-    """Returns the records of a file of JSON lines; none where there is no file."""
-    found = []
+    """Returns the records in a file of JSON lines; an empty list if the file does not exist."""
+    records = []
     for line in path.read_text().splitlines() if path.exists() else ():
-        with contextlib.suppress(ValueError):  # a line that a full disk cut off
-            found.append(json.loads(line))
-    return found
+        with contextlib.suppress(ValueError):  # a line that was truncated because the disk was full
+            records.append(json.loads(line))
+    return records
 
 
 def pack(folder: Path, archive: Path) -> None:
-    """Writes a folder's files into a .tar.gz, under their places in it."""
+    """Packs the files of a directory into a .tar.gz archive with paths relative to the directory.
+
+    Does nothing if the directory does not exist.
+    """
     if folder.is_dir():
         part = archive.with_suffix(".part")
         with tarfile.open(part, "w:gz") as tar:
@@ -42,7 +45,11 @@ def pack(folder: Path, archive: Path) -> None:
 
 
 def unpack(archive: Path, folder: Path) -> int:
-    """Writes those files of a .tar.gz that a folder lacks; returns how many."""
+    """Extracts the files of a .tar.gz archive that do not exist in a directory.
+
+    Returns:
+      The number of extracted files.
+    """
     count = 0
     with tarfile.open(archive) as tar:
         for member in tar:
@@ -53,40 +60,45 @@ def unpack(archive: Path, folder: Path) -> int:
 
 
 def collect(out: Path) -> None:
-    """Adds what a suite measured to benchmarks/results.
+    """Adds the measurements of a suite to benchmarks/results and prints how many were new.
 
     Raises:
-      UserError: for a folder without measurements, or with those of a trial.
+      UserError: If the directory holds no measurements, or those of a trial.
     """
-    found = checked(out)
-    if found is None or found["small"]:
-        what = "no measurements" if found is None else "what --small measured, which is no result"
-        raise UserError(f"{out} holds {what}")
+    environment = read_environment(out)
+    if environment is None:
+        raise UserError(f"{out} holds no measurements")
+    if environment["small"]:
+        raise UserError(f"{out} holds measurements of --small, which are not results")
     for name in JSON_LINES:
         target = RESULTS / f"{name}.jsonl"
         known = read_records(target)
         new = [record for record in read_records(out / f"{name}.jsonl") if record not in known]
         if new:
-            with target.open("a") as file:
-                file.writelines(f"{json.dumps(record)}\n" for record in new)
+            with open_output(target) as file:
+                append(file, *new)
         print(f"{name}: {len(new)} new records")
     if (out / "accuracy.tar.gz").exists():
         print(f"accuracy: {_collect_logs(out / 'accuracy.tar.gz')} new logs")
 
 
 def _collect_logs(archive: Path) -> int:
-    """Adds the logs of trainings whose folders are not there; returns how many.
+    """Adds the logs of training runs that are not yet in benchmarks/results.
 
-    A folder's name ends with the device: another machine may have trained the same with that seed.
+    The name of the device is appended to the directory of a log, because another machine may have
+    trained the same experiment with the same seed.
+
+    Returns:
+      The number of added logs.
     """
     count = 0
     with tempfile.TemporaryDirectory() as folder:
         unpack(archive, Path(folder))
         for path in sorted(Path(folder).rglob("summary.json")):
             kind = json.loads(path.read_text())["device"]["kind"].lower()
-            place = path.parent.relative_to(folder)
-            name = f"{place.name}_{re.sub(r'[^a-z0-9]+', '-', kind)}"
-            target = RESULTS / "accuracy" / place.parent / name
+            run = path.parent.relative_to(folder)
+            name = f"{run.name}_{re.sub(r'[^a-z0-9]+', '-', kind)}"
+            target = RESULTS / "accuracy" / run.parent / name
             if not target.exists():
                 shutil.copytree(path.parent, target)
                 count += 1

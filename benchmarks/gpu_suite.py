@@ -1,21 +1,21 @@
-"""All that this suite claims about a machine with a GPU, measured by one command.
+"""Runs all benchmarks on a machine with a GPU.
 
     python -m benchmarks.gpu_suite OUT --data_dir D [--minutes 9] [--only STAGE ...]
     python -m benchmarks.gpu_suite OUT --collect
 
-measures in STAGES, each a benchmark of its own in a process of its own, and stops after --minutes.
-Called again with the same OUT it goes on where it stopped, on another machine too, where a training
-that was cut short begins anew; OUT holds a handful of small files: records as JSON lines, and
-accuracy.tar.gz with the logs of the trainings. --collect adds them to benchmarks/results;
-`python -m benchmarks.table` then brings the README up to date.
+The first form runs the STAGES, each of which is a benchmark in its own process, and stops after
+--minutes. Run again with the same OUT, it continues where it stopped. This also works on another
+machine, except that an interrupted training run starts again there. OUT holds a few small files:
+records as JSON lines, and accuracy.tar.gz with the logs of the training runs. --collect adds them
+to benchmarks/results; afterwards `python -m benchmarks.table` updates the README.
 
---data_dir is a TFDS directory, or a folder with the unpacked official archives, or one with an
-unpack.py that writes those (`python unpack.py FOLDER`). It needs no network. --work is for what
-need not be kept: workdirs and compiled programs. --small tries the whole way in a minute or two, on
-a CPU too. Where the checkout came without its history, CIFAR_JAX_COMMIT has to say its commit.
+--data_dir is a TFDS directory, a directory with the unpacked official archives, or a directory with
+a script unpack.py that writes those (`python unpack.py FOLDER NAME`). No network is needed. --work
+is for temporary files: workdirs and compiled programs. --small tries all stages with tiny settings
+in a minute or two, also on a CPU. If the checkout has no git history, the environment variable
+CIFAR_JAX_COMMIT must hold its commit.
 """
 
-import argparse
 import json
 import os
 import subprocess
@@ -25,13 +25,15 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.collect import checked, collect, pack, read_records, unpack
+from benchmarks import harness
+from benchmarks.collect import collect, pack, read_environment, read_records, unpack
+from benchmarks.harness import ROOT
 from benchmarks.published import PUBLISHED
-from benchmarks.results import ROOT, load_config
+from benchmarks.results import load_config
 from benchmarks.throughput import CONFIGS, NUM_IMAGES
 from cifar_jax.errors import UserError
 
-# Beyond the write-ups' own batches and dtypes.
+# Cases in addition to the batch sizes and dtypes of the write-ups.
 REFERENCE_CASES = (
     *("resnet18 reference:512:bfloat16", "resnet18 reference:128:bfloat16"),
     "resnet34:512:bfloat16",
@@ -40,23 +42,23 @@ TORCH_CASES = (
     *("resnet18:512:bfloat16", "resnet18:128:bfloat16", "resnet34:512:bfloat16"),
     "resnet18:512:float32",
 )
-# (config, epochs); None for the config's own.
+# (config, epochs); None for the number of epochs in the config.
 REFERENCES = (("resnet18", 30), ("resnet34", 30), ("resnet18", None), ("resnet34", None))
-# No benchmark is begun with less time left.
-LEAST_SECONDS = 20
+# A benchmark is started only if this much time is left.
+MIN_SECONDS = 20
 
 
 class Run(NamedTuple):
-    """One call of the command.
+    """The settings and state of one invocation of the command.
 
     Attributes:
-      out: what is kept.
-      work: what is not.
-      data_dir: for the trainings.
-      deadline: by time.monotonic().
-      small: whether it is a trial.
-      seeds: of each experiment.
-      failed: modules of the calls that failed.
+      out: The directory of the results.
+      work: The directory of temporary files.
+      data_dir: The directory of the data sets.
+      deadline: When to stop, in terms of time.monotonic().
+      small: Whether this is a trial with tiny settings.
+      seeds: The number of runs of each experiment.
+      failed: The modules of the benchmarks that failed, in order.
     """
 
     out: Path
@@ -69,19 +71,21 @@ class Run(NamedTuple):
 
     @property
     def seconds_left(self) -> float:
-        """Until the deadline."""
+        """The seconds until the deadline."""
         return self.deadline - time.monotonic()
 
-    def call(self, module: str, *arguments: str, keep: Callable[[], None] = lambda: None):
-        """Runs a benchmark in a process of its own, until the deadline at most.
+    def call(
+        self, module: str, *arguments: str, save: Callable[[], None] = lambda: None
+    ) -> int | None:
+        """Runs a benchmark in its own process and kills it at the deadline.
 
         Args:
-          module: of the benchmark.
-          *arguments: its own.
-          keep: called every minute meanwhile, and at the end.
+          module: The module of the benchmark.
+          *arguments: The arguments of the benchmark.
+          save: Called every minute while the benchmark runs, and at the end.
 
         Returns:
-          The exit code; None where it ran out of time.
+          The exit code, or None if the benchmark ran out of time.
         """
         command = [sys.executable, "-m", module, *arguments]
         print(f"$ {' '.join(command[1:])}", flush=True)
@@ -96,25 +100,29 @@ class Run(NamedTuple):
                 try:
                     code = process.wait(min(60, max(self.seconds_left, 1)))
                 except subprocess.TimeoutExpired:
-                    keep()
+                    save()
                     if self.seconds_left <= 0:
                         process.kill()
                         break
-        keep()
+        save()
         if code:
             self.failed.append(module)
-        ending = "out of time" if code is None else f"exit code {code}"
-        print(f"  {time.monotonic() - start:.0f} s, {ending}", flush=True)
+        status = "out of time" if code is None else f"exit code {code}"
+        print(f"  {time.monotonic() - start:.0f} s, {status}", flush=True)
         return code
 
     def records(self, name: str) -> list[dict[str, Any]]:
-        """Returns the records of a file of JSON lines in `out`."""
+        """Returns the records in `out`/<name>.jsonl."""
         return read_records(self.out / f"{name}.jsonl")
 
 
 def check_environment(run: Run) -> None:
-    """Writes environment.json: device, versions, and that a product of matrices works."""
-    if checked(run.out) is not None:
+    """Writes environment.json with the device, the versions and the speed of a matrix product.
+
+    Raises:
+      SystemExit: If a package is missing or the commit is unknown.
+    """
+    if read_environment(run.out) is not None:
         return
     code = (
         "import json; import clu.parameter_overview, tensorboardX, cifar_jax.train; "
@@ -126,52 +134,55 @@ def check_environment(run: Run) -> None:
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=300
     )
     if done.returncode:
-        raise SystemExit(f"{done.stderr}\nsomething is missing here, see above")
-    found = json.loads(done.stdout.splitlines()[-1]) | {"small": run.small}
-    if found["git_commit"] is None and not run.small:
-        raise SystemExit("a number without its commit is none: set CIFAR_JAX_COMMIT")
-    (run.out / "environment.json").write_text(json.dumps(found) + "\n")
-    print(json.dumps(found))
+        raise SystemExit(f"{done.stderr}\nthe environment is incomplete, see above")
+    environment = json.loads(done.stdout.splitlines()[-1]) | {"small": run.small}
+    if environment["git_commit"] is None and not run.small:
+        raise SystemExit("the commit of this checkout is unknown: set CIFAR_JAX_COMMIT")
+    (run.out / "environment.json").write_text(json.dumps(environment) + "\n")
+    print(json.dumps(environment))
 
 
 def throughput(run: Run) -> None:
-    """Times every network, and ResNets in the sizes that GPUs like."""
+    """Times every network, and ResNets at large batch sizes in bfloat16."""
     cases = [*CONFIGS, *REFERENCE_CASES]
     flags = ()
     if run.small:
         cases, flags = ["cnn_small:8", "cnn2:8"], ("--seconds", "0.1")
-    _each(run, "throughput", cases, flags)
+    _measure_missing(run, "throughput", cases, flags)
 
 
 def versus_torch(run: Run) -> None:
-    """ResNets in the sizes that GPUs like, beside PyTorch at its best."""
+    """Compares ResNets at large batch sizes with PyTorch in all its settings."""
     if run.small:
-        _each(run, "versus_torch", ["cnn_small:8"], ("--rounds", "1", "--steps", "2"))
+        _measure_missing(run, "versus_torch", ["cnn_small:8"], ("--rounds", "1", "--steps", "2"))
         return
-    _each(run, "versus_torch", TORCH_CASES, ("--rounds", "5"))
+    _measure_missing(run, "versus_torch", TORCH_CASES, ("--rounds", "5"))
 
 
-def _each(run: Run, name: str, cases: Sequence[str], flags: Sequence[str]) -> None:
-    """Runs a benchmark for those of its cases that have no record yet."""
-    out, passed_over = str(run.out / f"{name}.jsonl"), []
-    while missing := [c for c in cases if c not in {*_done(run, name), *passed_over}]:
-        if run.seconds_left < LEAST_SECONDS:
+def _measure_missing(run: Run, name: str, cases: Sequence[str], flags: Sequence[str]) -> None:
+    """Runs a benchmark for the cases that have no record yet.
+
+    If the process crashes, it is restarted without the case that it crashed in.
+    """
+    out, skipped = str(run.out / f"{name}.jsonl"), []
+    while missing := [c for c in cases if c not in {*_done(run, name), *skipped}]:
+        if run.seconds_left < MIN_SECONDS:
             return
         if run.call(f"benchmarks.{name}", *missing, *flags, "--out", out) in (0, None):
             return
-        # The first that has no record may have ended the process: on without it.
+        # The first case without a record may have crashed the process.
         failed = [case for case in missing if case not in set(_done(run, name))]
-        passed_over += failed[:1]
+        skipped += failed[:1]
 
 
 def _done(run: Run, name: str) -> Iterator[str]:
-    """Yields the cases that have a record."""
+    """Yields the cases that have a record, under all their names."""
     for r in run.records(name):
         yield from _names(r["model"], r["batch_size"], r["dtype"])
 
 
 def _names(model: str, batch_size: int, dtype: str) -> Iterator[str]:
-    """Yields the cases that a record answers."""
+    """Yields the command-line cases to which a record belongs."""
     yield f"{model}:{batch_size}:{dtype}"
     settings = load_config(CONFIGS[model])
     if dtype == settings.dtype:
@@ -181,7 +192,7 @@ def _names(model: str, batch_size: int, dtype: str) -> Iterator[str]:
 
 
 def augmentation(run: Run) -> None:
-    """What augmentation costs beside a step of ResNet-18."""
+    """Measures the cost of augmentation relative to a step of ResNet-18."""
     if not run.records("augmentation"):
         flags = ("flip", "--batch_size", "2", "--rounds", "1", "--seconds", "0.05")
         out = str(run.out / "augmentation.jsonl")
@@ -189,7 +200,7 @@ def augmentation(run: Run) -> None:
 
 
 def accuracy(run: Run) -> None:
-    """Trains the 37 experiments, the cheapest first."""
+    """Trains the 37 published experiments in order of increasing cost."""
     flags = ("--seeds", str(run.seeds))
     experiments = sorted(PUBLISHED, key=lambda experiment: _cost(run, experiment))
     if run.small:
@@ -199,17 +210,18 @@ def accuracy(run: Run) -> None:
 
 
 def references(run: Run) -> None:
-    """Trains the suite's own ResNets."""
+    """Trains this suite's own ResNet recipes."""
     if run.small:
-        _train(run, ["resnet18"], ("--limit", "128", "--epochs", "2"))  # one of them warms up
+        # Two epochs, because the first one is the warm-up.
+        _train(run, ["resnet18"], ("--limit", "128", "--epochs", "2"))
         return
     for name, epochs in REFERENCES:
         _train(run, [name], () if epochs is None else ("--epochs", str(epochs)))
 
 
 def _train(run: Run, experiments: Sequence[str], flags: Sequence[str]) -> None:
-    """Trains what has no log yet, and packs the logs."""
-    minutes = run.seconds_left / 60 - 0.75  # for its start, and for saving
+    """Trains the experiments that have no log yet, and packs the logs."""
+    minutes = run.seconds_left / 60 - 0.75  # leaves time to start, and to save at the end
     if minutes <= 0:
         return
     data_dir = find_data(run.data_dir, run.work)
@@ -217,29 +229,29 @@ def _train(run: Run, experiments: Sequence[str], flags: Sequence[str]) -> None:
         "benchmarks.accuracy", *experiments, *flags,
         *("--data_dir", str(data_dir), "--minutes", f"{minutes:.2f}"),
         *("--runs", str(run.work / "runs"), "--out", str(run.work / "accuracy")),
-        keep=lambda: pack(run.work / "accuracy", run.out / "accuracy.tar.gz"),
+        save=lambda: pack(run.work / "accuracy", run.out / "accuracy.tar.gz"),
     )  # fmt: skip
 
 
 def _cost(run: Run, experiment: str) -> float:
-    """Returns the seconds that an experiment takes by the throughput measured, or a guess."""
+    """Estimates the seconds that an experiment takes, from the measured throughput if available."""
     settings = load_config(experiment)
     records = [r for r in run.records("throughput") if r["dtype"] == "float32"]
-    rates = {r["model"]: r["images_per_second"] for r in records}
-    rates |= {r["config"]: r["images_per_second"] for r in records}
-    rate = rates.get(experiment) or rates.get(settings.model.name) or 1e4
-    return settings.num_epochs * NUM_IMAGES / rate
+    speeds = {r["model"]: r["images_per_second"] for r in records}
+    speeds |= {r["config"]: r["images_per_second"] for r in records}
+    images_per_second = speeds.get(experiment) or speeds.get(settings.model.name) or 1e4
+    return settings.num_epochs * NUM_IMAGES / images_per_second
 
 
 def versus_torch_zoo(run: Run) -> None:
-    """Every network beside PyTorch."""
+    """Compares every network with PyTorch."""
     if run.small:
         return
-    # Autotuning all of them would take PyTorch half an hour.
+    # PyTorch would need half an hour to autotune all networks.
     quick = ("--settings", "torch_channels_last_fused", "torch_compiled")
-    on_gpu = checked(run.out)["device"]["platform"] == "gpu"
-    every = [name for name in CONFIGS if " " not in name]
-    _each(run, "versus_torch", every, ("--rounds", "5", *(quick if on_gpu else ())))
+    on_gpu = read_environment(run.out)["device"]["platform"] == "gpu"
+    networks = [name for name in CONFIGS if " " not in name]
+    _measure_missing(run, "versus_torch", networks, ("--rounds", "5", *(quick if on_gpu else ())))
 
 
 STAGES: dict[str, Callable[[Run], None]] = {
@@ -254,7 +266,11 @@ STAGES: dict[str, Callable[[Run], None]] = {
 
 
 def find_data(data_dir: Path, work: Path) -> Path:
-    """Returns where the images lie, unpacked if need be: of those data sets that are there."""
+    """Returns the directory of the images, after unpacking the available data sets if necessary.
+
+    Raises:
+      subprocess.CalledProcessError: If unpack.py fails.
+    """
     if not (data_dir / "unpack.py").exists():
         return data_dir
     target = work / "data"
@@ -269,7 +285,7 @@ def find_data(data_dir: Path, work: Path) -> Path:
 
 
 def summarise(run: Run) -> str:
-    """Returns a short table of what is in `out`."""
+    """Formats the results so far as a short table."""
     lines = []
     for r in run.records("throughput"):
         achieved, peak = r["flops_per_second"], r["peak_flops_per_second"]["measured"]
@@ -296,33 +312,42 @@ def summarise(run: Run) -> str:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Measures, or collects; returns the exit code, 1 where a benchmark failed."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.gpu_suite",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("out", type=Path, metavar="OUT")
-    parser.add_argument("--data_dir", type=Path, default=Path("~/tensorflow_datasets"))
-    parser.add_argument("--work", type=Path, default=Path("runs/gpu_suite"))
-    parser.add_argument("--minutes", type=float, default=9.0)
-    parser.add_argument("--seeds", type=int, default=1, help="of each experiment")
+    """Runs the stages or collects results; returns the exit code, 1 if a benchmark failed."""
+    parser = harness.make_parser("gpu_suite", __doc__)
+    parser.add_argument("out", type=Path, metavar="OUT", help="directory of the results")
     parser.add_argument(
-        "--only", nargs="+", choices=STAGES, metavar="STAGE", help=", ".join(STAGES)
+        "--data_dir",
+        type=Path,
+        default=Path("~/tensorflow_datasets"),
+        help="directory of the data sets (default: ~/tensorflow_datasets)",
     )
-    parser.add_argument("--small", action="store_true", help="try the way")
-    parser.add_argument("--collect", action="store_true", help="into benchmarks/results")
+    parser.add_argument(
+        "--work", type=Path, default=Path("runs/gpu_suite"), help="directory of temporary files"
+    )
+    parser.add_argument("--minutes", type=float, default=9.0, help="time limit (default: 9)")
+    parser.add_argument("--seeds", type=int, default=1, help="number of runs of each experiment")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=STAGES,
+        metavar="STAGE",
+        help=f"stages to run: {', '.join(STAGES)} (default: all)",
+    )
+    parser.add_argument("--small", action="store_true", help="try all stages with tiny settings")
+    parser.add_argument(
+        "--collect", action="store_true", help="add the results to benchmarks/results"
+    )
     args = parser.parse_args(argv[1:])
     try:
         if args.collect:
             collect(args.out)
             return 0
-        found = checked(args.out)
-        if found is not None and found["small"] != args.small:
-            raise UserError(f"{args.out} was begun {'without' if args.small else 'with'} --small")
+        environment = read_environment(args.out)
+        if environment is not None and environment["small"] != args.small:
+            before = "without" if args.small else "with"
+            raise UserError(f"{args.out} was started {before} --small")
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return harness.reject(error)
     deadline = time.monotonic() + 60 * args.minutes
     out, work = args.out.resolve(), args.work.resolve()
     for folder in (out, work):
@@ -332,20 +357,18 @@ def main(argv: Sequence[str]) -> int:
     if (out / "accuracy.tar.gz").exists():
         unpack(out / "accuracy.tar.gz", work / "accuracy")
     stages = list(args.only or STAGES)
-    if found is None and "environment" not in stages:
+    if environment is None and "environment" not in stages:
         stages.insert(0, "environment")
     for name in stages:
-        if run.seconds_left < LEAST_SECONDS:
-            print(f"{name}: no time left; the same command goes on")
+        if run.seconds_left < MIN_SECONDS:
+            print(f"{name}: no time left; run the same command again to continue")
             break
         print(f"\n{name}", flush=True)
         STAGES[name](run)
     text = summarise(run)
     (out / "summary.txt").write_text(text + "\n")
     print("\n" + text)
-    if run.failed:
-        print(f"failed, see above: {', '.join(run.failed)}")
-    return 1 if run.failed else 0
+    return harness.report_failed(run.failed)
 
 
 if __name__ == "__main__":

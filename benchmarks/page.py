@@ -1,12 +1,11 @@
-"""All results as one page that needs no network.
+"""Writes all results as one HTML page that works offline.
 
     python -m benchmarks.page [--out results.html]
 
-Every published experiment beside what was measured, and the speed of every network: the README's
-tables, to sort and to look at.
+The page compares every published experiment with its measured results and shows the speed of every
+network: the README's tables in sortable form, with a chart.
 """
 
-import argparse
 import statistics
 import sys
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from benchmarks import harness
 from benchmarks.published import DOCUMENTS
 from benchmarks.results import Row, rows
 from benchmarks.table import epochs, newest
@@ -28,33 +28,28 @@ _CASE = ("model", "batch_size", "dtype")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Writes the page; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.page",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--out", type=Path, default=Path("results.html"))
+    """Writes the page and returns the exit code."""
+    parser = harness.make_parser("page", __doc__)
+    parser.add_argument("--out", type=Path, default=Path("results.html"), help="file to write")
     args = parser.parse_args(argv)
     try:
         write(html(), args.out)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return harness.reject(error)
     print(f"{args.out}: open it in a browser")
     return 0
 
 
 def html() -> str:
-    """Returns the page."""
-    found = rows()
+    """Returns the page as HTML."""
+    all_rows = rows()
     return render(
         "results.html",
         {
-            "title": "cifar_jax: measured beside published",
+            "title": "cifar_jax: measured and published results",
             "documents": DOCUMENTS,
-            "rows": [_row(row) for row in found],
-            "chart": _chart(found),
+            "rows": [_row(row) for row in all_rows],
+            "chart": _chart(all_rows),
             "throughput": [r for _, r in newest("throughput", *_CASE)],
             "versus": [r for _, r in newest("versus_torch", *_CASE)],
             "epochs": epochs(),
@@ -82,9 +77,9 @@ def _row(row: Row) -> dict[str, Any]:
     }
 
 
-def _chart(found: Sequence[Row]) -> Chart | None:
-    """Draws published and measured accuracy of the experiments that have both."""
-    both = [row for row in found if row.logs and row.published.test_accuracy is not None]
+def _chart(all_rows: Sequence[Row]) -> Chart | None:
+    """Draws the published and measured accuracy of the experiments that have both."""
+    both = [row for row in all_rows if row.logs and row.published.test_accuracy is not None]
     if not both:
         return None
     names = [" ".join((row.experiment, *row.changed)) for row in both]
@@ -105,31 +100,31 @@ def dumbbells(
     measured: Sequence[float],
     is_full: Sequence[bool],
 ) -> Figure:
-    """Draws pairs of accuracies, a line between them; tall.
+    """Draws a row per experiment with its published and measured accuracy joined by a line.
 
     Args:
-      names: of the experiments.
-      published: fractions.
-      measured: fractions.
-      is_full: whether the two can be compared; the measured is a hollow point otherwise.
+      names: The names of the experiments.
+      published: The published accuracies, as fractions.
+      measured: The measured accuracies, as fractions.
+      is_full: Whether each pair is comparable; if not, the measured accuracy is a hollow marker.
     """
     figure = figures.new((figures.SIZE[0], 1.0 + 0.25 * len(names)))
     axes = figure.subplots()
-    at = np.arange(len(names))
-    first, second = 100 * np.asarray(published), 100 * np.asarray(measured)
+    y = np.arange(len(names))
+    published, measured = 100 * np.asarray(published), 100 * np.asarray(measured)
     full = np.asarray(is_full, bool)
-    axes.hlines(at, first, second, color="#999999", lw=1.5)
-    axes.plot(first, at, "D", color=figures.COLORS[1], label="published")
-    axes.plot(second[full], at[full], "o", color=figures.COLORS[0], label="measured")
+    axes.hlines(y, published, measured, color="#999999", lw=1.5)
+    axes.plot(published, y, "D", color=figures.COLORS[1], label="published")
+    axes.plot(measured[full], y[full], "o", color=figures.COLORS[0], label="measured")
     axes.plot(
-        second[~full],
-        at[~full],
+        measured[~full],
+        y[~full],
         "o",
         color=figures.COLORS[0],
         mfc="white",
         label="not comparable",
     )
-    axes.set_yticks(at, names, fontsize=9)
+    axes.set_yticks(y, names, fontsize=9)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.set_xlabel("test accuracy (%)")
     figure.legend(loc="outside upper left", ncols=3, frameon=False, fontsize=9, columnspacing=1)

@@ -1,4 +1,4 @@
-"""What a device can do at most: its data sheet's figure, and a product of matrices, measured."""
+"""The peak FLOP/s of a device, from its data sheet and as measured with a matrix product."""
 
 import functools
 import time
@@ -6,8 +6,9 @@ import time
 import jax
 import jax.numpy as jnp
 
-# FLOP/s of dense products as NVIDIA's data sheets of the SXM forms have them; float32 stands for
-# TF32, in which jax multiplies float32 there unless told otherwise.
+# FLOP/s of dense matrix products according to NVIDIA's data sheets for the SXM variants. The
+# float32 figures are those of TF32, which JAX uses for float32 products by default on these
+# devices.
 DATA_SHEET = {
     "NVIDIA H200": {"bfloat16": 989e12, "float32": 494e12},
     "NVIDIA H100 80GB HBM3": {"bfloat16": 989e12, "float32": 494e12},
@@ -19,16 +20,18 @@ _SECONDS = 0.2
 
 
 def data_sheet(dtype: str) -> float | None:
-    """Returns the FLOP/s that the first local device's data sheet has; None where none is known."""
+    """Returns the peak FLOP/s on the data sheet of the first local device, or None if unknown."""
     return DATA_SHEET.get(jax.local_devices()[0].device_kind, {}).get(dtype)
 
 
 @functools.cache
 def measured(dtype: str) -> float:
-    """Returns the FLOP/s of a product of two square matrices on one device, the best of rounds.
+    """Returns the FLOP/s of a product of two square matrices on one device in the fastest round.
+
+    The matrices have 8,192 rows, or 2,048 on a CPU.
 
     Args:
-      dtype: of the matrices; 8,192 rows, on a CPU 2,048.
+      dtype: The dtype of the matrices.
     """
     size = 2048 if jax.default_backend() == "cpu" else 8192
     key = jax.random.key(0)

@@ -1,4 +1,4 @@
-"""What the five write-ups published, by experiment: the numbers that ours stand beside."""
+"""The results that the five write-ups published, by experiment."""
 
 import tomllib
 

@@ -1,7 +1,7 @@
-"""The logs of training runs in benchmarks/results/accuracy, as rows beside what was published.
+"""Reads the logs of training runs and compares them with the published results.
 
-A log is results/accuracy/<experiment>/<run>/{config.json,metrics.csv,summary.json}, copied from a
-workdir by `benchmarks.accuracy`.
+A log consists of results/accuracy/<experiment>/<run>/{config.json,metrics.csv,summary.json}, which
+`benchmarks.accuracy` copies from a workdir.
 """
 
 import json
@@ -12,23 +12,21 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
+from benchmarks.harness import RESULTS, ROOT
 from benchmarks.published import PUBLISHED
 from cifar_jax import config
 from cifar_jax.report import published as publications
 from cifar_jax.report.published import Published, what_counts, why_not_comparable
 
-ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "benchmarks" / "results"
-
 
 class Log(NamedTuple):
-    """One run.
+    """The log of one training run.
 
     Attributes:
-      folder: of the log.
-      settings: the fields of its config that say what comes out, flat: {"optim.name": "adam", ...};
-        neither the seed nor where and how fast it ran.
-      summary: the content of its summary.json.
+      folder: The directory of the log.
+      settings: The config fields that determine the result, flattened: {"optim.name": "adam", ...}.
+        They exclude the seed and the fields that only affect where and how fast the run trains.
+      summary: The contents of its summary.json.
     """
 
     folder: Path
@@ -37,14 +35,14 @@ class Log(NamedTuple):
 
 
 class Row(NamedTuple):
-    """Runs that differ in nothing but their seed, beside the published number.
+    """Runs that differ only in their seed, together with the published result.
 
     Attributes:
-      experiment: its id.
-      published: what the write-up says; nothing for configs of the suite's own.
-      changed: settings that the config file has otherwise, "name=value".
-      num_epochs: of the config file.
-      logs: by seed; empty where nothing was run.
+      experiment: The id of the experiment.
+      published: The result in the write-up; all fields are empty for this suite's own configs.
+      changed: The settings that differ from the config file, as "name=value".
+      num_epochs: The number of epochs in the config file.
+      logs: The logs of the runs, ordered by path; empty if there was no run.
     """
 
     experiment: str
@@ -55,19 +53,19 @@ class Row(NamedTuple):
 
     @property
     def accuracies(self) -> list[float]:
-        """The test accuracy of each run, fractions."""
+        """The test accuracy of each run, as fractions."""
         return [log.summary["test_accuracy"] for log in self.logs]
 
     @property
     def difference(self) -> float | None:
-        """Mean measured minus published accuracy, a fraction; None where `reason` says why."""
+        """The mean measured minus the published accuracy, or None if they are not comparable."""
         if self.reason:
             return None
         return statistics.mean(self.accuracies) - self.published.test_accuracy
 
     @property
     def reason(self) -> str:
-        """Why measured and published cannot be compared; "" where they can."""
+        """Why the measured and published results are not comparable; "" if they are."""
         if not self.logs:
             return "not run yet"
         num_epochs = self.logs[0].settings["num_epochs"]
@@ -75,36 +73,36 @@ class Row(NamedTuple):
 
 
 def load_config(experiment: str) -> ConfigDict:
-    """Returns an experiment's config, its network's options filled in."""
+    """Returns an experiment's config, completed with the options of its network."""
     written = config.load(ROOT / "configs" / f"{experiment}.py")
     config.choose_model(written, written.model.name)
     return written
 
 
 def settings_of(experiment: str) -> dict[str, Any]:
-    """Returns every field of an experiment's config file, flat, as JSON has them."""
+    """Returns every field of an experiment's config file, flattened, as JSON values."""
     return publications.settings_of(ROOT / "configs" / f"{experiment}.py")
 
 
 def rows(folder: Path | None = None) -> list[Row]:
-    """Returns a row for every published experiment, and every other that has logs, by id.
+    """Returns the rows of all published experiments and all others that have logs, sorted by id.
 
     Args:
-      folder: of the logs; benchmarks/results/accuracy by default.
+      folder: The directory of the logs; benchmarks/results/accuracy by default.
     """
-    found = defaultdict(lambda: defaultdict(list))
+    logs = defaultdict(lambda: defaultdict(list))
     for path in sorted((folder or RESULTS / "accuracy").rglob("summary.json")):
         summary = json.loads(path.read_text())
         experiment = summary["experiment"]
         logged = config.flatten(json.loads((path.parent / "config.json").read_text()))
-        # A field that is younger than the log had its default.
-        same = what_counts(settings_of(experiment) | logged)
+        # A field that was added after the log was written had its default value.
+        settings = what_counts(settings_of(experiment) | logged)
         device = [summary["device"][field] for field in ("kind", "count")]
-        key = json.dumps([same, device], sort_keys=True)
-        found[experiment][key].append(Log(path.parent, same, summary))
+        key = json.dumps([settings, device], sort_keys=True)
+        logs[experiment][key].append(Log(path.parent, settings, summary))
     result = []
-    for experiment in sorted(PUBLISHED.keys() | found.keys()):
-        groups = found.get(experiment, {"": []})
+    for experiment in sorted(PUBLISHED.keys() | logs.keys()):
+        groups = logs.get(experiment, {"": []})
         result += [_row(experiment, groups[key]) for key in sorted(groups)]
     return result
 
@@ -117,7 +115,7 @@ def _row(experiment: str, logs: list[Log]) -> Row:
 
 
 def percent(fractions: list[float]) -> str:
-    """Returns the mean in percent, with the standard deviation of several runs."""
+    """Formats the mean in percent, followed by the standard deviation if there are several runs."""
     mean = f"{100 * statistics.mean(fractions):.2f}%"
     if len(fractions) == 1:
         return mean

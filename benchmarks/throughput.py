@@ -1,34 +1,36 @@
-"""Times each network: to the first training step, and from step to step.
+"""Measures the time to the first training step, and the time per step, of each network.
 
     python -m benchmarks.throughput [MODEL[:BATCH[:DTYPE]] ...] [--seconds S] [--out FILE]
 
-Every network trains by the recipe of one experiment (CONFIGS), augmentation and all, on random
-images, with that recipe's batch and dtype unless others are named; "all" stands for every network.
-Without a MODEL these are all on an accelerator and those of SMALL on a CPU.
+Every network trains with the recipe of one experiment (CONFIGS), augmentation included, on random
+images. The recipe's batch size and dtype are used unless given on the command line. "all" selects
+every network. Without a MODEL, all networks are timed on an accelerator, and those in SMALL on a
+CPU.
 
-Compilation is tracing, lowering and compiling the training program; the first step is the first
-call, of one step. A round is a call of several steps, waited for; the step time is the median
-round's, p95 the 95th percentile of the rounds. FLOPs are those of XLA's cost analysis of a step
-before compilation, every convolution by its direct sum (on a CPU most take fewer); the peak is that
-of a large product of matrices in the same dtype, measured in the same run. The input's share is
-what a step saves without gathering and augmenting: with a batch that lies ready, in turns. A call's
-overhead is what a call of one step takes beyond the step; training makes calls of a second. Memory
-is what the compiled program needs, data set included.
+The reported quantities are:
+  compilation: The time for tracing, lowering and compiling the training program.
+  first step: The first call, which runs one step.
+  step: The median over rounds, where a round is one call of several steps; p95 is the 95th
+    percentile over rounds.
+  FLOP/s: The FLOPs of a step before compilation according to XLA's cost analysis, with every
+    convolution computed as a direct sum (most take fewer operations on a CPU). The peak is that of
+    a large matrix product in the same dtype, measured in the same run.
+  input: The share of a step that is saved without gathering and augmenting, measured by
+    interleaving with a program that trains on one fixed batch.
+  call: The time that a call of one step takes beyond the step itself. Training makes calls that
+    last about a second.
 
-A line of JSON for each network goes to FILE, with the share of the cores' time that others took
-meanwhile: above a few percent its times mean nothing.
+The record also holds the memory that the compiled program needs, including the data set. One line
+of JSON per network is appended to FILE. It includes the share of the cores' time that other
+processes took during the measurement; above a few percent the times are meaningless.
 """
 
-import argparse
-import gc
-import json
 import math
 import sys
 import time
-import traceback
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -36,9 +38,10 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
-from benchmarks import peak, timing
-from benchmarks.idle import processor_seconds, used_elsewhere
-from benchmarks.results import RESULTS, load_config
+from benchmarks import harness, peak
+from benchmarks.harness import RESULTS, Record, Run
+from benchmarks.idle import background_load, processor_seconds
+from benchmarks.results import load_config
 from cifar_jax import data, experiment
 from cifar_jax.engine import batch_sharding, compile_for_backend, gather
 from cifar_jax.errors import UserError, unknown
@@ -48,7 +51,7 @@ from cifar_jax.runtime import compilation_cache
 from cifar_jax.runtime.environment import environment
 from cifar_jax.runtime.huge_pages import restart_with_huge_pages
 
-# The experiment whose batch, optimiser and augmentation each network is timed with.
+# The experiment whose batch size, optimiser and augmentation each network is timed with.
 CONFIGS = {
     "cnn13": "hybrid/cnn13_l2",
     "cnn2": "coarse/cnn2_batch64",
@@ -69,22 +72,26 @@ CONFIGS = {
     "stacked3": "callbacks/stacked3",
     "vgg16": "coarse/vgg16_transfer",
 }
-# What a CPU times when asked for nothing in particular: a minute or two.
+# The networks timed by default on a CPU, which take a minute or two.
 SMALL = ("cnn2", "cnn3", "cnn4", "cnn_deep", "cnn_small", "simple_initial", "stacked3")
 OUT = RESULTS / "throughput.jsonl"
 NUM_IMAGES = 50_000
 
 
-def measure(
+def measure_network(
     name: str, settings: ConfigDict, seconds: float, with_input_share: bool = False
-) -> dict[str, Any]:
+) -> Record:
     """Measures one network and returns its record.
 
     Args:
-      name: of the network, for the record.
-      settings: the config that it trains by.
-      seconds: of all rounds together, about; at least three rounds of a step are taken.
-      with_input_share: whether to measure that, which takes a second program and as long again.
+      name: The name of the network in the record.
+      settings: The config that it trains with.
+      seconds: The approximate total time of all rounds. At least three rounds are run.
+      with_input_share: Whether to measure the input's share of a step, which takes a second program
+        and doubles the time.
+
+    Raises:
+      RuntimeError: If the loss becomes NaN or infinite.
     """
     settings = experiment.resolved(settings)
     settings.data.val_fraction = 0.0
@@ -100,21 +107,28 @@ def measure(
         nonlocal state, metrics
         state, metrics = jax.block_until_ready(engine.run(state, metrics, plan, num_steps))
 
-    first_step = timing.timed(run, 1)
-    runs = [run, loop_without_input(settings, dataset)] if with_input_share else [run]
-    for other in runs[1:]:
-        other(1)
+    first_step = harness.timed(run, 1)
+    runs = {"training": run}
+    if with_input_share:
+        runs["without input"] = loop_without_input(settings, dataset)
+        runs["without input"](1)
     before = processor_seconds()
-    (times, *without), num_steps = timing.take_turns(runs, seconds)
+    num_rounds, num_steps = harness.plan_rounds(run, seconds)
+    turns = {key: partial(harness.seconds_per_step, loop, num_steps) for key, loop in runs.items()}
+    results = harness.interleave(turns, num_rounds)
     after = processor_seconds()
-    single = [timing.timed(run, 1) for _ in range(3)]
+    times = results["training"]
+    single_steps = [harness.timed(run, 1) for _ in range(3)]
     loss = fetch(metrics)["loss"]
     if not math.isfinite(loss):
-        raise RuntimeError(f"the loss became {loss}; the times would mean nothing")
+        raise RuntimeError(f"the loss became {loss}; the times are meaningless")
     step_time = float(np.median(times))
     flops = count_flops(settings, dataset)
     num_devices = 1 if jax.default_backend() == "cpu" else jax.local_device_count()
     data_sheet = peak.data_sheet(settings.dtype)
+    input_share = None
+    if with_input_share:
+        input_share = 1 - float(np.median(results["without input"])) / step_time
     return {
         "model": name,
         "config": settings.experiment,
@@ -133,8 +147,8 @@ def measure(
         "rounds": len(times),
         "steps_per_round": num_steps,
         "images_per_second": settings.batch_size / step_time,
-        "input_share": 1 - float(np.median(without[0])) / step_time if without else None,
-        "call_overhead_ms": 1e3 * max(min(single) - step_time, 0.0),
+        "input_share": input_share,
+        "call_overhead_ms": 1e3 * max(min(single_steps) - step_time, 0.0),
         "flops_per_step": flops,
         "flops_per_second": flops and flops / step_time,
         "peak_flops_per_second": {
@@ -142,29 +156,29 @@ def measure(
             "data_sheet": data_sheet and data_sheet * num_devices,
         },
         "program_bytes": engine.program_bytes,
-        "used_elsewhere": used_elsewhere(before, after),
+        "used_elsewhere": background_load(before, after),
         **environment(),
     }
 
 
-def loop_without_input(settings: ConfigDict, dataset: data.Dataset) -> timing.Run:
-    """Returns the training loop with one batch that lies ready, neither gathered nor augmented."""
+def loop_without_input(settings: ConfigDict, dataset: data.Dataset) -> Run:
+    """Returns a training loop on one fixed batch, which is neither gathered nor augmented."""
     settings = settings.copy_and_resolve_references()
     settings.augment.ops = settings.augment.mix = ""
     parts = experiment.make_parts(settings, dataset)
     train_step, mesh = parts.make_train_step(None), experiment.make_mesh()
-    everywhere = NamedSharding(mesh, P())
+    replicated = NamedSharding(mesh, P())
     order = np.arange(settings.batch_size, dtype=np.int32)[None]
     batch = gather(*dataset.train, order, 0, settings.batch_size)
     batch = jax.device_put(batch, batch_sharding(batch, mesh))
-    state = jax.jit(parts.init, out_shardings=everywhere)(np.uint32(0))
-    metrics = jax.device_put(Metrics.empty(), everywhere)
+    state = jax.jit(parts.init, out_shardings=replicated)(np.uint32(0))
+    metrics = jax.device_put(Metrics.empty(), replicated)
 
-    def steps(state, metrics, batch, rate, count):
+    def steps(state, metrics, batch, learning_rate, count):
         def one(_, carry):
-            # Or XLA would take what depends on the batch alone out of the loop.
-            state, metrics, ready = jax.lax.optimization_barrier((*carry, batch))
-            state, new = train_step(state, ready, rate)
+            # Without the barrier XLA would hoist computations that depend only on the batch.
+            state, metrics, carried_batch = jax.lax.optimization_barrier((*carry, batch))
+            state, new = train_step(state, carried_batch, learning_rate)
             return state, metrics.merge(new)
 
         return jax.lax.fori_loop(0, count, one, (state, metrics))
@@ -182,10 +196,11 @@ def loop_without_input(settings: ConfigDict, dataset: data.Dataset) -> timing.Ru
 
 
 def count_flops(settings: ConfigDict, dataset: data.Dataset) -> float | None:
-    """Returns the operations of one step without augmentation, None where XLA does not say.
+    """Returns the FLOPs of one training step without augmentation, or None if XLA reports none.
 
-    They are counted before compilation, as for a CPU, for CUDA's runtime has no such analysis, and
-    with stock convolutions: padding is no work, and fewer multiplications are no less of it.
+    They are counted before compilation and for a CPU, since CUDA's runtime has no cost analysis.
+    Reference convolutions are used, so that padding does not add to the count and algorithms with
+    fewer multiplications do not lower it.
     """
     settings = settings.copy_and_resolve_references()
     settings.augment.ops = settings.augment.mix = ""
@@ -197,14 +212,14 @@ def count_flops(settings: ConfigDict, dataset: data.Dataset) -> float | None:
             batch = jax.eval_shape(lambda: gather(*dataset.train, order, 0, settings.batch_size))
             step = jax.jit(parts.make_train_step(None)).lower(state, batch, np.float32(0))
             return (step.cost_analysis() or {}).get("flops")
-    except (RuntimeError, NotImplementedError):  # no CPU beside the accelerator
+    except (RuntimeError, NotImplementedError):  # no CPU backend next to the accelerator
         return None
 
 
-def random_data(settings) -> data.Dataset:
-    """Returns noise with as many images and classes as the config's data have.
+def random_data(settings: ConfigDict) -> data.Dataset:
+    """Returns random images and labels with as many images and classes as the config's data set.
 
-    Fewer would lie in the cache, and be learnt by heart.
+    Fewer images would fit into the processor's caches, and the network would memorise them.
     """
     num_classes = data.num_classes(settings.data.name, settings.data.label)
     rng = np.random.default_rng(0)
@@ -222,13 +237,13 @@ def random_data(settings) -> data.Dataset:
     )
 
 
-def table(records: Sequence[dict[str, Any]]) -> str:
-    """Returns the records as a table for people."""
+def table(records: Sequence[Record]) -> str:
+    """Formats the records as a table."""
     row = "{:<18} {:>5} {:<8} {:>9} {:>9} {:>9} {:>9} {:>8} {:>8} {:>6} {:>6} {:>8} {:>9}".format
     lines = [
         row(
             *("model", "batch", "dtype", "compile", "1st step", "step", "p95", "img/s", "GFLOP/s"),
-            *("peak", "input", "call", "elsewhere"),
+            *("peak", "input", "call", "bg load"),
         )
     ]
     for r in records:
@@ -253,26 +268,20 @@ def table(records: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def report_failed(names: Sequence[str]) -> int:
-    """Names what could not be measured, if anything; returns the exit code."""
-    if names:
-        print(f"failed, see above: {', '.join(names)}", file=sys.stderr)
-    return 1 if names else 0
-
-
 def share(value: float | None) -> str:
-    """Returns a share in percent, for people."""
+    """Formats a fraction in percent; unknown values are shown as "?"."""
     return "?" if value is None else f"{value:.1%}"
 
 
 def parse_case(text: str) -> tuple[str, ConfigDict]:
-    """Returns the name of a network and the config that it is timed with.
+    """Parses a case into the name of its network and the config that it is timed with.
 
     Args:
-      text: "resnet18", "resnet18:512" or "resnet18:512:bfloat16".
+      text: A case such as "resnet18", "resnet18:512" or "resnet18:512:bfloat16".
 
     Raises:
-      UserError: for an unknown network or dtype, or a batch size that is no number above 0.
+      UserError: If the network or the dtype is unknown, or the batch size is not a positive
+        integer.
     """
     name, *rest = text.split(":")
     if name not in CONFIGS:
@@ -290,45 +299,40 @@ def parse_case(text: str) -> tuple[str, ConfigDict]:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Measures the networks of the command line, prints their table, returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.throughput",
-        allow_abbrev=False,
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    """Measures the networks on the command line, prints a table and returns the exit code."""
+    parser = harness.make_parser("throughput", __doc__, allow_abbrev=False)
+    parser.add_argument(
+        "models", nargs="*", metavar="MODEL[:BATCH[:DTYPE]]", help='networks to time, or "all"'
     )
-    parser.add_argument("models", nargs="*", metavar="MODEL[:BATCH[:DTYPE]]")
-    parser.add_argument("--seconds", type=float, default=3.0, help="of steps for each network")
-    parser.add_argument("--no_input_share", action="store_true", help="one program less to compile")
-    parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=3.0,
+        help="approximate total time of the rounds of a network (default: 3)",
+    )
+    parser.add_argument(
+        "--no_input_share", action="store_true", help="do not measure the input's share of a step"
+    )
+    parser.add_argument("--out", type=Path, default=OUT, help="file for the records")
     args = parser.parse_args(argv[1:])
     names = args.models or (SMALL if jax.default_backend() == "cpu" else ["all"])
     try:
         cases = [parse_case(name) for name in (CONFIGS if list(names) == ["all"] else names)]
         if not 0 < args.seconds < math.inf:
             raise UserError("--seconds needs more than 0")
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.open("a").close()
+        output = harness.open_output(args.out)
     except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return harness.reject(error)
     compilation_cache.turn_off()
-    records, failed = [], []
-    for name, settings in cases:
-        try:
-            record = measure(name, settings, args.seconds, not args.no_input_share)
-        except Exception:  # one network's trouble, say its memory, is not the others'
-            traceback.print_exc()
-            failed.append(name)
-        else:
-            records.append(record)
-            with args.out.open("a") as file:
-                file.write(json.dumps(record) + "\n")
-            print(table(records[-1:]).splitlines()[-1], file=sys.stderr)
-        jax.clear_caches()
-        gc.collect()
-    print(table(records))
-    return report_failed(failed)
+    with output:
+        return harness.run_cases(
+            [
+                (name, partial(measure_network, name, cfg, args.seconds, not args.no_input_share))
+                for name, cfg in cases
+            ],
+            output,
+            table,
+        )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""The suite's networks in PyTorch: what equality tests and `versus_torch` compare with.
+"""PyTorch versions of the networks, used by equality tests and by `benchmarks.versus_torch`.
 
-Modules and options are named as in `cifar_jax.models`, so that one walk over the names copies our
-parameters into any of them.
+Modules and options have the same names as in `cifar_jax.models`, so that parameters can be copied
+by name.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,17 +17,20 @@ from torch.nn import functional as F
 
 from cifar_jax.models.layers import per_layer
 
-# Keras' numbers: its momentum of 0.99 is PyTorch's 0.01.
+# The defaults of Keras. Its momentum of 0.99 corresponds to 0.01 in PyTorch.
 KERAS_NORM = dict(eps=1e-3, momentum=0.01)
 
 
 class FlatLinear(nn.Linear):
-    """A dense layer behind `flatten`, whose inputs PyTorch orders by channel and we by pixel.
+    """A dense layer after `flatten`.
+
+    PyTorch orders its inputs by channel and cifar_jax orders them by pixel, so `to_state_dict` has
+    to permute the weights.
 
     Args:
-      pixels: height times width of what was flattened.
-      channels: of what was flattened.
-      units: of the output.
+      pixels: Height times width of the flattened array.
+      channels: The number of channels of the flattened array.
+      units: The number of outputs.
     """
 
     def __init__(self, pixels: int, channels: int, units: int):
@@ -36,13 +39,13 @@ class FlatLinear(nn.Linear):
 
 
 class SameConv2d(nn.Conv2d):
-    """Keras' padding "same": of an odd number of pixels, one more at the bottom and the right."""
+    """A convolution with Keras' "same" padding, which pads an odd pixel at the bottom and right."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Maps [B, I, H, W] to [B, O, ceil(H / stride), ceil(W / stride)]."""
         kernel, stride = self.kernel_size[0], self.stride[0]
         sides = []
-        for size in (x.shape[3], x.shape[2]):  # F.pad begins with the last dimension
+        for size in (x.shape[3], x.shape[2]):  # F.pad starts with the last dimension
             total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
             sides += [total // 2, total - total // 2]
         return super().forward(F.pad(x, sides))
@@ -181,7 +184,7 @@ class Plain(nn.Module):
     ):
         super().__init__()
         rates = iter(per_layer(dropout, layers.count("D"), "dropout"))
-        size, features, pixels = 32, 3, 0  # pixels: of what was flattened last
+        size, features, pixels = 32, 3, 0  # pixels: of the last flattened array
         made = []
         for layer in layers:
             if layer == "F":
@@ -389,9 +392,9 @@ class ResNet50(nn.Module):
 
 
 def _plain(layers: str, **options):
-    """Returns what makes a Plain of the list as its docstring writes it."""
-    words = tuple(int(word) if word.isdigit() else word for word in layers.split())
-    return partial(Plain, layers=words, **options)
+    """Returns a factory of Plain networks whose `layers` are given as one string."""
+    parsed = tuple(int(word) if word.isdigit() else word for word in layers.split())
+    return partial(Plain, layers=parsed, **options)
 
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
@@ -427,14 +430,15 @@ _NAMES = {
 
 
 def to_state_dict(arrays: Mapping[str, Any], module: nn.Module) -> dict[str, torch.Tensor]:
-    """Converts one of our trees (params, batch_stats, gradients) to PyTorch's names and layouts.
+    """Converts a tree of cifar_jax (params, batch_stats or gradients) to PyTorch.
 
     Args:
-      arrays: nested dict; convolutions are [h, w, I, O], dense kernels [I, O].
-      module: the network's twin; only looked at.
+      arrays: A nested dict. Convolution kernels are [h, w, I, O], dense kernels [I, O].
+      module: The PyTorch version of the network, which is not modified.
 
     Returns:
-      {name in module.state_dict(): tensor}; convolutions are [O, I, h, w], dense weights [O, I].
+      A dict from names in module.state_dict() to tensors. Convolution weights are [O, I, h, w],
+      dense weights [O, I].
     """
     state = {}
     for path, array in flatten_dict(arrays).items():
@@ -446,14 +450,21 @@ def to_state_dict(arrays: Mapping[str, Any], module: nn.Module) -> dict[str, tor
             pixels = getattr(module.get_submodule(".".join(owner)), "pixels", 1)
             units = array.shape[1]
             array = array.reshape(pixels, -1, units).transpose(2, 1, 0).reshape(units, -1)
-        state[".".join([*owner, _NAMES[leaf]])] = torch.tensor(array)  # a copy: never donated
+        state[".".join([*owner, _NAMES[leaf]])] = torch.tensor(
+            array
+        )  # copies, so that donation is safe
     return state
 
 
 def transplant(params: Mapping[str, Any], batch_stats: Mapping[str, Any], module: nn.Module):
-    """Copies parameters and running statistics into the network's twin.
+    """Copies parameters and running statistics into the PyTorch version of the network.
+
+    Args:
+      params: A nested dict of the parameters.
+      batch_stats: A nested dict of the running statistics.
+      module: The PyTorch network, which is modified in place.
 
     Raises:
-      RuntimeError: where names or shapes do not match, one to one.
+      RuntimeError: If the names or shapes of the two networks differ.
     """
     module.load_state_dict(to_state_dict(params, module) | to_state_dict(batch_stats, module))

@@ -1,48 +1,43 @@
-"""The same training step in JAX and in PyTorch, in turns.
+"""Compares the same training step in JAX and in PyTorch, interleaved.
 
     python -m benchmarks.versus_torch [MODEL[:BATCH[:DTYPE]] ...] [--rounds N] [--out FILE]
 
-Both sides do forward, loss, backward and update of one network from the same weights: training mode
-with the network's own dropout, the same optimiser, no augmentation, data on the device. Ours is the
-loop that trains, so it also gathers its batches, normalises uint8 images and counts metrics;
-PyTorch's batches lie ready. bfloat16 is autocast there. A MODEL alone has the batch of its
-write-up; "all" stands for every network.
+Both sides run the forward pass, loss, backward pass and update of one network from the same
+weights: in training mode with the network's own dropout, with the same optimiser, without
+augmentation, and with the data on the device. The JAX side is the training loop of cifar_jax, so it
+also gathers its batches, normalises uint8 images and counts metrics, whereas PyTorch's batches are
+prepared in advance. For bfloat16, PyTorch uses autocast. A MODEL without BATCH uses the batch size
+of its write-up; "all" selects every network.
 
-PyTorch runs in each of SETTINGS first, on a CPU eagerly with either memory layout, the optimiser
-fused or not, and large arrays in huge pages or not, on a GPU eagerly, compiled, and compiled with
-autotuning, which takes minutes (--settings leaves some out). Those that come near the fastest then
-take turns with ours, and on a CPU the one that PyTorch has by itself ("torch"); the record's ratio
-is to the one with the least median, and there is another one to "torch". A round gives each the
-same number of steps, one behind the other; the ratio is taken within rounds, so that what slows the
-machine for a while slows both.
+PyTorch is first timed in each of SETTINGS. On a CPU these are eager with either memory layout, with
+or without a fused optimiser, and with or without huge pages for large arrays; on a GPU they are
+eager, compiled, and compiled with autotuning, which takes minutes (use --settings to select some).
+The settings that come near the fastest one are then interleaved with JAX; on a CPU, PyTorch's
+default setting ("torch") always is. The record's ratio is to the setting with the lowest median,
+and a second ratio is to "torch". In a round, all contenders run the same number of steps one after
+the other, and ratios are taken within rounds, so that temporary slowdowns of the machine affect
+both sides.
 
-On a CPU each contender has a process of its own. Ours has huge pages, as `python -m cifar_jax.main`
-does by itself; PyTorch has them in one of its settings. The record has the greatest resident memory
-of both processes, compilation included.
+On a CPU, each PyTorch contender runs in its own process. JAX has huge pages, as
+`python -m cifar_jax.main` does by default; PyTorch has them in one of its settings. The record
+holds the peak resident memory of both processes, including compilation.
 
-The machine must be idle otherwise: beside one busy process on two cores, PyTorch's threads waited
-for each other 5 to 40 times longer than they computed. The record tells the share of the cores'
-time that went elsewhere; above a few percent its figures mean nothing.
+The machine must be otherwise idle: with one other busy process on two cores, PyTorch's threads
+waited for each other 5 to 40 times longer than they computed. The record holds the share of the
+cores' time that other processes took; above a few percent its times are meaningless.
 """
 
-import argparse
-import contextlib
 import gc
-import json
 import math
-import multiprocessing
 import os
-import statistics
 import sys
-import time
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
-from unittest import mock
 
-# XLA would take most of a GPU's memory, and leave PyTorch the rest.
+# By default XLA reserves most of a GPU's memory, which would leave PyTorch too little.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 import jax
@@ -50,11 +45,10 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 
-from benchmarks import timing, torch_models
-from benchmarks.idle import processor_seconds, used_elsewhere
-from benchmarks.throughput import CONFIGS, report_failed
-from benchmarks.throughput import parse_case as parse_one
-from benchmarks.timing import Run
+from benchmarks import harness, throughput, torch_models
+from benchmarks.harness import RESULTS, Record, Run
+from benchmarks.idle import background_load, processor_seconds
+from benchmarks.subprocess_contender import SubprocessContender, peak_bytes, reset_peak_bytes
 from cifar_jax import augment, engine, experiment, models, optim, step
 from cifar_jax.errors import UserError, unknown
 from cifar_jax.metrics import fetch
@@ -63,28 +57,30 @@ from cifar_jax.runtime.environment import environment
 from cifar_jax.runtime.huge_pages import restart_with_huge_pages
 
 CASES = ("cnn3:32", "cnn3:128", "resnet18:32")
-RESULTS = Path(__file__).parent / "results" / "versus_torch.jsonl"
+OUT = RESULTS / "versus_torch.jsonl"
 NUM_CLASSES = 100
-# So many that the networks cannot learn these random images by heart and end with no gradients.
+# With fewer batches the networks would memorise these random images, and gradients would vanish.
 NUM_BATCHES = 64
-# Per turn, where --steps leaves their number open: the steps of so many seconds in PyTorch.
+# A turn without --steps has as many steps as PyTorch runs in this time.
 SECONDS_PER_TURN = 0.5
-# Of each contender's turns, where --rounds leaves their number open, and the least and most turns.
-SECONDS, LEAST_ROUNDS, MOST_ROUNDS = 10.0, 5, 21
-# A setting that took this much longer than the fastest in the first try is out.
+# Without --rounds, each contender gets about this time in total, within these numbers of rounds.
+SECONDS, MIN_ROUNDS, MAX_ROUNDS = 10.0, 5, 21
+# Settings slower than the fastest one by more than this factor in the first measurement are
+# dropped.
 NEAR = 1.25
-# Before the clock starts: threads that the last contender left spinning, caches that it filled.
+# Untimed steps before each turn, because the previous contender may have left threads spinning and
+# has filled the caches.
 WARM_UP_STEPS = 2
 
 
 class Setting(NamedTuple):
-    """How PyTorch runs.
+    """Options with which PyTorch runs.
 
     Attributes:
-      layout: of images and weights.
-      fused: whether the optimiser is.
-      huge_pages: whether large arrays are in pages of 2 MiB; on a CPU.
-      compiled: torch.compile's mode, or None for eager.
+      layout: The memory format of images and weights.
+      fused: Whether the optimiser is fused.
+      huge_pages: Whether large arrays use pages of 2 MiB; has no effect on a GPU.
+      compiled: The mode of torch.compile, or None to run eagerly.
     """
 
     layout: torch.memory_format
@@ -93,7 +89,7 @@ class Setting(NamedTuple):
     compiled: str | None = None
 
 
-# PyTorch as it comes, on a CPU; on a GPU nobody runs it without channels last.
+# PyTorch with default settings, on a CPU only: on a GPU channels_last is common practice.
 DEFAULT = "torch"
 SETTINGS = {
     "cpu": {
@@ -112,31 +108,35 @@ SETTINGS = {
 
 
 def settings_here() -> dict[str, Setting]:
-    """Returns those of SETTINGS for the device at hand."""
+    """Returns the SETTINGS for the current device."""
     return SETTINGS["cpu" if jax.default_backend() == "cpu" else "gpu"]
 
 
 def make_optimizers(model: str) -> tuple[str, Any, Callable[..., torch.optim.Optimizer]]:
-    """Returns description, optax transformation and PyTorch factory of a network's optimiser."""
+    """Returns an optimiser as its description, an optax transformation and a PyTorch factory."""
     if model.startswith("resnet"):
         options = dict(momentum=0.9, nesterov=True, weight_decay=5e-4)
-        ours, theirs = optim.create("sgd", 0.1, **options), partial(torch.optim.SGD, lr=0.1)
-        return "sgd 0.1, Nesterov 0.9, decay 5e-4", ours, partial(theirs, **options)
+        optimizer = optim.create("sgd", 0.1, **options)
+        make_torch_optimizer = partial(torch.optim.SGD, lr=0.1, **options)
+        return "sgd 0.1, Nesterov 0.9, decay 5e-4", optimizer, make_torch_optimizer
     return "adam 1e-3", optim.create("adam", 1e-3), partial(torch.optim.Adam, lr=1e-3)
 
 
-def make_ours(
+def make_jax(
     model: str, optimizer, images: np.ndarray, labels: np.ndarray, batch_size: int, dtype: str
 ) -> tuple[Run, step.TrainState, float]:
-    """Returns our contender, its state before the first run, and the seconds of compilation.
+    """Creates the JAX contender.
 
     Args:
-      model: its name.
-      optimizer: optax's.
+      model: The name of the network.
+      optimizer: An optax gradient transformation.
       images: [N, 32, 32, 3] uint8.
       labels: [N] int32.
-      batch_size: a divisor of N.
-      dtype: of the computation.
+      batch_size: A divisor of N.
+      dtype: The dtype of the computation.
+
+    Returns:
+      The contender, its state before the first step, and its compilation time in seconds.
     """
 
     def build(rngs):
@@ -169,7 +169,7 @@ def make_ours(
     return run, runner.init(), runner.compile_seconds
 
 
-def make_theirs(
+def make_torch(
     model: str,
     make_optimizer: Callable[..., torch.optim.Optimizer],
     state: step.TrainState,
@@ -180,12 +180,24 @@ def make_theirs(
     setting: Setting,
     device: str | None = None,
 ) -> Run:
-    """Returns PyTorch's contender; the arguments as in `make_ours`, the weights from `state`."""
+    """Creates a PyTorch contender.
+
+    Args:
+      model: The name of the network, a key of torch_models.MODELS.
+      make_optimizer: Creates the optimiser from the parameters and the argument `fused`.
+      state: The state from which the weights and running statistics are copied.
+      images: [N, 32, 32, 3] uint8.
+      labels: [N] int32.
+      batch_size: A divisor of N.
+      dtype: "float32", or "bfloat16" for autocast.
+      setting: The options with which PyTorch runs.
+      device: "cpu" or "cuda"; JAX's default device if None.
+    """
     device = device or ("cpu" if jax.default_backend() == "cpu" else "cuda")
-    # As XLA does with float32 on these devices.
+    # Use TF32 as XLA does for float32 on GPUs.
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark = True
-    torch._dynamo.config.fail_on_recompile_limit_hit = True  # rather than go on eagerly
+    torch._dynamo.config.fail_on_recompile_limit_hit = True  # instead of running eagerly
     module = torch_models.MODELS[model](NUM_CLASSES)
     torch_models.transplant(state.params, state.batch_stats, module)
     module = module.to(device, memory_format=setting.layout).train()
@@ -194,23 +206,23 @@ def make_theirs(
     x = x.contiguous(memory_format=setting.layout).split(batch_size)
     y = torch.tensor(labels, device=device).long().split(batch_size)
 
-    def loss_of(images, labels):
+    def compute_loss(images, labels):
         with torch.autocast(device, torch.bfloat16, enabled=dtype == "bfloat16"):
             logits = module(images)
         return torch.nn.functional.cross_entropy(logits.float(), labels)
 
     if setting.compiled:
-        # All cases share loss_of's code: without a fresh start the second network would compile for
-        # any batch size, and the ninth not at all.
+        # All cases share the code of compute_loss. Without a reset, the second network would be
+        # compiled for dynamic batch sizes, and the ninth would not be compiled at all.
         torch.compiler.reset()
-        loss_of = torch.compile(loss_of, mode=setting.compiled, dynamic=False)
+        compute_loss = torch.compile(compute_loss, mode=setting.compiled, dynamic=False)
     num_done = 0
 
     def run(num_steps: int) -> None:
         nonlocal num_done
         for i in range(num_done, num_done + num_steps):
             optimizer.zero_grad()
-            loss = loss_of(x[i % len(x)], y[i % len(y)])
+            loss = compute_loss(x[i % len(x)], y[i % len(y)])
             loss.backward()
             optimizer.step()
         num_done += num_steps
@@ -219,251 +231,187 @@ def make_theirs(
     return run
 
 
-class Apart:
-    """A contender in a process of its own, which waits while it is not its turn.
-
-    Attributes:
-      processor_seconds: of that process so far.
-      peak_bytes: the greatest resident memory that it has had.
-    """
-
-    def __init__(
-        self, make: Callable[..., Run], *args: Any, num_threads: int, huge_pages: bool = False
-    ):
-        """Starts the process and makes the contender in it.
-
-        Args:
-          make: a module's function that returns the contender.
-          args: for `make`.
-          num_threads: of PyTorch.
-          huge_pages: whether the process asks for them.
-
-        Raises:
-          RuntimeError: where that fails there.
-        """
-        context = multiprocessing.get_context("spawn")
-        self._pipe, end = context.Pipe()
-        self._process = context.Process(
-            target=_serve, args=(end, num_threads, make, *args), daemon=True
-        )
-        with mock.patch.dict(os.environ, GLIBC_TUNABLES=f"glibc.malloc.hugetlb={int(huge_pages)}"):
-            self._process.start()
-        end.close()
-        try:
-            self._wait()
-        except RuntimeError:
-            self.close()
-            raise
-
-    def __call__(self, num_steps: int) -> None:
-        """Takes so many steps; raises RuntimeError where they fail."""
-        self._pipe.send(num_steps)
-        self._wait()
-
-    def _wait(self) -> None:
-        try:
-            error, self.processor_seconds, self.peak_bytes = self._pipe.recv()
-        except EOFError:
-            raise RuntimeError("the contender's process has ended") from None
-        if error:
-            raise RuntimeError(error)
-
-    def close(self) -> None:
-        """Ends the process."""
-        self._process.terminate()
-        self._process.join()
-
-
-def _serve(pipe, num_threads: int, make: Callable[..., Run], *args: Any) -> None:
-    """What the process of an Apart does: makes the contender, and runs it when told to."""
-    torch.set_num_threads(num_threads)
-    report = lambda error="": pipe.send((error, time.process_time(), peak_bytes()))  # noqa: E731
-    try:
-        run = make(*args)
-        report()
-        while True:
-            run(pipe.recv())
-            report()
-    except EOFError:  # the other end is gone
-        return
-    except Exception as error:
-        traceback.print_exc()
-        report(f"{type(error).__name__}: {error}")
-
-
-def peak_bytes() -> int:
-    """Returns the greatest resident memory of this process since `forget_peak`, or its start.
-
-    Not getrusage's: a child inherits its parent's through exec.
-    """
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * int(next(line.split()[1] for line in lines if line.startswith("VmHWM")))
-
-
-def forget_peak() -> None:
-    """Lets `peak_bytes` count from now on; where the system refuses, from the process's start."""
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-
-
 def check_loss(loss: float) -> None:
-    """Raises RuntimeError for a loss that is not finite: its steps may take another time."""
+    """Checks that a loss is finite, since steps with other values may take a different time.
+
+    Raises:
+      RuntimeError: If the loss is NaN or infinite.
+    """
     if not math.isfinite(loss):
-        raise RuntimeError(f"the loss became {loss}; the times would mean nothing")
+        raise RuntimeError(f"the loss became {loss}; the times are meaningless")
 
 
-def take_turns(contenders: dict[str, Run], rounds: int, steps: int) -> dict[str, list[float]]:
-    """Returns the milliseconds per step of every contender, one number per round."""
-    ms = {name: [] for name in contenders}
-    for _ in range(rounds):
-        for name, run in contenders.items():
-            run(WARM_UP_STEPS)
-            ms[name].append(1e3 * timing.timed(run, steps) / steps)
-    return ms
+def time_contenders(
+    contenders: dict[str, Run], num_rounds: int, num_steps: int
+) -> dict[str, list[float]]:
+    """Returns the milliseconds per step of every contender, one value per round."""
+    turns = {
+        name: partial(harness.seconds_per_step, run, num_steps, WARM_UP_STEPS)
+        for name, run in contenders.items()
+    }
+    results = harness.interleave(turns, num_rounds)
+    return {name: [1e3 * value for value in values] for name, values in results.items()}
 
 
-def compare(ms: dict[str, Sequence[float]]) -> dict[str, Any]:
-    """Reduces milliseconds per step and round, {"jax" and some of SETTINGS: [rounds]}.
+def comparison(ms: dict[str, Sequence[float]]) -> Record:
+    """Summarises milliseconds per step and round, {"jax" or one of SETTINGS: [rounds]}.
 
     Returns:
-      The medians jax_ms and torch_ms; PyTorch's setting, the one with the least median; and median,
-      min and max of jax / torch over the rounds. default_ms and ratio_to_default are the same for
-      PyTorch as it comes; None where it did not run.
+      The record's fields `jax_ms` and `torch_ms`, the medians; `torch_setting`, the setting with
+      the lowest median; and `ratio`, the median, min and max of jax / torch over rounds.
+      `default_ms` and `ratio_to_default` are the same for PyTorch's default setting, or None if it
+      did not run.
     """
-    medians = {name: statistics.median(values) for name, values in ms.items()}
-    setting = min(medians.keys() - {"jax"}, key=medians.__getitem__)
-
-    def ratio_to(name: str) -> dict[str, float] | None:
-        if name not in ms:
-            return None
-        ratios = [ours / theirs for ours, theirs in zip(ms["jax"], ms[name], strict=True)]
-        return {"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios)}
-
+    medians, setting = harness.compare(ms, "jax")
     return {
         "jax_ms": medians["jax"],
         "torch_ms": medians[setting],
         "torch_setting": setting,
-        "ratio": ratio_to(setting),
+        "ratio": harness.ratio(ms["jax"], ms[setting]),
         "default_ms": medians.get(DEFAULT),
-        "ratio_to_default": ratio_to(DEFAULT),
+        "ratio_to_default": harness.ratio(ms["jax"], ms[DEFAULT]) if DEFAULT in ms else None,
     }
 
 
-def measure(
+def compare_network(
     model: str,
     batch_size: int,
     dtype: str,
-    rounds: int | None = None,
-    steps: int | None = None,
+    num_rounds: int | None = None,
+    num_steps: int | None = None,
     settings: Sequence[str] = (),
-) -> dict[str, Any]:
-    """Measures one network and returns its record.
+) -> Record:
+    """Times one network in JAX and PyTorch and returns its record.
 
     Args:
-      model: a key of torch_models.MODELS.
-      batch_size: images per step.
+      model: A key of torch_models.MODELS.
+      batch_size: The number of images per step.
       dtype: "float32" or "bfloat16".
-      rounds: turns of each contender; None for as many as SECONDS hold.
-      steps: per turn; None for those that PyTorch takes in SECONDS_PER_TURN.
-      settings: of PyTorch, names from SETTINGS; all of the device by default.
+      num_rounds: The number of rounds; if None, as many as fit into SECONDS.
+      num_steps: The number of steps per turn; if None, as many as PyTorch runs in SECONDS_PER_TURN.
+      settings: The settings of PyTorch, names from SETTINGS; all for this device if empty.
+
+    Raises:
+      RuntimeError: If PyTorch fails in every setting, or a loss becomes NaN or infinite.
     """
-    forget_peak()
+    reset_peak_bytes()
     rng = np.random.default_rng(0)
     num_images = batch_size * NUM_BATCHES
     images = rng.integers(0, 256, (num_images, 32, 32, 3), np.uint8)
     labels = rng.integers(0, NUM_CLASSES, num_images, np.int32)
-    optimizer, ours, theirs = make_optimizers(model)
-    run, state, compile_seconds = make_ours(model, ours, images, labels, batch_size, dtype)
-    known = settings_here()
-    is_cpu = jax.default_backend() == "cpu"
-    state = state.replace(key=None)  # the weights alone, and on the host
-    state = jax.device_get(state)
-    first_round, others = {}, {}
-    for name in settings or known:
-        try:
-            arguments = model, theirs, state, images, labels, batch_size, dtype, known[name]
-            if is_cpu:
-                threads = torch.get_num_threads()
-                other = Apart(
-                    make_theirs,
-                    *arguments,
-                    "cpu",
-                    num_threads=threads,
-                    huge_pages=known[name].huge_pages,
-                )
-            else:
-                other = make_theirs(*arguments)
-            # A compiled one records CUDA graphs in its first steps.
-            other(5 if known[name].compiled else WARM_UP_STEPS)
-            count = steps or timing.calibrate(other, SECONDS_PER_TURN / 2)
-            first_round[name] = 1e3 * timing.timed(other, count) / count
-        except Exception:  # a machine without a compiler, say; the others count
-            traceback.print_exc()
-            first_round[name] = None
-            continue
-        others[name] = other
-        limit = NEAR * min(ms for ms in first_round.values() if ms is not None)
-        slow = [name for name in others if first_round[name] > limit and name != DEFAULT]
-        slow = [others.pop(name) for name in slow]
-        _close(slow)
-        del other, slow
-        gc.collect()
-    if not others:
-        raise RuntimeError("PyTorch runs in none of its settings")
+    description, optimizer, make_optimizer = make_optimizers(model)
+    run, state, compile_seconds = make_jax(model, optimizer, images, labels, batch_size, dtype)
+    state = jax.device_get(state.replace(key=None))  # only the weights, on the host
+    make = partial(_make_contender, model, make_optimizer, state, images, labels, batch_size, dtype)
+    contenders, first_ms = _try_settings(make, settings or settings_here(), num_steps)
     run(WARM_UP_STEPS)
-    step_ms = min(ms for ms in first_round.values() if ms is not None)
-    steps = steps or max(1, round(1e3 * SECONDS_PER_TURN / step_ms))
-    wanted = round(1e3 * SECONDS / (step_ms * steps))
-    rounds = rounds or min(max(wanted, LEAST_ROUNDS), MOST_ROUNDS)
-    before = _processor_seconds(others.values())
-    ms = take_turns({"jax": run, **others}, rounds, steps)
-    after = _processor_seconds(others.values())
-    found = compare(ms)
+    fastest_ms = min(ms for ms in first_ms.values() if ms is not None)
+    num_steps = num_steps or max(1, round(1e3 * SECONDS_PER_TURN / fastest_ms))
+    wanted = round(1e3 * SECONDS / (fastest_ms * num_steps))
+    num_rounds = num_rounds or min(max(wanted, MIN_ROUNDS), MAX_ROUNDS)
+    before = _processor_seconds(contenders.values())
+    ms = time_contenders({"jax": run, **contenders}, num_rounds, num_steps)
+    after = _processor_seconds(contenders.values())
+    compared = comparison(ms)
     peak = None
-    if is_cpu:
-        peak = {"jax": peak_bytes(), "torch": others[found["torch_setting"]].peak_bytes}
-    _close(others.values())
+    if jax.default_backend() == "cpu":
+        peak = {"jax": peak_bytes(), "torch": contenders[compared["torch_setting"]].peak_bytes}
+    _close(contenders.values())
     record = environment()
     record["versions"]["torch"] = torch.__version__
     return {
         "model": model,
         "batch_size": batch_size,
         "dtype": dtype,
-        "optimizer": optimizer,
-        "rounds": rounds,
-        "steps_per_round": steps,
-        **found,
+        "optimizer": description,
+        "rounds": num_rounds,
+        "steps_per_round": num_steps,
+        **compared,
         "peak_memory_bytes": peak,
         "compile_seconds": compile_seconds,
         "ms_per_step": ms,
-        "ms_of_settings": first_round,
-        "used_elsewhere": used_elsewhere(before, after),
+        "ms_of_settings": first_ms,
+        "used_elsewhere": background_load(before, after),
         "threads": {"cores": len(os.sched_getaffinity(0)), "torch": torch.get_num_threads()},
         **record,
     }
 
 
+def _make_contender(*args: Any) -> Run:
+    """Calls `make_torch`, in a new process if on a CPU; the last argument is the setting."""
+    if jax.default_backend() != "cpu":
+        return make_torch(*args)
+    return SubprocessContender(
+        make_torch,
+        *args,
+        "cpu",
+        num_threads=torch.get_num_threads(),
+        huge_pages=args[-1].huge_pages,
+    )
+
+
+def _try_settings(
+    make: Callable[[Setting], Run], names: Iterable[str], num_steps: int | None
+) -> tuple[dict[str, Run], dict[str, float | None]]:
+    """Times PyTorch once in each setting and keeps those that come near the fastest.
+
+    Args:
+      make: Creates the contender for a setting.
+      names: The names of the settings.
+      num_steps: The number of steps, or None to choose it by SECONDS_PER_TURN.
+
+    Returns:
+      The contenders to compare, by setting, and the milliseconds per step of every setting, None
+      for those that failed.
+
+    Raises:
+      RuntimeError: If every setting fails.
+    """
+    contenders, first_ms = {}, {}
+    for name in names:
+        setting = settings_here()[name]
+        try:
+            contender = make(setting)
+            # A compiled contender records CUDA graphs in its first steps.
+            contender(5 if setting.compiled else WARM_UP_STEPS)
+            count = num_steps or harness.calibrate(contender, SECONDS_PER_TURN / 2)
+            first_ms[name] = 1e3 * harness.seconds_per_step(contender, count)
+        except Exception:  # for example because there is no compiler; the other settings remain
+            traceback.print_exc()
+            first_ms[name] = None
+            continue
+        contenders[name] = contender
+        limit = NEAR * min(ms for ms in first_ms.values() if ms is not None)
+        slow = [name for name in contenders if first_ms[name] > limit and name != DEFAULT]
+        _close([contenders.pop(name) for name in slow])
+        del contender  # frees the memory of a contender that was dropped
+        gc.collect()
+    if not contenders:
+        raise RuntimeError("PyTorch failed in every setting")
+    return contenders, first_ms
+
+
 def _processor_seconds(contenders: Iterable[Run]) -> tuple[float, ...]:
-    """Returns idle.processor_seconds, with the processes of contenders counted as this one's."""
-    apart = [run.processor_seconds for run in contenders if isinstance(run, Apart)]
+    """Returns idle.processor_seconds, counting the contenders' processes as part of this one."""
+    seconds = [run.processor_seconds for run in contenders if isinstance(run, SubprocessContender)]
     reading = processor_seconds()
-    return reading and (reading[0] + sum(apart), *reading[1:])
+    return reading and (reading[0] + sum(seconds), *reading[1:])
 
 
 def _close(contenders: Iterable[Run]) -> None:
     for run in contenders:
-        if isinstance(run, Apart):
+        if isinstance(run, SubprocessContender):
             run.close()
 
 
-def table(records: Sequence[dict[str, Any]]) -> str:
-    """Returns the records as a table for people."""
-    row = "{:<16} {:>5} {:<8} {:>9} {:>10}  {:<25} {:>11} {:<16} {:>9} {:>14}".format
+def table(records: Sequence[Record]) -> str:
+    """Formats the records as a table."""
+    row = "{:<16} {:>5} {:<8} {:>9} {:>10}  {:<25} {:>11} {:<16} {:>9} {:>15}".format
     titles = ("model", "batch", "dtype", "JAX ms", "PyTorch ms", "", "JAX/PyTorch", "", "compile s")
-    titles += ("used elsewhere",)
+    titles += ("background load",)
     lines = [row(*titles)]
     for r in records:
-        ratio, elsewhere = r["ratio"], r["used_elsewhere"]
+        ratio, load = r["ratio"], r["used_elsewhere"]
         lines.append(
             row(
                 r["model"],
@@ -475,69 +423,78 @@ def table(records: Sequence[dict[str, Any]]) -> str:
                 f"{ratio['median']:.2f}",
                 f"({ratio['min']:.2f} to {ratio['max']:.2f})",
                 f"{r['compile_seconds']:.1f}",
-                "?" if elsewhere is None else f"{elsewhere:.0%}",
+                "?" if load is None else f"{load:.0%}",
             )
         )
     return "\n".join(lines)
 
 
 def parse_case(text: str) -> tuple[str, int, str]:
-    """Returns network, batch size and dtype of "cnn3:128:bfloat16", as throughput.parse_case.
+    """Returns the network, batch size and dtype of a case such as "cnn3:128:bfloat16".
 
     Raises:
-      UserError: for an unknown network or dtype, or a batch size that is no number above 0.
+      UserError: If the network or the dtype is unknown, or the batch size is not a positive
+        integer.
     """
-    name, settings = parse_one(text)
+    name, settings = throughput.parse_case(text)
     if name not in torch_models.MODELS:
         raise unknown("model", name, torch_models.MODELS)
     return name, settings.batch_size, experiment.resolved(settings).dtype
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measures the cases of the command line, one JSON line each, prints their table.
-
-    Returns:
-      The exit code.
-    """
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.versus_torch",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    """Measures the cases on the command line, prints a table and returns the exit code."""
+    parser = harness.make_parser("versus_torch", __doc__)
+    parser.add_argument(
+        "cases",
+        nargs="*",
+        metavar="MODEL[:BATCH[:DTYPE]]",
+        default=list(CASES),
+        help=f'networks to compare, or "all" (default: {" ".join(CASES)})',
     )
-    parser.add_argument("cases", nargs="*", metavar="MODEL[:BATCH[:DTYPE]]", default=list(CASES))
-    parser.add_argument("--rounds", type=int, metavar="N", help="default: some 10 seconds")
-    parser.add_argument("--steps", type=int, metavar="N", help="per round; default: half a second")
-    parser.add_argument("--settings", nargs="+", metavar="SETTING", help=", ".join(settings_here()))
-    parser.add_argument("--out", type=Path, default=RESULTS, metavar="FILE")
+    parser.add_argument(
+        "--rounds", type=int, metavar="N", help="number of rounds (default: about 10 seconds)"
+    )
+    parser.add_argument(
+        "--steps", type=int, metavar="N", help="steps per round (default: about half a second)"
+    )
+    parser.add_argument(
+        "--settings",
+        nargs="+",
+        metavar="SETTING",
+        help=f"settings of PyTorch to try: {', '.join(settings_here())} (default: all)",
+    )
+    parser.add_argument(
+        "--out", type=Path, default=OUT, metavar="FILE", help="file for the records"
+    )
     args = parser.parse_args(argv)
     if args.cases == ["all"]:
-        args.cases = [name for name in CONFIGS if name in torch_models.MODELS]
+        args.cases = [name for name in throughput.CONFIGS if name in torch_models.MODELS]
     try:
         cases = [parse_case(text) for text in args.cases]
         for name in args.settings or ():
             if name not in settings_here():
                 raise unknown("setting", name, settings_here())
-    except UserError as error:
+        if any(number is not None and number < 1 for number in (args.rounds, args.steps)):
+            raise UserError("--rounds and --steps need whole numbers above 0")
+        output = harness.open_output(args.out)
+    except (UserError, OSError) as error:
         parser.error(str(error))
-    if any(number is not None and number < 1 for number in (args.rounds, args.steps)):
-        parser.error("--rounds and --steps need whole numbers above 0")
 
-    args.out.parent.mkdir(parents=True, exist_ok=True)
     compilation_cache.turn_off()
-    records, failed = [], []
-    for case in cases:
-        try:
-            records.append(measure(*case, args.rounds, args.steps, args.settings or ()))
-        except Exception:  # as in throughput
-            traceback.print_exc()
-            failed.append(":".join(map(str, case)))
-        else:
-            with args.out.open("a") as file:
-                file.write(json.dumps(records[-1]) + "\n")
-        jax.clear_caches()
-        gc.collect()
-    print(table(records))
-    return report_failed(failed)
+    settings = args.settings or ()
+    with output:
+        return harness.run_cases(
+            [
+                (
+                    ":".join(map(str, case)),
+                    partial(compare_network, *case, args.rounds, args.steps, settings),
+                )
+                for case in cases
+            ],
+            output,
+            table,
+        )
 
 
 if __name__ == "__main__":

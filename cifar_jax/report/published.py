@@ -29,7 +29,6 @@ class Published(NamedTuple):
       test_loss: Cross-entropy in nats.
       epochs: Epochs of training.
       seconds: Training time of all epochs.
-      hardware: Hardware of the training.
       other: What the write-up says about the result instead of a number.
       caveat: Why a full run of our config is not comparable with the result.
     """
@@ -39,7 +38,6 @@ class Published(NamedTuple):
     test_loss: float | None = None
     epochs: int | None = None
     seconds: float | None = None
-    hardware: str = ""
     other: str = ""
     caveat: str = ""
 

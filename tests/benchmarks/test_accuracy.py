@@ -13,14 +13,14 @@ IDS = ("coarse/cnn2_batch64", "cifar10/cnn_small")
 
 @pytest.fixture
 def small(monkeypatch, tmp_path):
-    """Two experiments on tiny data and one device; returns the flags for them."""
+    """Returns flags that train two experiments on tiny data and one device."""
     mesh = engine.make_mesh(jax.devices()[:1])
     monkeypatch.setattr(experiment, "make_mesh", lambda: mesh)
     monkeypatch.setattr(data, "load", tiny.load)
     return ["", *IDS, "--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]
 
 
-def test_runs_are_logged_once_and_stand_beside_what_was_published(small, tmp_path, capsys):
+def test_runs_are_logged_once_and_compared_with_published_results(small, tmp_path, capsys):
     flags = [*small, "--epochs", "1", "--seeds", "2", "--data_dir", "/somewhere"]
     assert accuracy.main(flags) == 0
     for name in IDS:
@@ -34,7 +34,7 @@ def test_runs_are_logged_once_and_stand_beside_what_was_published(small, tmp_pat
     printed = capsys.readouterr().out
     row = next(line for line in printed.splitlines() if line.startswith("coarse/cnn2_batch64  "))
     assert "49.60%" in row and "(2 seeds) at epoch 1 of 20" in row and " shortened" in row
-    # Seed 0 of all comes before seed 1 of any.
+    # Every experiment runs with seed 0 before any runs with seed 1.
     order = [printed.index(f"{name}, seed{seed}") for seed in (0, 1) for name in IDS]
     assert order == sorted(order)
 
@@ -43,7 +43,7 @@ def test_runs_are_logged_once_and_stand_beside_what_was_published(small, tmp_pat
     assert before == sorted((path, path.stat().st_mtime_ns) for path in tmp_path.rglob("*"))
 
 
-def test_losses_and_seconds_stand_beside_the_published_ones(tmp_path):
+def test_losses_and_seconds_are_compared_with_the_published_ones(tmp_path):
     tiny.write_log(tmp_path / "assignment/cnn3/seed0", "assignment/cnn3", 0.55)
     (row,) = (row for row in results.rows(tmp_path) if row.experiment == "assignment/cnn3")
     line = accuracy.table([row]).splitlines()[1]
@@ -51,7 +51,7 @@ def test_losses_and_seconds_stand_beside_the_published_ones(tmp_path):
         assert text in line
 
 
-def test_a_run_that_fails_is_named_and_the_others_go_on(small, tmp_path, monkeypatch, capsys):
+def test_a_failed_run_is_named_and_the_others_continue(small, tmp_path, monkeypatch, capsys):
     real = data.load
 
     def load(name, *, label, **kwargs):
@@ -65,7 +65,7 @@ def test_a_run_that_fails_is_named_and_the_others_go_on(small, tmp_path, monkeyp
     assert [path.parent.name for path in (tmp_path / "out").rglob("seed*")] == ["cnn_small"]
 
 
-def test_a_log_of_other_settings_is_not_taken_for_done(small, tmp_path, capsys):
+def test_a_log_with_other_settings_does_not_count_as_complete(small, tmp_path, capsys):
     for name in IDS:
         folder = tmp_path / "out" / name / "seed0_1epochs"
         tiny.write_log(folder, name, 0.3, num_epochs=1, augment__ops="flip")
@@ -75,22 +75,20 @@ def test_a_log_of_other_settings_is_not_taken_for_done(small, tmp_path, capsys):
         assert f"{name}/seed0_1epochs holds the log of other settings: augment.ops" in printed.err
 
 
-def test_when_the_minutes_are_over_a_run_is_saved_and_the_next_call_goes_on(
-    small, tmp_path, capsys
-):
+def test_a_run_is_saved_at_the_time_limit_and_the_next_call_resumes_it(small, tmp_path, capsys):
     flags = [*small, "--epochs", "3"]
     assert accuracy.main([*flags, "--minutes", "0.001"]) == 0
     printed = capsys.readouterr().out
-    assert "saved at step 0 of" in printed and "minutes are over" in printed
-    assert "assignment/cnn3, seed0" not in printed  # the second was not begun
+    assert "saved at step 0 of" in printed and "minutes is reached" in printed
+    assert "assignment/cnn3, seed0" not in printed  # the second was not started
     assert not (tmp_path / "out").exists()
     assert accuracy.main([*flags[:2], *flags[3:], "--minutes", "9"]) == 0
     printed = capsys.readouterr().out
-    assert "resumed at step 0" in printed and "are over" not in printed
+    assert "resumed at step 0" in printed and "is reached" not in printed
     assert (tmp_path / "out" / IDS[0] / "seed0_3epochs" / "summary.json").exists()
 
 
-def test_patterns_choose_in_the_order_that_is_asked_for():
+def test_patterns_select_experiments_in_the_given_order():
     assert accuracy.choose(["coarse/cnn4", "cifar10/*", "coarse/cnn4"]) == [
         "coarse/cnn4", "cifar10/cnn_deep", "cifar10/cnn_small", "cifar10/resnet18",
     ]  # fmt: skip
@@ -101,12 +99,12 @@ def test_patterns_choose_in_the_order_that_is_asked_for():
 
 
 @pytest.mark.parametrize("flags", [["--seeds", "0"], ["--epochs", "0"], ["nothing/*"]])
-def test_wrong_flags_are_refused(flags, capsys):
+def test_invalid_flags_are_rejected(flags, capsys):
     assert accuracy.main(["", *flags]) == 1
     assert capsys.readouterr().err.startswith("error: ")
 
 
-def test_jobs_run_in_processes_of_their_own(tmp_path, capsys):
+def test_jobs_run_in_separate_processes(tmp_path, capsys):
     flags = ["quickstart", "--seeds", "2", "--limit", "64", "--epochs", "1", "--jobs", "2"]
     folders = ["--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]
     assert accuracy.main(["", *flags, *folders]) == 0
@@ -118,15 +116,15 @@ def test_jobs_run_in_processes_of_their_own(tmp_path, capsys):
         assert f"started quickstart, seed {seed}" in printed
 
 
-def test_a_job_that_fails_is_named_and_the_exit_code_says_so(tmp_path, capsys):
+def test_a_failed_job_is_named_and_sets_the_exit_code(tmp_path, capsys):
     flags = ["cnn3", "--limit", "64", "--epochs", "1", "--jobs", "2", "--data_dir", str(tmp_path)]
     folders = ["--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]
     assert accuracy.main(["", *flags, *folders]) == 1
     assert "failed: cnn3, seed 0: exit code 1" in capsys.readouterr().out
 
 
-def test_jobs_end_with_their_minutes(tmp_path, capsys):
+def test_jobs_stop_at_the_time_limit(tmp_path, capsys):
     flags = ["quickstart", "--jobs", "2", "--seeds", "9", "--minutes", "0.0001", "--limit", "64"]
     folders = ["--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]
     assert accuracy.main(["", *flags, *folders]) == 0
-    assert "minutes are over: the same command continues" in capsys.readouterr().out
+    assert " is reached: run the same command to continue" in capsys.readouterr().out

@@ -20,9 +20,9 @@ def test_every_line_can_be_traced(line):
     assert out.shape == images.shape
 
 
-def test_turns_are_timed_by_the_batch(monkeypatch):
+def test_loops_are_interleaved_and_timed_per_batch(monkeypatch):
     clock, calls = [0.0], []
-    monkeypatch.setattr(augmentation.timing.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(augmentation.harness.time, "perf_counter", lambda: clock[0])
 
     def make_run(name, seconds):
         def run(count):
@@ -32,23 +32,23 @@ def test_turns_are_timed_by_the_batch(monkeypatch):
         return run
 
     loops = [make_run("a", 0.002), make_run("b", 0.005)]
-    ms = augmentation.take_turns(loops, 3, 0.5)
+    ms = augmentation.time_loops(loops, 3, 0.5)
     np.testing.assert_allclose(ms, [[2.0] * 3, [5.0] * 3])
     assert calls[-6:] == [("a", 250), ("b", 100)] * 3
 
 
-def test_the_loop_without_augmentation_is_taken_off(monkeypatch):
+def test_the_time_without_augmentation_is_subtracted(monkeypatch):
     monkeypatch.setattr(augmentation, "make_loop", lambda line, batch_size: line)
-    monkeypatch.setattr(augmentation, "take_turns", lambda *_: [[1.0, 1.0, 9.0], [3.0, 4.0, 13.0]])
+    monkeypatch.setattr(augmentation, "time_loops", lambda *_: [[1.0, 1.0, 9.0], [3.0, 4.0, 13.0]])
     network = {"step_time_ms": {"median": 57.0}, "dtype": "float32", "used_elsewhere": 0.5}
-    monkeypatch.setattr(throughput, "measure", lambda *_: network)
-    monkeypatch.setattr(augmentation, "used_elsewhere", lambda *_: 0.1)
-    (record,) = augmentation.measure(["flip"], 4, 3, 1.0)
+    monkeypatch.setattr(throughput, "measure_network", lambda *_: network)
+    monkeypatch.setattr(augmentation, "background_load", lambda *_: 0.1)
+    (record,) = augmentation.measure_lines(["flip"], 4, 3, 1.0)
     assert record["ms"] == 3.0 and record["share_of_step"] == 0.05
-    assert record["used_elsewhere"] == 0.5  # the greater of both measurements
+    assert record["used_elsewhere"] == 0.5  # the maximum of both measurements
 
 
-def test_command_writes_a_record_for_each_line(tmp_path, capsys, monkeypatch):
+def test_command_writes_a_record_per_line(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(augmentation, "MODEL", "cifar10/cnn_small")
     mesh = engine.make_mesh(jax.devices()[:1])
     monkeypatch.setattr(experiment, "make_mesh", lambda: mesh)

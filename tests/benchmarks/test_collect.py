@@ -6,7 +6,7 @@ from test_gpu_suite import CPU, make_run, write_records
 from benchmarks import collect, gpu_suite
 
 
-def test_logs_are_packed_and_unpacked_without_writing_over_any(tmp_path):
+def test_unpacking_logs_does_not_overwrite_existing_files(tmp_path):
     source, target = tmp_path / "source", tmp_path / "target"
     for folder in (source / "a" / "seed0", target / "a" / "seed0"):
         folder.mkdir(parents=True)
@@ -25,7 +25,7 @@ def test_measurements_are_collected_once(tmp_path, monkeypatch, capsys):
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "throughput.jsonl").write_text('{"model": "old"}\n')
     write_records(run, "throughput", {"model": "a"}, {"model": "b"})
-    # Another machine trained the same before.
+    # Another machine has already trained the same experiment with the same seed.
     before = tmp_path / "results" / "accuracy" / "assignment/cnn3/seed0"
     tiny.write_log(before, "assignment/cnn3", 0.4)
     tiny.write_log(run.work / "accuracy" / "assignment/cnn3/seed0", "assignment/cnn3", 0.5)
@@ -42,11 +42,11 @@ def test_measurements_are_collected_once(tmp_path, monkeypatch, capsys):
     assert "throughput: 2 new records" in printed and "throughput: 0 new records" in printed
 
 
-def test_a_trial_is_no_result(tmp_path, capsys):
+def test_a_trial_cannot_be_collected(tmp_path, capsys):
     run = make_run(tmp_path, CPU | {"small": True})
     assert gpu_suite.main(["", str(run.out), "--collect"]) == 1
-    assert "which is no result" in capsys.readouterr().err
+    assert "which are not results" in capsys.readouterr().err
     assert gpu_suite.main(["", str(run.out)]) == 1
-    assert "was begun with --small" in capsys.readouterr().err
+    assert "was started with --small" in capsys.readouterr().err
     assert gpu_suite.main(["", str(tmp_path / "none"), "--collect"]) == 1
     assert "no measurements" in capsys.readouterr().err

@@ -8,27 +8,27 @@ from benchmarks import epoch
 from cifar_jax import data, loop
 
 pytest.importorskip("torch")
-# Not imported here: Keras would choose its backend for the whole process.
+# Not imported here, because Keras would choose its backend for the whole process.
 if importlib.util.find_spec("keras") is None:
     pytest.skip("no keras", allow_module_level=True)
 
 
-def test_ours_trains_the_epoch_of_its_config(monkeypatch):
-    """All images once, the last batch smaller: as many steps, and a loss that falls."""
+def test_cifar_jax_trains_one_epoch_of_its_config(monkeypatch):
+    """Every image is used once, the last batch is smaller, and the loss decreases."""
     monkeypatch.setattr("cifar_jax.runtime.compilation_cache.turn_off", lambda: None)
     train = data.load("synthetic", limit=700).train
-    run = epoch.make_ours(*train)
+    run = epoch.make_cifar_jax(*train)
     first, _ = run(64)
     assert first == pytest.approx(np.log(100), rel=0.1)
     ends, until = [], loop.run_until
     monkeypatch.setattr(loop, "run_until", lambda *a, **k: ends.append(until(*a, **k)) or ends[-1])
-    loss, accuracy = epoch.make_ours(*train)(700)
+    loss, accuracy = epoch.make_cifar_jax(*train)(700)
     assert loss < first and 0 < accuracy <= 1
     ((_, metrics, _, step),) = ends
     assert step == 22 and metrics.sums[3] == 700
 
 
-def test_a_record_of_every_contender_in_a_process_of_its_own(tmp_path):
+def test_the_record_holds_every_contender(tmp_path):
     out = tmp_path / "new" / "epoch.jsonl"
     names = ["cifar_jax", "keras_torch"]
     flags = ["--synthetic", "--limit", "96", "--rounds", "1", "--out", str(out)]
@@ -38,7 +38,7 @@ def test_a_record_of_every_contender_in_a_process_of_its_own(tmp_path):
     for name in names:
         (turn,) = record["turns"][name]
         assert turn["images"] == 96 and turn["seconds"] == record["seconds"][name] > 0
-        # From Glorot's or PyTorch's initialisation, after a warm-up on the same few images.
+        # The warm-up has used the same few images, from Glorot's or PyTorch's initialisation.
         assert 0.5 < turn["loss"] < 6 and 0 <= turn["accuracy"] <= 1
     times = record["times_as_fast"]["median"]
     assert times == record["seconds"][record["fastest_other"]] / record["seconds"]["cifar_jax"]
@@ -47,22 +47,22 @@ def test_a_record_of_every_contender_in_a_process_of_its_own(tmp_path):
 
 
 @pytest.mark.usefixtures("one_torch_thread")
-def test_pytorch_learns_through_its_data_loader():
+def test_pytorch_learns_with_its_data_loader():
     run = epoch.make_torch(*data.load("synthetic", limit=96).train)
     first, _ = run(96)
     assert run(96)[0] < first == pytest.approx(np.log(100), rel=0.1)
 
 
-def test_the_fastest_of_the_others_is_the_one_compared_with():
+def test_cifar_jax_is_compared_with_the_fastest_other_contender():
     turns = {
         "cifar_jax": [{"seconds": 1.0}, {"seconds": 2.0}, {"seconds": 3.0}],
         "torch": [{"seconds": 4.0}, {"seconds": 5.0}, {"seconds": 6.0}],
         "keras_jax": [{"seconds": 3.0}, {"seconds": 3.0}, {"seconds": 90.0}],
     }
-    found = epoch.compare(turns)
-    assert found["seconds"] == {"cifar_jax": 2.0, "torch": 5.0, "keras_jax": 3.0}
-    assert found["fastest_other"] == "keras_jax"
-    assert found["times_as_fast"] == {"median": 3.0, "min": 1.5, "max": 30.0}
+    compared = epoch.comparison(turns)
+    assert compared["seconds"] == {"cifar_jax": 2.0, "torch": 5.0, "keras_jax": 3.0}
+    assert compared["fastest_other"] == "keras_jax"
+    assert compared["times_as_fast"] == {"median": 3.0, "min": 1.5, "max": 30.0}
 
 
 @pytest.mark.parametrize(
@@ -71,20 +71,20 @@ def test_the_fastest_of_the_others_is_the_one_compared_with():
         (["torch"], "cifar_jax and another"),
         (["cifar_jax", "torch", "--limit", "-5"], "--limit needs 0"),
         (["troch"], "did you mean"),
-        (["--limit", "96"], "a trial is no result"),
+        (["--limit", "96"], "a trial is not a result"),
         (["--rounds", "0"], "above 0"),
     ],
 )
-def test_wrong_contenders_are_refused(flags, reason, capsys):
+def test_invalid_arguments_are_rejected(flags, reason, capsys):
     with pytest.raises(SystemExit):
         epoch.main(flags)
     assert reason in capsys.readouterr().err
 
 
-def test_a_contender_that_fails_ends_it(tmp_path, capfd):
+def test_a_failed_contender_ends_the_benchmark(tmp_path, capfd):
     out = tmp_path / "epoch.jsonl"
     flags = ["--data_dir", str(tmp_path / "nothing"), "--out", str(out)]
     assert epoch.main(["torch", "cifar_jax", *flags]) == 2
     shown = capfd.readouterr().err
     assert "nothing" in shown and "torch failed" in shown and "Traceback" not in shown
-    assert not out.exists()
+    assert out.read_text() == ""

@@ -11,16 +11,18 @@ GPU = {"device": {"platform": "gpu"}, "small": False}
 
 @pytest.fixture
 def calls(monkeypatch):
-    """The calls of benchmarks, (module, arguments), none of which is made."""
-    made = []
+    """Replaces calls of benchmarks; returns a list of their (module, arguments)."""
+    recorded = []
     monkeypatch.setattr(
-        gpu_suite.Run, "call", lambda run, module, *arguments, **_: made.append((module, arguments))
+        gpu_suite.Run,
+        "call",
+        lambda run, module, *arguments, **_: recorded.append((module, arguments)),
     )
-    return made
+    return recorded
 
 
 def make_run(folder, environment=CPU, **changes):
-    """Returns a run of a minute that keeps its files in a folder."""
+    """Returns a run with one minute left whose files are in a directory."""
     out, work = folder / "out", folder / "work"
     for path in (out, work):
         path.mkdir(exist_ok=True)
@@ -34,7 +36,7 @@ def write_records(run, name, *records):
     (run.out / f"{name}.jsonl").write_text("".join(f"{json.dumps(r)}\n" for r in records))
 
 
-def test_what_has_a_record_is_not_measured_again(tmp_path, calls):
+def test_cases_with_a_record_are_not_measured_again(tmp_path, calls):
     run = make_run(tmp_path)
     done = [dict(model="resnet18 reference", batch_size=128, dtype="bfloat16"),
             dict(model="cnn3", batch_size=32, dtype="float32")]  # fmt: skip
@@ -46,29 +48,29 @@ def test_what_has_a_record_is_not_measured_again(tmp_path, calls):
     assert not {"cnn3", "resnet18 reference:128:bfloat16"} & set(arguments)
 
 
-def test_nothing_is_called_where_nothing_is_missing(tmp_path, calls):
+def test_no_benchmark_runs_if_no_record_is_missing(tmp_path, calls):
     run = make_run(tmp_path, small=True)
     write_records(run, "versus_torch", dict(model="cnn_small", batch_size=8, dtype="float32"))
     gpu_suite.versus_torch(run)
     assert calls == []
 
 
-@pytest.mark.parametrize(("environment", "spared"), [(GPU, True), (CPU, False)])
-def test_on_gpus_the_zoo_is_spared_autotuning(tmp_path, calls, environment, spared):
+@pytest.mark.parametrize(("environment", "is_limited"), [(GPU, True), (CPU, False)])
+def test_the_zoo_skips_autotuning_on_gpus(tmp_path, calls, environment, is_limited):
     run = make_run(tmp_path, environment)
     gpu_suite.versus_torch(run)
     gpu_suite.versus_torch_zoo(run)
     (_, references), (_, zoo) = calls
     assert "resnet18:512:bfloat16" in references and "--settings" not in references
-    assert "cnn13" in zoo and ("--settings" in zoo) == spared
+    assert "cnn13" in zoo and ("--settings" in zoo) == is_limited
 
 
-def test_a_case_that_ends_the_process_is_passed_over(tmp_path, monkeypatch):
-    run, asked = make_run(tmp_path), []
+def test_a_case_that_crashes_the_process_is_skipped(tmp_path, monkeypatch):
+    run, attempts = make_run(tmp_path), []
 
     def call(run, module, *arguments):
-        asked.append([case for case in arguments if case in ("cnn2", "cnn3", "cnn4")])
-        if "cnn3" in arguments:  # the process ends there
+        attempts.append([case for case in arguments if case in ("cnn2", "cnn3", "cnn4")])
+        if "cnn3" in arguments:  # the process crashes in this case
             done = [dict(model="cnn2", batch_size=64, dtype="float32")]
         else:
             done = [dict(model="cnn4", batch_size=64, dtype="float32")]
@@ -76,17 +78,17 @@ def test_a_case_that_ends_the_process_is_passed_over(tmp_path, monkeypatch):
         return -6 if "cnn3" in arguments else 0
 
     monkeypatch.setattr(gpu_suite.Run, "call", call)
-    gpu_suite._each(run, "throughput", ("cnn2", "cnn3", "cnn4"), ())
-    assert asked == [["cnn2", "cnn3", "cnn4"], ["cnn4"]]
+    gpu_suite._measure_missing(run, "throughput", ("cnn2", "cnn3", "cnn4"), ())
+    assert attempts == [["cnn2", "cnn3", "cnn4"], ["cnn4"]]
 
 
-def test_a_torn_line_is_no_record(tmp_path):
+def test_a_truncated_line_is_ignored(tmp_path):
     run = make_run(tmp_path)
     (run.out / "throughput.jsonl").write_text('{"model": "a"}\n{"model": "b')
     assert run.records("throughput") == [{"model": "a"}]
 
 
-def test_all_experiments_are_trained_the_cheapest_first(tmp_path, calls):
+def test_experiments_are_trained_in_order_of_increasing_cost(tmp_path, calls):
     run = make_run(tmp_path, seeds=3)
     write_records(
         run,
@@ -103,24 +105,24 @@ def test_all_experiments_are_trained_the_cheapest_first(tmp_path, calls):
     assert trained[0] == "cifar10/cnn_small" and "coarse/cnn4" in trained[-3:]
 
 
-def test_a_call_that_fails_is_remembered_and_one_out_of_time_is_not(tmp_path):
+def test_only_failed_calls_are_reported_not_those_out_of_time(tmp_path):
     run = make_run(tmp_path)
     run.call("benchmarks.throughput", "no_such_network")
     assert run.failed == ["benchmarks.throughput"]
-    run = make_run(tmp_path, deadline=0)  # a second is what it gets
+    run = make_run(tmp_path, deadline=0)  # the call gets one second
     run.call("benchmarks.throughput", "cnn2")
     assert run.failed == []
 
 
-def test_packed_images_are_unpacked_once(tmp_path):
+def test_images_are_unpacked_once(tmp_path):
     packed = tmp_path / "packed"
     packed.mkdir()
     (packed / "unpack.py").write_text(
         "import pathlib, sys\n"
         "folder = pathlib.Path(sys.argv[1]) / sys.argv[2]\n"
-        "folder.mkdir()\n"  # a second time this fails
+        "folder.mkdir()\n"  # fails if it is called twice
     )
-    for name in ("cifar100", "cifar10"):  # one may come later
+    for name in ("cifar100", "cifar10"):  # one may be added later
         (packed / name).mkdir()
         target = gpu_suite.find_data(packed, tmp_path)
         assert (target / name).is_dir()

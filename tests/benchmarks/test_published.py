@@ -5,14 +5,14 @@ from benchmarks.published import DOCUMENTS, PUBLISHED
 from cifar_jax import config
 
 
-def test_every_experiment_is_a_config_and_every_config_in_a_folder_an_experiment():
+def test_experiments_and_configs_in_subdirectories_correspond():
     folders = {path.relative_to(tiny.ROOT / "configs") for path in tiny.ROOT.glob("configs/*/*.py")}
     assert {path.with_suffix("").as_posix() for path in folders} == PUBLISHED.keys()
     assert len(PUBLISHED) == 37
 
 
 @pytest.mark.parametrize("experiment", PUBLISHED)
-def test_a_config_trains_what_was_published(experiment):
+def test_a_config_matches_the_published_experiment(experiment):
     published = PUBLISHED[experiment]
     cfg = config.load(tiny.ROOT / "configs" / f"{experiment}.py")
     assert cfg.data.name == ("cifar10" if experiment.startswith("cifar10/") else "cifar100")
@@ -20,7 +20,7 @@ def test_a_config_trains_what_was_published(experiment):
     assert experiment.partition("/")[0] in DOCUMENTS
     if published.epochs:
         assert cfg.num_epochs == published.epochs
-    # A number, or what the document says in its place.
+    # Either a number, or what the write-up says instead.
     assert published.test_accuracy is not None or published.other
     assert published.test_accuracy is None or 0.01 < published.test_accuracy < 1
 
@@ -79,21 +79,23 @@ def test_a_config_trains_what_was_published(experiment):
         ("hybrid/lr_range_test", dict(optim__learning_rate=1e-5, optim__schedule="exponential")),
     ],
 )
-def test_what_the_documents_say_stands_in_the_configs(experiment, expected):
+def test_configs_have_the_settings_of_the_write_ups(experiment, expected):
     cfg = config.load(tiny.ROOT / "configs" / f"{experiment}.py")
-    found = config.flatten(cfg)
+    settings = config.flatten(cfg)
     expected = {name.replace("__", "."): value for name, value in expected.items()}
-    assert {name: found[name] for name in expected} == expected
+    assert {name: settings[name] for name in expected} == expected
 
 
 @pytest.mark.parametrize("experiment", PUBLISHED)
-def test_nothing_leaks_from_one_write_up_or_experiment_into_another(experiment):
-    """What a config takes over from the one it begins with, seen unmended."""
+def test_no_setting_leaks_from_one_experiment_into_another(experiment):
+    """Checks settings that a config could have inherited by mistake from the one it extends."""
     group, _, name = experiment.partition("/")
     cfg = config.load(tiny.ROOT / "configs" / f"{experiment}.py")
-    # PyTorch's eps, Keras' before and after version 2.1.3.
+    # Adam's eps is 1e-8 in PyTorch and in Keras before version 2.1.3, and 1e-7 in later versions.
     eps = {"cifar10": 1e-8, "assignment": 1e-8}.get(group, 1e-7)
-    assert cfg.optim.eps == (eps if name != "resnet50" else 1e-8)  # SGD: base's
+    assert cfg.optim.eps == (
+        eps if name != "resnet50" else 1e-8
+    )  # uses SGD, so this is the base config's value
     normalize = {"cifar10": "symmetric", "hybrid": "standard"}.get(group, "unit")
     assert cfg.augment.normalize == normalize
     picks = group == "coarse" or experiment == "callbacks/school"
@@ -102,13 +104,15 @@ def test_nothing_leaks_from_one_write_up_or_experiment_into_another(experiment):
     assert (cfg.optim.weight_decay, cfg.optim.weight_decay_mask) == (
         (8e-4, "kernels") if decays else (0.0, "all")
     )
-    holds_back = {"assignment/cnn3": 0.17, "assignment/adam_1e3": 0.17, "assignment/sgd": 0.17}
-    holds_back["callbacks/resnet50"] = 0.2
-    assert cfg.data.val_fraction == holds_back.get(experiment, 0.0)
+    val_fractions = {"assignment/cnn3": 0.17, "assignment/adam_1e3": 0.17, "assignment/sgd": 0.17}
+    val_fractions["callbacks/resnet50"] = 0.2
+    assert cfg.data.val_fraction == val_fractions.get(experiment, 0.0)
 
 
-def test_the_range_test_passes_the_rates_that_the_document_read_off():
+def test_the_range_test_covers_the_learning_rates_of_the_write_up():
     cfg = config.load(tiny.ROOT / "configs/hybrid/lr_range_test.py")
-    rates = [cfg.optim.learning_rate * cfg.optim.step_factor**i for i in range(cfg.num_epochs)]
-    assert rates[2] == pytest.approx(1.6e-5, rel=0.01)
-    assert rates[16] == pytest.approx(3.98e-4, rel=0.01)  # "17th epoch"
+    learning_rates = [
+        cfg.optim.learning_rate * cfg.optim.step_factor**i for i in range(cfg.num_epochs)
+    ]
+    assert learning_rates[2] == pytest.approx(1.6e-5, rel=0.01)
+    assert learning_rates[16] == pytest.approx(3.98e-4, rel=0.01)  # "17th epoch"

@@ -10,7 +10,7 @@ def rows_of(folder, experiment):
     return [row for row in results.rows(folder) if row.experiment == experiment]
 
 
-def test_runs_that_differ_in_their_seed_share_a_row(tmp_path):
+def test_runs_that_differ_only_in_their_seed_share_a_row(tmp_path):
     for seed, accuracy in ((0, 0.50), (1, 0.52)):
         tiny.write_log(tmp_path / f"seed{seed}", "coarse/cnn2_batch64", accuracy, seed=seed)
     (row,) = rows_of(tmp_path, "coarse/cnn2_batch64")
@@ -19,22 +19,25 @@ def test_runs_that_differ_in_their_seed_share_a_row(tmp_path):
     assert results.percent(row.accuracies) == "51.00% ± 1.41 (2 seeds)"
 
 
-def test_runs_of_other_settings_or_length_have_rows_of_their_own(tmp_path):
+def test_runs_with_other_settings_or_epochs_have_separate_rows(tmp_path):
     tiny.write_log(tmp_path / "a", "coarse/cnn2_batch64", 0.5)
     tiny.write_log(tmp_path / "b", "coarse/cnn2_batch64", 0.4, optim__learning_rate=2e-3)
     tiny.write_log(tmp_path / "c", "coarse/cnn2_batch64", 0.3, num_epochs=5)
     tiny.write_log(tmp_path / "d", "coarse/cnn2_batch64", 0.2, num_epochs=40)
     tiny.write_log(tmp_path / "e", "coarse/cnn2_batch64", 0.1, dtype="bfloat16")
-    found = {row.accuracies[0]: row for row in rows_of(tmp_path, "coarse/cnn2_batch64")}
-    assert found[0.5].changed == () and found[0.5].difference == pytest.approx(0.004)
-    assert found[0.4].changed == ("optim.learning_rate=0.002",)
-    assert (found[0.4].reason, found[0.4].difference) == ("other settings", None)
-    assert found[0.3].changed == () and found[0.3].reason == "shortened"
-    assert found[0.2].changed == () and found[0.2].reason == "prolonged"
-    assert found[0.1].changed == ("dtype=bfloat16",) and found[0.1].reason == "other settings"
+    by_accuracy = {row.accuracies[0]: row for row in rows_of(tmp_path, "coarse/cnn2_batch64")}
+    assert by_accuracy[0.5].changed == () and by_accuracy[0.5].difference == pytest.approx(0.004)
+    assert by_accuracy[0.4].changed == ("optim.learning_rate=0.002",)
+    assert (by_accuracy[0.4].reason, by_accuracy[0.4].difference) == ("other settings", None)
+    assert by_accuracy[0.3].changed == () and by_accuracy[0.3].reason == "shortened"
+    assert by_accuracy[0.2].changed == () and by_accuracy[0.2].reason == "prolonged"
+    assert (
+        by_accuracy[0.1].changed == ("dtype=bfloat16",)
+        and by_accuracy[0.1].reason == "other settings"
+    )
 
 
-def test_a_log_older_than_a_field_ran_with_its_default(tmp_path):
+def test_a_field_missing_from_an_old_log_has_its_default(tmp_path):
     tiny.write_log(tmp_path / "new", "coarse/cnn2_batch64", 0.5)
     tiny.write_log(tmp_path / "old", "coarse/cnn2_batch64", 0.5, seed=1)
     settings = json.loads((tmp_path / "old/config.json").read_text())
@@ -44,12 +47,12 @@ def test_a_log_older_than_a_field_ran_with_its_default(tmp_path):
     assert len(row.logs) == 2
 
 
-def test_a_dtype_that_the_config_leaves_open_is_no_change(tmp_path):
+def test_a_dtype_that_the_config_leaves_open_is_not_a_change(tmp_path):
     tiny.write_log(tmp_path / "a", "resnet18", 0.7, dtype="bfloat16")
     assert rows_of(tmp_path, "resnet18")[0].changed == ()
 
 
-def test_runs_on_any_number_of_cores_share_a_row(tmp_path):
+def test_runs_on_different_numbers_of_cores_share_a_row(tmp_path):
     tiny.write_log(tmp_path / "a", "coarse/cnn4", 0.5)
     tiny.write_log(tmp_path / "b", "coarse/cnn4", 0.5, seed=1)
     summary = json.loads((tmp_path / "b/summary.json").read_text())
@@ -66,7 +69,7 @@ def test_runs_on_any_number_of_cores_share_a_row(tmp_path):
         ("coarse/vgg16_transfer", "the document's begins from ImageNet weights"),
     ],
 )
-def test_the_reason_why_a_row_cannot_be_compared(tmp_path, experiment, reason):
+def test_a_row_states_why_it_is_not_comparable(tmp_path, experiment, reason):
     assert rows_of(tmp_path, experiment)[0].reason == "not run yet"
     tiny.write_log(tmp_path / "x", experiment, 0.5)
     (row,) = rows_of(tmp_path, experiment)

@@ -7,7 +7,7 @@ from benchmarks import peak, throughput
 from cifar_jax import engine, experiment, models
 
 
-def test_every_network_is_timed_by_a_config_that_uses_it():
+def test_every_network_has_a_config_to_time_it_with():
     assert {name.partition(" ")[0] for name in throughput.CONFIGS} == models.MODELS.keys()
 
 
@@ -18,7 +18,7 @@ def record(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(experiment, "make_mesh", lambda: mesh)
         patch.setattr(peak, "measured", lambda dtype: 1e11)
-        # Other tests of this process need it.
+        # Other tests in this process need the compilation cache.
         patch.setattr(throughput.compilation_cache, "turn_off", lambda: None)
         flags = ["", "cnn_small:8", "--seconds", "0.05", "--out", str(out)]
         assert throughput.main(flags) == 0
@@ -26,7 +26,7 @@ def record(tmp_path_factory):
     return record
 
 
-def test_record_holds_what_was_measured(record):
+def test_record_holds_the_measurements(record):
     expected = dict(model="cnn_small", batch_size=8, num_params=80_090, dtype="float32")
     assert {name: record[name] for name in expected} == expected
     assert record["compile_seconds"] > 0 and record["steps_per_round"] >= 1
@@ -34,16 +34,16 @@ def test_record_holds_what_was_measured(record):
     assert 0 < times["min"] <= times["median"] <= times["p95"] <= times["max"]
     assert record["images_per_second"] == pytest.approx(8e3 / times["median"])
     assert record["first_step_ms"] > 0 and 0 <= record["call_overhead_ms"] < 1e3
-    assert -1 < record["input_share"] < 1  # of noise here, on either side of zero
+    assert -1 < record["input_share"] < 1  # noise around zero at this size
     assert "git_commit" in record and record["versions"]["jax"]
-    # Parameters and Adam's moments at least, 3 x 4 bytes, and the images.
+    # At least the parameters and Adam's moments, 3 x 4 bytes each, and the images.
     assert record["program_bytes"] > 12 * 80_090 + 4 * 8 * 3072
     row = throughput.table([record]).splitlines()[1]
     for cell in ("cnn_small", f"{record['flops_per_second'] / 1e9:,.0f}", " ms"):
         assert cell in row
 
 
-def test_flops_are_those_that_pytorch_counts(record):
+def test_flops_agree_with_pytorch(record):
     torch = pytest.importorskip("torch")
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -52,11 +52,11 @@ def test_flops_are_those_that_pytorch_counts(record):
     module = torch_models.MODELS["cnn_small"](10)
     with FlopCounterMode(display=False) as counter:
         module(torch.zeros(8, 3, 32, 32)).sum().backward()
-    # Beside convolutions and products: activations, losses, the update.
+    # PyTorch counts only convolutions and products, not activations, losses or the update.
     assert 1.0 <= record["flops_per_step"] / counter.get_total_flops() < 1.15
 
 
-def test_a_case_names_batch_and_dtype():
+def test_a_case_sets_batch_size_and_dtype():
     name, settings = throughput.parse_case("resnet18:512:bfloat16")
     assert (name, settings.batch_size, settings.dtype) == ("resnet18", 512, "bfloat16")
     assert throughput.parse_case("cnn3")[1].batch_size == 32
@@ -74,12 +74,12 @@ def test_a_case_names_batch_and_dtype():
         (["cnn3", "--out", "/proc/none/out.jsonl"], "No such file"),
     ],
 )
-def test_wrong_flags_are_refused(capsys, flags, message):
+def test_invalid_flags_are_rejected(capsys, flags, message):
     assert throughput.main(["", *flags]) == 1
     assert message in capsys.readouterr().err
 
 
-def test_the_peak_is_no_less_than_a_small_product(monkeypatch):
+def test_the_measured_peak_is_plausible(monkeypatch):
     monkeypatch.setattr(peak, "_SECONDS", 0.02)
     assert 1e8 < peak.measured.__wrapped__("float32") < 1e15
-    assert peak.data_sheet("float32") is None  # of a CPU
+    assert peak.data_sheet("float32") is None  # unknown for CPUs

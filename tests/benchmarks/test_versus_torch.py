@@ -14,11 +14,12 @@ torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 from benchmarks import versus_torch  # noqa: E402
+from benchmarks.subprocess_contender import SubprocessContender  # noqa: E402
 from cifar_jax.errors import UserError  # noqa: E402
 
 
-def test_record_holds_what_was_measured(tmp_path, capsys, monkeypatch):
-    # Other tests of this process need it.
+def test_record_holds_the_measurements(tmp_path, capsys, monkeypatch):
+    # Other tests in this process need the compilation cache.
     monkeypatch.setattr(versus_torch.compilation_cache, "turn_off", lambda: None)
     out = tmp_path / "new" / "results.jsonl"
     arguments = ["cnn3:4", "--rounds", "2", "--steps", "2", "--out", str(out)]
@@ -38,15 +39,15 @@ def test_record_holds_what_was_measured(tmp_path, capsys, monkeypatch):
     near = {name for name in tried if tried[name] <= versus_torch.NEAR * tried[fastest]}
     assert ms.keys() == {"jax", "torch", *near} and record["torch_setting"] in ms
     assert all(len(values) == 2 and min(values) > 0 for values in ms.values())
-    assert record == record | versus_torch.compare(ms)
-    # Each has at least PyTorch's libraries in its memory.
+    assert record == record | versus_torch.comparison(ms)
+    # Both have at least PyTorch's libraries in memory.
     assert all(5e7 < size < 1e11 for size in record["peak_memory_bytes"].values())
     assert multiprocessing.active_children() == []
     assert f"{record['jax_ms']:.2f}" in capsys.readouterr().out.splitlines()[1]
 
 
 def spin(seconds):
-    """A contender whose steps take so much of the processor's time; 13 of them are bad luck."""
+    """Returns a contender that uses `seconds` of processor time per step and fails at 13 steps."""
 
     def run(num_steps):
         if num_steps == 13:
@@ -60,16 +61,16 @@ def spin(seconds):
     return run
 
 
-def test_a_contender_in_a_process_of_its_own(monkeypatch):
+def test_a_contender_in_a_subprocess(monkeypatch):
     monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
-    large = np.ones(2**30, np.uint8)  # of this process's memory, not of the other's
-    run = versus_torch.Apart(spin, 0.01, num_threads=1)
+    large = np.ones(2**30, np.uint8)  # in the memory of this process only
+    run = SubprocessContender(spin, 0.01, num_threads=1)
     environ = Path(f"/proc/{run._process.pid}/environ").read_text()
     assert "hugetlb=0" in environ and os.environ["GLIBC_TUNABLES"].endswith("hugetlb=1")
     assert run.peak_bytes < large.size < versus_torch.peak_bytes()
     before = versus_torch.peak_bytes()
     del large
-    versus_torch.forget_peak()
+    versus_torch.reset_peak_bytes()
     assert versus_torch.peak_bytes() < before - 0.9 * 2**30
     seconds, busy = run.processor_seconds, versus_torch._processor_seconds([run])[0]
     run(20)
@@ -79,12 +80,12 @@ def test_a_contender_in_a_process_of_its_own(monkeypatch):
         run(13)
     run.close()
     with pytest.raises(RuntimeError, match="ValueError: no such contender"):
-        versus_torch.Apart(spin, -1.0, num_threads=1)
+        SubprocessContender(spin, -1.0, num_threads=1)
     assert multiprocessing.active_children() == []
 
 
-def test_ratio_is_taken_within_rounds():
-    assert versus_torch.compare(
+def test_ratios_are_taken_within_rounds():
+    assert versus_torch.comparison(
         {
             "jax": [10.0, 300.0, 12.0],
             "torch": [20.0, 900.0, 90.0],
@@ -101,58 +102,61 @@ def test_ratio_is_taken_within_rounds():
 
 
 def test_autocast_computes_in_bfloat16():
-    """The first loss of a contender, beside ours in either dtype."""
+    """Compares the first losses of both sides in both dtypes."""
     images, labels = (x[:8] for x in tiny.dataset().train)
-    _, ours, theirs = versus_torch.make_optimizers("cnn3")
+    _, optimizer, make_torch_optimizer = versus_torch.make_optimizers("cnn3")
     losses = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(versus_torch, "check_loss", lambda loss: losses.setdefault(key, loss))
         for dtype in ("float32", "bfloat16"):
             key = "jax", dtype
-            run, state, _ = versus_torch.make_ours("cnn3", ours, images, labels, 8, dtype)
+            run, state, _ = versus_torch.make_jax("cnn3", optimizer, images, labels, 8, dtype)
             run(1)
             key = "torch", dtype
             setting = versus_torch.SETTINGS["cpu"]["torch"]
-            versus_torch.make_theirs("cnn3", theirs, state, images, labels, 8, dtype, setting)(1)
+            versus_torch.make_torch(
+                "cnn3", make_torch_optimizer, state, images, labels, 8, dtype, setting
+            )(1)
     assert losses["jax", "float32"] != losses["jax", "bfloat16"]
     assert losses["torch", "float32"] != losses["torch", "bfloat16"]
 
 
-def test_contenders_alternate_and_only_the_measured_steps_count():
+def test_contenders_alternate_after_a_warm_up():
     turns = []
     contenders = {name: lambda n, name=name: turns.append((name, n)) for name in "ab"}
-    ms = versus_torch.take_turns(contenders, rounds=2, steps=5)
+    ms = versus_torch.time_contenders(contenders, num_rounds=2, num_steps=5)
     warm_up = versus_torch.WARM_UP_STEPS
     assert turns == 2 * [("a", warm_up), ("a", 5), ("b", warm_up), ("b", 5)]
     assert {name: len(values) for name, values in ms.items()} == {"a": 2, "b": 2}
 
 
-def test_milliseconds_are_per_step(monkeypatch):
+def test_times_are_milliseconds_per_step(monkeypatch):
     now = 0.0
 
     def run(num_steps):
         nonlocal now
         now += 0.25 * num_steps
 
-    monkeypatch.setattr(versus_torch.timing.time, "perf_counter", lambda: now)
-    assert versus_torch.take_turns({"a": run}, rounds=1, steps=4) == {"a": [250.0]}
+    monkeypatch.setattr(versus_torch.harness.time, "perf_counter", lambda: now)
+    assert versus_torch.time_contenders({"a": run}, num_rounds=1, num_steps=4) == {"a": [250.0]}
 
 
 @pytest.mark.parametrize("model", ["cnn3", "resnet18"])
-def test_optimisers_of_both_sides_take_the_same_steps(model):
-    _, ours, make_theirs = versus_torch.make_optimizers(model)
+def test_both_optimisers_take_the_same_steps(model):
+    _, optimizer, make_torch_optimizer = versus_torch.make_optimizers(model)
     start, *grads = np.random.default_rng(0).standard_normal((4, 5)).astype(np.float32)
-    params, theirs = jnp.asarray(start), torch.tensor(start, requires_grad=True)
-    state, optimizer = ours.init(params), make_theirs([theirs], fused=True)
+    params, torch_params = jnp.asarray(start), torch.tensor(start, requires_grad=True)
+    state = optimizer.init(params)
+    torch_optimizer = make_torch_optimizer([torch_params], fused=True)
     for grad in grads:
-        updates, state = ours.update(jnp.asarray(grad), state, params)
+        updates, state = optimizer.update(jnp.asarray(grad), state, params)
         params = optax.apply_updates(params, updates)
-        theirs.grad = torch.tensor(grad)
-        optimizer.step()
-    np.testing.assert_allclose(params - start, theirs.detach() - start, rtol=1e-3)
+        torch_params.grad = torch.tensor(grad)
+        torch_optimizer.step()
+    np.testing.assert_allclose(params - start, torch_params.detach() - start, rtol=1e-3)
 
 
-def test_cases_are_model_batch_size_and_dtype():
+def test_a_case_consists_of_model_batch_size_and_dtype():
     assert versus_torch.parse_case("cnn3:128") == ("cnn3", 128, "float32")
     assert versus_torch.parse_case("resnet18:512:bfloat16") == ("resnet18", 512, "bfloat16")
     assert versus_torch.parse_case("cnn2") == ("cnn2", 64, "float32")

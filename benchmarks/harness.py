@@ -1,0 +1,183 @@
+"""What the benchmark commands share: interleaved timing, JSON lines, and the handling of failures.
+
+Nothing here imports JAX when the module is loaded, so that `benchmarks.epoch` can start processes
+that never load it.
+"""
+
+import argparse
+import gc
+import json
+import statistics
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TextIO, TypeVar
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+
+Record = dict[str, Any]
+# Runs the given number of steps and waits until they have finished.
+Run = Callable[[int], None]
+_T = TypeVar("_T")
+
+# Shorter rounds would mainly measure the overhead of a call. On an H100 a call takes 2.5 ms
+# (resnet18) or 0.9 ms (cnn3) more than its steps
+# (benchmarks/results/checks/gpu/first_contact.jsonl).
+_MIN_ROUND_SECONDS = 0.2
+
+
+def timed(run: Run, num_steps: int) -> float:
+    """Returns the seconds that `run` takes for `num_steps` steps."""
+    start = time.perf_counter()
+    run(num_steps)
+    return time.perf_counter() - start
+
+
+def seconds_per_step(run: Run, num_steps: int, num_warm_up: int = 0) -> float:
+    """Returns the seconds per step over `num_steps` steps, after `num_warm_up` untimed ones."""
+    if num_warm_up:
+        run(num_warm_up)
+    return timed(run, num_steps) / num_steps
+
+
+def calibrate(run: Run, seconds: float) -> int:
+    """Returns the number of steps, at least one, that take about `seconds` seconds."""
+    num_steps = 1
+    while (elapsed := timed(run, num_steps)) < seconds / 4:
+        num_steps *= 2
+    return max(1, round(num_steps * seconds / elapsed))
+
+
+def plan_rounds(
+    run: Run, seconds: float, max_rounds: int = 100, min_rounds: int = 3
+) -> tuple[int, int]:
+    """Chooses the number of rounds, and of steps per round, that fill a time budget.
+
+    Args:
+      run: A loop that has already run once.
+      seconds: The approximate total time of the rounds. The minimum number of rounds takes
+        precedence over it.
+      max_rounds: The maximum number of rounds.
+      min_rounds: The minimum number of rounds.
+
+    Returns:
+      The number of rounds and the number of steps per round.
+    """
+    num_steps = calibrate(run, max(seconds / max_rounds, _MIN_ROUND_SECONDS))
+    first = timed(run, num_steps)
+    return min(max(round(seconds / first), min_rounds), max_rounds), num_steps
+
+
+def interleave(
+    turns: Mapping[str, Callable[[], _T]],
+    num_rounds: int,
+    on_result: Callable[[int, str, _T], None] = lambda *_: None,
+) -> dict[str, list[_T]]:
+    """Runs each contender once per round, in order, so that disturbances affect all of them.
+
+    Args:
+      turns: Maps the name of a contender to the function that takes one measurement of it.
+      num_rounds: The number of rounds.
+      on_result: Called with the round, the contender's name and the result of every turn.
+
+    Returns:
+      The results of each contender, one per round.
+    """
+    results = {name: [] for name in turns}
+    for i in range(num_rounds):
+        for name, turn in turns.items():
+            results[name].append(turn())
+            on_result(i, name, results[name][-1])
+    return results
+
+
+def compare(times: Mapping[str, Sequence[float]], ours: str) -> tuple[dict[str, float], str]:
+    """Returns the median time of each contender, and the fastest one other than `ours`."""
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    return medians, min((name for name in medians if name != ours), key=medians.__getitem__)
+
+
+def ratio(numerators: Sequence[float], denominators: Sequence[float]) -> dict[str, float]:
+    """Returns the median, min and max of the ratios taken within each round."""
+    ratios = [a / b for a, b in zip(numerators, denominators, strict=True)]
+    return {"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios)}
+
+
+def make_parser(name: str, description: str, **options: Any) -> argparse.ArgumentParser:
+    """Returns the parser of `python -m benchmarks.<name>`; `options` go to ArgumentParser."""
+    return argparse.ArgumentParser(
+        prog=f"python -m benchmarks.{name}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        **options,
+    )
+
+
+def reject(error: Exception) -> int:
+    """Prints an error in one line and returns the exit code 1."""
+    print(f"error: {error}", file=sys.stderr)
+    return 1
+
+
+def open_output(path: Path) -> TextIO:
+    """Opens a file of JSON lines for appending and creates its directory.
+
+    Commands call this before they measure anything, so that a wrong path costs no measurement.
+
+    Raises:
+      OSError: If the file cannot be opened.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.open("a")
+
+
+def append(file: TextIO, *records: Record) -> None:
+    """Appends each record to an open file as a line of JSON, and flushes the file."""
+    file.writelines(json.dumps(record) + "\n" for record in records)
+    file.flush()
+
+
+def run_cases(
+    cases: Iterable[tuple[str, Callable[[], Record]]],
+    output: TextIO,
+    table: Callable[[Sequence[Record]], str],
+) -> int:
+    """Measures every case, appends its record to `output`, and prints a table of all records.
+
+    If a case fails, for example because it runs out of memory, its traceback is printed and the
+    remaining cases are measured.
+
+    Args:
+      cases: The name of each case and the function that measures it.
+      output: An open file for the records.
+      table: Formats records as a table whose last line is that of the last record.
+
+    Returns:
+      The exit code, 1 if a case failed.
+    """
+    import jax
+
+    records, failed = [], []
+    for name, measure in cases:
+        try:
+            records.append(measure())
+        except Exception:
+            traceback.print_exc()
+            failed.append(name)
+        else:
+            append(output, records[-1])
+            print(table(records[-1:]).splitlines()[-1], file=sys.stderr)
+        jax.clear_caches()
+        gc.collect()
+    print(table(records))
+    return report_failed(failed)
+
+
+def report_failed(names: Sequence[str]) -> int:
+    """Prints the names of what failed, if anything, and returns the exit code."""
+    if names:
+        print(f"failed, see above: {', '.join(names)}", file=sys.stderr)
+    return 1 if names else 0
