@@ -76,8 +76,8 @@ def headline() -> str:
     _, fastest_other, *_ = epochs()
     ratio = fastest_other.record["times_as_fast"]
     lines.append(
-        f"**{ratio['median']:.2f} times as fast as {fastest_other.name}**, the fastest of four "
-        f"PyTorch and Keras set-ups, through an epoch of a small CNN on two CPU cores "
+        f"**{ratio['median']:.2f} times as fast as {fastest_other.name}**, the fastest other "
+        f"contender, in an epoch of a small CNN on two CPU cores "
         f"({ratio['min']:.2f} to {ratio['max']:.2f} in {fastest_other.record['rounds']} rounds; "
         f"[log](benchmarks/results/epoch.jsonl))"
     )
@@ -97,6 +97,7 @@ def _comparable() -> list[Row]:
 
 
 def _complete_rows() -> list[Row]:
+    """Returns the rows of complete runs."""
     return [row for row in rows(RESULTS / "accuracy") if _is_complete(row)]
 
 
@@ -320,8 +321,8 @@ def epochs() -> list[Contender]:
         "cifar_jax": "cifar_jax",
         "keras_jax": "Keras on JAX",
         "keras_torch": "Keras on PyTorch",
-        "torch": "PyTorch, DataLoader",
-        "torch_workers": "PyTorch, DataLoader with two workers",
+        "torch": "PyTorch with a DataLoader",
+        "torch_workers": "PyTorch with a DataLoader, two workers",
     }
 
     def relative_time(turns: dict[str, list[dict]], name: str) -> float:
