@@ -1,5 +1,5 @@
-# Two commands on a fresh machine: `make train` and `make test`. `make reference` adds PyTorch and
-# others to compare with; without them the tests that need them are skipped.
+# On a fresh machine, `make train` and `make test` are all that is needed. `make reference` installs
+# PyTorch and other libraries to compare with; tests that need them are skipped otherwise.
 
 PYTHON ?= python3
 VENV := .venv

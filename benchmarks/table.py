@@ -1,9 +1,9 @@
-"""Writes the README's tables from the logs in benchmarks/results/.
+"""Writes the tables of the README and of docs/ from the logs in benchmarks/results/.
 
     python -m benchmarks.table
 
-Accuracy: benchmarks/results.py reads its logs. Speed: the newest record of each case on each
-device, of those whose machine did little else meanwhile.
+benchmarks/results.py reads the accuracy logs. Speed tables show, for each case and device, the
+newest record during which the machine was otherwise nearly idle.
 """
 
 import argparse
@@ -19,73 +19,178 @@ from flax import nnx
 from benchmarks.results import RESULTS, ROOT, Row, percent, rows, settings_of
 from cifar_jax import data, models
 
-# The greatest share of the processor's time that others may have taken during a measurement.
-_QUIET = 0.1
+# The largest share of processor time that other processes may have used during a measurement.
+_MAX_BACKGROUND_LOAD = 0.1
+# The (commit, device) pairs of logs that were written while nine trainings shared one GPU through
+# NVIDIA's MPS. Their step times are longer than those of a network that has the GPU to itself.
+_SHARED_GPU = {("fa6179f", "NVIDIA H100 80GB HBM3")}
+_ACCURACY_TITLES = (
+    *("experiment", "published", "measured", "difference", "epochs", "epoch selected on"),
+    *("step time", "parameters", "device", "logs by seed"),
+)
+_GRAPHS = "benchmarks/results/checks/gpu/graphs.jsonl"
 
 
 def main() -> None:
-    """Rewrites README.md."""
+    """Rewrites every file of FILES."""
     argparse.ArgumentParser(prog="python -m benchmarks.table", description=__doc__).parse_args()
-    path = ROOT / "README.md"
-    before = path.read_text()
-    path.write_text(rewritten(before))
-    print(f"{path}: {'unchanged' if path.read_text() == before else 'rewritten'}")
+    for name in FILES:
+        path = ROOT / name
+        before = path.read_text()
+        path.write_text(rewritten(before, name))
+        print(f"{path}: {'unchanged' if path.read_text() == before else 'rewritten'}")
 
 
-def rewritten(readme: str) -> str:
-    """Returns the README with every table made anew.
+def rewritten(text: str, name: str) -> str:
+    """Returns the content of a file with all of its tables rebuilt.
+
+    Args:
+      text: The file's current content.
+      name: The file, as FILES names it.
 
     Raises:
-      ValueError: where a table's markers are missing.
+      ValueError: If a table's markers are missing.
     """
-    for name, make in TABLES.items():
-        begin, end = f"<!-- table:{name} -->\n", f"<!-- end:{name} -->"
-        if begin not in readme or end not in readme:
-            raise ValueError(f"README.md lacks {begin.strip()} or {end}")
-        head, _, rest = readme.partition(begin)
-        readme = f"{head}{begin}{make()}\n{end}{rest.partition(end)[2]}"
-    return readme
+    to_root = "../" * name.count("/")
+    for table, make in FILES[name].items():
+        begin, end = f"<!-- table:{table} -->\n", f"<!-- end:{table} -->"
+        if begin not in text or end not in text:
+            raise ValueError(f"{name} lacks {begin.strip()} or {end}")
+        head, _, rest = text.partition(begin)
+        built = make().replace("](", f"]({to_root}")  # links are relative to the root
+        text = f"{head}{begin}{built}\n{end}{rest.partition(end)[2]}"
+    return text
+
+
+def headline() -> str:
+    """Lists the figures that open the README, each with a link to its log."""
+    lines = []
+    records = [json.loads(line) for line in (ROOT / _GRAPHS).read_text().splitlines()]
+    for r in records:
+        if r["tag"] == "on" and r["case"] == "resnet18 reference:512:bfloat16":
+            lines.append(
+                f"**{r['images_per_second']:,.0f} images/s** training ResNet-18 in bfloat16 on one "
+                f"{r['device']['kind']}, at batch size {r['batch_size']} "
+                f"([log]({_GRAPHS}), tag `on`)"
+            )
+    _, fastest_other, *_ = epochs()
+    ratio = fastest_other.record["times_as_fast"]
+    lines.append(
+        f"**{ratio['median']:.2f} times as fast as {fastest_other.name}**, the fastest other "
+        f"contender, in an epoch of a small CNN on two CPU cores "
+        f"({ratio['min']:.2f} to {ratio['max']:.2f} in {fastest_other.record['rounds']} rounds; "
+        f"[log](benchmarks/results/epoch.jsonl))"
+    )
+    comparable = _comparable()
+    differences = [100 * abs(row.difference) for row in comparable]
+    lines.append(
+        f"**{len({row.experiment for row in comparable})} published experiments rerun at full "
+        f"length**: half of the accuracies are within {statistics.median(differences):.2f} "
+        f"points of the published ones ([logs](benchmarks/results/accuracy))"
+    )
+    return "\n".join(f"- {line}." for line in lines)
+
+
+def _comparable() -> list[Row]:
+    """Returns the rows whose measured accuracy can be compared with the published one."""
+    return [row for row in rows(RESULTS / "accuracy") if row.difference is not None]
+
+
+def _complete_rows() -> list[Row]:
+    """Returns the rows of complete runs."""
+    return [row for row in rows(RESULTS / "accuracy") if _is_complete(row)]
+
+
+def _is_complete(row: Row) -> bool:
+    """Returns whether a row's runs are those that the config file describes."""
+    if not row.logs or row.changed:
+        return False
+    return row.logs[0].settings["num_epochs"] == row.num_epochs
 
 
 def accuracy() -> str:
-    """Measured beside published: a row for runs that differ in nothing but their seed."""
-    titles = (
-        *("experiment", "published", "measured", "difference", "epochs", "epoch picked on"),
-        *("step time", "parameters", "device", "logs by seed"),
+    """Measured and published accuracy of the complete runs, in short."""
+    titles = ("experiment", "published", "measured", "difference", "epoch selected on", "device")
+    return _accuracy_table(_complete_rows(), titles)
+
+
+def complete() -> str:
+    """All columns of the complete runs: one row for runs that differ only in their seed."""
+    return _accuracy_table(_complete_rows(), _ACCURACY_TITLES)
+
+
+def shortened() -> str:
+    """All columns of runs with fewer epochs or other settings than their config file."""
+    chosen = [row for row in rows(RESULTS / "accuracy") if row.logs and not _is_complete(row)]
+    return _accuracy_table(chosen, _ACCURACY_TITLES)
+
+
+def not_run() -> str:
+    """The experiments of which no complete run has been logged."""
+    found = rows(RESULTS / "accuracy")
+    done = {row.experiment for row in found if _is_complete(row)}
+    missing = {row.experiment: row for row in found if row.experiment not in done}
+    titles = ("experiment", "published", "epochs", "parameters")
+    return _markdown(
+        titles,
+        [
+            (
+                _experiment_link(row.experiment),
+                _published(row),
+                str(row.num_epochs),
+                f"{_num_params(row.experiment):,}",
+            )
+            for row in missing.values()
+        ],
     )
-    return _markdown(titles, [_accuracy_row(row) for row in rows(RESULTS / "accuracy")])
 
 
-def _accuracy_row(row: Row) -> tuple[str, ...]:
-    file = f"configs/{row.experiment}.py"
-    published = row.published.test_accuracy
-    named = " ".join([f"[{row.experiment}]({file})", *(f"`{c}`" for c in row.changed)])
-    # As the documents round.
-    beside = row.published.other if published is None else f"{100 * published:.10g}%"
-    num_params = f"{_num_params(row.experiment):,}"
-    if not row.logs:
-        return named, beside, "", row.reason, str(row.num_epochs), "", "", num_params, "", ""
+def _accuracy_table(chosen: list[Row], titles: tuple[str, ...]) -> str:
+    cells = map(_accuracy_cells, chosen)
+    return _markdown(titles, [tuple(c[title] for title in titles) for c in cells])
+
+
+def _accuracy_cells(row: Row) -> dict[str, str]:
+    """Returns the cells of a row that has logs, by column title."""
     first = row.logs[0].summary
     step_time = statistics.median(log.summary["step_time_ms"]["median"] for log in row.logs)
-    return (
-        named,
-        beside,
-        percent(row.accuracies),
-        row.reason or f"{100 * row.difference:+.2f}",
-        _epochs(row),
-        first["selected_on"],
-        _milliseconds(step_time),
-        num_params,
-        ", ".join(sorted({_device(log.summary) for log in row.logs})),
-        " ".join(
-            f"[{log.summary['seed']}]({log.folder.relative_to(ROOT).as_posix()})"
-            for log in row.logs
+    mark = " (shared GPU)" if any(_shared_gpu(log.summary) for log in row.logs) else ""
+    links = [
+        f"[{log.summary['seed']}]({log.folder.relative_to(ROOT).as_posix()})" for log in row.logs
+    ]
+    return {
+        "experiment": " ".join(
+            [_experiment_link(row.experiment), *(f"`{setting}`" for setting in row.changed)]
         ),
-    )  # fmt: skip
+        "published": _published(row),
+        "measured": percent(row.accuracies),
+        "difference": row.reason or f"{100 * row.difference:+.2f}",
+        "epochs": _epochs(row),
+        "epoch selected on": first["selected_on"],
+        "step time": _milliseconds(step_time) + mark,
+        "parameters": f"{_num_params(row.experiment):,}",
+        "device": ", ".join(sorted({_device(log.summary) for log in row.logs})),
+        "logs by seed": " ".join(links),
+    }
+
+
+def _experiment_link(experiment: str) -> str:
+    return f"[{experiment}](configs/{experiment}.py)"
+
+
+def _published(row: Row) -> str:
+    """Returns the published accuracy as the write-up rounds it, or what it says instead."""
+    published = row.published.test_accuracy
+    return row.published.other if published is None else f"{100 * published:.10g}%"
+
+
+def _shared_gpu(summary: dict) -> bool:
+    """Returns whether other trainings ran on the GPU at the same time."""
+    return (summary.get("git_commit"), summary["device"]["kind"]) in _SHARED_GPU
 
 
 def _epochs(row: Row) -> str:
-    """Returns the epochs of a row's runs, beside those of the config where they are others."""
+    """Returns the epochs of a row's runs, with those of the config file if they differ."""
     planned = row.logs[0].settings["num_epochs"]
     done = sorted({log.summary["epochs"] for log in row.logs})
     text = str(planned) if planned == row.num_epochs else f"{planned} of {row.num_epochs}"
@@ -110,7 +215,7 @@ def _count(model: str, num_classes: int, options: str) -> int:
 
 
 def versus_torch() -> str:
-    """Step time of training beside PyTorch's, the newest record of each network and batch."""
+    """Time of a training step in JAX and PyTorch, for each network, batch size and dtype."""
     rows = [
         (
             model,
@@ -127,26 +232,28 @@ def versus_torch() -> str:
         )
         for (model, batch_size, dtype), r in newest("versus_torch", "model", "batch_size", "dtype")
     ]
-    titles = ("network", "batch", "dtype", "JAX", "PyTorch", "JAX / PyTorch", "as it comes")
-    titles += ("JAX / that", "memory, JAX and PyTorch", "compilation", "device")
+    titles = (
+        *("network", "batch", "dtype", "JAX", "PyTorch", "JAX / PyTorch", "PyTorch defaults"),
+        *("JAX / PyTorch defaults", "memory, JAX and PyTorch", "compilation", "device"),
+    )
     return _markdown(titles, rows)
 
 
 def _mebibytes(peaks: dict[str, int] | None) -> str:
-    """Returns the peaks of both processes, where they were measured."""
+    """Returns the peak memory of both processes, or "" if it was not measured."""
     if not peaks:
         return ""
     return f"{peaks['jax'] / 2**20:,.0f} and {peaks['torch'] / 2**20:,.0f} MiB"
 
 
-def _ratio(found: dict[str, float] | None) -> str:
-    if not found:
+def _ratio(ratio: dict[str, float] | None) -> str:
+    if not ratio:
         return ""
-    return f"{found['median']:.2f} ({found['min']:.2f} to {found['max']:.2f})"
+    return f"{ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f})"
 
 
 def throughput() -> str:
-    """Time to the first step and from step to step, the newest record of each network."""
+    """Compilation, first step and step time of each network, batch size and dtype."""
     rows = [
         (
             name,
@@ -176,7 +283,7 @@ def _share_of_peak(record: dict) -> str:
 
 
 def augmentation() -> str:
-    """Cost of augmentation, the newest record of each line and batch."""
+    """Cost of each augmentation, per batch and as a share of a training step."""
     rows = [
         (
             f"`{line}`",
@@ -191,14 +298,14 @@ def augmentation() -> str:
 
 
 class Contender(NamedTuple):
-    """One line of `epochs`.
+    """One contender of benchmarks.epoch.
 
     Attributes:
-      name: for people.
-      seconds: of an epoch, the median of the rounds.
-      images_per_second: in them.
-      times_ours: its time by cifar_jax', the median of the rounds' ratios.
-      record: of benchmarks.epoch.
+      name: The name to display.
+      seconds: The time of an epoch, the median over rounds.
+      images_per_second: The throughput at that time.
+      times_ours: Its time relative to cifar_jax's, the median of the rounds' ratios.
+      record: The whole record.
     """
 
     name: str
@@ -209,28 +316,28 @@ class Contender(NamedTuple):
 
 
 def epochs() -> list[Contender]:
-    """Returns everyone of the newest records of benchmarks.epoch, the fastest first."""
+    """Returns the contenders of the newest record of benchmarks.epoch, the fastest first."""
     names = {
         "cifar_jax": "cifar_jax",
         "keras_jax": "Keras on JAX",
         "keras_torch": "Keras on PyTorch",
-        "torch": "PyTorch, DataLoader",
-        "torch_workers": "PyTorch, DataLoader with two workers",
+        "torch": "PyTorch with a DataLoader",
+        "torch_workers": "PyTorch with a DataLoader, two workers",
     }
 
-    def times_ours(turns: dict[str, list[dict]], name: str) -> float:
+    def relative_time(turns: dict[str, list[dict]], name: str) -> float:
         pairs = zip(turns["cifar_jax"], turns[name], strict=True)
-        return statistics.median(theirs["seconds"] / ours["seconds"] for ours, theirs in pairs)
+        return statistics.median(turn["seconds"] / ours["seconds"] for ours, turn in pairs)
 
     return [
-        Contender(names[name], seconds, r["images"] / seconds, times_ours(r["turns"], name), r)
+        Contender(names[name], seconds, r["images"] / seconds, relative_time(r["turns"], name), r)
         for _, r in newest("epoch", "config", "images")
         for name, seconds in sorted(r["seconds"].items(), key=lambda item: item[1])
     ]
 
 
 def epoch() -> str:
-    """A whole epoch beside Keras and PyTorch, the newest record."""
+    """An epoch of cnn3 in cifar_jax, PyTorch and Keras."""
     rows = [
         (
             c.name,
@@ -241,34 +348,69 @@ def epoch() -> str:
         )
         for c in epochs()
     ]
-    return _markdown(("", "an epoch", "images/s", "times ours", "device"), rows)
+    return _markdown(("contender", "epoch", "images/s", "relative time", "device"), rows)
 
 
-TABLES = {
-    "accuracy": accuracy,
-    "throughput": throughput,
-    "versus_torch": versus_torch,
-    "epoch": epoch,
-    "augmentation": augmentation,
+def cuda_graphs() -> str:
+    """Step times with a call as one CUDA graph, and with every kernel launched by the host."""
+    records = [json.loads(line) for line in (ROOT / _GRAPHS).read_text().splitlines()]
+    by_tag = {tag: {r["case"]: r for r in records if r["tag"] == tag} for tag in ("default", "on")}
+    lines = []
+    for case, graph in by_tag["on"].items():
+        host = by_tag["default"][case]["step_ms"]["median"]
+        step = graph["step_ms"]["median"]
+        lines.append(
+            (
+                graph["model"].removesuffix(" reference"),
+                str(graph["batch_size"]),
+                graph["dtype"],
+                _milliseconds(host),
+                _milliseconds(step),
+                f"{step / host:.2f}",
+                f"{graph['images_per_second']:,.0f}",
+                _device(graph),
+            )
+        )
+    titles = ("network", "batch", "dtype", "launched by the host", "one graph", "ratio")
+    return _markdown((*titles, "images/s, one graph", "device"), lines)
+
+
+# The tables of each file, by the name in their markers.
+FILES = {
+    "README.md": {"headline": headline, "accuracy": accuracy},
+    "docs/results.md": {
+        "complete": complete,
+        "shortened": shortened,
+        "not_run": not_run,
+        "throughput": throughput,
+        "versus_torch": versus_torch,
+        "epoch": epoch,
+        "augmentation": augmentation,
+    },
+    "docs/performance.md": {"cuda_graphs": cuda_graphs},
 }
 
 
 def newest(name: str, *fields: str) -> list[tuple[tuple, dict]]:
-    """Returns ((values of the fields), newest record of a quiet machine) for each case and device.
+    """Returns (field values, newest record) for each case and device.
+
+    Records made while other processes used more than _MAX_BACKGROUND_LOAD are left out.
 
     Args:
-      name: of a file in benchmarks/results, without its ending.
-      fields: what makes a case.
+      name: A file in benchmarks/results, without its suffix.
+      *fields: The fields that distinguish cases.
     """
     path = RESULTS / f"{name}.jsonl"
     lines = path.read_text().splitlines() if path.exists() else ()
-    records = [r for r in map(json.loads, lines) if (r["used_elsewhere"] or 0) <= _QUIET]
-    found = {(*(r[field] for field in fields), _device(r)): r for r in records}
-    return [(key[:-1], found[key]) for key in sorted(found)]
+    records = [
+        r for r in map(json.loads, lines) if (r["used_elsewhere"] or 0) <= _MAX_BACKGROUND_LOAD
+    ]
+    latest = {(*(r[field] for field in fields), _device(r)): r for r in records}
+    return [(key[:-1], latest[key]) for key in sorted(latest)]
 
 
 def _milliseconds(value: float) -> str:
-    """Returns a time with three digits: "0.152 ms", "38.5 ms", "5,851 ms"."""
+    """Formats a time with three digits or more: "0.152 ms", "38.5 ms", "5,851 ms"."""
     decimals = 0 if value >= 100 else 1 if value >= 10 else 2 if value >= 1 else 3
     return f"{value:,.{decimals}f} ms"
 

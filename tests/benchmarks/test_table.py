@@ -7,53 +7,87 @@ from benchmarks import table
 from benchmarks.published import PUBLISHED
 
 
-def test_the_readme_shows_what_the_logs_say():
-    readme = (tiny.ROOT / "README.md").read_text()
-    assert table.rewritten(readme) == readme, "run `python -m benchmarks.table`"
+@pytest.mark.parametrize("name", table.FILES)
+def test_tables_equal_the_logs(name):
+    text = (tiny.ROOT / name).read_text()
+    assert table.rewritten(text, name) == text, "run `python -m benchmarks.table`"
 
 
-def test_a_log_becomes_a_row(tmp_path, monkeypatch):
-    folder = tmp_path / "benchmarks/results/accuracy/coarse/cnn2_batch64/seed0"
-    tiny.write_log(folder, "coarse/cnn2_batch64", 0.5, num_epochs=5)
+@pytest.fixture
+def write_log(tmp_path, monkeypatch):
+    """Returns a function that writes a log of seed 0, with some fields of its summary changed."""
     monkeypatch.setattr(table, "ROOT", tmp_path)
     monkeypatch.setattr(table, "RESULTS", tmp_path / "benchmarks/results")
-    lines = table.accuracy().splitlines()[2:]
-    assert len(lines) == len(PUBLISHED)
-    (row,) = (line for line in lines if "[coarse/cnn2_batch64]" in line)
+
+    def write(experiment, accuracy, num_epochs=None, **summary_fields):
+        folder = tmp_path / "benchmarks/results/accuracy" / experiment / "seed0"
+        options = {} if num_epochs is None else {"num_epochs": num_epochs}
+        tiny.write_log(folder, experiment, accuracy, **options)
+        path = folder / "summary.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | summary_fields))
+
+    return write
+
+
+def test_a_shortened_run_is_listed_with_the_shortened_runs(write_log):
+    write_log("coarse/cnn2_batch64", 0.5, num_epochs=5)
+    (row,) = table.shortened().splitlines()[2:]
     for cell in ("49.6%", "50.00%", "shortened", "5 of 20", "test", "7.25 ms", "2,119,252"):
         assert f"| {cell} |" in row
     assert "| 2 x Abacus |" in row
+    assert "[coarse/cnn2_batch64](configs/coarse/cnn2_batch64.py)" in row
     assert "[0](benchmarks/results/accuracy/coarse/cnn2_batch64/seed0)" in row
-    (row,) = (line for line in lines if "[coarse/cnn4_fine]" in line)
-    for cell in ("38.5%", "not run yet", "100", "2,175,748"):
-        assert f"| {cell} |" in row
+    assert not table.complete().splitlines()[2:]
+    assert not table.accuracy().splitlines()[2:]
+    assert len(table.not_run().splitlines()[2:]) == len(PUBLISHED)
 
 
-def test_a_run_that_a_callback_ended_says_so(tmp_path, monkeypatch):
-    folder = tmp_path / "benchmarks/results/accuracy/coarse/cnn4/seed0"
-    tiny.write_log(folder, "coarse/cnn4", 0.55)
-    summary = json.loads((folder / "summary.json").read_text())
-    (folder / "summary.json").write_text(json.dumps(summary | {"epochs": 31}))
-    monkeypatch.setattr(table, "ROOT", tmp_path)
-    monkeypatch.setattr(table, "RESULTS", tmp_path / "benchmarks/results")
-    assert "| 100, stopped after 31 | " in table.accuracy()
+def test_a_complete_run_is_listed_with_the_complete_runs(write_log):
+    write_log("coarse/cnn4_fine", 0.4)
+    for make in (table.complete, table.accuracy):
+        (row,) = make().splitlines()[2:]
+        assert "| 38.5% | 40.00% | +1.50 |" in row
+    assert not table.shortened().splitlines()[2:]
+    rows = table.not_run().splitlines()[2:]
+    assert len(rows) == len(PUBLISHED) - 1
+    (row,) = (row for row in rows if "[coarse/cnn4]" in row)
+    assert row.endswith("| 55.2% | 100 | 2,165,428 |")
 
 
-def test_a_cell_cannot_break_its_table():
+def test_early_stopping_is_shown_in_the_epochs(write_log):
+    write_log("coarse/cnn4", 0.55, epochs=31)
+    assert "| 100, stopped after 31 | " in table.complete()
+
+
+def test_step_times_from_a_shared_gpu_are_marked(write_log):
+    kind = "NVIDIA H100 80GB HBM3"
+    write_log("coarse/cnn4", 0.55, git_commit="fa6179f", device={"kind": kind, "count": 1})
+    assert "| 7.25 ms (shared GPU) |" in table.complete()
+    write_log("coarse/cnn4_fine", 0.4, git_commit="cb05e25", device={"kind": kind, "count": 1})
+    assert "| 7.25 ms |" in table.complete()
+
+
+def test_pipes_in_cells_are_escaped():
     assert table._markdown(("a",), [("x|y",)]).splitlines()[-1] == r"| x\|y |"
 
 
-def test_missing_markers_are_named():
-    with pytest.raises(ValueError, match="table:accuracy"):
-        table.rewritten("# nothing")
+def test_missing_markers_are_reported():
+    with pytest.raises(ValueError, match="<!-- table:headline -->"):
+        table.rewritten("# nothing", "README.md")
 
 
-def test_speed_is_the_newest_record_of_each_device_that_was_quiet(tmp_path, monkeypatch):
+def test_links_in_docs_lead_out_of_their_folder(monkeypatch):
+    monkeypatch.setitem(table.FILES, "docs/a.md", {"t": lambda: "[x](configs/x.py)"})
+    text = table.rewritten("<!-- table:t -->\n<!-- end:t -->", "docs/a.md")
+    assert text == "<!-- table:t -->\n[x](../configs/x.py)\n<!-- end:t -->"
+
+
+def test_speed_tables_show_the_newest_record_of_each_idle_device(tmp_path, monkeypatch):
     monkeypatch.setattr(table, "RESULTS", tmp_path)
     records = [
         {"augmentation": "flip", "batch_size": 8, "ms": ms, "share_of_step": 0.5,
-         "used_elsewhere": elsewhere, "device": {"kind": kind, "count": 1}}
-        for ms, elsewhere, kind in (
+         "used_elsewhere": load, "device": {"kind": kind, "count": 1}}
+        for ms, load, kind in (
             (1.0, 0.0, "A"), (2.0, None, "A"), (3.0, 0.2, "A"), (4.0, 0.1, "B"),
         )
     ]  # fmt: skip
@@ -63,7 +97,7 @@ def test_speed_is_the_newest_record_of_each_device_that_was_quiet(tmp_path, monk
     assert [row.split(" | ")[2::2] for row in rows] == [["2.00 ms", "A |"], ["4.00 ms", "B |"]]
 
 
-def test_an_epochs_contenders_stand_from_the_fastest_on(tmp_path, monkeypatch):
+def test_contenders_of_an_epoch_are_sorted_by_time(tmp_path, monkeypatch):
     monkeypatch.setattr(table, "RESULTS", tmp_path)
     record = {
         "config": "assignment/cnn3", "seconds": {"torch": 30.0, "cifar_jax": 20.0}, "images": 1000,
@@ -76,5 +110,5 @@ def test_an_epochs_contenders_stand_from_the_fastest_on(tmp_path, monkeypatch):
     (tmp_path / "epoch.jsonl").write_text(json.dumps(record) + "\n")
     assert table.epoch().splitlines()[2:] == [
         "| cifar_jax | 20.0 s | 50 | 1.00 | Abacus |",
-        "| PyTorch, DataLoader | 30.0 s | 33 | 1.50 | Abacus |",
+        "| PyTorch with a DataLoader | 30.0 s | 33 | 1.50 | Abacus |",
     ]
