@@ -119,4 +119,4 @@ def percent(fractions: list[float]) -> str:
     mean = f"{100 * statistics.mean(fractions):.2f}%"
     if len(fractions) == 1:
         return mean
-    return f"{mean} ± {100 * statistics.stdev(fractions):.2f} ({len(fractions)} seeds)"
+    return f"{mean} ± {100 * statistics.stdev(fractions):.2f} ({len(fractions)} runs)"

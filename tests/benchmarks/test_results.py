@@ -16,7 +16,7 @@ def test_runs_that_differ_only_in_their_seed_share_a_row(tmp_path):
     (row,) = rows_of(tmp_path, "coarse/cnn2_batch64")
     assert row.accuracies == [0.50, 0.52] and row.changed == () and row.reason == ""
     assert row.difference == pytest.approx(0.51 - 0.496)
-    assert results.percent(row.accuracies) == "51.00% ± 1.41 (2 seeds)"
+    assert results.percent(row.accuracies) == "51.00% ± 1.41 (2 runs)"
 
 
 def test_runs_with_other_settings_or_epochs_have_separate_rows(tmp_path):
