@@ -115,7 +115,7 @@ def run(experiments: list[str], args: argparse.Namespace) -> int:
     import jax
 
     from cifar_jax.runtime import compilation_cache
-    from cifar_jax.runtime.signals import Preempted, leave_at_once
+    from cifar_jax.runtime.signals import Preempted, exit_on_signals
     from cifar_jax.train import train
 
     compilation_cache.use_users_folder()
@@ -139,7 +139,7 @@ def run(experiments: list[str], args: argparse.Namespace) -> int:
             if time.monotonic() >= deadline:
                 break
             print(f"\n{experiment}, {name}:")
-            leave_at_once()
+            exit_on_signals()
             try:
                 if is_done(target, settings):
                     print(f"already complete: {target}")
@@ -202,22 +202,9 @@ def run_jobs(experiments: list[str], args: argparse.Namespace) -> int:
                 continue
             experiment, seed = waiting.popleft()
             minutes = (deadline - time.monotonic()) / 60
-            log = args.runs / experiment / f"seed{seed}.log"
-            log.parent.mkdir(parents=True, exist_ok=True)
-            command = [
-                *(sys.executable, "-m", "benchmarks.accuracy", experiment),
-                *(f"--first_seed={seed}", f"--minutes={minutes}", f"--limit={args.limit}"),
-                *(f"--data_dir={args.data_dir}", f"--runs={args.runs}", f"--out={args.out}"),
-                *([f"--epochs={args.epochs}"] if args.epochs is not None else []),
-            ]
-            # By default the first process would reserve three quarters of a GPU's memory.
-            environ = os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-            if gpus:
-                environ["CUDA_VISIBLE_DEVICES"] = gpus[slot % len(gpus)]
-            with log.open("w") as file:
-                process = subprocess.Popen(command, stdout=file, stderr=file, env=environ)
+            gpu = gpus[slot % len(gpus)] if gpus else None
+            process = _start_job(experiment, seed, minutes, gpu, args)
             running[slot] = process, f"{experiment}, seed {seed}"
-            print(f"started {experiment}, seed {seed}; its output is in {log}", flush=True)
         time.sleep(0.2)
         for slot, (process, name) in list(running.items()):
             if process.poll() is None:
@@ -234,6 +221,28 @@ def run_jobs(experiments: list[str], args: argparse.Namespace) -> int:
     if waiting or time.monotonic() >= deadline:
         _print_time_limit(args)
     return 1 if failed else 0
+
+
+def _start_job(
+    experiment: str, seed: int, minutes: float, gpu: str | None, args: argparse.Namespace
+) -> subprocess.Popen:
+    """Starts one run in its own process, on the given GPU if there is one."""
+    log = args.runs / experiment / f"seed{seed}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    command = [
+        *(sys.executable, "-m", "benchmarks.accuracy", experiment),
+        *(f"--first_seed={seed}", f"--minutes={minutes}", f"--limit={args.limit}"),
+        *(f"--data_dir={args.data_dir}", f"--runs={args.runs}", f"--out={args.out}"),
+        *([f"--epochs={args.epochs}"] if args.epochs is not None else []),
+    ]
+    # By default the first process would reserve three quarters of a GPU's memory.
+    environ = os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    if gpu is not None:
+        environ["CUDA_VISIBLE_DEVICES"] = gpu
+    with log.open("w") as file:
+        process = subprocess.Popen(command, stdout=file, stderr=file, env=environ)
+    print(f"started {experiment}, seed {seed}; its output is in {log}", flush=True)
+    return process
 
 
 def _visible_gpus() -> list[str]:

@@ -73,7 +73,7 @@ def train(
       Preempted: after SIGTERM, SIGINT or the deadline, once the state is saved.
     """
     startup = startup or Startup()
-    startup.over("imports")
+    startup.mark("imports")
     folder = Path(folder).resolve()
     experiment.check(config)
     config = experiment.resolved(config)
@@ -83,13 +83,13 @@ def train(
             print(f"{config.experiment} is complete:\n{summary.table(complete, folder)}")
             return complete
         made_on = environment()  # before training: the checkout may change meanwhile
-        startup.over("checks")
+        startup.mark("checks")
         dataset = experiment.load_data(config)
-        startup.over("data")
+        startup.mark("data")
         exp = experiment.create(config, dataset)
         tracing = exp.engine.trace_seconds
         compilation = exp.engine.compile_seconds - tracing
-        startup.over("network", tracing=tracing, compilation=compilation)
+        startup.mark("network", tracing=tracing, compilation=compilation)
         workdir.claim(config, folder)
         # A signal that arrives while trackers record the end changes nothing anymore.
         with catch_signals(deadline) as stop, contextlib.ExitStack() as stack:
@@ -97,7 +97,7 @@ def train(
                 trainer = Trainer(config, exp, checkpoints, stop, startup)
                 rows = trainer.run.rows
                 tracking = stack.enter_context(trackers.opened(config.trackers, folder, rows))
-                startup.over("state")
+                startup.mark("state")
                 trainer.train(folder, tracking)
                 result = trainer.evaluate_on_test(folder) | made_on
                 result["startup_seconds"] = startup.seconds

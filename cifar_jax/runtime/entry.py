@@ -1,4 +1,4 @@
-"""The common start of every command that trains or times, so that their timings are comparable."""
+"""The common start of commands that train, so that their timings are comparable."""
 
 import sys
 from collections.abc import Callable

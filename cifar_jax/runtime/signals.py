@@ -36,9 +36,6 @@ def exit_on_signals(line: bytes = b"stopped before training began; nothing to sa
         signal.signal(signum, leave)
 
 
-leave_at_once = exit_on_signals  # the former name
-
-
 class StopRequest:
     """A request to stop, made by a signal or by a deadline.
 

@@ -31,8 +31,6 @@ class Startup:
         self.seconds[part] = now - self._last - sum(within.values())
         self._last = now
 
-    over = mark  # the former name
-
     def finish(self, part: str) -> None:
         """Marks the end of the last part; later calls do nothing."""
         self.mark(part)
