@@ -74,7 +74,7 @@ def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:
 
 
 def check_batch_size(batch_size: int, num_examples: int, num_devices: int) -> None:
-    """Raises UserError where a batch does not fit the split or the devices."""
+    """Raises UserError if the batch size does not fit the split or the devices."""
     if not 1 <= batch_size <= num_examples:
         raise UserError(
             f"batch_size needs 1 to {num_examples}, the images of the training split, "
@@ -97,10 +97,10 @@ def gather(images, labels, order, step, num_examples, offset=0, num_replicas=1) 
       images: [N, H, W, C] uint8.
       labels: [N] int32.
       order: [steps, b] int32, this replica's part of the epoch's order.
-      step: [] int32, of the run.
-      num_examples: that count in an epoch; what order holds beyond them gets weight 0.
-      offset: position in the global batch of this replica's first example.
-      num_replicas: among which the global batch is split.
+      step: [] int32, the step of the run.
+      num_examples: The examples of an epoch; those beyond them in `order` are padding, weight 0.
+      offset: The position of this replica's first example in the global batch.
+      num_replicas: The number of replicas among which the global batch is split.
     """
     epoch, row = step // order.shape[0], step % order.shape[0]
     indices = order[row]
@@ -343,11 +343,11 @@ def _program_bytes(program: jax.stages.Compiled) -> int | None:
 def compile_for_backend(
     lowered: jax.stages.Lowered, cuda_graph: bool = False
 ) -> jax.stages.Compiled:
-    """Compiles with the options that pay on the backend; without those it does not know.
+    """Compiles with the fastest options for the backend, except those that it does not know.
 
     Args:
-      lowered: the program.
-      cuda_graph: on NVIDIA GPUs, puts convolutions and loops into CUDA graphs too.
+      lowered: The program.
+      cuda_graph: On NVIDIA GPUs, also puts convolutions and loops into CUDA graphs.
     """
     options = {}
     if jax.default_backend() == "cpu":
@@ -359,7 +359,7 @@ def compile_for_backend(
         try:
             program = lowered.compile(compiler_options=options or None)
             break
-        except jax.errors.JaxRuntimeError as error:  # another jaxlib, another set of options
+        except jax.errors.JaxRuntimeError as error:  # other versions of jaxlib know other options
             if not options:
                 raise
             known = {name: value for name, value in options.items() if name not in str(error)}
@@ -374,7 +374,7 @@ def _load_cudnn() -> None:
 
     XLA creates cuDNN's handle for a device when it first needs it, and cuDNN refuses to while a
     graph is being captured: "No DNN support for stream". A process that compiles a network has the
-    handle from autotuning; one that loads it from the compilation cache has not (jaxlib 0.11.2).
+    handle from autotuning; one that loads it from the compilation cache does not (jaxlib 0.11.2).
     """
     shapes = jnp.zeros((1, 8, 8, 8)), jnp.zeros((3, 3, 8, 8))
     for device in jax.local_devices():
@@ -388,9 +388,9 @@ def _load_cudnn() -> None:
 
 
 def _give_back_memory() -> None:
-    """Hands what the compiler has freed back to the system: the C library would keep it.
+    """Returns the memory that the compiler freed to the system; the C library would keep it.
 
-    Does nothing where the C library is not glibc.
+    Does nothing if the C library is not glibc.
     """
     with contextlib.suppress(OSError, AttributeError, TypeError):
         ctypes.CDLL(None).malloc_trim(ctypes.c_size_t(0))

@@ -1,4 +1,4 @@
-"""A whole split to logits and metrics: every image once, the last batch padded and masked."""
+"""Evaluates a network on a whole split in one call; the last batch is padded and masked."""
 
 from collections.abc import Callable
 
@@ -26,15 +26,15 @@ def make_evaluate(
     """Puts a split on the devices and returns the function that evaluates a state on it.
 
     Args:
-      eval_step: (params, batch_stats, batch) -> (logits, metrics).
+      eval_step: From (params, batch_stats, batch) to (logits, metrics).
       images: [N, H, W, C] uint8.
       labels: [N] int32.
-      batch_size: rounded up to a multiple of the devices.
-      mesh: the batch is sharded over it.
+      batch_size: Images per step, rounded up to a multiple of the number of devices.
+      mesh: The devices over which batches are sharded.
 
     Returns:
       A function from a replicated state to its metrics on the split and its logits
-      [N, num_classes] float32, both still on the device. Compiles at its first call.
+      [N, num_classes] float32, both on the device. It compiles when first called.
     """
     num_examples = len(images)
     batch_size = -(-min(batch_size, num_examples) // mesh.size) * mesh.size

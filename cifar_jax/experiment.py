@@ -1,4 +1,4 @@
-"""From a config to the parts of a run: the one place where configs become plain arguments."""
+"""Builds the parts of a run from its config: data set, network, optimizer, engine."""
 
 from collections.abc import Callable
 from functools import partial
@@ -25,14 +25,14 @@ GPU_GRAPH = ("on", "off")
 
 
 class Experiment(NamedTuple):
-    """What a config describes.
+    """The parts of a run, built from its config.
 
     Attributes:
-      dataset: the images and labels, on the host.
-      engine: trains; compiled.
-      evaluate: by split ("val" where there is one, and "test").
-      selection: which epoch is reported, and the split that is evaluated between epochs.
-      schedule: step to learning rate, before state.lr_scale.
+      dataset: The images and labels, on the host.
+      engine: The compiled training program.
+      evaluate: The evaluation of each split, "test" and, if there is one, "val".
+      selection: Which epoch is reported, and which split is evaluated between epochs.
+      schedule: From step to learning rate, before state.lr_scale is applied.
     """
 
     dataset: data.Dataset
@@ -48,7 +48,7 @@ class Experiment(NamedTuple):
 
 
 def check(config: ConfigDict) -> None:
-    """Raises UserError where the config contradicts itself, before anything is loaded."""
+    """Raises UserError if the config is invalid; loads no data."""
     for field in ("num_epochs", "eval_every_epochs", "eval_batch_size", "batch_size"):
         if not isinstance(config[field], int) or config[field] < 1:
             raise UserError(f"{field} needs a whole number of at least 1, not {config[field]}")
@@ -89,7 +89,7 @@ def check(config: ConfigDict) -> None:
         if not 0 <= seed < 2**32:
             raise UserError(f"{field} needs 0 to 4294967295, not {seed}")
     make_callbacks(config)
-    # Whatever else is wrong shows when the parts are made, from shapes alone.
+    # Building the parts from shapes finds all other errors.
     _schedule(config, steps_per_epoch=1000)
     _optimizer(config)
     step.split_networks(partial(_build, config.model.to_dict(), 10, jnp.float32))
@@ -103,7 +103,7 @@ def check(config: ConfigDict) -> None:
 
 
 def make_callbacks(config: ConfigDict) -> callbacks.Callbacks:
-    """Returns what decides between epochs, with nothing seen yet."""
+    """Returns the callbacks that decide between epochs, in their initial state."""
     plateau = early_stopping = None
     if config.plateau.patience:
         plateau = callbacks.Plateau(
@@ -130,7 +130,7 @@ def make_selection(config: ConfigDict) -> Selection:
 
 
 def resolved(config: ConfigDict) -> ConfigDict:
-    """Returns a copy with dtype "auto" decided: a run that moves to another device keeps it."""
+    """Returns a copy with dtype "auto" resolved, so that a run keeps it on another device."""
     config = config.copy_and_resolve_references()
     with config.unlocked():
         config.dtype = str(compute_dtype(config.dtype))
@@ -138,12 +138,12 @@ def resolved(config: ConfigDict) -> ConfigDict:
 
 
 class Parts(NamedTuple):
-    """The functions that a config describes; nothing is compiled yet.
+    """The functions that a config describes, before compilation.
 
     Attributes:
-      make_train_step: from the axis name of pmap, or None, to a step.
-      init: from the seed to the state at step 0.
-      eval_step: see step.make_eval_step.
+      make_train_step: From the axis name of pmap, or None under jit, to a training step.
+      init: From the seed to the state at step 0.
+      eval_step: See step.make_eval_step.
     """
 
     make_train_step: Callable[[str | None], step.TrainStep]
@@ -152,12 +152,12 @@ class Parts(NamedTuple):
 
 
 class Classes(NamedTuple):
-    """What a network has to know of its data set.
+    """The facts about a data set that a network is built from.
 
     Attributes:
-      class_names: in the order of the labels.
-      mean: [3] float32 of the training images, in [0, 1] scale.
-      std: [3] float32, likewise.
+      class_names: The class names, in the order of the labels.
+      mean: [3] float32, the mean of the training images' channels, scaled to [0, 1].
+      std: [3] float32, their standard deviation.
     """
 
     class_names: tuple[str, ...]
@@ -166,15 +166,15 @@ class Classes(NamedTuple):
 
     @property
     def num_classes(self) -> int:
-        """How many classes there are."""
+        """The number of classes."""
         return len(self.class_names)
 
 
 def make_parts(config: ConfigDict, dataset: data.Dataset | Classes) -> Parts:
-    """Builds the network and what is done with it, as functions.
+    """Builds the functions that initialize, train and evaluate the network.
 
     Raises:
-      UserError: for whatever does not fit together.
+      UserError: If parts of the config do not fit together.
     """
     optimizer = _optimizer(config)
     dtype = compute_dtype(config.dtype)
@@ -204,7 +204,11 @@ def make_parts(config: ConfigDict, dataset: data.Dataset | Classes) -> Parts:
 
 
 def load_data(config: ConfigDict) -> data.Dataset:
-    """Loads the data set that a config names; raises UserError where it cannot."""
+    """Loads the data set that a config names.
+
+    Raises:
+      UserError: If it is missing or cannot be read.
+    """
     return data.load(
         config.data.name,
         label=config.data.label,
@@ -223,12 +227,12 @@ def create(
     """Loads the data, builds the network and compiles the training program.
 
     Args:
-      config: one that `check` has let pass.
-      dataset: in the place of the one that the config names.
-      make_schedule: from the steps of an epoch, in the place of the config's schedule.
+      config: A config that has passed `check`.
+      dataset: Used instead of the data set that the config names.
+      make_schedule: From steps per epoch to the schedule to use instead of the config's.
 
     Raises:
-      UserError: for whatever does not fit together.
+      UserError: If parts of the config do not fit together.
     """
     dataset = dataset or load_data(config)
     mesh = make_mesh()
@@ -265,7 +269,7 @@ def create(
 
 
 def compute_dtype(name: str) -> jnp.dtype:
-    """Returns the dtype of the computation; "auto" is bfloat16 where the backend is fast at it."""
+    """Returns the dtype of the computation; "auto" is float32 on CPUs and bfloat16 elsewhere."""
     if name == "auto":
         name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
     return jnp.dtype(name)

@@ -1,4 +1,4 @@
-"""The host's side of training: calls to the device, one ahead of the numbers, and timed."""
+"""Calls the engine up to a given step, and fetches each call's metrics while the next one runs."""
 
 import math
 import time
@@ -13,7 +13,7 @@ from cifar_jax.step import TrainState
 
 
 class Diverged(UserError):
-    """The loss is no longer a finite number."""
+    """The loss became NaN or infinite."""
 
 
 WHAT_TO_DO = (
@@ -36,24 +36,24 @@ def run_until(
 ) -> tuple[TrainState, Metrics, dict[str, float], int]:
     """Trains from first_step to last_step of one epoch, or until should_stop says so.
 
-    A call's numbers are fetched while the next one runs, so the device never waits for the host.
+    A call's metrics are fetched while the next call runs, so the device never waits for the host.
 
     Args:
-      engine: runs the steps.
-      state: at first_step; given up.
-      metrics: of the epoch so far.
-      plan: of the epoch.
-      first_step: of the run.
-      last_step: of the run; at most the epoch's end.
-      clock: times the calls.
-      should_stop: told the step reached, asked before each call.
-      progress: told the step and the epoch's metrics after each call.
+      engine: The engine that runs the steps.
+      state: The state at first_step; its buffers are donated.
+      metrics: The epoch's metrics so far.
+      plan: The epoch's plan.
+      first_step: The step of the run to start from.
+      last_step: The step of the run to stop at, at most the end of the epoch.
+      clock: Times the calls and chooses their length.
+      should_stop: Called with the step reached before each call to the device.
+      progress: Called with the step reached and the epoch's metrics after each call.
 
     Returns:
-      State, metrics, the metrics' values ({} where no step was taken) and the step reached.
+      The state, the metrics, their values ({} if no step was taken) and the step reached.
 
     Raises:
-      Diverged: where the loss is not finite.
+      Diverged: If the loss is not finite.
     """
     step, under_way, values = first_step, None, {}
     while True:

@@ -1,14 +1,14 @@
-"""Losses of one example each; the step weighs and averages them."""
+"""Per-example losses; the step weights and averages them."""
 
 import jax
 import jax.numpy as jnp
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing: float = 0.0) -> jax.Array:
-    """Softmax cross-entropy of each example, computed in float32.
+    """Returns the softmax cross-entropy of each example, computed in float32.
 
-    With smoothing e the target is 1 - e + e / C for the label and e / C elsewhere, as in Keras
-    and PyTorch.
+    With label smoothing e, the target is 1 - e + e / C for the label and e / C for other classes,
+    as in Keras and PyTorch.
 
     Args:
       logits: [B, C], any float dtype.
@@ -19,13 +19,13 @@ def cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing: float =
       [B] float32.
     """
     logits = logits.astype(jnp.float32)
-    # A masked sum instead of a gather, whose gradient would be a scatter: two GPU kernels more.
+    # A masked sum: a gather, with a scatter as its gradient, takes two more GPU kernels.
     is_label = jnp.arange(logits.shape[-1]) == labels[:, None]
     own = jnp.sum(jnp.where(is_label, logits, 0), axis=-1)
     log_normalizer = jax.nn.logsumexp(logits, axis=-1)
     losses = log_normalizer - own
     if label_smoothing == 0:
         return losses
-    # Of differences, each of the size of a loss whatever the logits' offset.
+    # A difference, so that a common offset of the logits cancels.
     uniform = log_normalizer - jnp.mean(logits, axis=-1)
     return (1.0 - label_smoothing) * losses + label_smoothing * uniform

@@ -1,4 +1,4 @@
-"""Metrics as sums on the device, packed into one array and divided once on the host."""
+"""Metrics, accumulated on the device as sums in one array and divided on the host."""
 
 import flax
 import jax
@@ -9,11 +9,11 @@ from cifar_jax.selection import METRICS
 
 @flax.struct.dataclass
 class Metrics:
-    """Mean loss, top-1 and top-5 accuracy over examples (fractions from 0 to 1), before division.
+    """The sums from which `fetch` computes the mean loss and the top-1 and top-5 accuracy.
 
     Attributes:
-      sums: [4] float32, over the examples: losses, top-1 hits, top-5 hits, ones. Counts are exact
-        up to 2^24 examples.
+      sums: [4] float32: the losses, top-1 hits, top-5 hits and number of the examples. Exact
+        counts up to 2^24 examples.
     """
 
     sums: jax.Array
@@ -31,15 +31,16 @@ class Metrics:
 def num_ahead(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """Counts the classes that rank before each label, [B] int32: a top-k hit has fewer than k.
 
-    Of equal logits the lower class goes first, as in argmax: bfloat16 logits tie often, and
-    counting every tie as a hit would flatter the network. All C are ahead of a NaN or an infinity.
+    Of equal logits the lower class ranks first, as in argmax: bfloat16 logits often tie, and
+    counting every tie as a hit would overstate the accuracy. A label whose logit is NaN or infinite
+    ranks after all C classes.
 
     Args:
       logits: [B, C].
       labels: [B] integers.
     """
     classes, labels = jnp.arange(logits.shape[-1]), labels[:, None]
-    # A masked sum instead of a gather: XLA computes it along with what else is reduced over C.
+    # A masked sum instead of a gather: XLA fuses it with the other reductions over C.
     own = jnp.sum(jnp.where(classes == labels, logits, 0), axis=-1, keepdims=True)
     ahead = (logits > own) | ((logits == own) & (classes < labels)) | ~jnp.isfinite(own)
     return jnp.sum(ahead, axis=-1)
@@ -52,14 +53,14 @@ def measure(
     weights: jax.Array,
     axis_name: str | None = None,
 ) -> Metrics:
-    """Returns the metrics of one batch, of all replicas' batches inside pmap.
+    """Returns the metrics of one batch; under pmap, those of all replicas' batches.
 
     Args:
       logits: [B, C].
       labels: [B] integers.
       losses: [B] float32.
-      weights: [B], 1 for an example that counts and 0 for filling.
-      axis_name: pmap's, or None outside it.
+      weights: [B], 1 for an example that counts and 0 for padding.
+      axis_name: The axis name of pmap, or None under jit.
     """
     ahead = num_ahead(logits, labels)
     values = jnp.stack([losses, ahead < 1, ahead < 5, jnp.ones_like(losses)])
@@ -68,9 +69,9 @@ def measure(
 
 
 def fetch(metrics: Metrics) -> dict[str, float]:
-    """Waits for the sums and returns {loss, accuracy, top5_accuracy}; NaN of no examples.
+    """Waits for the sums and returns the mean of each metric; NaN if there are no examples.
 
-    Divides on the host: a division on the device would queue behind whatever runs there next.
+    Divides on the host: a division on the device would wait for the call queued before it.
     """
     *totals, count = jax.device_get(metrics.sums).tolist()
     return {
@@ -82,7 +83,7 @@ def fetch(metrics: Metrics) -> dict[str, float]:
 def to_checkpoint(metrics: Metrics) -> dict[str, dict[str, jax.Array]]:
     """Returns the tree that checkpoints hold: {name: {"total": float32, "count": int32}}.
 
-    The layout of a clu.metrics.Collection, as in workdirs from before the sums were packed.
+    This is the layout of a clu.metrics.Collection, which earlier checkpoints have.
     """
     *totals, count = metrics.sums
     count = count.astype(jnp.int32)
@@ -93,6 +94,6 @@ def to_checkpoint(metrics: Metrics) -> dict[str, dict[str, jax.Array]]:
 
 
 def from_checkpoint(tree: dict[str, dict[str, jax.Array]]) -> Metrics:
-    """Returns what `to_checkpoint` was given."""
+    """Returns the metrics of a checkpoint: the inverse of `to_checkpoint`."""
     totals = [tree[name]["total"] for name in METRICS]
     return Metrics(jnp.stack([*totals, tree["loss"]["count"].astype(jnp.float32)]))

@@ -1,11 +1,11 @@
 """One training step and one evaluation step: pure functions of arrays.
 
-A network is split once into a graph definition (static) and arrays; the steps put it together
-inside the trace, so that jax.jit, jax.grad and the loops of the engine see arrays alone.
-Every random number is a function of (state.key, state.step) and its place in the global batch:
-Threefry is partitionable, so the draws of a sharded batch equal those of an unsharded one. Neither
-the number of devices nor that of steps per call changes a run; only pmap's replicas draw by
-themselves.
+A network is split once into a static graph definition and arrays. The steps merge the two while
+they are traced, so that jax.jit, jax.grad and the engine's loop only see arrays.
+Every random number is a function of (state.key, state.step) and of its position in the global
+batch. Threefry is partitionable: the draws of a sharded batch equal those of an unsharded one. So
+under jit a run depends neither on the number of devices nor on the number of steps per call. Under
+pmap each replica draws its own numbers.
 """
 
 from collections.abc import Callable
@@ -20,21 +20,21 @@ from flax import nnx
 from cifar_jax.losses import cross_entropy
 from cifar_jax.metrics import Metrics, measure
 
-# The streams that a run's key is folded into.
+# Random streams, folded into the run's key.
 _INIT, _ORDER, _STEP = range(3)
 
 
 @flax.struct.dataclass
 class TrainState:
-    """Everything that a run carries from step to step, and all that a checkpoint needs.
+    """The state that training carries from step to step, and that a checkpoint holds.
 
     Attributes:
-      step: [] int32, steps done.
-      params: nested dict of float32 arrays.
-      batch_stats: likewise, the running statistics; empty without BatchNorm.
-      opt_state: optax's.
-      key: [] typed key, the run's root; constant.
-      lr_scale: [] float32, factor on every update; 1 unless a callback lowers it.
+      step: [] int32, the number of steps done.
+      params: Nested dict of float32 arrays.
+      batch_stats: The running statistics of BatchNorm, a nested dict; empty without BatchNorm.
+      opt_state: The state of the optax optimizer.
+      key: [] typed key, the root of the run's random numbers; constant.
+      lr_scale: [] float32, a factor on every update; 1 unless a callback lowers it.
     """
 
     step: jax.Array
@@ -46,15 +46,15 @@ class TrainState:
 
 
 class Batch(NamedTuple):
-    """Examples on their way into a step.
+    """The examples of one step. Evaluation leaves the last three fields None.
 
     Attributes:
       images: [B, H, W, C] uint8.
       labels: [B] int32.
-      weights: [B] float32, 1 for an example that counts, 0 for one that fills the batch up.
-      num_counting: [] float32, examples that count in the global batch; only training has it.
-      indices: [B] int32, place of each example in the data set; only training has it.
-      epochs: [B] int32, the epoch that each example is seen in, from 0; only training has it.
+      weights: [B] float32, 1 for an example that counts, 0 for padding.
+      num_counting: [] float32, the number of examples that count in the global batch.
+      indices: [B] int32, the index of each example in the data set.
+      epochs: [B] int32, the epoch in which each example is seen, from 0.
     """
 
     images: jax.Array
@@ -66,7 +66,7 @@ class Batch(NamedTuple):
 
 
 class Networks(NamedTuple):
-    """The static halves of one network, by mode."""
+    """The graph definitions of one network in training and in evaluation mode."""
 
     train: nnx.GraphDef
     eval: nnx.GraphDef
@@ -76,12 +76,12 @@ class Networks(NamedTuple):
 TrainStep = Callable[..., tuple[TrainState, Metrics]]
 EvalStep = Callable[[Any, Any, Batch], tuple[jax.Array, Metrics]]
 Preprocess = Callable[[jax.Array], jax.Array]
-# (key [], images) -> (images, partner of each [B] int32, its own share in it [B] float32)
+# (key [], images) -> (images, partner of each [B] int32, weight of its own label [B] float32)
 Mix = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array, jax.Array]]
 
 
 def split_networks(create: Callable[[nnx.Rngs], nnx.Module]) -> Networks:
-    """Returns the two graph definitions of the network that `create` builds; no array is made."""
+    """Returns the graph definitions of the network that `create` builds; allocates no arrays."""
     model = nnx.eval_shape(lambda: create(nnx.Rngs(params=0)))
 
     def graphdef(is_eval: bool) -> nnx.GraphDef:
@@ -121,15 +121,15 @@ def all_finite(tree: Any) -> jax.Array:
 def epoch_order(key: jax.Array, epoch: jax.Array, num_examples: int, batch_size: int) -> jax.Array:
     """Returns the order in which an epoch visits the examples, [steps, B] int32.
 
-    Every example once, in ceil(num_examples / B) steps. The last row is filled up from the
-    epoch's first ones, which the step gives weight 0; as real images they keep the statistics of
-    BatchNorm honest where zeros would not.
+    Every example is visited once, in ceil(num_examples / B) steps. The last row is padded with the
+    epoch's first examples, to which the step gives weight 0. Padding with real images keeps the
+    batch statistics of BatchNorm realistic; zeros would not.
 
     Args:
-      key: [] typed key, the run's root.
+      key: [] typed key, the root of the run's random numbers.
       epoch: [] int32, from 0.
-      num_examples: at least batch_size.
-      batch_size: B, of all devices together.
+      num_examples: At least batch_size.
+      batch_size: B, all devices together.
     """
     key = jax.random.fold_in(jax.random.fold_in(key, _ORDER), epoch)
     order = jax.random.permutation(key, num_examples).astype(jnp.int32)
@@ -138,7 +138,7 @@ def epoch_order(key: jax.Array, epoch: jax.Array, num_examples: int, batch_size:
 
 
 def step_key(state: TrainState, axis_name: str | None = None) -> jax.Array:
-    """Returns the key of this step, [] typed; inside pmap, this replica's."""
+    """Returns the key of this step, [] typed; under pmap, that of this replica."""
     key = jax.random.fold_in(jax.random.fold_in(state.key, _STEP), state.step)
     return key if axis_name is None else jax.random.fold_in(key, jax.lax.axis_index(axis_name))
 
@@ -157,24 +157,24 @@ def make_train_step(
     label_smoothing: float = 0.0,
     axis_name: str | None = None,
 ) -> TrainStep:
-    """Builds the step: augment, mix, forward, backward, update, measure.
+    """Builds the training step: augment, mix, forward, backward, update, measure.
 
-    The loss is the mean over the examples that count, of all replicas together. Inside pmap each
-    replica normalises by its own batch statistics, while the running ones are averaged over the
-    replicas at every step: a running mean is linear, so this is the same as averaging them at
-    the end, and it keeps the state alike on all devices.
+    The loss is the mean over the examples that count, over all replicas. Under pmap each replica
+    normalizes by its own batch statistics, and the running statistics are averaged over the
+    replicas at every step. A running mean is linear, so this equals averaging them at the end, and
+    it keeps the state identical on all devices.
 
     Args:
-      network: graph definition for training.
-      optimizer: its updates are scaled by the rate that the step is given, 1 by default, and by
+      network: The graph definition for training.
+      optimizer: Its updates are scaled by the step's learning_rate argument, 1 by default, and by
         state.lr_scale.
-      augment: (key [], images [B, H, W, C] uint8, indices [B], epochs [B]) to images of the same
-        shape and range.
-      preprocess: uint8 images to the network's input.
-      mix: mixes pairs of augmented images, see augment.parse_mix; the loss is mixed alike, while
-        the training accuracy stays that on the first image's label.
-      label_smoothing: see losses.cross_entropy.
-      axis_name: pmap's, or None outside it.
+      augment: From (key [], images [B, H, W, C] uint8, indices [B], epochs [B]) to images of the
+        same shape and range.
+      preprocess: From uint8 images to the network's input.
+      mix: Mixes pairs of augmented images, see augment.parse_mix. The loss mixes their labels in
+        the same way; the training accuracy is that on the first image's label.
+      label_smoothing: See losses.cross_entropy.
+      axis_name: The axis name of pmap, or None under jit.
     """
 
     def total(tree):
@@ -189,7 +189,7 @@ def make_train_step(
         augment_key, mix_key, dropout_key = jax.random.split(step_key(state, axis_name), 3)
         images = augment(augment_key, batch.images, batch.indices, batch.epochs)
         if mix is not None:
-            images, partner, share = mix(mix_key, images)
+            images, partner, lam = mix(mix_key, images)
         images = preprocess(images)
 
         def loss_fn(params):
@@ -198,7 +198,7 @@ def make_train_step(
             losses = cross_entropy(logits, batch.labels, label_smoothing)
             if mix is not None:
                 others = cross_entropy(logits, batch.labels[partner], label_smoothing)
-                losses = share * losses + (1.0 - share) * others
+                losses = lam * losses + (1.0 - lam) * others
             batch_stats = nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
             loss = jnp.sum(losses * batch.weights) / batch.num_counting
             return loss, (logits, losses, batch_stats)
