@@ -1,0 +1,60 @@
+"""Counts what the host launches, from XLA's dump of a GPU program's thunks.
+
+A thunk is one thing that XLA's runtime does: launch a kernel, call a library, copy, or replay a
+CUDA graph ("command buffer"). A loop is a thunk whose condition and body are sequences of thunks.
+The dump indents what belongs to a thunk.
+"""
+
+import re
+from typing import NamedTuple
+
+_THUNK = re.compile(r"^( *)\d+: k(\w+)")
+
+
+class Launches(NamedTuple):
+    """What the host launches, and what the device runs.
+
+    Attributes:
+      per_call: Launches of a call outside its steps.
+      per_step: Launches of each step; 0 if the loop runs inside a CUDA graph.
+      kernels_per_step: Kernels, library calls and copies of each step, the loop's condition
+        included.
+    """
+
+    per_call: int
+    per_step: int
+    kernels_per_step: int
+
+
+def count(dump: str) -> Launches:
+    """Counts the launches of a program with one loop.
+
+    Args:
+      dump: The text of *.thunk_sequence_after_thunk_passes.txt.
+
+    Raises:
+      ValueError: If the program has no loop.
+    """
+    per_call = per_step = kernels = 0
+    loop_indent = graph_indent = None
+    in_loop = False
+    for line in dump.splitlines():
+        if not (found := _THUNK.match(line)):
+            continue
+        indent, kind = len(found[1]), found[2]
+        if graph_indent is not None and indent <= graph_indent:
+            graph_indent = None
+        if in_loop and indent <= loop_indent:
+            in_loop = False
+        if kind == "While" and loop_indent is None:
+            loop_indent, in_loop = indent, True
+            continue
+        kernels += in_loop and kind != "CommandBuffer"
+        if graph_indent is None:
+            per_step += in_loop
+            per_call += not in_loop
+        if kind == "CommandBuffer" and graph_indent is None:
+            graph_indent = indent
+    if loop_indent is None:
+        raise ValueError("the program contains no loop")
+    return Launches(per_call, per_step, kernels)
