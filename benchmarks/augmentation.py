@@ -2,7 +2,7 @@
 
     python -m benchmarks.augmentation [LINE ...] [--batch_size B] [--rounds N] [--seconds S]
 
-A compiled loop gathers batches of random images, augments them and normalises them. The time of the
+A compiled loop gathers batches of random images, augments them and normalizes them. The time of the
 same loop without augmentation is subtracted round by round. The share is that cost divided by the
 sum of the cost and a training step of configs/resnet18.py without augmentation, which is measured
 in the same run. A LINE has the format of config.augment.ops or config.augment.mix; for a mix, the

@@ -13,7 +13,7 @@ No contender draws a progress bar. All of them get their large arrays in huge pa
 
 Every turn runs in its own process because Keras chooses its backend at import. It first trains on
 one hundred batches, which compiles everything, and then the epoch is timed. cifar_jax starts the
-epoch from a new initialisation; the others continue from those batches. Contenders are interleaved
+epoch from a new initialization; the others continue from those batches. Contenders are interleaved
 and ratios are taken within rounds. The machine must be otherwise idle.
 """
 
@@ -229,7 +229,7 @@ def time_epoch_in_subprocess(name: str, data_dir: str | None, limit: int) -> Rec
 
 
 def comparison(turns: dict[str, list[Record]]) -> Record:
-    """Summarises the turns of each contender, which include "cifar_jax".
+    """Summarizes the turns of each contender, which include "cifar_jax".
 
     Returns:
       The record's fields `seconds`, the median of each contender; `fastest_other`; and

@@ -284,7 +284,7 @@ def find_data(data_dir: Path, work: Path) -> Path:
     return target
 
 
-def summarise(run: Run) -> str:
+def summarize(run: Run) -> str:
     """Formats the results so far as a short table."""
     lines = []
     for r in run.records("throughput"):
@@ -365,7 +365,7 @@ def main(argv: Sequence[str]) -> int:
             break
         print(f"\n{name}", flush=True)
         STAGES[name](run)
-    text = summarise(run)
+    text = summarize(run)
     (out / "summary.txt").write_text(text + "\n")
     print("\n" + text)
     return harness.report_failed(run.failed)

@@ -51,7 +51,7 @@ from cifar_jax.runtime import compilation_cache
 from cifar_jax.runtime.environment import environment
 from cifar_jax.runtime.huge_pages import restart_with_huge_pages
 
-# The experiment whose batch size, optimiser and augmentation each network is timed with.
+# The experiment whose batch size, optimizer and augmentation each network is timed with.
 CONFIGS = {
     "cnn13": "hybrid/cnn13_l2",
     "cnn2": "coarse/cnn2_batch64",
@@ -219,7 +219,7 @@ def count_flops(settings: ConfigDict, dataset: data.Dataset) -> float | None:
 def random_data(settings: ConfigDict) -> data.Dataset:
     """Returns random images and labels with as many images and classes as the config's data set.
 
-    Fewer images would fit into the processor's caches, and the network would memorise them.
+    Fewer images would fit into the processor's caches, and the network would memorize them.
     """
     num_classes = data.num_classes(settings.data.name, settings.data.label)
     rng = np.random.default_rng(0)

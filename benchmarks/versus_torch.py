@@ -3,14 +3,14 @@
     python -m benchmarks.versus_torch [MODEL[:BATCH[:DTYPE]] ...] [--rounds N] [--out FILE]
 
 Both sides run the forward pass, loss, backward pass and update of one network from the same
-weights: in training mode with the network's own dropout, with the same optimiser, without
+weights: in training mode with the network's own dropout, with the same optimizer, without
 augmentation, and with the data on the device. The JAX side is the training loop of cifar_jax, so it
-also gathers its batches, normalises uint8 images and counts metrics, whereas PyTorch's batches are
+also gathers its batches, normalizes uint8 images and counts metrics, whereas PyTorch's batches are
 prepared in advance. For bfloat16, PyTorch uses autocast. A MODEL without BATCH uses the batch size
 of its write-up; "all" selects every network.
 
 PyTorch is first timed in each of SETTINGS. On a CPU these are eager with either memory layout, with
-or without a fused optimiser, and with or without huge pages for large arrays; on a GPU they are
+or without a fused optimizer, and with or without huge pages for large arrays; on a GPU they are
 eager, compiled, and compiled with autotuning, which takes minutes (use --settings to select some).
 The settings that come near the fastest one are then interleaved with JAX; on a CPU, PyTorch's
 default setting ("torch") always is. The record's ratio is to the setting with the lowest median,
@@ -59,7 +59,7 @@ from cifar_jax.runtime.huge_pages import restart_with_huge_pages
 CASES = ("cnn3:32", "cnn3:128", "resnet18:32")
 OUT = RESULTS / "versus_torch.jsonl"
 NUM_CLASSES = 100
-# With fewer batches the networks would memorise these random images, and gradients would vanish.
+# With fewer batches the networks would memorize these random images, and gradients would vanish.
 NUM_BATCHES = 64
 # A turn without --steps has as many steps as PyTorch runs in this time.
 SECONDS_PER_TURN = 0.5
@@ -78,7 +78,7 @@ class Setting(NamedTuple):
 
     Attributes:
       layout: The memory format of images and weights.
-      fused: Whether the optimiser is fused.
+      fused: Whether the optimizer is fused.
       huge_pages: Whether large arrays use pages of 2 MiB; has no effect on a GPU.
       compiled: The mode of torch.compile, or None to run eagerly.
     """
@@ -113,7 +113,7 @@ def settings_here() -> dict[str, Setting]:
 
 
 def make_optimizers(model: str) -> tuple[str, Any, Callable[..., torch.optim.Optimizer]]:
-    """Returns an optimiser as its description, an optax transformation and a PyTorch factory."""
+    """Returns an optimizer as its description, an optax transformation and a PyTorch factory."""
     if model.startswith("resnet"):
         options = dict(momentum=0.9, nesterov=True, weight_decay=5e-4)
         optimizer = optim.create("sgd", 0.1, **options)
@@ -184,7 +184,7 @@ def make_torch(
 
     Args:
       model: The name of the network, a key of torch_models.MODELS.
-      make_optimizer: Creates the optimiser from the parameters and the argument `fused`.
+      make_optimizer: Creates the optimizer from the parameters and the argument `fused`.
       state: The state from which the weights and running statistics are copied.
       images: [N, 32, 32, 3] uint8.
       labels: [N] int32.
@@ -254,7 +254,7 @@ def time_contenders(
 
 
 def comparison(ms: dict[str, Sequence[float]]) -> Record:
-    """Summarises milliseconds per step and round, {"jax" or one of SETTINGS: [rounds]}.
+    """Summarizes milliseconds per step and round, {"jax" or one of SETTINGS: [rounds]}.
 
     Returns:
       The record's fields `jax_ms` and `torch_ms`, the medians; `torch_setting`, the setting with

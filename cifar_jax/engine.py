@@ -280,7 +280,7 @@ class Engine:
 
 
 class PmapEngine(Engine):
-    """An engine by pmap: each replica normalises by the batch statistics of its own examples.
+    """An engine by pmap: each replica normalizes by the batch statistics of its own examples.
 
     Every array of a state has a leading axis of replicas.
     """

@@ -69,7 +69,7 @@ def test_pmap_replicas_draw_by_themselves():
 
 @pytest.mark.parametrize("parallel", ["jit", "pmap"])
 def test_steps_take_the_rates_of_the_schedule(parallel):
-    """As with a schedule inside the optimiser, over the border of an epoch of 7 steps."""
+    """As with a schedule inside the optimizer, over the border of an epoch of 7 steps."""
 
     def schedule(step):
         return 0.01 / (1.0 + step)

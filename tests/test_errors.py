@@ -7,7 +7,7 @@ def test_the_closest_name_is_listed_first():
     assert message.endswith("cnn2")
 
 
-def test_names_from_other_libraries_are_recognised():
+def test_names_from_other_libraries_are_recognized():
     known = ["flip", "vertical_flip"]
     assert "did you mean 'flip'?" in str(unknown("op", "horizontal_flip", known))
     assert "did you mean 'vertical_flip'?" in str(unknown("op", "horizontal_flip", known[1:]))

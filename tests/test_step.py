@@ -19,7 +19,7 @@ def test_training_overfits_64_images():
 def test_golden_steps():
     """Five steps of cnn3, with augmentation and dropout, as they were when this was written.
 
-    If you meant to change what a step computes (initialisation, order of random numbers, an
+    If you meant to change what a step computes (initialization, order of random numbers, an
     operation's formula), put the new numbers in and say in the commit what changed. If you did
     not, this found a bug. Another jax may draw other numbers: compare on the old one first.
     """

@@ -19,7 +19,7 @@ CONFIGS = sorted(p for p in (ROOT / "configs").rglob("*.py") if p.name != "base.
 
 
 def dataset(num_train: int = 100, num_test: int = 40, num_val: int = 0) -> data.Dataset:
-    """Ten classes, each a colour of its own under noise: learnable from a few images."""
+    """Ten classes, each a color of its own under noise: learnable from a few images."""
     rng = np.random.default_rng(0)
     colors = rng.integers(40, 216, (10, 1, 1, 3))
 

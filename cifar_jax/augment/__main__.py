@@ -112,7 +112,7 @@ def apply(line: str, images: np.ndarray, seed: int = 0) -> np.ndarray:
 
 
 def draw(rows: dict[str, np.ndarray]) -> Image.Image:
-    """Returns a sheet with one labelled row per entry; `rows` maps labels to [B, H, W, 3] uint8."""
+    """Returns a sheet with one labeled row per entry; `rows` maps labels to [B, H, W, 3] uint8."""
     count, height, width, _ = next(iter(rows.values())).shape
     across, down = width * _SCALE + _GAP, height * _SCALE + _GAP
     sheet = Image.new("RGB", (_LABEL + count * across, _GAP + len(rows) * down), "white")

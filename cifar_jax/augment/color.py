@@ -1,4 +1,4 @@
-"""Colour operations with a random strength for each image. The arithmetic is in levels.py.
+"""Color operations with a random strength for each image. The arithmetic is in levels.py.
 
 Operations that count or map pixel values require uint8, so they must come before operations that
 interpolate. Only the two from Keras, channel_shift and brightness, accept any dtype.
@@ -63,7 +63,7 @@ def brightness(key: jax.Array, images: jax.Array, low: float = 0.8, high: float 
 def contrast(key: jax.Array, images: jax.Array, low: float = 0.8, high: float = 1.2) -> jax.Array:
     """Changes the contrast of each image by a random factor, uniform in [low, high].
 
-    Equals Pillow's ImageEnhance.Contrast: factor 0 gives a uniform grey of the image's mean
+    Equals Pillow's ImageEnhance.Contrast: factor 0 gives a uniform gray of the image's mean
     luminance, 1 the original image, and larger factors extrapolate.
 
     Args:
@@ -81,7 +81,7 @@ def contrast(key: jax.Array, images: jax.Array, low: float = 0.8, high: float = 
 def saturation(key: jax.Array, images: jax.Array, low: float = 0.8, high: float = 1.2) -> jax.Array:
     """Changes the saturation of each image by a random factor, uniform in [low, high].
 
-    Equals Pillow's ImageEnhance.Color: factor 0 gives a greyscale image, 1 the original image, and
+    Equals Pillow's ImageEnhance.Color: factor 0 gives a grayscale image, 1 the original image, and
     larger factors extrapolate. The arguments are those of `contrast`.
     """
     check_uint8_rgb("saturation", images)

@@ -10,7 +10,7 @@ from cifar_jax.augment.arguments import (
     check_range,
 )
 
-# The papers fill with zeros after normalisation, that is, with the mean colour: (125, 123, 114) for
+# The papers fill with zeros after normalization, that is, with the mean color: (125, 123, 114) for
 # CIFAR-10 and (129, 124, 112) for CIFAR-100. This is the average of the two.
 MEAN = (127, 124, 113)
 
@@ -20,7 +20,7 @@ _ATTEMPTS = 10
 def cutout(
     key: jax.Array, images: jax.Array, size: int = 16, count: int = 1, fill=MEAN
 ) -> jax.Array:
-    """Erases squares whose centres are uniform over the image, so that the border may cut them off.
+    """Erases squares whose centers are uniform over the image, so that the border may cut them off.
 
     DeVries and Taylor (2017): "Improved Regularization of Convolutional Neural Networks with
     Cutout", which uses 16 pixels for CIFAR-10 and 8 for CIFAR-100.
@@ -36,8 +36,8 @@ def cutout(
     check_integer("cutout's count", count, 0)
     batch, height, width, channels = images.shape
     fill = jnp.array(check_pixel_value("cutout's fill", fill, channels), images.dtype)
-    centres = jax.random.randint(key, (batch, count, 2), 0, jnp.array([height, width]))
-    top, left = jnp.moveaxis(centres - size // 2, -1, 0)
+    centers = jax.random.randint(key, (batch, count, 2), 0, jnp.array([height, width]))
+    top, left = jnp.moveaxis(centers - size // 2, -1, 0)
     is_erased = jnp.any(box_masks(top, left, size, size, height, width), axis=1)
     return jnp.where(is_erased[..., None], fill, images)
 

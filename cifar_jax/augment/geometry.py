@@ -60,7 +60,7 @@ def crop(key: jax.Array, images: jax.Array, padding: int = 4, mode: str = "const
       key: [] typed key.
       images: [B, H, W, C], any dtype.
       padding: number of pixels added on each side.
-      mode: "constant" (zeros, which are black before normalisation), "reflect" or "edge".
+      mode: "constant" (zeros, which are black before normalization), "reflect" or "edge".
     """
     check_integer("crop", padding, 0, "pixels")
     if mode not in ("constant", "reflect", "edge"):

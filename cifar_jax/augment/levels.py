@@ -105,7 +105,7 @@ def luminance(images: jax.Array) -> jax.Array:
 
 
 def smooth(images: jax.Array) -> jax.Array:
-    """Applies Pillow's SMOOTH filter: a 3x3 mean with weight 5 at the centre.
+    """Applies Pillow's SMOOTH filter: a 3x3 mean with weight 5 at the center.
 
     Border pixels are unchanged, as in Pillow.
 

@@ -58,7 +58,7 @@ def cutmix(key: jax.Array, images: jax.Array, alpha: float = 1.0) -> Mixed:
     """Replaces a box of each image by the same box of its partner.
 
     Yun et al. (2019): "CutMix: Regularization Strategy to Train Strong Classifiers with Localizable
-    Features". The centre of the box is uniform over the image, and the box is clipped at the
+    Features". The center of the box is uniform over the image, and the box is clipped at the
     border. lam is the fraction of pixels outside the clipped box.
 
     Args:
@@ -73,11 +73,11 @@ def cutmix(key: jax.Array, images: jax.Array, alpha: float = 1.0) -> Mixed:
     check_number("cutmix", alpha, 0.01, 100)
     batch, height, width = images.shape[:3]
     limits = jnp.array([height, width])
-    lam_key, centre_key = jax.random.split(key)
+    lam_key, center_key = jax.random.split(key)
     side = jnp.sqrt(1 - _draw_lam(lam_key, batch, alpha))
     half = (side[:, None] * limits).astype(jnp.int32) // 2
-    centre = jax.random.randint(centre_key, (batch, 2), 0, limits)
-    start, stop = (jnp.clip(x, 0, limits) for x in (centre - half, centre + half))
+    center = jax.random.randint(center_key, (batch, 2), 0, limits)
+    start, stop = (jnp.clip(x, 0, limits) for x in (center - half, center + half))
     box = box_masks(*start.T, *(stop - start).T, height, width)[..., None]
     lam = 1 - jnp.mean(box, axis=(1, 2, 3), dtype=jnp.float32)
     return Mixed(jnp.where(box, images[::-1], images), _partner(images), lam)

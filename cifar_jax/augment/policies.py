@@ -7,7 +7,7 @@ computes each form once for the whole batch, and images whose operation has anot
 through unchanged.
 
 Operations, magnitudes and probabilities are those of torchvision's RandAugment and AutoAugment on
-Pillow images, with nearest-neighbour interpolation and black fill.
+Pillow images, with nearest-neighbor interpolation and black fill.
 """
 
 from typing import NamedTuple
@@ -178,9 +178,9 @@ def _sources(operation, magnitude, height, width) -> jax.Array:
     def magnitude_of(*names):
         return jnp.where(_is(operation, *names), magnitude, 0.0)[..., None, None]
 
-    # Pillow's pixel centres are at half-integers, and its shears fix the upper left corner.
+    # Pillow's pixel centers are at half-integers, and its shears fix the upper left corner.
     y, x = np.mgrid[:height, :width].astype(np.float32) + 0.5
-    dy, dx = y - height / 2, x - width / 2  # from the centre
+    dy, dx = y - height / 2, x - width / 2  # from the center
     angle = jnp.deg2rad(magnitude_of("Rotate"))
     sin, cos = jnp.sin(angle), jnp.cos(angle)
     rows = y + (magnitude_of("ShearY") * x - magnitude_of("TranslateY") + (cos - 1) * dy + sin * dx)
@@ -223,6 +223,6 @@ def _blend(operation, magnitude, images) -> jax.Array:
     """Applies Color and Sharpness; images with another operation are unchanged."""
     is_color, is_sharpness = (_is(operation, name) for name in ("Color", "Sharpness"))
     factor = jnp.where(is_color | is_sharpness, 1 + magnitude, 1.0)[:, None, None, None]
-    greyscale = levels.luminance(images)[..., None]
-    degenerate = jnp.where(is_color[:, None, None, None], greyscale, levels.smooth(images))
+    grayscale = levels.luminance(images)[..., None]
+    degenerate = jnp.where(is_color[:, None, None, None], grayscale, levels.smooth(images))
     return levels.blend(degenerate, images, factor)

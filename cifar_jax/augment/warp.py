@@ -2,7 +2,7 @@
 
 `affine` draws one map from output pixels to real-valued input positions for all its transforms, and
 samples the image once. The other operations are special cases of it. All return float32. Bilinear
-sampling is four gathers of one pixel each: on a CPU, packing neighbours into one word, or separate
+sampling is four gathers of one pixel each: on a CPU, packing neighbors into one word, or separate
 passes over rows and columns, was slower.
 """
 
@@ -53,7 +53,7 @@ def affine(
     fill: str = "nearest",
     value: float = 0.0,
 ) -> jax.Array:
-    """Rotates, shifts, shears and zooms each image about its centre in a single transform.
+    """Rotates, shifts, shears and zooms each image about its center in a single transform.
 
     Equals Keras' ImageDataGenerator, with the formula of `apply_affine_transform` in Keras 3 and in
     keras-preprocessing 1.1.3 and later. Earlier versions transform the transposed image, so their
@@ -176,7 +176,7 @@ def draw(key, shape, rotation=0.0, width_shift=0.0, height_shift=0.0, shear=0.0,
 def _source_positions(drawn: Draw, height: int, width: int) -> tuple[jax.Array, jax.Array]:
     """Returns the row and the column that each output pixel samples, [B, H, W] float32 each.
 
-    In coordinates relative to the centre (x to the right, y down), the map is the matrix product
+    In coordinates relative to the center (x to the right, y down), the map is the matrix product
     rotation * shift * shear * zoom. It is computed as a displacement from the output pixel, so that
     small transforms lose no precision.
     """
@@ -227,7 +227,7 @@ def _fold(positions: jax.Array, last: int, fill: str) -> jax.Array:
     if fill == "reflect":  # about the outer edge of the border pixels, half a pixel outwards
         phase = jnp.mod(positions + 0.5, 2 * (last + 1))
         return jnp.minimum(phase, 2 * (last + 1) - phase) - 0.5
-    if fill == "wrap":  # SciPy's period is the distance between the first and last pixel centres
+    if fill == "wrap":  # SciPy's period is the distance between the first and last pixel centers
         is_outside = (positions < 0) | (positions > last)
         return jnp.where(is_outside, jnp.mod(positions, max(last, 1)), positions)
     return jnp.clip(positions, 0, last)

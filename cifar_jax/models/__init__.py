@@ -51,7 +51,7 @@ def create(
     Args:
       name: key of MODELS.
       num_classes: number of logits.
-      rngs: the `params` stream initialises the parameters.
+      rngs: the `params` stream initializes the parameters.
       dtype: dtype of the computation.
       **options: options of the network, see `options_of`.
 

@@ -9,7 +9,7 @@
 | dense 128, relu (dropout 0.5) | 128 |
 | dense classes | classes |
 
-2,119,252 parameters with 20 classes. Keras's initialisation: Glorot uniform kernels, zero biases.
+2,119,252 parameters with 20 classes. Keras's initialization: Glorot uniform kernels, zero biases.
 The softmax is part of the loss. The dropout layers are from the write-up's part 2 and are off by
 default.
 """
@@ -36,7 +36,7 @@ class CNN2(nnx.Module):
 
     Args:
       num_classes: number of logits.
-      rngs: the `params` stream initialises the kernels.
+      rngs: the `params` stream initializes the kernels.
       filters: numbers of filters of the two convolutions.
       dense_units: number of units of the hidden dense layer.
       dropout: rates after the pool, after flatten and after the dense layer; a single number

@@ -8,7 +8,7 @@
 | flatten, dense 512, relu, dropout 0.5 | 512 |
 | dense classes | classes |
 
-1,193,636 parameters with 100 classes. Keras's initialisation: Glorot uniform kernels, zero biases.
+1,193,636 parameters with 100 classes. Keras's initialization: Glorot uniform kernels, zero biases.
 Deviation: the relus after the pools are omitted. They would have no effect, because the inputs of
 the pools are already rectified.
 """
@@ -35,7 +35,7 @@ class CNN3(nnx.Module):
 
     Args:
       num_classes: number of logits.
-      rngs: the `params` stream initialises the kernels.
+      rngs: the `params` stream initializes the kernels.
       dropout: rates after the second pool, after the third and after the dense layer; a single
         number applies to all.
       dtype: dtype of the computation; parameters and logits are float32.

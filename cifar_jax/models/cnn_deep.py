@@ -12,7 +12,7 @@
 | dense classes | classes |
 
 453,242 parameters with 10 classes. The convolutions have valid padding; BN has no scale and no
-bias, eps 1e-5 and momentum 0.1 (0.9 in flax). PyTorch's initialisation: kernels and biases uniform
+bias, eps 1e-5 and momentum 0.1 (0.9 in flax). PyTorch's initialization: kernels and biases uniform
 in +-1 / sqrt(fan-in). The write-up lists only the layers; the relus are placed where they
 customarily are.
 """
@@ -40,7 +40,7 @@ class CNNDeep(nnx.Module):
 
     Args:
       num_classes: number of logits.
-      rngs: the `params` stream initialises kernels and biases.
+      rngs: the `params` stream initializes kernels and biases.
       dropout: rates after the first and the third dense layer; a single number
         applies to both.
       dtype: dtype of the computation; parameters, statistics, BN and logits are float32.

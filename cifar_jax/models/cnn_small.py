@@ -7,7 +7,7 @@
 | flatten, dense 128, relu, dense 32, relu | 32 |
 | dense classes | classes |
 
-80,090 parameters with 10 classes. PyTorch's initialisation: kernels and biases uniform in
+80,090 parameters with 10 classes. PyTorch's initialization: kernels and biases uniform in
 +-1 / sqrt(fan-in). The write-up lists only the layers; the relus are placed where they
 customarily are.
 """
@@ -25,7 +25,7 @@ class CNNSmall(nnx.Module):
 
     Args:
       num_classes: number of logits.
-      rngs: the `params` stream initialises kernels and biases.
+      rngs: the `params` stream initializes kernels and biases.
       dtype: dtype of the computation; parameters and logits are float32.
     """
 

@@ -83,7 +83,7 @@ class InceptionResNet(nnx.Module):
 
     Args:
       num_classes: number of logits.
-      rngs: the `params` stream initialises the kernels.
+      rngs: the `params` stream initializes the kernels.
       features: number of filters of the blocks of each stage, multiples of 3.
       depth: number of blocks per stage.
       stem_features: number of filters of the first convolution.

@@ -1,4 +1,4 @@
-"""Layers and initialisers of the networks, most of them adapted from Flax NNX."""
+"""Layers and initializers of the networks, most of them adapted from Flax NNX."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -17,7 +17,7 @@ from cifar_jax.ops.dense import dot_general
 Conv = partial(nnx.Conv, conv_general_dilated=conv_general_dilated)
 Linear = partial(nnx.Linear, dot_general=dot_general)
 
-# The default initialisers of kernels in the write-ups' frameworks.
+# The default initializers of kernels in the write-ups' frameworks.
 keras_init = glorot_uniform()
 # torch.nn.Conv2d and Linear: kaiming_uniform(a=sqrt(5)), a variance of 1 / (3 fan_in).
 torch_init = variance_scaling(1 / 3, "fan_in", "uniform")
@@ -26,7 +26,7 @@ he_fan_out_init = variance_scaling(2.0, "fan_out", "normal")
 
 
 def torch_bias_init(fan_in: int):
-    """Returns PyTorch's default bias initialiser, uniform in +-1 / sqrt(fan_in)."""
+    """Returns PyTorch's default bias initializer, uniform in +-1 / sqrt(fan_in)."""
     return lambda key, shape, dtype=jnp.float32: jax.random.uniform(
         key, shape, dtype, -(fan_in**-0.5), fan_in**-0.5
     )
@@ -67,7 +67,7 @@ class Dropout(nnx.Dropout):
 
 
 class BatchNorm(nnx.BatchNorm):
-    """Batch normalisation computed in float32 or wider; the output has the dtype of the input.
+    """Batch normalization computed in float32 or wider; the output has the dtype of the input.
 
     nnx.BatchNorm(dtype=bfloat16) would cast the running statistics to bfloat16 in evaluation, which
     adds a bias of 0.02 standard deviations; computing in float32 costs nothing once it is fused.
@@ -82,7 +82,7 @@ class BatchNorm(nnx.BatchNorm):
       epsilon: added to the variance.
       use_scale: whether to multiply by a learned scale.
       use_bias: whether to add a learned bias.
-      rngs: the `params` stream initialises scale and bias.
+      rngs: the `params` stream initializes scale and bias.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class BatchNorm(nnx.BatchNorm):
         )  # fmt: skip
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Normalises x [..., C] over all axes except the last."""
+        """Normalizes x [..., C] over all axes except the last."""
         values = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         if self.use_running_average:
             mean, variance = self.mean[...], self.var[...]

@@ -68,7 +68,7 @@ class Plain(nnx.Module):
 
     Args:
       num_classes: number of logits.
-      rngs: the `params` stream initialises the kernels.
+      rngs: the `params` stream initializes the kernels.
       layers: list of layers, in the notation of the module's docstring.
       padding: padding of the convolutions, "SAME" or "VALID".
       dropout: rate of each "D"; a single number applies to all.

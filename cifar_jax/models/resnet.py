@@ -17,7 +17,7 @@ and shortcuts that change the shape are 1x1 convolutions with BN (the paper's op
 stem="imagenet" selects the paper's stem, a 7x7 convolution with stride 2 and a 3x3 max-pool with
 stride 2, after which stage 1 has 8 x 8 pixels.
 
-conventions="torch" initialises, normalises and pads as torchvision does: He normal kernels by
+conventions="torch" initializes, normalizes and pads as torchvision does: He normal kernels by
 fan-out, dense weights and biases uniform in +-1 / sqrt(fan-in), BN with eps 1e-5 and momentum 0.1
 (0.9 in flax), symmetric padding. conventions="keras" has the defaults of Keras's layers: Glorot
 uniform kernels, biases in the convolutions, BN with eps 1e-3 and momentum 0.99, and one more pixel
@@ -89,7 +89,7 @@ class ResNet(nnx.Module):
 
     Args:
       num_classes: number of logits.
-      rngs: the `params` stream initialises the kernels.
+      rngs: the `params` stream initializes the kernels.
       depths: number of blocks per stage.
       width: number of filters of the first stage; it doubles with each stage.
       stem: "cifar" or "imagenet".

@@ -58,7 +58,7 @@ class ResNet50(nnx.Module):
 
     Args:
       num_classes: number of logits.
-      rngs: the `params` stream initialises the kernels.
+      rngs: the `params` stream initializes the kernels.
       depths: number of blocks per stage.
       width: number of filters of the first stage's bottlenecks; it doubles with each stage.
       dtype: dtype of the computation; parameters, statistics, BN and logits are float32.

@@ -13,7 +13,7 @@ def max_pool(x: jax.Array, window: int, stride: int | None = None, padding: int 
     The maximum is a chain of selections over strided slices, because the gradient of
     `lax.reduce_window` is a select-and-scatter, which XLA runs slowly on CPUs. The gradient of
     `jnp.maximum` compares the inputs with the result, and vanishes if XLA recomputes x with
-    different rounding, as it does with the output of batch normalisation. If several values are
+    different rounding, as it does with the output of batch normalization. If several values are
     equal to the maximum, the first one receives the gradient, as in PyTorch.
 
     Args:

@@ -1,7 +1,7 @@
 """Convolutions of images with few channels, as in the first layer of most networks, for CPUs.
 
 XLA's library call copies one patch per output pixel before it multiplies. With three channels and a
-few dozen filters, copying takes several times as long as multiplying. Here four neighbouring
+few dozen filters, copying takes several times as long as multiplying. Here four neighboring
 outputs share a patch: the kernel, shifted to each of the four positions and padded with zeros,
 gives the filters of one h x 1 convolution, with about twice the multiplications and a quarter of
 the patches. On one core of a Zen 4, the forward pass of 16 images of 32x32 pixels with eight 5x5

@@ -1,7 +1,7 @@
 """Convolutions with 3x3 kernels in half the multiplications, for CPUs.
 
 Winograd's minimal filtering F(4, 3) (Lavin and Gray, 2016, arXiv:1509.09308) is applied along the
-width only: six products instead of twelve give four neighbouring outputs of three taps. Along the
+width only: six products instead of twelve give four neighboring outputs of three taps. Along the
 height, each of the six products is a convolution with a 3x1 kernel. Tiles in both dimensions would
 take even fewer multiplications, but their memory traffic costs more than they save.
 
@@ -22,9 +22,9 @@ import numpy as np
 from jax import lax
 
 _NHWC = ("NHWC", "HWIO", "NHWC")
-# Number of neighbouring outputs that are computed together, and number of taps.
+# Number of neighboring outputs that are computed together, and number of taps.
 TILE, _TAPS = 4, 3
-# Outputs = OUTPUT @ ((KERNEL @ taps) * (INPUT @ inputs)) for six neighbouring inputs.
+# Outputs = OUTPUT @ ((KERNEL @ taps) * (INPUT @ inputs)) for six neighboring inputs.
 _OUTPUT = np.array(
     [
         [1, 1, 1, 1, 1, 0],
@@ -140,10 +140,10 @@ def _convolve(images, kernels, padding, precision, is_flipped=False):
       The output [B, H', W', O] and the six transformed inputs [B, H, ceil(W' / 4), I].
     """
     width = images.shape[2] + sum(padding[1]) - _TAPS + 1
-    neighbours = every_fourth(images, width, padding[1][0], _TAPS - 1)
+    neighbors = every_fourth(images, width, padding[1][0], _TAPS - 1)
     # Flipping the kernel is equivalent to flipping inputs and outputs.
     inputs, outputs = (_INPUT[:, ::-1], _OUTPUT[::-1]) if is_flipped else (_INPUT, _OUTPUT)
-    parts = [_weighted(row, neighbours) for row in inputs]
+    parts = [_weighted(row, neighbors) for row in inputs]
     products = [
         conv_rows(part, taps, padding, precision) for part, taps in zip(parts, kernels, strict=True)
     ]
@@ -154,12 +154,12 @@ def _convolve(images, kernels, padding, precision, is_flipped=False):
 
 def _kernel_gradient(parts, grad, padding, precision):
     """Returns the gradient [3, 3, I, O] with respect to the kernel: `_convolve` transposed."""
-    neighbours = every_fourth(grad, grad.shape[2])
+    neighbors = every_fourth(grad, grad.shape[2])
     # With batch and channels exchanged, this is again a convolution.
     products = [
         conv_rows(
             part.transpose(3, 1, 2, 0),
-            _weighted(column, neighbours).transpose(1, 2, 0, 3),
+            _weighted(column, neighbors).transpose(1, 2, 0, 3),
             padding,
             precision,
         )

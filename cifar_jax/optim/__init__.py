@@ -1,4 +1,4 @@
-"""Optax optimisers and schedules, created from plain values."""
+"""Optax optimizers and schedules, created from plain values."""
 
 import jax
 import optax
@@ -22,7 +22,7 @@ def create(
     weight_decay_mask: str = "all",
     clip_norm: float = 0.0,
 ) -> optax.GradientTransformation:
-    """Creates an optimiser.
+    """Creates an optimizer.
 
     Weight decay is coupled, i.e. added to the gradient as in PyTorch's SGD and Adam, except in
     adamw, where it is decoupled (Loshchilov and Hutter, 2019). Keras's l2(x) equals a coupled decay
@@ -39,14 +39,14 @@ def create(
       beta2: decay of the second moment in adam and adamw.
       eps: added to the denominator in adam and adamw, outside the square root.
       weight_decay: coefficient of the weight decay; 0 for none.
-      weight_decay_mask: "all", or "kernels" to exclude biases and normalisation parameters.
+      weight_decay_mask: "all", or "kernels" to exclude biases and normalization parameters.
       clip_norm: max global norm of the gradients; 0 for no clipping.
 
     Raises:
       UserError: for an unknown name or mask, or a value out of range.
     """
     if name not in OPTIMIZERS:
-        raise unknown("optimiser", name, OPTIMIZERS)
+        raise unknown("optimizer", name, OPTIMIZERS)
     if weight_decay_mask not in ("all", "kernels"):
         raise unknown("weight decay mask", weight_decay_mask, ("all", "kernels"))
     for field, value in (("weight_decay", weight_decay), ("clip_norm", clip_norm), ("eps", eps)):

@@ -59,7 +59,7 @@ class Plateau(_Best):
     """Cuts the learning rate when a metric has stopped improving (Keras's ReduceLROnPlateau).
 
     Args:
-      monitor: one of MONITORS; losses are minimised, accuracies are maximised.
+      monitor: one of MONITORS; losses are minimized, accuracies are maximized.
       patience: number of evaluations without improvement before a cut.
       factor: factor applied to the learning rate at a cut, in (0, 1).
       cooldown: number of evaluations after a cut during which the metric is not counted.

@@ -36,7 +36,7 @@ def create(
     "constant" keeps the learning rate.
     "step" multiplies it by `step_factor` at each of `step_epochs`.
     "exponential" multiplies it by `step_factor` after every epoch.
-    "inverse_time" divides it by 1 + `decay` * step, as the `decay` of Keras's optimisers does.
+    "inverse_time" divides it by 1 + `decay` * step, as the `decay` of Keras's optimizers does.
     "polynomial" decays it to `final_learning_rate` at the end of training with exponent `power`.
     "cosine" decays it to `final_learning_rate` at the end of training along half a cosine.
     "one_cycle" (Smith and Topin, 2018, as PyTorch's OneCycleLR) rises along half a cosine from
@@ -49,7 +49,7 @@ def create(
     Args:
       name: one of SCHEDULES.
       learning_rate: peak learning rate.
-      steps_per_epoch: number of optimiser steps per epoch.
+      steps_per_epoch: number of optimizer steps per epoch.
       num_epochs: duration of the training, including the warm-up.
       warmup_epochs: duration of the warm-up; 0 for none.
       base_learning_rate: learning rate at the start of each cycle.

@@ -140,7 +140,7 @@ def learning_rate(run: Run) -> Figure:
 
 @styled
 def confusion(
-    matrix: np.ndarray, names: Sequence[str], *, groups: Sequence[str] = (), grey: bool = False
+    matrix: np.ndarray, names: Sequence[str], *, groups: Sequence[str] = (), gray: bool = False
 ) -> Figure:
     """Plots a confusion matrix as fractions of each class. Wide.
 
@@ -148,14 +148,14 @@ def confusion(
       matrix: [C, C] counts; rows are classes, columns predictions.
       names: Names of the classes.
       groups: Group of each class, with the classes of a group adjacent. The axes then show groups.
-      grey: Whether to use shades of grey, for printing.
+      gray: Whether to use shades of gray, for printing.
     """
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     figure = new((9.5, 8.6))
     axes = figure.subplots()
     # A square root scale makes rare confusions visible.
     norm = mpl.colors.PowerNorm(0.5, vmin=0, vmax=1)
-    image = axes.imshow(shares, cmap="Greys" if grey else "Blues", norm=norm)
+    image = axes.imshow(shares, cmap="Greys" if gray else "Blues", norm=norm)
     axes.grid(False)
     if groups:
         edges = [i for i in range(1, len(groups)) if groups[i] != groups[i - 1]]
@@ -210,9 +210,9 @@ def error_bars(rates: np.ndarray, names: Sequence[str], counts: np.ndarray, over
 def wilson(shares: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns the bounds of the 95% Wilson score interval of fractions, given their counts."""
     z, n = 1.959964, np.maximum(counts, 1)
-    centre = (shares + z**2 / (2 * n)) / (1 + z**2 / n)
+    center = (shares + z**2 / (2 * n)) / (1 + z**2 / n)
     reach = z / (1 + z**2 / n) * np.sqrt(shares * (1 - shares) / n + z**2 / (4 * n**2))
-    return centre - reach, centre + reach
+    return center - reach, center + reach
 
 
 @styled

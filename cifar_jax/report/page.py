@@ -231,7 +231,7 @@ def errors(run: Run, images: np.ndarray | None) -> dict[str, Any]:
 
 
 def confusion_charts(matrix: np.ndarray, names: Sequence[str], kind: str) -> list[Chart]:
-    """Returns a confusion matrix in color and in grey, with superclasses kept together."""
+    """Returns a confusion matrix in color and in gray, with superclasses kept together."""
     groups = superclass_of(tuple(names)) or ()
     matrix, names, groups = pictures.in_order(matrix, names, groups)
     right = np.trace(matrix) / max(matrix.sum(), 1)
@@ -239,9 +239,9 @@ def confusion_charts(matrix: np.ndarray, names: Sequence[str], kind: str) -> lis
     if groups:
         text += ", with the classes of a superclass adjacent"
     charts = []
-    for grey in (False, True):
-        figure = figures.confusion(matrix, names, groups=groups, grey=grey)
-        title = f"Confusion by {kind}{', grey' if grey else ''}"
+    for gray in (False, True):
+        figure = figures.confusion(matrix, names, groups=groups, gray=gray)
+        title = f"Confusion by {kind}{', gray' if gray else ''}"
         charts.append(Chart(title, figures.data_uri(figures.png(figure)), text, is_wide=True))
     return charts
 
@@ -285,11 +285,11 @@ def of_runs(runs: Sequence[Run], published: Sequence[PublishedResult | None]) ->
       published: The published result of each run's experiment.
     """
     labels = _labels(runs)
-    labelled = list(zip(labels, runs, strict=True))
+    labeled = list(zip(labels, runs, strict=True))
     charts = [
         Chart(
             f"{title}, {'training' if split == 'train' else 'evaluated'} images",
-            figures.svg(figures.compared(labelled, name, split), f"{name}{split}"),
+            figures.svg(figures.compared(labeled, name, split), f"{name}{split}"),
             f"{title} by epoch of {len(runs)} runs, one line per run",
         )
         for name, title in (("accuracy", "Accuracy"), ("loss", "Loss"))
@@ -301,7 +301,7 @@ def of_runs(runs: Sequence[Run], published: Sequence[PublishedResult | None]) ->
         "rows": [_compared(*of) for of in zip(labels, runs, published, strict=True)],
         "groups": _over_seeds(runs),
         "charts": charts,
-        "differences": _differences(labelled),
+        "differences": _differences(labeled),
     }
     rows = context["rows"]
     table = pictures.as_csv(list(rows[0]), [list(row.values()) for row in rows])
@@ -361,15 +361,15 @@ def _over_seeds(runs: Sequence[Run]) -> list[tuple[str, int, float, float]]:
     return found
 
 
-def _differences(labelled: Sequence[tuple[str, Run]]) -> list[tuple[str, list[str]]]:
+def _differences(labeled: Sequence[tuple[str, Run]]) -> list[tuple[str, list[str]]]:
     """Returns the config fields that differ, with the value in each run.
 
     A field that an older run lacks does not count as a difference; its value is then a dash.
     """
-    names = sorted(set().union(*(run.config for _, run in labelled)) - {"data.dir"})
+    names = sorted(set().union(*(run.config for _, run in labeled)) - {"data.dir"})
     found = []
     for name in names:
-        values = [str(run.config[name]) if name in run.config else None for _, run in labelled]
+        values = [str(run.config[name]) if name in run.config else None for _, run in labeled]
         if len(set(values) - {None}) > 1:
             found.append((name, ["-" if value is None else value for value in values]))
     return found

@@ -107,8 +107,8 @@ def _figures(run: Run, by, layers, images: np.ndarray | None) -> Iterator[tuple]
         yield "learning_rate", figures.learning_rate(run)
     for kind, (matrix, names) in by.items():
         ordered, labels, groups = in_order(matrix, names, superclass_of(tuple(names)) or ())
-        for suffix, grey in (("", False), ("_grey", True)):
-            picture = figures.confusion(ordered, labels, groups=groups, grey=grey)
+        for suffix, gray in (("", False), ("_grey", True)):
+            picture = figures.confusion(ordered, labels, groups=groups, gray=gray)
             yield f"confusion_{kind}{suffix}", picture
         overall = 1 - float(np.trace(matrix) / max(matrix.sum(), 1))
         rates = analysis.error_rates(matrix)

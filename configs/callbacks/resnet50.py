@@ -2,7 +2,7 @@
 
     python -m cifar_jax.main --config configs/callbacks/resnet50.py
 
-keras.applications.ResNet50 from random initialisation, SGD 1e-3 with momentum 0.9, batch 128, 80
+keras.applications.ResNet50 from random initialization, SGD 1e-3 with momentum 0.9, batch 128, 80
 epochs on 40,000 images, 10,000 for validation; rotation up to 10 degrees, shifts of up to a tenth,
 zoom and shear 0.1, flips; the learning rate is multiplied by 0.6 when the validation accuracy has
 not improved for 3 epochs. The figure ends at a validation accuracy of about 74% and

@@ -1,4 +1,4 @@
-"""Compares colour operations and policies with Pillow, or with Keras' formulas."""
+"""Compares color operations and policies with Pillow, or with Keras' formulas."""
 
 import functools
 import math

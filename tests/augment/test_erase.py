@@ -23,15 +23,15 @@ def erased_boxes(is_erased):
     return np.array(boxes)
 
 
-def test_cutout_erases_a_square_with_a_uniform_centre():
+def test_cutout_erases_a_square_with_a_uniform_center():
     out = run("cutout(6)", WHITE)
     is_erased = (out == np.array(erase.MEAN)).all(-1)
     assert (is_erased | (out == 255).all(-1)).all() and is_erased.any((1, 2)).all()
     top, left, height, width = erased_boxes(is_erased).T
     assert height.max() == width.max() == 6 and height.min() == width.min() == 3
-    # The centre follows from the first erased row or, if the top is cut off, from the height.
-    centres = np.where(top > 0, top + 3, height - 3)
-    counts = np.bincount(centres, minlength=16)
+    # The center follows from the first erased row or, if the top is cut off, from the height.
+    centers = np.where(top > 0, top + 3, height - 3)
+    counts = np.bincount(centers, minlength=16)
     assert counts.min() > 70 and counts.max() < 180  # 125 expected, 5 standard deviations
     assert np.abs(np.corrcoef(top, left)[0, 1]) < 0.12
 
@@ -90,24 +90,24 @@ def test_mixup_interpolates_with_weights_from_a_beta_distribution(alpha):
 
 
 def test_cutmix_replaces_the_authors_boxes_and_lam_is_the_remaining_fraction():
-    """Every image has a colour of its own, so each output pixel identifies the image it is from.
+    """Every image has a color of its own, so each output pixel identifies the image it is from.
 
     With alpha 1, the fraction of pixels outside the unclipped box is uniform; the side of the box
     is sqrt(1 - fraction).
     """
-    colours = np.arange(1, 501, dtype=np.float32)[:, None, None, None]
-    images = np.broadcast_to(colours, (500, 16, 16, 3))
+    colors = np.arange(1, 501, dtype=np.float32)[:, None, None, None]
+    images = np.broadcast_to(colors, (500, 16, 16, 3))
     out, partner, lam = mixed("cutmix(1.0)", images)
     np.testing.assert_array_equal(partner, np.arange(500)[::-1])
     is_original = (out == images).all(-1)
     assert (is_original | (out == images[partner]).all(-1)).all()
     np.testing.assert_allclose(lam, is_original.mean((1, 2)), atol=1e-6)
-    lam_key, centre_key = jax.random.split(jax.random.key(0))
+    lam_key, center_key = jax.random.split(jax.random.key(0))
     drawn = np.asarray(jax.random.uniform(lam_key, (500,)))
-    centre = np.asarray(jax.random.randint(centre_key, (500, 2), 0, 16))
+    center = np.asarray(jax.random.randint(center_key, (500, 2), 0, 16))
     for i in range(500):
         half = int(16 * np.sqrt(1 - drawn[i])) // 2
-        low, high = np.clip(centre[i] - half, 0, 16), np.clip(centre[i] + half, 0, 16)
+        low, high = np.clip(center[i] - half, 0, 16), np.clip(center[i] + half, 0, 16)
         box = np.zeros((16, 16), bool)
         box[low[0] : high[0], low[1] : high[1]] = True
         np.testing.assert_array_equal(~is_original[i], box)

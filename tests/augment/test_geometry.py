@@ -127,9 +127,9 @@ def test_affine_equals_scipy_for_the_drawn_parameters(interpolation, fill):
     out = affine(interpolation, fill)
     compared = 0
     for image, ours, matrix in zip(IMAGES, out, drawn_matrices(), strict=True):
-        centre = np.array([(size - 1) / 2] * 2)
+        center = np.array([(size - 1) / 2] * 2)
         linear, offset = matrix[:2, :2], matrix[:2, 2]
-        offset = offset + centre - linear @ centre
+        offset = offset + center - linear @ center
         expected = np.stack(
             [
                 ndimage.affine_transform(

@@ -56,7 +56,7 @@ def _ridge_accuracy(arrays, features, penalty):
     return np.mean(np.argmax(test_x @ weights, axis=1) == arrays["test_fine"])
 
 
-def test_mean_colour_is_not_predictive(arrays):
+def test_mean_color_is_not_predictive(arrays):
     assert _ridge_accuracy(arrays, lambda images: images.mean((1, 2)), 1.0) < 0.15
 
 

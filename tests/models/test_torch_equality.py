@@ -52,7 +52,7 @@ def assert_close(ours, theirs, what):
 def draw_state(init, optimizer):
     """Returns a random state without the zeros and ones that would hide an eps or an order.
 
-    Nothing is compiled: compiling the initialisers would take longer than the rest of the tests.
+    Nothing is compiled: compiling the initializers would take longer than the rest of the tests.
     """
     rng = np.random.default_rng(0)
     state = jax.eval_shape(init)
@@ -81,7 +81,7 @@ def draw_state(init, optimizer):
 
 
 class Pair:
-    """A network and its optimiser in this suite and in PyTorch, with the same weights."""
+    """A network and its optimizer in this suite and in PyTorch, with the same weights."""
 
     def __init__(
         self, name, optimizers=SGD, *, label_smoothing=0.0, dtype="float32", random=False, **options

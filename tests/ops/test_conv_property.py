@@ -89,8 +89,8 @@ def reference(images, kernel, options):
 
 
 @pytest.fixture(autouse=True)
-def optimised(monkeypatch):
-    """Compiles at the optimisation level that is shipped instead of that of the other tests."""
+def optimized(monkeypatch):
+    """Compiles at the optimization level that is shipped instead of that of the other tests."""
     monkeypatch.setitem(engine._CPU_COMPILER_OPTIONS, "xla_backend_optimization_level", 3)
 
 

@@ -132,7 +132,7 @@ def test_kernels_selects_weights_of_convolutions_and_dense_layers():
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        (dict(name="adamm"), "unknown optimiser 'adamm': did you mean 'adam'"),
+        (dict(name="adamm"), "unknown optimizer 'adamm': did you mean 'adam'"),
         (dict(weight_decay_mask="kernel"), "mask 'kernel': did you mean 'kernels'"),
         (dict(weight_decay=-1e-4), r"optim.weight_decay needs .* not -0.0001"),
         (dict(clip_norm=-1.0), r"optim.clip_norm needs .* not -1"),
