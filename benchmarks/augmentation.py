@@ -26,8 +26,8 @@ from benchmarks.harness import RESULTS, Record, Run
 from benchmarks.idle import background_load, processor_seconds
 from benchmarks.results import load_config
 from cifar_jax import augment
-from cifar_jax.engine import compile_for_backend
 from cifar_jax.errors import UserError
+from cifar_jax.runtime.compiler import compile_for_backend
 from cifar_jax.runtime.environment import environment
 
 # All random operations of Keras' ImageDataGenerator in its order; the operations of this suite's

@@ -43,11 +43,12 @@ from benchmarks.harness import RESULTS, Record, Run
 from benchmarks.idle import background_load, processor_seconds
 from benchmarks.results import load_config
 from cifar_jax import data, experiment
-from cifar_jax.engine import batch_sharding, compile_for_backend, gather
+from cifar_jax.engine import batch_sharding, gather
 from cifar_jax.errors import UserError, unknown
 from cifar_jax.metrics import Metrics, fetch
 from cifar_jax.ops.conv import stock_convolutions
 from cifar_jax.runtime import compilation_cache
+from cifar_jax.runtime.compiler import compile_for_backend
 from cifar_jax.runtime.environment import environment
 from cifar_jax.runtime.huge_pages import restart_with_huge_pages
 

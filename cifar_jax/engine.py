@@ -1,14 +1,12 @@
 """The engine: one compiled program that trains for as many steps as a call asks for.
 
-The data set lies on every device; a call gathers, augments, trains and measures without the host.
-The number of steps of a call is an argument of the compiled program, so that an epoch may be cut
-anywhere (the last call of an epoch, a resumed run, a progress bar) and compiles once. So are the
-learning rates and the seed: runs that differ in nothing else share one program, which the
-compilation cache finds again.
+Every device holds the whole data set. A call gathers batches, augments, trains and accumulates
+metrics without the host. The number of steps of a call is an argument of the compiled program, so
+that calls may end anywhere in an epoch (at its end, for a progress bar, to resume) and one program
+serves them all. The learning rates and the seed are arguments too: runs that differ in nothing else
+share one program, which the compilation cache finds again.
 """
 
-import contextlib
-import ctypes
 import functools
 import time
 from collections.abc import Callable
@@ -22,31 +20,13 @@ from jax.sharding import PartitionSpec as P
 
 from cifar_jax.errors import UserError, unknown
 from cifar_jax.metrics import Metrics
+from cifar_jax.runtime.compiler import compile_for_backend
 from cifar_jax.step import Batch, TrainState, TrainStep, epoch_order
 
 T = TypeVar("T")
 
 AXIS = "batch"
 PARALLEL = ("jit", "pmap")
-
-# Measured on x86 with AVX-512.
-_CPU_COMPILER_OPTIONS = {
-    # XLA's default hands single convolutions to YNNPACK, which loses to Eigen by 1.2 to 2.2 times
-    # on this suite's networks.
-    "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE",
-    # Fewer copies of what a loop carries.
-    "xla_cpu_copy_insertion_use_region_analysis": True,
-}
-
-# XLA's default set of commands in CUDA graphs, and the two that it leaves out: each convolution
-# then splits the step into another graph, and the host runs the loop, waiting for the device at
-# every step to read whether another follows. With both a whole call is one graph.
-_CUDA_GRAPH_OPTIONS = {
-    "xla_gpu_enable_command_buffer": (
-        "FUSION,CUBLAS,CUBLASLT,CUDNN,CUSTOM_CALL,CONDITIONAL,DYNAMIC_SLICE_FUSION,"
-        "CONVOLUTION,WHILE"
-    ),
-}
 
 
 class Plan(NamedTuple):
@@ -116,6 +96,32 @@ def gather(images, labels, order, step, num_examples, offset=0, num_replicas=1) 
 def batch_sharding(batch: Batch, mesh: jax.sharding.Mesh) -> Batch:
     """Returns the sharding of each part of a batch: by example, scalars replicated."""
     return jax.tree.map(lambda x: NamedSharding(mesh, P(AXIS) if jnp.ndim(x) else P()), batch)
+
+
+def many_steps(train_step: TrainStep, make_batch: Callable[..., Batch], loop: bool) -> Callable:
+    """Returns the training program of one call, before jit or pmap.
+
+    Args:
+      train_step: The training step.
+      make_batch: From images, labels, the epoch's order and the step to the batch.
+      loop: If False, the program takes one step whatever its last argument.
+
+    Returns:
+      A function from (state, metrics, (images, labels), plan, num_steps) to state and metrics.
+    """
+
+    def one(state, metrics, data, plan):
+        rate = plan.rates[state.step % plan.rates.size]
+        state, new = train_step(state, make_batch(*data, plan.order, state.step), rate)
+        return state, metrics.merge(new)
+
+    def run(state, metrics, data, plan, num_steps):
+        if not loop:
+            return one(state, metrics, data, plan)
+        body = lambda _, carry: one(*carry, data, plan)  # noqa: E731
+        return jax.lax.fori_loop(0, num_steps, body, (state, metrics))
+
+    return run
 
 
 def create(*args: Any, parallel: str = "jit", **kwargs: Any) -> "Engine":
@@ -197,7 +203,8 @@ class Engine:
         state, metrics = self.init(), self.no_metrics()
         arguments = state, metrics, self._data, self.plan(state, 0), np.int32(1)
         start = time.perf_counter()
-        lowered = self._jit_run(make_train_step).lower(*arguments)
+        program = self._jit_program(make_train_step, self._num_examples, self.mesh, loop)
+        lowered = program.lower(*arguments)
         self.trace_seconds = time.perf_counter() - start
         self._program = compile_for_backend(lowered, cuda_graph)
         self.compile_seconds = time.perf_counter() - start
@@ -245,15 +252,21 @@ class Engine:
         """Returns a snapshot in the form that `run` takes: the inverse of `snapshot`."""
         return tree
 
-    def _jit_run(self, make_train_step: Callable[[str | None], TrainStep]) -> Any:
+    @staticmethod
+    def _jit_program(
+        make_train_step: Callable[[str | None], TrainStep],
+        num_examples: int,
+        mesh: jax.sharding.Mesh,
+        loop: bool,
+    ) -> Any:
         """Returns the jitted program (state, metrics, data, plan, num_steps) of `run`."""
 
         def make_batch(images, labels, order, step):
-            batch = gather(images, labels, order, step, self._num_examples)
-            return jax.lax.with_sharding_constraint(batch, batch_sharding(batch, self.mesh))
+            batch = gather(images, labels, order, step, num_examples)
+            return jax.lax.with_sharding_constraint(batch, batch_sharding(batch, mesh))
 
-        run = self._many_steps(make_train_step(None), make_batch)
-        return jax.jit(run, donate_argnums=0, out_shardings=self.replicated)
+        steps = many_steps(make_train_step(None), make_batch, loop)
+        return jax.jit(steps, donate_argnums=0, out_shardings=replicated(mesh))
 
     def _jit_order(self) -> Callable[[jax.Array, int], jax.Array]:
         """Returns the jitted function from a state's key and an epoch to Plan.order."""
@@ -261,22 +274,6 @@ class Engine:
             lambda key, epoch: epoch_order(key, epoch, self._num_examples, self._batch_size),
             out_shardings=NamedSharding(self.mesh, P(None, AXIS)),
         )
-
-    def _many_steps(self, train_step: TrainStep, make_batch: Callable[..., Batch]):
-        """Returns the program of one call, before jit or pmap."""
-
-        def one(state, metrics, data, plan):
-            rate = plan.rates[state.step % plan.rates.size]
-            state, new = train_step(state, make_batch(*data, plan.order, state.step), rate)
-            return state, metrics.merge(new)
-
-        def run(state, metrics, data, plan, num_steps):
-            if not self._loop:
-                return one(state, metrics, data, plan)
-            body = lambda _, carry: one(*carry, data, plan)  # noqa: E731
-            return jax.lax.fori_loop(0, num_steps, body, (state, metrics))
-
-        return run
 
 
 class PmapEngine(Engine):
@@ -307,17 +304,23 @@ class PmapEngine(Engine):
             lambda tree: jax.tree.map(lambda x: x[0], tree), out_shardings=self.replicated
         )
 
-    def _jit_run(self, make_train_step: Callable[[str | None], TrainStep]) -> Any:
+    @staticmethod
+    def _jit_program(
+        make_train_step: Callable[[str | None], TrainStep],
+        num_examples: int,
+        mesh: jax.sharding.Mesh,
+        loop: bool,
+    ) -> Any:
         def make_batch(images, labels, order, step):
             offset = jax.lax.axis_index(AXIS) * order.shape[1]
-            return gather(images, labels, order, step, self._num_examples, offset, self.mesh.size)
+            return gather(images, labels, order, step, num_examples, offset, mesh.size)
 
         return jax.pmap(
-            self._many_steps(make_train_step(AXIS), make_batch),
+            many_steps(make_train_step(AXIS), make_batch, loop),
             axis_name=AXIS,
             in_axes=(0, 0, 0, Plan(order=0, rates=None), None),
             donate_argnums=0,
-            devices=list(self.mesh.devices.flat),
+            devices=list(mesh.devices.flat),
         )
 
     def _jit_order(self) -> Callable[[jax.Array, int], jax.Array]:
@@ -340,57 +343,41 @@ def _program_bytes(program: jax.stages.Compiled) -> int | None:
     )
 
 
-def compile_for_backend(
-    lowered: jax.stages.Lowered, cuda_graph: bool = False
-) -> jax.stages.Compiled:
-    """Compiles with the fastest options for the backend, except those that it does not know.
+def lower(
+    make_train_step: Callable[[str | None], TrainStep],
+    init: Callable[[jax.Array], TrainState],
+    *,
+    num_examples: int,
+    batch_size: int,
+    mesh: jax.sharding.Mesh,
+) -> jax.stages.Lowered:
+    """Lowers the training program of an Engine from shapes alone.
+
+    The devices of the mesh need not exist; see jax.experimental.topologies.
 
     Args:
-      lowered: The program.
-      cuda_graph: On NVIDIA GPUs, also puts convolutions and loops into CUDA graphs.
+      make_train_step: As for Engine.
+      init: As for Engine.
+      num_examples: The number of training images, of 32 x 32 pixels in three channels.
+      batch_size: The images per step, all devices together.
+      mesh: The devices to lower for.
     """
-    options = {}
-    if jax.default_backend() == "cpu":
-        options = dict(_CPU_COMPILER_OPTIONS)
-    elif jax.default_backend() == "gpu" and cuda_graph:
-        options = dict(_CUDA_GRAPH_OPTIONS)
-        _load_cudnn()
-    while True:
-        try:
-            program = lowered.compile(compiler_options=options or None)
-            break
-        except jax.errors.JaxRuntimeError as error:  # other versions of jaxlib know other options
-            if not options:
-                raise
-            known = {name: value for name, value in options.items() if name not in str(error)}
-            options = known if len(known) < len(options) else {}
-    _give_back_memory()
-    return program
+    everywhere = replicated(mesh)
 
-
-@functools.cache
-def _load_cudnn() -> None:
-    """Runs a small convolution on every local device, outside any CUDA graph.
-
-    XLA creates cuDNN's handle for a device when it first needs it, and cuDNN refuses to while a
-    graph is being captured: "No DNN support for stream". A process that compiles a network has the
-    handle from autotuning; one that loads it from the compilation cache does not (jaxlib 0.11.2).
-    """
-    shapes = jnp.zeros((1, 8, 8, 8)), jnp.zeros((3, 3, 8, 8))
-    for device in jax.local_devices():
-        images, kernel = jax.device_put(shapes, device)
-        dimensions = ("NHWC", "HWIO", "NHWC")
-        jax.block_until_ready(
-            jax.lax.conv_general_dilated(
-                images, kernel, (1, 1), "SAME", dimension_numbers=dimensions
-            )
+    def on_mesh(tree, sharding=everywhere):
+        return jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree
         )
 
-
-def _give_back_memory() -> None:
-    """Returns the memory that the compiler freed to the system; the C library would keep it.
-
-    Does nothing if the C library is not glibc.
-    """
-    with contextlib.suppress(OSError, AttributeError, TypeError):
-        ctypes.CDLL(None).malloc_trim(ctypes.c_size_t(0))
+    num_steps = -(-num_examples // batch_size)
+    images = jax.ShapeDtypeStruct((num_examples, 32, 32, 3), jnp.uint8)
+    labels = jax.ShapeDtypeStruct((num_examples,), jnp.int32)
+    order = jax.ShapeDtypeStruct((num_steps, batch_size), jnp.int32)
+    rates = jax.ShapeDtypeStruct((num_steps,), jnp.float32)
+    return Engine._jit_program(make_train_step, num_examples, mesh, loop=True).lower(
+        on_mesh(jax.eval_shape(init, np.uint32(0))),
+        on_mesh(jax.eval_shape(Metrics.empty)),
+        on_mesh((images, labels)),
+        Plan(on_mesh(order, NamedSharding(mesh, P(None, AXIS))), on_mesh(rates)),
+        on_mesh(jax.ShapeDtypeStruct((), jnp.int32)),
+    )

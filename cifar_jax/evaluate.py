@@ -8,8 +8,9 @@ import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from cifar_jax.engine import AXIS, batch_sharding, compile_for_backend, replicated
+from cifar_jax.engine import AXIS, batch_sharding, replicated
 from cifar_jax.metrics import Metrics
+from cifar_jax.runtime.compiler import compile_for_backend
 from cifar_jax.step import Batch, EvalStep, TrainState
 
 Evaluate = Callable[[TrainState], tuple[Metrics, jax.Array]]

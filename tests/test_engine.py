@@ -91,47 +91,6 @@ def test_rates_and_seed_are_no_part_of_the_program(monkeypatch):
     assert programs[0] == programs[1] != programs[2]
 
 
-def test_compiler_options_that_a_jaxlib_does_not_know_are_left_out(monkeypatch):
-    known = dict(engine._CPU_COMPILER_OPTIONS)
-    monkeypatch.setitem(engine._CPU_COMPILER_OPTIONS, "xla_cpu_no_such_option", True)
-    lowered = jax.jit(lambda x: x + 1).lower(1.0)
-    tried, compile_it = [], lowered.compile
-    monkeypatch.setattr(
-        lowered, "compile", lambda **given: tried.append(given) or compile_it(**given)
-    )
-    assert engine.compile_for_backend(lowered)(1.0) == 2.0
-    assert [given["compiler_options"] for given in tried] == [engine._CPU_COMPILER_OPTIONS, known]
-
-
-def test_cuda_graphs_hold_convolutions_and_loops_where_asked_for(monkeypatch):
-    class Lowered:
-        def compile(self, compiler_options):
-            return compiler_options
-
-    loaded = []
-    monkeypatch.setattr(engine, "_load_cudnn", lambda: loaded.append(True))
-    assert engine.compile_for_backend(Lowered(), cuda_graph=True) == engine._CPU_COMPILER_OPTIONS
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert engine.compile_for_backend(Lowered()) is None and not loaded
-    options = engine.compile_for_backend(Lowered(), cuda_graph=True)
-    commands = options["xla_gpu_enable_command_buffer"].split(",")
-    assert {"FUSION", "CUDNN", "CONVOLUTION", "WHILE"} <= set(commands)
-    assert loaded  # before the program runs, or its first capture fails
-
-
-def test_cudnn_is_loaded_by_a_convolution_on_every_device(monkeypatch):
-    used = []
-    real = jax.lax.conv_general_dilated
-
-    def convolve(images, *args, **kwargs):
-        used.extend(images.devices())
-        return real(images, *args, **kwargs)
-
-    monkeypatch.setattr(jax.lax, "conv_general_dilated", convolve)
-    engine._load_cudnn.__wrapped__()
-    assert used == jax.local_devices()
-
-
 def test_a_seed_makes_its_own_start():
     first, second = (tiny.make_engine(seed=seed).init().params for seed in (0, 2**32 - 1))
     assert tiny.distance(first, second) > 0.1

@@ -25,23 +25,24 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["JAX_SKIP_CUDA_CONSTRAINTS_CHECK"] = "1"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-import tempfile  # noqa: E402
-from collections import Counter  # noqa: E402
-from collections.abc import Sequence  # noqa: E402
-from functools import partial  # noqa: E402
-from pathlib import Path  # noqa: E402
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 
-import jax  # noqa: E402
-import numpy as np  # noqa: E402
-from ml_collections import ConfigDict  # noqa: E402
+import jax
+import numpy as np
+from ml_collections import ConfigDict
 
-from benchmarks import harness  # noqa: E402
-from benchmarks.gpu_program import h100, hlo, thunks  # noqa: E402
-from benchmarks.harness import RESULTS, Record  # noqa: E402
-from benchmarks.throughput import NUM_IMAGES, parse_case  # noqa: E402
-from cifar_jax import compiler, data, engine, experiment  # noqa: E402
-from cifar_jax.errors import UserError  # noqa: E402
-from cifar_jax.runtime.environment import environment  # noqa: E402
+from benchmarks import harness
+from benchmarks.gpu_program import h100, hlo, thunks
+from benchmarks.harness import RESULTS, Record
+from benchmarks.throughput import NUM_IMAGES, parse_case
+from cifar_jax import data, engine, experiment
+from cifar_jax.errors import UserError
+from cifar_jax.runtime.compiler import compiler_options
+from cifar_jax.runtime.environment import environment
 
 OUT = RESULTS / "gpu_program.jsonl"
 CASES = (
@@ -59,7 +60,7 @@ def measure(case: str, settings: ConfigDict, cuda_graph: bool) -> Record:
         settings.dtype = "bfloat16"
     lowered = lower(settings, h100.devices())
     with tempfile.TemporaryDirectory() as folder:
-        options = compiler.options("gpu", cuda_graph)
+        options = compiler_options("gpu", cuda_graph)
         dump = {"xla_dump_to": folder, "xla_dump_hlo_as_text": True}
         program = lowered.compile(compiler_options=options | dump)
         (dumped,) = Path(folder).glob("*.thunk_sequence_after_thunk_passes.txt")
@@ -138,7 +139,9 @@ def table(records: Sequence[Record]) -> str:
 def main(argv: Sequence[str]) -> int:
     """Compiles the cases on the command line, prints a table and returns the exit code."""
     parser = harness.make_parser("gpu_program", __doc__, allow_abbrev=False)
-    parser.add_argument("cases", nargs="*", metavar="MODEL[:BATCH[:DTYPE]]", help="cases to compile")
+    parser.add_argument(
+        "cases", nargs="*", metavar="MODEL[:BATCH[:DTYPE]]", help="cases to compile"
+    )
     parser.add_argument(
         "--no_cuda_graph",
         action="store_true",

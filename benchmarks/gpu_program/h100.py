@@ -1,6 +1,6 @@
-"""An H100 that is not there: its device for XLA's compiler, and the time that a kernel needs at least.
+"""Describes an H100 that is not there to XLA, and bounds the time of its kernels."""
 
-The compiler needs the CUDA plugin of JAX, but neither a GPU nor NVIDIA's libraries.
+XLA's compiler needs the CUDA plugin of JAX, but neither a GPU nor NVIDIA's libraries.
 """
 
 from collections.abc import Sequence

@@ -13,8 +13,8 @@ import pytest
 from jax import lax
 from test_fast_forms import winograd_rounding_bound
 
-from cifar_jax import engine
 from cifar_jax.ops.conv import conv_general_dilated
+from cifar_jax.runtime import compiler
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 CONTEXTS = ("top level", "scan", "cond", "vmap")
@@ -91,7 +91,7 @@ def reference(images, kernel, options):
 @pytest.fixture(autouse=True)
 def optimized(monkeypatch):
     """Compiles at the optimization level that is shipped instead of that of the other tests."""
-    monkeypatch.setitem(engine._CPU_COMPILER_OPTIONS, "xla_backend_optimization_level", 3)
+    monkeypatch.setitem(compiler._CPU_OPTIONS, "xla_backend_optimization_level", 3)
 
 
 @pytest.mark.scalable
@@ -105,7 +105,7 @@ def test_random_shapes_inside_and_outside_scan_cond_and_vmap(pytestconfig):
         tolerance = max(1e-6, winograd_rounding_bound(max(kernel.shape[2:])))
         conv = partial(conv_general_dilated, **options)
         lowered = jax.jit(partial(in_every_context, conv)).lower(images, kernel, True)
-        found = engine.compile_for_backend(lowered)(images, kernel, True)
+        found = compiler.compile_for_backend(lowered)(images, kernel, True)
         for context, values in found.items():
             for name, ours, exact in zip(("output", "images", "kernel"), values, expected):
                 assert ours.shape == exact.shape

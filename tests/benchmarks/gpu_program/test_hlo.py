@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 import pytest
 
 from benchmarks.gpu_program import h100, hlo
