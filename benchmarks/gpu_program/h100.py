@@ -1,4 +1,4 @@
-"""Describes an H100 that is not there to XLA, and bounds the time of its kernels."""
+"""Describes an H100 that is not there to XLA, and bounds the time of its kernels.
 
 XLA's compiler needs the CUDA plugin of JAX, but neither a GPU nor NVIDIA's libraries.
 """
