@@ -106,20 +106,9 @@ def make_callbacks(config: ConfigDict) -> callbacks.Callbacks:
     """Returns the callbacks that decide between epochs, in their initial state."""
     plateau = early_stopping = None
     if config.plateau.patience:
-        plateau = callbacks.Plateau(
-            config.plateau.monitor,
-            config.plateau.patience,
-            factor=config.plateau.factor,
-            cooldown=config.plateau.cooldown,
-            min_delta=config.plateau.min_delta,
-            min_learning_rate=config.plateau.min_learning_rate,
-        )
+        plateau = callbacks.Plateau(**config.plateau)
     if config.early_stopping.patience:
-        early_stopping = callbacks.EarlyStopping(
-            config.early_stopping.monitor,
-            config.early_stopping.patience,
-            min_delta=config.early_stopping.min_delta,
-        )
+        early_stopping = callbacks.EarlyStopping(**config.early_stopping)
     return callbacks.Callbacks(plateau, early_stopping)
 
 
@@ -281,33 +270,16 @@ def _build(model: dict, num_classes: int, dtype, rngs):
 
 
 def _schedule(config: ConfigDict, steps_per_epoch: int) -> optax.Schedule:
-    return optim.schedules.create(
+    create = optim.schedules.create
+    return create(
         config.optim.schedule,
         config.optim.learning_rate,
         steps_per_epoch=steps_per_epoch,
         num_epochs=config.num_epochs,
-        warmup_epochs=config.optim.warmup_epochs,
-        base_learning_rate=config.optim.base_learning_rate,
-        final_learning_rate=config.optim.final_learning_rate,
-        step_epochs=config.optim.step_epochs,
-        step_factor=config.optim.step_factor,
-        decay=config.optim.decay,
-        power=config.optim.power,
-        rise=config.optim.rise,
-        half_cycle_epochs=config.optim.half_cycle_epochs,
-        cycle_factor=config.optim.cycle_factor,
+        **optim.pick(config.optim, create, *optim.SCHEDULES.values()),
     )
 
 
 def _optimizer(config: ConfigDict) -> optax.GradientTransformation:
-    return optim.create(
-        config.optim.name,
-        momentum=config.optim.momentum,
-        nesterov=config.optim.nesterov,
-        beta1=config.optim.beta1,
-        beta2=config.optim.beta2,
-        eps=config.optim.eps,
-        weight_decay=config.optim.weight_decay,
-        weight_decay_mask=config.optim.weight_decay_mask,
-        clip_norm=config.optim.clip_norm,
-    )
+    options = optim.pick(config.optim, optim.create, *optim.OPTIMIZERS.values())
+    return optim.create(config.optim.name, **options)
