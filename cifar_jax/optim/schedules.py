@@ -84,7 +84,10 @@ def create(
             f"{name!r}, which begins there"
         )
     ramp = optax.linear_schedule(0.0, start, num_warmup_steps)
-    return optax.join_schedules([ramp, schedule], [num_warmup_steps])
+    # The join also evaluates the schedule during the warm-up, at steps below 0, where inverse_time
+    # may divide by 0, and drops the result.
+    after_ramp = lambda step: schedule(abs(step))  # noqa: E731
+    return optax.join_schedules([ramp, after_ramp], [num_warmup_steps])
 
 
 def depends_on_length(name: str) -> bool:
@@ -141,7 +144,8 @@ def exponential(
 ) -> optax.Schedule:
     """Multiplies the learning rate by `step_factor`, above 0, after every epoch."""
     _require_factor(step_factor)
-    return optax.exponential_decay(learning_rate, steps_per_epoch, step_factor, staircase=True)
+    # optax's staircase divides in floating point, and is a step late at 41, 47, 55, 61, ... steps.
+    return lambda step: learning_rate * step_factor ** jnp.float32(step // steps_per_epoch)
 
 
 def inverse_time(learning_rate: float, *, decay: float = 0.0) -> optax.Schedule:

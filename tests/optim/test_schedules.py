@@ -149,6 +149,31 @@ def test_learning_rates_are_finite_and_lie_between_zero_and_the_peak(name, warmu
     assert jnp.all((result >= 0) & (result <= PEAK * (1 + 1e-6)))  # False for NaN
 
 
+@every_schedule
+@pytest.mark.parametrize("steps_per_epoch", [41, 47, 55, 61])
+def test_compiled_schedule_changes_at_the_right_step(name, steps_per_epoch):
+    """XLA turns a division by a constant into a product, whose floor may be one too low."""
+    schedule = create(name, steps_per_epoch, 9)
+    boundaries = [epoch * steps_per_epoch for epoch in range(1, 9)]
+    steps = [step + offset for step in boundaries for offset in (-1, 0)]
+    compiled = jax.jit(jax.vmap(schedule))(jnp.array(steps, jnp.int32))
+    exact = [float(schedule(step)) for step in steps]  # Python divides
+    np.testing.assert_allclose(compiled, exact, rtol=1e-4, atol=1e-6 * PEAK)
+
+
+@every_schedule
+def test_warmup_precedes_any_schedule(name):
+    """At Python integers too, as training logs the learning rate."""
+    warm = create(name, 20, 6, warmup_epochs=1.5)
+    function = schedules.SCHEDULES[name]
+    options = OPTIONS | dict(steps_per_epoch=20, num_steps=90, warmup_epochs=1.5)
+    schedule = function(PEAK, **pick(options, function))
+    ramp = float(schedule(0)) * np.arange(30) / 30
+    expected = [*ramp, *(float(schedule(step)) for step in range(90))]
+    found = [float(warm(step)) for step in range(120)]
+    np.testing.assert_allclose(found, expected, atol=1e-6 * PEAK)
+
+
 def test_two_drops_at_the_same_step_are_both_applied():
     schedule = schedules.create(
         "step", 1.0, steps_per_epoch=3, num_epochs=4, step_epochs=(1.0, 1.04)
