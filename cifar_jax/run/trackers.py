@@ -8,6 +8,7 @@ import importlib.util
 import json
 import os
 import sys
+import traceback
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -162,8 +163,12 @@ class FailSafeTracker:
     def _try(self, call: Callable[[], Any]) -> None:
         try:
             call()
-        except Exception as error:  # trackers raise many types, as for a full disk or a lost server
+        except Exception as error:
             self._is_enabled = False
+            # A full disk and a lost server raise these; any other exception is a bug.
+            is_expected = type(error).__module__.startswith(self._name)  # MlflowException, ...
+            if not (is_expected or isinstance(error, OSError)):
+                traceback.print_exc()
             print(f"{self._name} disabled: {type(error).__name__}: {error}", file=sys.stderr)
 
     def _call(self, name: str, *args: Any) -> None:
