@@ -1,10 +1,10 @@
 """A built-in data set of 10 procedural classes, which needs no download.
 
-The images are textures and shapes with random colours, positions, sizes, angles and phases, plus
+The images are textures and shapes with random colors, positions, sizes, angles and phases, plus
 noise.
 
 Test accuracies (chance is 0.1):
-    logistic regression on the mean colour      0.10
+    logistic regression on the mean color       0.10
     logistic regression on the raw pixels       0.23 (L2 with C=1e-4; 0.16 with C=1e-2)
     conv 32, 64, 128 with pooling, dense 128    0.98 after 5 epochs, 0.99 after 9, with each of two
                                                 seeds (PyTorch, Adam 1e-3, batch 64)
@@ -66,12 +66,12 @@ def _draw(label: int, n: int, rng: np.random.Generator) -> np.ndarray:
         v = (v + uniform(0, 11, 1, 1)) * (2 * np.pi / period)
         wave = _texture(label, u, v)
         coverage = np.clip(0.5 + wave * period / 6, 0, 1)
-    else:  # shapes, with a centre that keeps most of the shape inside the image
+    else:  # shapes, with a center that keeps most of the shape inside the image
         size = uniform(5, 11, 1, 1)
         u, v = u - uniform(-7, 7, 1, 1), v - uniform(-7, 7, 1, 1)
         coverage = np.clip(0.5 - _distance(label, u, v, size), 0, 1)
-    # Both colours have the same distribution, so that the mean colour carries no information about
-    # the class. Each channel differs by at least 0.25, so that every image is recognisable.
+    # Both colors have the same distribution, so that the mean color carries no information about
+    # the class. Each channel differs by at least 0.25, so that every image is recognizable.
     background = uniform(0, 1, 1, 1, 3)
     foreground = (background + uniform(0.25, 0.75, 1, 1, 3)) % 1
     image = background + (foreground - background) * coverage[..., None]

@@ -84,7 +84,7 @@ class MlflowTracker:
         return run.info.run_id
 
     def progress(self, epoch: int, step: int, values: Row, images_per_second: float) -> None:
-        """Nothing: a point per epoch is enough."""
+        """Does nothing: one point per epoch is enough."""
 
     def epoch(self, row: Row) -> None:
         """Logs an epoch's metrics at its last step, unless MLflow already has them."""
@@ -133,7 +133,7 @@ class WandbTracker:
         )
 
     def progress(self, epoch: int, step: int, values: Row, images_per_second: float) -> None:
-        """Nothing: a point per epoch is enough."""
+        """Does nothing: one point per epoch is enough."""
 
     def epoch(self, row: Row) -> None:
         """Logs an epoch's metrics at its last step."""
