@@ -23,6 +23,7 @@ from cifar_jax.run.checkpoint import Checkpoints, open_checkpoints
 from cifar_jax.run.clock import Clock
 from cifar_jax.run.writers import ConsoleWriter, CsvWriter, Row, TensorBoardWriter, Writer
 from cifar_jax.runtime.environment import environment
+from cifar_jax.runtime.profile import traced
 from cifar_jax.runtime.signals import Preempted, StopRequest, catch_signals
 from cifar_jax.runtime.startup import Startup
 from cifar_jax.selection import METRICS
@@ -55,6 +56,7 @@ def train(
     folder: str | Path,
     deadline: float = math.inf,
     startup: Startup | None = None,
+    profile: bool = False,
 ) -> dict[str, Any]:
     """Trains, evaluates and writes everything into a workdir; resumes what lies there.
 
@@ -63,6 +65,7 @@ def train(
       folder: the workdir; made if need be.
       deadline: by time.monotonic(), when to save and leave.
       startup: a stopwatch that runs since the command was given; since this call without one.
+      profile: Whether to write a trace of a few steps to the workdir's folder `profile`.
 
     Returns:
       The content of summary.json.
@@ -93,6 +96,9 @@ def train(
         workdir.claim(config, folder)
         # A signal that arrives while trackers record the end changes nothing anymore.
         with catch_signals(deadline) as stop, contextlib.ExitStack() as stack:
+            if profile:
+                engine = stack.enter_context(traced(exp.engine, folder / "profile"))
+                exp = exp._replace(engine=engine)
             with open_checkpoints(folder / "checkpoints") as checkpoints:
                 trainer = Trainer(config, exp, checkpoints, stop, startup)
                 rows = trainer.run.rows

@@ -5,6 +5,7 @@ import sys
 import time
 
 import jax
+import numpy as np
 import pytest
 import tiny
 
@@ -136,6 +137,26 @@ def test_pictures_of_a_complete_run_are_drawn_once(tmp_path, monkeypatch, capsys
     (tmp_path / "predictions.npz").write_bytes(b"damaged")
     assert command.main(["", *flags]) == 0
     assert "no pictures" in capsys.readouterr().err
+
+
+def test_profile_is_a_flag_that_leaves_config_and_results_as_they_are(tmp_path, monkeypatch):
+    """Runs in this process, on the tiny data set and one device."""
+    mesh = engine.make_mesh(jax.devices()[:1])
+    monkeypatch.setattr(experiment, "make_mesh", lambda: mesh)
+    monkeypatch.setattr(data, "load", tiny.load)
+    monkeypatch.setattr(command, "_draw", lambda _: None)
+    monkeypatch.chdir(tiny.ROOT)
+    flags = [*QUICKSTART, "--config.num_epochs=1", "--config.steps_per_call=1"]
+    flags += ["--config.eval_batch_size=16", "--config.batch_size=32"]
+    flags += ["--config.data.val_fraction=0.0", "--config.selected_on=last"]
+    plain, profiled = tmp_path / "plain", tmp_path / "profiled"
+    assert command.main(["", *flags, "--workdir", str(plain)]) == 0
+    assert command.main(["", *flags, "--workdir", str(profiled), "--profile"]) == 0
+    assert len(list(profiled.glob("profile/**/*.xplane.pb"))) == 1
+    assert not (plain / "profile").exists()
+    assert (plain / "config.json").read_bytes() == (profiled / "config.json").read_bytes()
+    first, second = (np.load(folder / "predictions.npz") for folder in (plain, profiled))
+    np.testing.assert_array_equal(first["logits"], second["logits"])
 
 
 def test_bug_while_drawing_keeps_its_traceback(tmp_path, monkeypatch):

@@ -24,7 +24,7 @@ class _FromArchive:
     """Replaces the parts of a TFDS CIFAR builder that need TensorFlow or the network."""
 
     raw: archive.Raw
-    url_infos: dict = {}  # checksums of TFDS downloads: none, since _download verifies its own
+    url_infos: dict = {}  # TFDS' checksums are not needed: _download verifies its own
 
     def _info(self) -> tfds.core.DatasetInfo:
         info = super()._info()

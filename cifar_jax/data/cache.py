@@ -7,7 +7,10 @@ if they change or if it is corrupt. It can be deleted at any time.
 
 import hashlib
 import os
+import tokenize
 import warnings
+import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +19,11 @@ from cifar_jax.data import prepared
 from cifar_jax.run import atomic
 
 _FORMAT = 1  # increment it when the arrays change, so that older files are rebuilt
+# What np.load and zipfile raise for files that are missing, unreadable or corrupt in any byte.
+_UNREADABLE = (
+    *(OSError, EOFError, RuntimeError, SyntaxError, ValueError),
+    *(tokenize.TokenError, zipfile.BadZipFile, zlib.error),
+)
 
 
 def load(directory: Path) -> dict[str, np.ndarray]:
@@ -66,5 +74,5 @@ def _read(path: Path) -> dict[str, np.ndarray] | None:
     try:
         with np.load(path) as file:  # a zip file, whose checksums are verified here
             return dict(file)
-    except Exception:  # missing, unreadable or corrupt: the file is rebuilt in any case
+    except _UNREADABLE:  # the file is rebuilt
         return None

@@ -22,7 +22,7 @@ class Startup:
 
         Args:
           part: Name of the part.
-          within: Seconds of the part to list under other names.
+          within: {name: seconds} of sections to list separately instead of in this part.
         """
         if "total" in self.seconds:
             return

@@ -74,7 +74,21 @@ def _empty(content):
     return b""
 
 
-@pytest.mark.parametrize("damage", [_truncate, _flip_a_bit, _not_a_zip_file, _empty])
+def _encrypted_flag(content):
+    entry = content.index(b"PK\x01\x02")  # the first one of the directory
+    return content[: entry + 8] + b"\x01" + content[entry + 9 :]
+
+
+def _open_brackets(content):
+    """NumPy parses the header of an array as Python, before it reads the rest and its checksum."""
+    before, name, array = content.partition(b"train_images.npy")
+    return before + name + array.replace(b"{'descr'", b"((((((((", 1)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [_truncate, _flip_a_bit, _not_a_zip_file, _empty, _encrypted_flag, _open_brackets],
+)
 def test_corrupt_cache_is_rebuilt(directory, decoded, fake, tmp_path, damage):
     cache.load(directory)
     path = tmp_path / "tfds/.cifar_jax/cifar100-3.0.2.npz"
@@ -83,6 +97,12 @@ def test_corrupt_cache_is_rebuilt(directory, decoded, fake, tmp_path, damage):
     assert len(decoded) == 2
     cache.load(directory)
     assert len(decoded) == 2
+
+
+def test_bug_while_reading_keeps_its_traceback(directory, monkeypatch):
+    monkeypatch.setattr(np, "load", lambda _: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        cache.load(directory)
 
 
 def test_unwritable_data_directory_falls_back_to_the_user_cache(directory, decoded, tmp_path):
