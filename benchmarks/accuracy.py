@@ -144,7 +144,7 @@ def run(experiments: list[str], args: argparse.Namespace) -> int:
                 if is_done(target, settings):
                     print(f"already complete: {target}")
                     continue
-                train(settings, args.runs / experiment / name, deadline)
+                train(settings, args.runs / experiment / name, deadline=deadline)
             except Preempted as stopped:
                 print(stopped)
                 if time.monotonic() >= deadline:

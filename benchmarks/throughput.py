@@ -165,7 +165,7 @@ def loop_without_input(settings: ConfigDict, dataset: data.Dataset) -> Run:
     """Returns a training loop on one fixed batch, which is neither gathered nor augmented."""
     settings = settings.copy_and_resolve_references()
     settings.augment.ops = settings.augment.mix = ""
-    parts = experiment.make_parts(settings, dataset)
+    parts = experiment.make_parts(settings, dataset.info)
     train_step, mesh = parts.make_train_step(None), experiment.make_mesh()
     replicated = NamedSharding(mesh, P())
     order = np.arange(settings.batch_size, dtype=np.int32)[None]
@@ -204,7 +204,7 @@ def count_flops(settings: ConfigDict, dataset: data.Dataset) -> float | None:
     """
     settings = settings.copy_and_resolve_references()
     settings.augment.ops = settings.augment.mix = ""
-    parts = experiment.make_parts(settings, dataset)
+    parts = experiment.make_parts(settings, dataset.info)
     order = np.arange(settings.batch_size, dtype=np.int32)[None]
     try:
         with stock_convolutions(), jax.default_device(jax.local_devices(backend="cpu")[0]):

@@ -11,11 +11,11 @@ import tokenize
 import warnings
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from cifar_jax.data import prepared
 from cifar_jax.run import atomic
 
 _FORMAT = 1  # increment it when the arrays change, so that older files are rebuilt
@@ -26,11 +26,12 @@ _UNREADABLE = (
 )
 
 
-def load(directory: Path) -> dict[str, np.ndarray]:
-    """Returns the arrays of a prepared directory (see prepared.decode), if possible from the cache.
+def load(directory: Path, decode: Callable[[Path], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Returns the arrays of a prepared directory, if possible from the cache.
 
-    Raises:
-        UserError: the directory is incomplete or corrupt.
+    Args:
+        directory: `<data_dir>/<name>/<version>/`.
+        decode: reads the directory if the cache has no arrays of it; its exceptions propagate.
     """
     fingerprint = _fingerprint(directory)
     for path in _candidates(directory):
@@ -38,7 +39,7 @@ def load(directory: Path) -> dict[str, np.ndarray]:
         if arrays and str(arrays.pop("fingerprint", None)) == fingerprint:
             return arrays
     print(f"decoding {directory} (only the first time)", flush=True)
-    arrays = prepared.decode(directory)
+    arrays = decode(directory)
     for path in _candidates(directory):
         try:
             with atomic.replacing(path) as part, open(part, "wb") as f:

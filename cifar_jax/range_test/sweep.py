@@ -41,9 +41,11 @@ def run(
     config = config.copy_and_resolve_references()
     config.num_epochs = num_epochs
     config.optim.warmup_epochs = 0.0
-    experiment.check(config)
+    config = experiment.checked(config)
     exp = experiment.create(
-        experiment.resolved(config), make_schedule=growth(lowest, highest, num_epochs, by_epoch)
+        config,
+        experiment.load_data(config),
+        make_schedule=growth(lowest, highest, num_epochs, by_epoch),
     )
     engine = exp.engine
     total = num_epochs * engine.steps_per_epoch

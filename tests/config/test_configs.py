@@ -42,9 +42,7 @@ def test_every_config_builds_and_traces_a_step(path, monkeypatch):
     monkeypatch.setattr(experiment, "create_engine", trace_only)
     # A write-up's batch size need not be divisible by the tests' eight devices.
     mesh = engine.make_mesh(jax.local_devices()[:1])
-    monkeypatch.setattr(experiment, "make_mesh", lambda: mesh)
-    experiment.check(cfg)
-    experiment.create(cfg, dataset)
+    experiment.create(experiment.checked(cfg), dataset, mesh=mesh)
     state, _ = traced[0]
     assert state.params  # the traced step returned a state
     assert cfg.model.name in models.MODELS
@@ -72,7 +70,7 @@ def test_every_field_is_read():
     """A field that nothing reads would have no effect. tests/optim checks those of `optim`."""
     source = "".join(
         (tiny.ROOT / "cifar_jax" / f"{name}.py").read_text()
-        for name in ("experiment", "train", "main")
+        for name in ("experiment", "train", "trainer", "main")
     )
     for field in config.flatten(base.get_config()):
         group, _, name = field.partition(".")
