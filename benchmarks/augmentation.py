@@ -21,10 +21,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import harness, throughput
+from benchmarks import harness
 from benchmarks.harness import RESULTS, Record, Run
 from benchmarks.idle import background_load, processor_seconds
 from benchmarks.results import load_config
+from benchmarks.throughput import __main__ as throughput
 from cifar_jax import augment
 from cifar_jax.engine import compile_for_backend
 from cifar_jax.errors import UserError

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from benchmarks import harness
 from benchmarks.published import DOCUMENTS
 from benchmarks.results import Row, rows
-from benchmarks.table import epochs, newest
+from benchmarks.table.__main__ import epochs, newest
 from cifar_jax.errors import UserError
 from cifar_jax.report import figures
 from cifar_jax.report.page import Chart, render, write

@@ -4,7 +4,8 @@ import jax
 import pytest
 import tiny
 
-from benchmarks import accuracy, results
+from benchmarks import results
+from benchmarks.accuracy import __main__ as accuracy
 from cifar_jax import config, data, engine, experiment
 from cifar_jax.errors import UserError
 

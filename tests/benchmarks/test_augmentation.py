@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import augmentation, throughput
+from benchmarks import augmentation
+from benchmarks.throughput import __main__ as throughput
 from cifar_jax import augment, engine, experiment
 
 

@@ -3,7 +3,8 @@ import json
 import tiny
 from test_gpu_suite import CPU, make_run, write_records
 
-from benchmarks import collect, gpu_suite
+from benchmarks.gpu_suite import __main__ as gpu_suite
+from benchmarks.gpu_suite import collect
 
 
 def test_unpacking_logs_does_not_overwrite_existing_files(tmp_path):

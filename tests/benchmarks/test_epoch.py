@@ -4,7 +4,7 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks import epoch
+from benchmarks.epoch import __main__ as epoch
 from cifar_jax import data, loop
 
 pytest.importorskip("torch")

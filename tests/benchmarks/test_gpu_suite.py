@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from benchmarks import gpu_suite
+from benchmarks.gpu_suite import __main__ as gpu_suite
 from benchmarks.published import PUBLISHED
 
 CPU = {"device": {"platform": "cpu"}, "small": False}

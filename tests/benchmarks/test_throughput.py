@@ -3,7 +3,8 @@ import json
 import jax
 import pytest
 
-from benchmarks import peak, throughput
+from benchmarks import peak
+from benchmarks.throughput import __main__ as throughput
 from cifar_jax import engine, experiment, models
 
 
@@ -49,7 +50,7 @@ def test_flops_agree_with_pytorch(record):
 
     from benchmarks import torch_models
 
-    module = torch_models.MODELS["cnn_small"](10)
+    module = torch_models.create("cnn_small", 10)
     with FlopCounterMode(display=False) as counter:
         module(torch.zeros(8, 3, 32, 32)).sum().backward()
     # PyTorch counts only convolutions and products, not activations, losses or the update.

@@ -13,8 +13,8 @@ import tiny
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
-from benchmarks import versus_torch  # noqa: E402
-from benchmarks.subprocess_contender import SubprocessContender  # noqa: E402
+from benchmarks.versus_torch import __main__ as versus_torch  # noqa: E402
+from benchmarks.versus_torch.subprocess_contender import SubprocessContender  # noqa: E402
 from cifar_jax.errors import UserError  # noqa: E402
 
 
@@ -162,5 +162,5 @@ def test_a_case_consists_of_model_batch_size_and_dtype():
     assert versus_torch.parse_case("cnn2") == ("cnn2", 64, "float32")
     with pytest.raises(UserError, match="unknown model 'resnet19': did you mean 'resnet18'"):
         versus_torch.parse_case("resnet19:32")
-    with pytest.raises(UserError, match="unknown model 'resnet18 imagenet'"):
+    with pytest.raises(UserError, match="'resnet18 imagenet' cannot be compared"):
         versus_torch.parse_case("resnet18 imagenet")

@@ -45,10 +45,16 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 
-from benchmarks import harness, throughput, torch_models
+from benchmarks import harness, torch_models
 from benchmarks.harness import RESULTS, Record, Run
 from benchmarks.idle import background_load, processor_seconds
-from benchmarks.subprocess_contender import SubprocessContender, peak_bytes, reset_peak_bytes
+from benchmarks.throughput import __main__ as throughput
+from benchmarks.torch_models import weights
+from benchmarks.versus_torch.subprocess_contender import (
+    SubprocessContender,
+    peak_bytes,
+    reset_peak_bytes,
+)
 from cifar_jax import augment, engine, experiment, models, optim, step
 from cifar_jax.errors import UserError, unknown
 from cifar_jax.metrics import fetch
@@ -183,7 +189,7 @@ def make_torch(
     """Creates a PyTorch contender.
 
     Args:
-      model: The name of the network, a key of torch_models.MODELS.
+      model: The name of the network.
       make_optimizer: Creates the optimiser from the parameters and the argument `fused`.
       state: The state from which the weights and running statistics are copied.
       images: [N, 32, 32, 3] uint8.
@@ -198,8 +204,8 @@ def make_torch(
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark = True
     torch._dynamo.config.fail_on_recompile_limit_hit = True  # instead of running eagerly
-    module = torch_models.MODELS[model](NUM_CLASSES)
-    torch_models.transplant(state.params, state.batch_stats, module)
+    module = torch_models.create(model, NUM_CLASSES)
+    weights.transplant(state.params, state.batch_stats, module)
     module = module.to(device, memory_format=setting.layout).train()
     optimizer = make_optimizer(module.parameters(), fused=setting.fused)
     x = (torch.tensor(images, device=device).permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.25
@@ -284,7 +290,7 @@ def compare_network(
     """Times one network in JAX and PyTorch and returns its record.
 
     Args:
-      model: A key of torch_models.MODELS.
+      model: The name of the network.
       batch_size: The number of images per step.
       dtype: "float32" or "bfloat16".
       num_rounds: The number of rounds; if None, as many as fit into SECONDS.
@@ -429,6 +435,11 @@ def table(records: Sequence[Record]) -> str:
     return "\n".join(lines)
 
 
+def _is_comparable(name: str) -> bool:
+    """Returns whether a case of benchmarks.throughput is a network with a PyTorch version."""
+    return name in models.MODELS and torch_models.find(name) is not None
+
+
 def parse_case(text: str) -> tuple[str, int, str]:
     """Returns the network, batch size and dtype of a case such as "cnn3:128:bfloat16".
 
@@ -437,8 +448,10 @@ def parse_case(text: str) -> tuple[str, int, str]:
         integer.
     """
     name, settings = throughput.parse_case(text)
-    if name not in torch_models.MODELS:
-        raise unknown("model", name, torch_models.MODELS)
+    if not _is_comparable(name):
+        raise UserError(
+            f"{name!r} cannot be compared: benchmarks/torch_models has no PyTorch version of it"
+        )
     return name, settings.batch_size, experiment.resolved(settings).dtype
 
 
@@ -469,7 +482,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     args = parser.parse_args(argv)
     if args.cases == ["all"]:
-        args.cases = [name for name in throughput.CONFIGS if name in torch_models.MODELS]
+        args.cases = [name for name in throughput.CONFIGS if _is_comparable(name)]
     try:
         cases = [parse_case(text) for text in args.cases]
         for name in args.settings or ():

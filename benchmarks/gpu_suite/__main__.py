@@ -26,11 +26,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks import harness
-from benchmarks.collect import collect, pack, read_environment, read_records, unpack
+from benchmarks.gpu_suite.collect import collect, pack, read_environment, read_records, unpack
 from benchmarks.harness import ROOT
 from benchmarks.published import PUBLISHED
 from benchmarks.results import load_config
-from benchmarks.throughput import CONFIGS, NUM_IMAGES
+from benchmarks.throughput.__main__ import CONFIGS, NUM_IMAGES
 from cifar_jax.errors import UserError
 
 # Cases in addition to the batch sizes and dtypes of the write-ups.
