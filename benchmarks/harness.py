@@ -7,6 +7,7 @@ that never load it.
 import argparse
 import gc
 import json
+import math
 import statistics
 import sys
 import time
@@ -17,6 +18,11 @@ from typing import Any, TextIO, TypeVar
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
+
+# What Ctrl-C prints: a record is written as soon as its measurement is complete.
+STOPPED = b"stopped; complete measurements have been recorded\n"
+# The form of a case on the command line.
+CASE = "MODEL[:BATCH[:DTYPE]]"
 
 Record = dict[str, Any]
 # Runs the given number of steps and waits until they have finished.
@@ -106,14 +112,44 @@ def ratio(numerators: Sequence[float], denominators: Sequence[float]) -> dict[st
     return {"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios)}
 
 
-def make_parser(name: str, description: str, **options: Any) -> argparse.ArgumentParser:
-    """Returns the parser of `python -m benchmarks.<name>`; `options` go to ArgumentParser."""
-    return argparse.ArgumentParser(
+def check_loss(loss: float) -> None:
+    """Checks that a loss is finite, since steps with other values may take a different time.
+
+    Raises:
+      RuntimeError: If the loss is NaN or infinite.
+    """
+    if not math.isfinite(loss):
+        raise RuntimeError(f"the loss became {loss}; the times are meaningless")
+
+
+def make_parser(name: str, description: str, *, out: bool = False) -> argparse.ArgumentParser:
+    """Returns the parser of a command.
+
+    Args:
+      name: The command, as in `python -m benchmarks.<name>`.
+      description: The text that --help shows first.
+      out: Whether the command appends records to a file, which --out chooses.
+    """
+    parser = argparse.ArgumentParser(
         prog=f"python -m benchmarks.{name}",
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        **options,
+        allow_abbrev=False,
     )
+    if out:
+        parser.add_argument(
+            "--out",
+            type=Path,
+            default=default_output(name),
+            metavar="FILE",
+            help=f"file to append records to (default: benchmarks/results/{name}.jsonl)",
+        )
+    return parser
+
+
+def default_output(name: str) -> Path:
+    """Returns the file that a command appends its records to by default."""
+    return RESULTS / f"{name}.jsonl"
 
 
 def reject(error: Exception) -> int:

@@ -95,6 +95,20 @@ def test_errors_are_printed_in_one_line(capsys):
 
 
 def test_parsers_name_their_command():
-    parser = harness.make_parser("epoch", "Text.", allow_abbrev=False)
+    parser = harness.make_parser("epoch", "Text.")
     assert isinstance(parser, argparse.ArgumentParser)
     assert parser.prog == "python -m benchmarks.epoch" and not parser.allow_abbrev
+
+
+def test_records_go_to_a_file_of_the_command_by_default(tmp_path, monkeypatch):
+    monkeypatch.setattr(harness, "RESULTS", tmp_path)
+    parser = harness.make_parser("epoch", "Text.", out=True)
+    assert parser.parse_args([]).out == tmp_path / "epoch.jsonl"
+    assert "out" not in harness.make_parser("page", "Text.").parse_args([])
+
+
+@pytest.mark.parametrize("loss", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_makes_the_times_meaningless(loss):
+    harness.check_loss(1.5)
+    with pytest.raises(RuntimeError, match="meaningless"):
+        harness.check_loss(loss)
