@@ -154,7 +154,7 @@ class Trainer:
     def _resume(self, step: int) -> None:
         config, exp, run = self._config, self._exp, self.run
         saved, meta = self._checkpoints.restore(step, self._arrays(), exp.engine.replicated)
-        run.callbacks.recall(meta["callbacks"])
+        run.callbacks.load_state_dict(meta["callbacks"])
         is_picked = config.selected_on in ("val", "test")
         for row in meta["rows"]:
             # A shorter run also evaluated its last epoch. If epochs are picked, that evaluation
@@ -288,8 +288,8 @@ class Trainer:
         values |= {name: row[f"{exp.curve}_{name}"] if is_regular else None for name in METRICS}
         decision = run.callbacks.after_epoch(values, row["learning_rate"])
         row["events"] = "; ".join(decision.events)
-        if decision.rate_factor != 1.0:
-            factor = np.float32(decision.rate_factor)
+        if decision.learning_rate_factor != 1.0:
+            factor = np.float32(decision.learning_rate_factor)
             run.state = run.state.replace(lr_scale=run.state.lr_scale * factor)
         if decision.stops and row[f"{exp.curve}_loss"] is None:
             row.update(self._evaluate_curve(f"epoch {row['epoch']}"))
@@ -323,7 +323,7 @@ class Trainer:
             "rows": [*run.rows],
             "seconds": run.clock.seconds,
             "step_times": [*run.clock.step_times],
-            "callbacks": run.callbacks.memory(),
+            "callbacks": run.callbacks.state_dict(),
             # For predictions, which do not need the data set.
             "classes": [*exp.dataset.class_names],
             "mean": exp.dataset.mean.tolist(),
