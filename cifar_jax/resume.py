@@ -80,7 +80,7 @@ def save(checkpoints: Checkpoints, run: Run, exp: Experiment, score: float | Non
         "rows": [*run.rows],
         "seconds": run.clock.seconds,
         "step_times": [*run.clock.step_times],
-        "callbacks": run.callbacks.memory(),
+        "callbacks": run.callbacks.state_dict(),
         # For predictions, which do not need the data set.
         "classes": [*exp.dataset.class_names],
         "mean": exp.dataset.mean.tolist(),
@@ -97,7 +97,7 @@ def resume(checkpoints: Checkpoints, step: int, run: Run, exp: Experiment) -> No
     run.step, run.rows = step, meta["rows"]
     run.clock.seconds = meta["seconds"]
     run.clock.step_times.extend(meta["step_times"])
-    run.callbacks.recall(meta["callbacks"])
+    run.callbacks.load_state_dict(meta["callbacks"])
 
 
 def restore_state(checkpoints: Checkpoints, step: int, run: Run, exp: Experiment) -> TrainState:

@@ -183,8 +183,8 @@ class Trainer:
         values |= {name: row[f"{exp.curve}_{name}"] if is_regular else None for name in METRICS}
         decision = run.callbacks.after_epoch(values, row["learning_rate"])
         row["events"] = "; ".join(decision.events)
-        if decision.rate_factor != 1.0:
-            factor = np.float32(decision.rate_factor)
+        if decision.learning_rate_factor != 1.0:
+            factor = np.float32(decision.learning_rate_factor)
             run.state = run.state.replace(lr_scale=run.state.lr_scale * factor)
         if decision.stops and row[f"{exp.curve}_loss"] is None:
             row.update(self._evaluate_curve(f"epoch {row['epoch']}"))

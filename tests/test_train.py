@@ -138,7 +138,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_checkpoint(tm
     train(config, tmp_path)
     before = params_of(tmp_path)
     wild = tiny.make_config(num_epochs=3, optim__name="sgd", optim__learning_rate=1e-3)
-    # The same run, as claim() sees it, but with a rate that no network survives.
+    # The same run, as claim() sees it, but with a learning rate that no network survives.
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(experiment.optim.schedules, "create", lambda *a, **k: lambda step: 1e30)
         with pytest.raises(loop.Diverged, match=r"the loss became (nan|inf) in steps \d+ to \d+"):
@@ -157,7 +157,7 @@ def test_the_epoch_picked_on_the_test_set_is_the_one_reported(tmp_path):
     assert summary["val_accuracy"] is None and summary["selected_on"] == "test"
 
 
-def test_callbacks_cut_the_rate_and_stop_whatever_interrupts_them(tmp_path):
+def test_callbacks_cut_the_learning_rate_and_stop_whatever_interrupts_them(tmp_path):
     config = tiny.make_config(
         num_epochs=9,
         optim__learning_rate=1e-3,
@@ -173,7 +173,7 @@ def test_callbacks_cut_the_rate_and_stop_whatever_interrupts_them(tmp_path):
     rates = [float(row["learning_rate"]) for row in rows]
     np.testing.assert_allclose(rates, [1e-3, 1e-3, 1e-3, 1e-4, 1e-4, 1e-5], rtol=1e-5)
     events = [row["events"] for row in rows]
-    cut = "rate cut to {}: no better accuracy in 2 evaluations"
+    cut = "learning rate cut to {}: no better accuracy in 2 evaluations"
     stop = "stopped: no better train_loss in 5 evaluations"
     assert events == ["", "", cut.format("0.0001"), "", cut.format("1e-05"), stop]
     assert straight["stopped_early"] and (straight["epochs"], straight["steps"]) == (6, 24)
@@ -226,7 +226,7 @@ def test_the_best_epoch_before_a_stop_is_restored_whatever_interrupts(tmp_path):
 
 
 def test_the_reported_epoch_may_be_that_of_the_least_loss(tmp_path):
-    # At this rate the loss falls to the end, while the accuracy stands still before it.
+    # At this learning rate the loss falls to the end, while the accuracy stands still before it.
     config = tiny.make_config(
         num_epochs=7, selected_on="test", selected_by="loss", optim__learning_rate=1e-2
     )
@@ -278,7 +278,7 @@ def test_wrong_configs_are_refused_before_anything_is_written(tmp_path, override
 
 
 def test_train_loss_is_the_mean_over_all_examples(tmp_path):
-    """At a rate of nothing, what training measures is what evaluation does: 100 images, the last
+    """At a learning rate of nothing, training measures what evaluation does: 100 images, the last
     batch with 4 of them."""
     dataset = tiny.dataset()
     config = tiny.make_config(
