@@ -66,13 +66,13 @@ def test_the_example_schedule_and_optimizer_work(monkeypatch):
     config.optim.update(name="rmsprop", schedule="hold_and_decay", hold=0.5, learning_rate=0.1)
     config.update(num_epochs=5)
     config.optim.warmup_epochs = 1.0
-    experiment.check(config)
+    experiment.checked(config)
     schedule = experiment._schedule(config, steps_per_epoch=10)
     expected = [0.0, 0.1, 0.1, 0.05, 0.0]
     assert [float(schedule(step)) for step in (0, 10, 30, 40, 50)] == pytest.approx(expected)
     config.optim.hold = 1.0
     with pytest.raises(UserError, match=r"optim\.hold needs a value from 0 to below 1, not 1"):
-        experiment.check(config)
+        experiment.checked(config)
     weights, config.optim.eps = jnp.ones(3), 0.5
     optimizer = experiment._optimizer(config)
     updates, _ = optimizer.update(weights, optimizer.init(weights))
