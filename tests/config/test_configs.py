@@ -62,7 +62,7 @@ def test_every_field_is_read():
     """A field that nothing reads would have no effect."""
     source = "".join(
         (tiny.ROOT / "cifar_jax" / f"{name}.py").read_text()
-        for name in ("experiment", "train", "trainer", "main")
+        for name in ("experiment", "train", "trainer", "reported", "main")
     )
     for field in config.flatten(base.get_config()):
         assert re.search(rf"\b_?config\.{re.escape(field)}\b", source), f"nothing reads {field}"
