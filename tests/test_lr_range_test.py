@@ -20,17 +20,18 @@ def command(folder, *flags):
 
 
 def test_command_stops_at_divergence_and_writes_its_files(tmp_path, capsys):
-    assert command(tmp_path, "--from=1e-4", "--to=1000", "--epochs=15") == 0
+    # With fewer epochs, whether the accuracy rises above its noise depends on rounding.
+    assert command(tmp_path, "--from=1e-4", "--to=1000", "--epochs=20") == 0
     with (tmp_path / "range_test.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert 4 <= len(rows) < 60  # of 15 epochs of 4 steps
+    assert 4 <= len(rows) < 80  # of 20 epochs of 4 steps
     assert [int(row["step"]) for row in rows] == list(range(1, len(rows) + 1))
     rates = [float(row["learning_rate"]) for row in rows]
-    np.testing.assert_allclose(rates, 1e-4 * 1e7 ** (np.arange(len(rows)) / 59), rtol=1e-3)
+    np.testing.assert_allclose(rates, 1e-4 * 1e7 ** (np.arange(len(rows)) / 79), rtol=1e-3)
     assert all(math.isfinite(float(row["loss"])) for row in rows)
     found = json.loads((tmp_path / "range_test.json").read_text())
     assert rates[0] < found["base_learning_rate"] < found["max_learning_rate"] < rates[-1]
-    asked = {"from": 1e-4, "to": 1000.0, "epochs": 15, "by": "step", "ended_by": "divergence"}
+    asked = {"from": 1e-4, "to": 1000.0, "epochs": 20, "by": "step", "ended_by": "divergence"}
     assert asked.items() <= found.items() and found["versions"]["jax"]
     assert (tmp_path / "range_test.png").read_bytes().startswith(b"\x89PNG")
     printed = capsys.readouterr().out
