@@ -62,9 +62,8 @@ def train(
         dataset = dataset or experiment.load_data(config)
         startup.mark("data")
         exp = experiment.create(config, dataset, mesh=mesh)
-        tracing = exp.engine.trace_seconds
-        compilation = exp.engine.compile_seconds - tracing
-        startup.mark("network", tracing=tracing, compilation=compilation)
+        tracing, total = exp.engine.trace_seconds, exp.engine.compile_seconds
+        startup.mark("network", tracing=tracing, compilation=total - tracing)
         workdir.claim(config, folder)
         # A signal that arrives while trackers record the end changes nothing anymore.
         with catch_signals(deadline) as stop, contextlib.ExitStack() as stack:
