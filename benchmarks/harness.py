@@ -178,36 +178,40 @@ def append(file: TextIO, *records: Record) -> None:
 
 def run_cases(
     cases: Iterable[tuple[str, Callable[[], Record]]],
-    output: TextIO,
+    path: Path,
     table: Callable[[Sequence[Record]], str],
 ) -> int:
-    """Measures every case, appends its record to `output`, and prints a table of all records.
+    """Measures every case, appends its record to a file, and prints a table of all records.
 
     If a case fails, for example because it runs out of memory, its traceback is printed and the
     remaining cases are measured.
 
     Args:
       cases: The name of each case and the function that measures it.
-      output: An open file for the records.
+      path: The file of the records.
       table: Formats records as a table whose last line is that of the last record.
 
     Returns:
       The exit code, 1 if a case failed.
+
+    Raises:
+      OSError: If the file cannot be opened or written.
     """
     import jax
 
     records, failed = [], []
-    for name, measure in cases:
-        try:
-            records.append(measure())
-        except Exception:
-            traceback.print_exc()
-            failed.append(name)
-        else:
-            append(output, records[-1])
-            print(table(records[-1:]).splitlines()[-1], file=sys.stderr)
-        jax.clear_caches()
-        gc.collect()
+    with open_output(path) as output:
+        for name, measure in cases:
+            try:
+                records.append(measure())
+            except Exception:
+                traceback.print_exc()
+                failed.append(name)
+            else:
+                append(output, records[-1])
+                print(table(records[-1:]).splitlines()[-1], file=sys.stderr)
+            jax.clear_caches()
+            gc.collect()
     print(table(records))
     return report_failed(failed)
 

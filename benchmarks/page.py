@@ -16,7 +16,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from benchmarks import harness
-from benchmarks.published import DOCUMENTS
+from benchmarks.published import WRITE_UPS
 from benchmarks.results import Row, rows
 from benchmarks.table.speed import epochs, newest
 from cifar_jax.errors import UserError
@@ -47,7 +47,7 @@ def html() -> str:
         "results.html",
         {
             "title": "cifar_jax: measured and published results",
-            "documents": DOCUMENTS,
+            "write_ups": WRITE_UPS,
             "rows": [_row(row) for row in all_rows],
             "chart": _chart(all_rows),
             "throughput": [r for _, r in newest("throughput", *_CASE)],

@@ -65,11 +65,9 @@ def main(argv: list[str]) -> int:
             (name, partial(measure_network, name, cfg, args.seconds, not args.no_input_share))
             for name, cfg in map(cases.parse_case, texts)
         ]
-        output = harness.open_output(args.out)
+        return harness.run_cases(measurements, args.out, table)
     except (UserError, OSError) as error:
         return harness.reject(error)
-    with output:
-        return harness.run_cases(measurements, output, table)
 
 
 def table(records: Sequence[Record]) -> str:

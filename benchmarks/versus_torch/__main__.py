@@ -84,11 +84,9 @@ def main(argv: list[str]) -> int:
             (":".join(map(str, case)), partial(compare_network, *case, **options))
             for case in map(cases.parse_case, texts)
         ]
-        output = harness.open_output(args.out)
+        return harness.run_cases(measurements, args.out, table)
     except (UserError, OSError) as error:
         return harness.reject(error)
-    with output:
-        return harness.run_cases(measurements, output, table)
 
 
 def table(records: Sequence[Record]) -> str:

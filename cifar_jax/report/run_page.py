@@ -143,17 +143,21 @@ def curves(run: Run) -> list[Chart]:
         ]
         text = f"{title} by epoch: {', '.join(ends)}"
         charts.append(Chart(title, figures.svg(figures.metric(run, name), name), text))
-    _, rates = run.series("learning_rate")
+    _, learning_rates = run.series("learning_rate")
     charts.append(Chart(
         "Learning rate", figures.svg(figures.learning_rate(run), "rate"),
-        f"Learning rate by epoch, from {rates[0]:.3g} to {rates[-1]:.3g}",
+        f"Learning rate by epoch, from {learning_rates[0]:.3g} to {learning_rates[-1]:.3g}",
     ))  # fmt: skip
     return charts
 
 
 def errors(run: Run, images: np.ndarray | None) -> dict[str, Any]:
     """Returns the template's variables about the predictions."""
-    found, names = run.predictions, run.predictions.class_names
+    predictions, names = run.predictions, run.predictions.class_names
+
+    def show(indices: np.ndarray) -> list[examples.Example]:
+        return [] if images is None else examples.show(images, predictions, indices)
+
     context: dict[str, Any] = {"confusion": [], "bars": {}}
     matrices = pictures.matrices(run)
     for kind, (matrix, labels) in matrices.items():
@@ -161,7 +165,7 @@ def errors(run: Run, images: np.ndarray | None) -> dict[str, Any]:
         context["bars"][kind] = error_chart(matrix, labels, kind)
     matrix, _ = matrices["class"]
     rates, counts = analysis.error_rates(matrix), matrix.sum(axis=1)
-    calibrated = analysis.calibration(found.logits, found.labels)
+    calibrated = analysis.calibration(predictions.logits, predictions.labels)
     context["calibration"] = Chart(
         "Calibration", figures.svg(figures.reliability(calibrated), "calibration"),
         f"Accuracy by confidence; expected calibration error {percent(calibrated.error)}",
@@ -169,19 +173,15 @@ def errors(run: Run, images: np.ndarray | None) -> dict[str, Any]:
     context["calibration_error"] = percent(calibrated.error)
     context["pairs"] = [
         (names[p.label], names[p.prediction], p.count, p.count / max(counts[p.label], 1),
-         [] if images is None else examples.show(images, found, examples.confused(found, p)))
+         show(examples.confused(predictions, p)))
         for p in analysis.most_confused(matrix, _NUM_PAIRS)
     ]  # fmt: skip
     order = analysis.from_worst(rates)
     count = min(_NUM_EXTREMES, len(order) // 2)
     context["extremes"] = [
-        (title, [
-            (names[c], rates[c],
-             [] if images is None else examples.show(images, found, examples.first(found, c)))
-            for c in chosen
-        ])
+        (title, [(names[c], rates[c], show(examples.first(predictions, c))) for c in chosen])
         for title, chosen in (("Hardest", order[:count]), ("Easiest", order[::-1][:count]))
-    ]  # fmt: skip
+    ]
     return context
 
 
