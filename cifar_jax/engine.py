@@ -54,11 +54,11 @@ class Plan(NamedTuple):
 
     Attributes:
       order: [steps, B] int32, the examples of each batch; under pmap [replicas, steps, b].
-      rates: [steps] float32, learning rates.
+      learning_rates: [steps] float32.
     """
 
     order: jax.Array
-    rates: jax.Array
+    learning_rates: jax.Array
 
 
 def make_mesh(devices: list[jax.Device] | None = None) -> jax.sharding.Mesh:
@@ -189,8 +189,12 @@ class Engine:
         self._no_metrics = jax.jit(Metrics.empty, out_shardings=self.replicated)
         self._order = self._jit_order()
         steps = jnp.arange(self.steps_per_epoch, dtype=jnp.int32)
-        rate_at = jax.vmap(lambda step: jnp.float32(1.0 if schedule is None else schedule(step)))
-        self._rates = jax.jit(lambda first: rate_at(first + steps), out_shardings=self.replicated)
+        learning_rate_at = jax.vmap(
+            lambda step: jnp.float32(1.0 if schedule is None else schedule(step))
+        )
+        self._learning_rates = jax.jit(
+            lambda first: learning_rate_at(first + steps), out_shardings=self.replicated
+        )
         data = jax.device_put((images, np.asarray(labels, np.int32)), self.replicated)
         self._data = self.place(data)
 
@@ -214,7 +218,7 @@ class Engine:
     def plan(self, state: TrainState, epoch: int) -> Plan:
         """Returns the plan of an epoch, counted from 0, as `run` takes it."""
         first_step = np.int32(epoch * self.steps_per_epoch)
-        return Plan(self._order(state.key, epoch), self._rates(first_step))
+        return Plan(self._order(state.key, epoch), self._learning_rates(first_step))
 
     def run(
         self, state: TrainState, metrics: Metrics, plan: Plan, num_steps: int
@@ -266,8 +270,9 @@ class Engine:
         """Returns the program of one call, before jit or pmap."""
 
         def one(state, metrics, data, plan):
-            rate = plan.rates[state.step % plan.rates.size]
-            state, new = train_step(state, make_batch(*data, plan.order, state.step), rate)
+            learning_rate = plan.learning_rates[state.step % plan.learning_rates.size]
+            batch = make_batch(*data, plan.order, state.step)
+            state, new = train_step(state, batch, learning_rate)
             return state, metrics.merge(new)
 
         def run(state, metrics, data, plan, num_steps):
@@ -315,7 +320,7 @@ class PmapEngine(Engine):
         return jax.pmap(
             self._many_steps(make_train_step(AXIS), make_batch),
             axis_name=AXIS,
-            in_axes=(0, 0, 0, Plan(order=0, rates=None), None),
+            in_axes=(0, 0, 0, Plan(order=0, learning_rates=None), None),
             donate_argnums=0,
             devices=list(self.mesh.devices.flat),
         )
