@@ -7,6 +7,7 @@ that never load it.
 import argparse
 import gc
 import json
+import math
 import statistics
 import sys
 import time
@@ -17,6 +18,11 @@ from typing import Any, TextIO, TypeVar
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
+
+# What Ctrl-C prints: a record is written as soon as its measurement is complete.
+STOPPED = b"stopped; complete measurements have been recorded\n"
+# The form of a case on the command line.
+CASE = "MODEL[:BATCH[:DTYPE]]"
 
 Record = dict[str, Any]
 # Runs the given number of steps and waits until they have finished.
@@ -106,14 +112,44 @@ def ratio(numerators: Sequence[float], denominators: Sequence[float]) -> dict[st
     return {"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios)}
 
 
-def make_parser(name: str, description: str, **options: Any) -> argparse.ArgumentParser:
-    """Returns the parser of `python -m benchmarks.<name>`; `options` go to ArgumentParser."""
-    return argparse.ArgumentParser(
+def check_loss(loss: float) -> None:
+    """Checks that a loss is finite, since steps with other values may take a different time.
+
+    Raises:
+      RuntimeError: If the loss is NaN or infinite.
+    """
+    if not math.isfinite(loss):
+        raise RuntimeError(f"the loss became {loss}; the times are meaningless")
+
+
+def make_parser(name: str, description: str, *, out: bool = False) -> argparse.ArgumentParser:
+    """Returns the parser of a command.
+
+    Args:
+      name: The command, as in `python -m benchmarks.<name>`.
+      description: The text that --help shows first.
+      out: Whether the command appends records to a file, which --out chooses.
+    """
+    parser = argparse.ArgumentParser(
         prog=f"python -m benchmarks.{name}",
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        **options,
+        allow_abbrev=False,
     )
+    if out:
+        parser.add_argument(
+            "--out",
+            type=Path,
+            default=default_output(name),
+            metavar="FILE",
+            help=f"file to append records to (default: benchmarks/results/{name}.jsonl)",
+        )
+    return parser
+
+
+def default_output(name: str) -> Path:
+    """Returns the file that a command appends its records to by default."""
+    return RESULTS / f"{name}.jsonl"
 
 
 def reject(error: Exception) -> int:
@@ -142,36 +178,40 @@ def append(file: TextIO, *records: Record) -> None:
 
 def run_cases(
     cases: Iterable[tuple[str, Callable[[], Record]]],
-    output: TextIO,
+    path: Path,
     table: Callable[[Sequence[Record]], str],
 ) -> int:
-    """Measures every case, appends its record to `output`, and prints a table of all records.
+    """Measures every case, appends its record to a file, and prints a table of all records.
 
     If a case fails, for example because it runs out of memory, its traceback is printed and the
     remaining cases are measured.
 
     Args:
       cases: The name of each case and the function that measures it.
-      output: An open file for the records.
+      path: The file of the records.
       table: Formats records as a table whose last line is that of the last record.
 
     Returns:
       The exit code, 1 if a case failed.
+
+    Raises:
+      OSError: If the file cannot be opened or written.
     """
     import jax
 
     records, failed = [], []
-    for name, measure in cases:
-        try:
-            records.append(measure())
-        except Exception:
-            traceback.print_exc()
-            failed.append(name)
-        else:
-            append(output, records[-1])
-            print(table(records[-1:]).splitlines()[-1], file=sys.stderr)
-        jax.clear_caches()
-        gc.collect()
+    with open_output(path) as output:
+        for name, measure in cases:
+            try:
+                records.append(measure())
+            except Exception:
+                traceback.print_exc()
+                failed.append(name)
+            else:
+                append(output, records[-1])
+                print(table(records[-1:]).splitlines()[-1], file=sys.stderr)
+            jax.clear_caches()
+            gc.collect()
     print(table(records))
     return report_failed(failed)
 

@@ -3,7 +3,7 @@
     python -m benchmarks.page [--out results.html]
 
 The page compares every published experiment with its measured results and shows the speed of every
-network: the README's tables in sortable form, with a chart.
+network: the tables of docs/results.md in sortable form, with a chart.
 """
 
 import statistics
@@ -16,9 +16,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from benchmarks import harness
-from benchmarks.published import DOCUMENTS
+from benchmarks.published import WRITE_UPS
 from benchmarks.results import Row, rows
-from benchmarks.table import epochs, newest
+from benchmarks.table.speed import epochs, newest
 from cifar_jax.errors import UserError
 from cifar_jax.report import figures
 from cifar_jax.report.page import Chart, render, write
@@ -47,7 +47,7 @@ def html() -> str:
         "results.html",
         {
             "title": "cifar_jax: measured and published results",
-            "documents": DOCUMENTS,
+            "write_ups": WRITE_UPS,
             "rows": [_row(row) for row in all_rows],
             "chart": _chart(all_rows),
             "throughput": [r for _, r in newest("throughput", *_CASE)],

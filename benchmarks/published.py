@@ -4,5 +4,5 @@ import tomllib
 
 from cifar_jax.report.published import FILE, read
 
-DOCUMENTS: dict[str, str] = tomllib.loads(FILE.read_text(encoding="utf-8"))["documents"]
+WRITE_UPS: dict[str, str] = tomllib.loads(FILE.read_text(encoding="utf-8"))["write_ups"]
 PUBLISHED = read(FILE)

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from benchmarks.harness import RESULTS, ROOT
+from benchmarks import harness
+from benchmarks.harness import ROOT
 from benchmarks.published import PUBLISHED
 from cifar_jax import config
 from cifar_jax.report import published as publications
@@ -91,7 +92,7 @@ def rows(folder: Path | None = None) -> list[Row]:
       folder: The directory of the logs; benchmarks/results/accuracy by default.
     """
     logs = defaultdict(lambda: defaultdict(list))
-    for path in sorted((folder or RESULTS / "accuracy").rglob("summary.json")):
+    for path in sorted((folder or harness.RESULTS / "accuracy").rglob("summary.json")):
         summary = json.loads(path.read_text())
         experiment = summary["experiment"]
         logged = config.flatten(json.loads((path.parent / "config.json").read_text()))

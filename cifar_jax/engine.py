@@ -34,11 +34,11 @@ class Plan(NamedTuple):
 
     Attributes:
       order: [steps, B] int32, the examples of each batch; under pmap [replicas, steps, b].
-      rates: [steps] float32, learning rates.
+      learning_rates: [steps] float32.
     """
 
     order: jax.Array
-    rates: jax.Array
+    learning_rates: jax.Array
 
 
 def make_mesh(devices: list[jax.Device] | None = None) -> jax.sharding.Mesh:
@@ -111,8 +111,9 @@ def many_steps(train_step: TrainStep, make_batch: Callable[..., Batch], loop: bo
     """
 
     def one(state, metrics, data, plan):
-        rate = plan.rates[state.step % plan.rates.size]
-        state, new = train_step(state, make_batch(*data, plan.order, state.step), rate)
+        learning_rate = plan.learning_rates[state.step % plan.learning_rates.size]
+        batch = make_batch(*data, plan.order, state.step)
+        state, new = train_step(state, batch, learning_rate)
         return state, metrics.merge(new)
 
     def run(state, metrics, data, plan, num_steps):
@@ -195,8 +196,12 @@ class Engine:
         self._no_metrics = jax.jit(Metrics.empty, out_shardings=self.replicated)
         self._order = self._jit_order()
         steps = jnp.arange(self.steps_per_epoch, dtype=jnp.int32)
-        rate_at = jax.vmap(lambda step: jnp.float32(1.0 if schedule is None else schedule(step)))
-        self._rates = jax.jit(lambda first: rate_at(first + steps), out_shardings=self.replicated)
+        learning_rate_at = jax.vmap(
+            lambda step: jnp.float32(1.0 if schedule is None else schedule(step))
+        )
+        self._learning_rates = jax.jit(
+            lambda first: learning_rate_at(first + steps), out_shardings=self.replicated
+        )
         data = jax.device_put((images, np.asarray(labels, np.int32)), self.replicated)
         self._data = self.place(data)
 
@@ -221,7 +226,7 @@ class Engine:
     def plan(self, state: TrainState, epoch: int) -> Plan:
         """Returns the plan of an epoch, counted from 0, as `run` takes it."""
         first_step = np.int32(epoch * self.steps_per_epoch)
-        return Plan(self._order(state.key, epoch), self._rates(first_step))
+        return Plan(self._order(state.key, epoch), self._learning_rates(first_step))
 
     def run(
         self, state: TrainState, metrics: Metrics, plan: Plan, num_steps: int
@@ -318,7 +323,7 @@ class PmapEngine(Engine):
         return jax.pmap(
             many_steps(make_train_step(AXIS), make_batch, loop),
             axis_name=AXIS,
-            in_axes=(0, 0, 0, Plan(order=0, rates=None), None),
+            in_axes=(0, 0, 0, Plan(order=0, learning_rates=None), None),
             donate_argnums=0,
             devices=list(mesh.devices.flat),
         )
@@ -373,11 +378,11 @@ def lower(
     images = jax.ShapeDtypeStruct((num_examples, 32, 32, 3), jnp.uint8)
     labels = jax.ShapeDtypeStruct((num_examples,), jnp.int32)
     order = jax.ShapeDtypeStruct((num_steps, batch_size), jnp.int32)
-    rates = jax.ShapeDtypeStruct((num_steps,), jnp.float32)
+    learning_rates = jax.ShapeDtypeStruct((num_steps,), jnp.float32)
     return Engine._jit_program(make_train_step, num_examples, mesh, loop=True).lower(
         on_mesh(jax.eval_shape(init, np.uint32(0))),
         on_mesh(jax.eval_shape(Metrics.empty)),
         on_mesh((images, labels)),
-        Plan(on_mesh(order, NamedSharding(mesh, P(None, AXIS))), on_mesh(rates)),
+        Plan(on_mesh(order, NamedSharding(mesh, P(None, AXIS))), on_mesh(learning_rates)),
         on_mesh(jax.ShapeDtypeStruct((), jnp.int32)),
     )

@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from ml_collections import ConfigDict
 
@@ -33,6 +32,7 @@ class Experiment(NamedTuple):
       evaluate: The evaluation of each split, "test" and, if there is one, "val".
       selection: Which epoch is reported, and which split is evaluated between epochs.
       schedule: From step to learning rate, before state.lr_scale is applied.
+      callbacks: Decide between epochs; in their initial state.
     """
 
     dataset: data.Dataset
@@ -40,6 +40,7 @@ class Experiment(NamedTuple):
     evaluate: dict[str, Evaluate]
     selection: Selection
     schedule: Callable[[int], jax.Array]
+    callbacks: callbacks.Callbacks
 
     @property
     def curve(self) -> str:
@@ -47,8 +48,18 @@ class Experiment(NamedTuple):
         return self.selection.curve
 
 
-def check(config: ConfigDict) -> None:
-    """Raises UserError if the config is invalid; loads no data."""
+def checked(config: ConfigDict) -> ConfigDict:
+    """Returns a copy of a valid config, resolved (see `resolved`); loads no data.
+
+    Raises:
+      UserError: If a field is invalid, or if fields do not fit together.
+    """
+    _check_fields(config)
+    _check_parts(config)
+    return resolved(config)
+
+
+def _check_fields(config: ConfigDict) -> None:
     for field in ("num_epochs", "eval_every_epochs", "eval_batch_size", "batch_size"):
         if not isinstance(config[field], int) or config[field] < 1:
             raise UserError(f"{field} needs a whole number of at least 1, not {config[field]}")
@@ -88,8 +99,11 @@ def check(config: ConfigDict) -> None:
     for field, seed in (("seed", config.seed), ("data.val_seed", config.data.val_seed)):
         if not 0 <= seed < 2**32:
             raise UserError(f"{field} needs 0 to 4294967295, not {seed}")
+
+
+def _check_parts(config: ConfigDict) -> None:
+    """Builds the parts from shapes, which finds the errors that no single field shows."""
     make_callbacks(config)
-    # Building the parts from shapes finds all other errors.
     _schedule(config, steps_per_epoch=1000)
     _optimizer(config)
     step.split_networks(partial(_build, config.model.to_dict(), 10, jnp.float32))
@@ -106,20 +120,9 @@ def make_callbacks(config: ConfigDict) -> callbacks.Callbacks:
     """Returns the callbacks that decide between epochs, in their initial state."""
     plateau = early_stopping = None
     if config.plateau.patience:
-        plateau = callbacks.Plateau(
-            config.plateau.monitor,
-            config.plateau.patience,
-            factor=config.plateau.factor,
-            cooldown=config.plateau.cooldown,
-            min_delta=config.plateau.min_delta,
-            min_learning_rate=config.plateau.min_learning_rate,
-        )
+        plateau = callbacks.Plateau(**config.plateau)
     if config.early_stopping.patience:
-        early_stopping = callbacks.EarlyStopping(
-            config.early_stopping.monitor,
-            config.early_stopping.patience,
-            min_delta=config.early_stopping.min_delta,
-        )
+        early_stopping = callbacks.EarlyStopping(**config.early_stopping)
     return callbacks.Callbacks(plateau, early_stopping)
 
 
@@ -151,26 +154,7 @@ class Parts(NamedTuple):
     eval_step: step.EvalStep
 
 
-class Classes(NamedTuple):
-    """The facts about a data set that a network is built from.
-
-    Attributes:
-      class_names: The class names, in the order of the labels.
-      mean: [3] float32, the mean of the training images' channels, scaled to [0, 1].
-      std: [3] float32, their standard deviation.
-    """
-
-    class_names: tuple[str, ...]
-    mean: np.ndarray
-    std: np.ndarray
-
-    @property
-    def num_classes(self) -> int:
-        """The number of classes."""
-        return len(self.class_names)
-
-
-def make_parts(config: ConfigDict, dataset: data.Dataset | Classes) -> Parts:
+def make_parts(config: ConfigDict, info: data.DatasetInfo) -> Parts:
     """Builds the functions that initialize, train and evaluate the network.
 
     Raises:
@@ -178,13 +162,13 @@ def make_parts(config: ConfigDict, dataset: data.Dataset | Classes) -> Parts:
     """
     optimizer = _optimizer(config)
     dtype = compute_dtype(config.dtype)
-    build = partial(_build, config.model.to_dict(), dataset.num_classes, dtype)
+    build = partial(_build, config.model.to_dict(), info.num_classes, dtype)
     networks = step.split_networks(build)
     mean, std = {
         "raw": (0.0, 1 / 255),
         "unit": (0.0, 1.0),
         "symmetric": (0.5, 0.5),
-        "standard": (dataset.mean, dataset.std),
+        "standard": (info.mean, info.std),
     }[config.augment.normalize]
     preprocess = partial(augment.normalize, mean=mean, std=std, dtype=dtype)
     make_train_step = partial(
@@ -221,26 +205,28 @@ def load_data(config: ConfigDict) -> data.Dataset:
 
 def create(
     config: ConfigDict,
-    dataset: data.Dataset | None = None,
+    dataset: data.Dataset,
+    *,
+    mesh: jax.sharding.Mesh | None = None,
     make_schedule: Callable[[int], optax.Schedule] | None = None,
 ) -> Experiment:
-    """Loads the data, builds the network and compiles the training program.
+    """Builds the network and compiles the training program.
 
     Args:
-      config: A config that has passed `check`.
-      dataset: Used instead of the data set that the config names.
+      config: A config that `checked` has returned.
+      dataset: The images; see `load_data`.
+      mesh: The devices to use; all local ones by default.
       make_schedule: From steps per epoch to the schedule to use instead of the config's.
 
     Raises:
       UserError: If parts of the config do not fit together.
     """
-    dataset = dataset or load_data(config)
-    mesh = make_mesh()
+    mesh = mesh or make_mesh()
     num_examples = len(dataset.train.labels)
     check_batch_size(config.batch_size, num_examples, mesh.size)
     make_schedule = make_schedule or partial(_schedule, config)
     schedule = make_schedule(-(-num_examples // config.batch_size))
-    parts = make_parts(config, dataset)
+    parts = make_parts(config, dataset.info)
     engine = create_engine(
         parts.make_train_step,
         parts.init,
@@ -265,7 +251,9 @@ def create(
         for name, split in (("val", dataset.val), ("test", dataset.test))
         if split is not None
     }
-    return Experiment(dataset, engine, evaluate, make_selection(config), schedule)
+    return Experiment(
+        dataset, engine, evaluate, make_selection(config), schedule, make_callbacks(config)
+    )
 
 
 def compute_dtype(name: str) -> jnp.dtype:
@@ -281,33 +269,16 @@ def _build(model: dict, num_classes: int, dtype, rngs):
 
 
 def _schedule(config: ConfigDict, steps_per_epoch: int) -> optax.Schedule:
-    return optim.schedules.create(
+    create = optim.schedules.create
+    return create(
         config.optim.schedule,
         config.optim.learning_rate,
         steps_per_epoch=steps_per_epoch,
         num_epochs=config.num_epochs,
-        warmup_epochs=config.optim.warmup_epochs,
-        base_learning_rate=config.optim.base_learning_rate,
-        final_learning_rate=config.optim.final_learning_rate,
-        step_epochs=config.optim.step_epochs,
-        step_factor=config.optim.step_factor,
-        decay=config.optim.decay,
-        power=config.optim.power,
-        rise=config.optim.rise,
-        half_cycle_epochs=config.optim.half_cycle_epochs,
-        cycle_factor=config.optim.cycle_factor,
+        **optim.pick(config.optim, create, *optim.SCHEDULES.values()),
     )
 
 
 def _optimizer(config: ConfigDict) -> optax.GradientTransformation:
-    return optim.create(
-        config.optim.name,
-        momentum=config.optim.momentum,
-        nesterov=config.optim.nesterov,
-        beta1=config.optim.beta1,
-        beta2=config.optim.beta2,
-        eps=config.optim.eps,
-        weight_decay=config.optim.weight_decay,
-        weight_decay_mask=config.optim.weight_decay_mask,
-        clip_norm=config.optim.clip_norm,
-    )
+    options = optim.pick(config.optim, optim.create, *optim.OPTIMIZERS.values())
+    return optim.create(config.optim.name, **options)

@@ -5,7 +5,7 @@
 Every config field can be set on the command line, as in --config.optim.learning_rate=0.05;
 --config configs/resnet18.py --help lists the fields. The run's files are written to the workdir,
 runs/<experiment> by default. Running the same command again resumes the run, or reports that it is
-complete.
+complete. --profile also traces a few steps with jax.profiler.
 """
 
 import sys
@@ -20,16 +20,22 @@ from cifar_jax.runtime.startup import Startup, process_began
 def main(argv: list[str]) -> int:
     """Parses the command line, trains, and returns the exit code."""
     startup = Startup(process_began())
+    from absl import flags
+
     from cifar_jax.config import command_line
 
+    def define(values: flags.FlagValues) -> None:
+        text = "Write a trace of a few steps to WORKDIR/profile."
+        flags.DEFINE_bool("profile", False, text, flag_values=values)
+
     try:
-        config, values = command_line.parse(argv, __doc__)
+        config, values = command_line.parse(argv, __doc__, define)
         workdir = Path(values.workdir or Path("runs") / config.experiment)
         # This imports jax, which takes a second, so invalid command lines fail before it.
         from cifar_jax.train import train
 
         try:
-            train(config, workdir, startup=startup)
+            train(config, workdir, startup=startup, profile=values.profile)
         except Preempted as stopped:
             print(stopped)
             return stopped.exit_code

@@ -151,9 +151,9 @@ def _restore(workdir: Path, mesh: Any) -> tuple[tuple[str, ...], Any, Any]:
     import jax
     from ml_collections import ConfigDict
 
-    from cifar_jax import experiment
+    from cifar_jax import experiment, resume
     from cifar_jax.engine import replicated
-    from cifar_jax.metrics import Metrics, to_checkpoint
+    from cifar_jax.metrics import Metrics
     from cifar_jax.report.read import read_config
     from cifar_jax.run.checkpoint import open_checkpoints
 
@@ -165,19 +165,15 @@ def _restore(workdir: Path, mesh: Any) -> tuple[tuple[str, ...], Any, Any]:
         if latest is None:
             raise UserError(f"{workdir} has no checkpoint")
         meta = checkpoints.read_meta(latest)
-        if "classes" not in meta:
+        info = resume.dataset_info(meta)
+        if info is None:
             raise UserError(f"the checkpoint in {workdir} is older than this command: train again")
-        known = experiment.Classes(
-            tuple(meta["classes"]), np.float32(meta["mean"]), np.float32(meta["std"])
-        )
-        parts = experiment.make_parts(config, known)
-        target = jax.eval_shape(
-            lambda: {"state": parts.init(0), "metrics": to_checkpoint(Metrics.empty())}
-        )
+        parts = experiment.make_parts(config, info)
+        target = jax.eval_shape(lambda: resume.arrays(parts.init(0), Metrics.empty()))
         best = experiment.make_selection(config).best(meta["rows"])
         step = latest if best is None else best["step"]
         saved, _ = checkpoints.restore(step, target, replicated(mesh))
-    return known.class_names, parts, saved["state"]
+    return info.class_names, parts, saved["state"]
 
 
 def table(predicted: dict[Path, list[Prediction]]) -> str:

@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from cifar_jax.data import archive, prepared
+from cifar_jax.data import archive, default_data_dir, prepared
 from cifar_jax.errors import UserError, unknown
 
 
@@ -38,7 +38,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--data_dir",
         type=Path,
-        default=prepared.default_data_dir(),
+        default=default_data_dir(),
         help="TFDS directory to write to (default: $TFDS_DATA_DIR or ~/tensorflow_datasets)",
     )
     parser.add_argument(

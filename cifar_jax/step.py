@@ -205,8 +205,8 @@ def make_train_step(
 
         grads, (logits, losses, batch_stats) = jax.grad(loss_fn, has_aux=True)(state.params)
         updates, opt_state = optimizer.update(total(grads), state.opt_state, state.params)
-        rate = learning_rate * state.lr_scale
-        updates = jax.tree.map(lambda update: rate * update, updates)
+        scale = learning_rate * state.lr_scale
+        updates = jax.tree.map(lambda update: scale * update, updates)
         state = state.replace(
             step=state.step + 1,
             params=optax.apply_updates(state.params, updates),

@@ -4,11 +4,16 @@ import re
 import textwrap
 
 import jax.numpy as jnp
+import optax
 import pytest
 import tiny
 from flax import nnx
 
+from cifar_jax import experiment, optim
+from cifar_jax.config import base
+from cifar_jax.errors import UserError
 from cifar_jax.models import layers
+from cifar_jax.optim.options import require
 
 DOCS = tiny.ROOT / "docs"
 
@@ -34,10 +39,41 @@ def test_the_readme_is_short():
     assert len((tiny.ROOT / "README.md").read_text().splitlines()) <= 160
 
 
-def test_the_example_network_works():
+def example(text_in_it):
+    """Returns the block of Python in docs/extending.md that contains a text."""
     text = (DOCS / "extending.md").read_text()
-    code = textwrap.dedent(re.search(r"```python\n(.*?)```", text, re.DOTALL)[1])
+    (found,) = [
+        block
+        for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+        if text_in_it in block
+    ]
+    return textwrap.dedent(found)
+
+
+def test_the_example_network_works():
     scope = {"nnx": nnx, "jnp": jnp, **vars(layers)}
-    exec(code, scope)
+    exec(example("OneLayer"), scope)
     network = scope["OneLayer"](10, nnx.Rngs(0), dropout=0.5)
     assert network(jnp.zeros((2, 32, 32, 3)), rngs=nnx.Rngs(1)).shape == (2, 10)
+
+
+def test_the_example_schedule_and_optimizer_work(monkeypatch):
+    scope = {"optax": optax, "require": require}
+    exec(example("hold_and_decay"), scope)
+    for registry, name in ((optim.SCHEDULES, "hold_and_decay"), (optim.OPTIMIZERS, "rmsprop")):
+        monkeypatch.setitem(registry, name, scope[name])
+    config = base.get_config()
+    config.optim.update(name="rmsprop", schedule="hold_and_decay", hold=0.5, learning_rate=0.1)
+    config.update(num_epochs=5)
+    config.optim.warmup_epochs = 1.0
+    experiment.checked(config)
+    schedule = experiment._schedule(config, steps_per_epoch=10)
+    expected = [0.0, 0.1, 0.1, 0.05, 0.0]
+    assert [float(schedule(step)) for step in (0, 10, 30, 40, 50)] == pytest.approx(expected)
+    config.optim.hold = 1.0
+    with pytest.raises(UserError, match=r"optim\.hold needs a value from 0 to below 1, not 1"):
+        experiment.checked(config)
+    weights, config.optim.eps = jnp.ones(3), 0.5
+    optimizer = experiment._optimizer(config)
+    updates, _ = optimizer.update(weights, optimizer.init(weights))
+    assert updates == pytest.approx([-1 / (0.001 + 0.5) ** 0.5] * 3)

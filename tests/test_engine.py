@@ -97,7 +97,7 @@ def test_a_seed_makes_its_own_start():
 
 
 def test_pmap_takes_the_mean_of_the_replicas_gradients():
-    """With SGD at rate 1 the update is the gradient: that of each replica's own 8 images."""
+    """With SGD at a learning rate of 1, the update is the gradient of each replica's 8 images."""
     setup = dict(options=NETWORKS["thin resnet"][1], optimizer=optax.sgd(1.0), ops="")
     eng = tiny.make_engine("resnet18", num_devices=2, parallel="pmap", **setup)
     state = eng.init()

@@ -13,6 +13,8 @@ import tiny
 LAYERS = [
     {"main", "prepare", "predict", "lr_range_test", "augment.__main__", "report.__main__"},
     {"train", "report", "range_test"},
+    {"trainer", "reported"},
+    {"resume"},
     {"experiment", "loop"},
     {"evaluate"},
     {"engine"},

@@ -4,39 +4,34 @@ import math
 import os
 import signal
 
-import jax
 import numpy as np
 import pytest
 import tiny
 
-from cifar_jax import data, engine, experiment, lr_range_test
+from cifar_jax import lr_range_test
 from cifar_jax.range_test import sweep
 
 
-@pytest.fixture(autouse=True)
-def tiny_data(monkeypatch):
-    monkeypatch.setattr(data, "load", tiny.load)
-    mesh = engine.make_mesh(jax.devices()[:1])
-    monkeypatch.setattr(experiment, "make_mesh", lambda: mesh)
-
-
 def command(folder, *flags):
-    config = ("--config", str(tiny.ROOT / "configs/quickstart.py"), "--config.batch_size=25")
+    """Runs the command with a small network on 400 synthetic images, four steps an epoch."""
+    config = ["--config", str(tiny.ROOT / "configs/quickstart.py"), "--config.model.name=cnn_small"]
+    config += ["--config.data.limit=400", "--config.batch_size=104", "--config.augment.ops="]
     return lr_range_test.main(["", *config, "--workdir", str(folder), *flags])
 
 
 def test_command_stops_at_divergence_and_writes_its_files(tmp_path, capsys):
-    assert command(tmp_path, "--from=1e-4", "--to=1000", "--epochs=10") == 0
+    # With fewer epochs, whether the accuracy rises above its noise depends on rounding.
+    assert command(tmp_path, "--from=1e-4", "--to=1000", "--epochs=20") == 0
     with (tmp_path / "range_test.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert 4 <= len(rows) < 40  # of 10 epochs of 4 steps
+    assert 4 <= len(rows) < 80  # of 20 epochs of 4 steps
     assert [int(row["step"]) for row in rows] == list(range(1, len(rows) + 1))
     rates = [float(row["learning_rate"]) for row in rows]
-    np.testing.assert_allclose(rates, 1e-4 * 1e7 ** (np.arange(len(rows)) / 39), rtol=1e-3)
+    np.testing.assert_allclose(rates, 1e-4 * 1e7 ** (np.arange(len(rows)) / 79), rtol=1e-3)
     assert all(math.isfinite(float(row["loss"])) for row in rows)
     found = json.loads((tmp_path / "range_test.json").read_text())
     assert rates[0] < found["base_learning_rate"] < found["max_learning_rate"] < rates[-1]
-    asked = {"from": 1e-4, "to": 1000.0, "epochs": 10, "by": "step", "ended_by": "divergence"}
+    asked = {"from": 1e-4, "to": 1000.0, "epochs": 20, "by": "step", "ended_by": "divergence"}
     assert asked.items() <= found.items() and found["versions"]["jax"]
     assert (tmp_path / "range_test.png").read_bytes().startswith(b"\x89PNG")
     printed = capsys.readouterr().out
@@ -52,8 +47,8 @@ def test_accuracy_by_epoch_is_that_of_the_evaluated_split(tmp_path, steps_per_ca
     assert [int(row["step"]) for row in rows] == [4, 8, 12, 16, 20]
     rates = [float(row["learning_rate"]) for row in rows]
     np.testing.assert_allclose(rates, np.geomspace(1e-4, 1e-2, 5), rtol=1e-3)
-    counts = [float(row["accuracy"]) * 32 for row in rows]  # 32 validation images
-    np.testing.assert_allclose(counts, np.round(counts), atol=1e-4)
+    counts = [float(row["accuracy"]) * 400 for row in rows]  # 400 validation images
+    np.testing.assert_allclose(counts, np.round(counts), atol=1e-3)
 
 
 def test_the_configs_own_schedule_has_no_effect(tmp_path):
@@ -90,7 +85,7 @@ def test_unusable_folder_is_refused_before_the_test(tmp_path, monkeypatch, capsy
     ("flags", "message"),
     [
         (["--by=epoch", "--epochs=3"], "--epochs needs 4 or more with --by=epoch, not 3"),
-        (["--epochs=1", "--config.batch_size=50"], "2 steps are too few for a curve"),
+        (["--epochs=1", "--config.batch_size=200"], "2 steps are too few for a curve"),
         (["--from=1", "--to=0.1"], "--from and --to need 0 < from < to, not 1.0 and 0.1"),
         (["--epochs=0"], "--epochs needs 1 or more with --by=step, not 0"),
         (["--from=1e6", "--to=1e9"], "ended by divergence after"),

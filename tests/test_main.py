@@ -4,11 +4,10 @@ import subprocess
 import sys
 import time
 
-import jax
+import numpy as np
 import pytest
 import tiny
 
-from cifar_jax import data, engine, experiment
 from cifar_jax import main as command
 
 
@@ -114,13 +113,10 @@ def test_configs_work_from_any_directory(tmp_path):
 
 
 def test_pictures_of_a_complete_run_are_drawn_once(tmp_path, monkeypatch, capsys):
-    """Runs in this process, on the tiny data set and one device."""
-    mesh = engine.make_mesh(jax.devices()[:1])
-    monkeypatch.setattr(experiment, "make_mesh", lambda: mesh)
-    monkeypatch.setattr(data, "load", tiny.load)
+    """Runs in this process, on a few images of the synthetic data set and on all devices."""
     monkeypatch.setattr(command, "exit_on_signals", lambda *_: None)
     flags = [*QUICKSTART, "--config.num_epochs=1", "--workdir", str(tmp_path)]
-    flags += ["--config.eval_batch_size=16", "--config.batch_size=32"]
+    flags += ["--config.eval_batch_size=16", "--config.batch_size=32", "--config.data.limit=100"]
     flags += ["--config.data.val_fraction=0.0", "--config.selected_on=last"]
     monkeypatch.chdir(tiny.ROOT)
     assert command.main(["", *flags]) == 0
@@ -136,6 +132,24 @@ def test_pictures_of_a_complete_run_are_drawn_once(tmp_path, monkeypatch, capsys
     (tmp_path / "predictions.npz").write_bytes(b"damaged")
     assert command.main(["", *flags]) == 0
     assert "no pictures" in capsys.readouterr().err
+
+
+def test_profile_is_a_flag_that_leaves_config_and_results_as_they_are(tmp_path, monkeypatch):
+    """Runs in this process, on a few images of the synthetic data set and on all devices."""
+    monkeypatch.setattr(command, "exit_on_signals", lambda *_: None)
+    monkeypatch.setattr(command, "_draw", lambda _: None)
+    monkeypatch.chdir(tiny.ROOT)
+    flags = [*QUICKSTART, "--config.num_epochs=1", "--config.steps_per_call=1"]
+    flags += ["--config.eval_batch_size=16", "--config.batch_size=32", "--config.data.limit=100"]
+    flags += ["--config.data.val_fraction=0.0", "--config.selected_on=last"]
+    plain, profiled = tmp_path / "plain", tmp_path / "profiled"
+    assert command.main(["", *flags, "--workdir", str(plain)]) == 0
+    assert command.main(["", *flags, "--workdir", str(profiled), "--profile"]) == 0
+    assert len(list(profiled.glob("profile/**/*.xplane.pb"))) == 1
+    assert not (plain / "profile").exists()
+    assert (plain / "config.json").read_bytes() == (profiled / "config.json").read_bytes()
+    first, second = (np.load(folder / "predictions.npz") for folder in (plain, profiled))
+    np.testing.assert_array_equal(first["logits"], second["logits"])
 
 
 def test_bug_while_drawing_keeps_its_traceback(tmp_path, monkeypatch):

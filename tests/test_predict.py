@@ -1,26 +1,20 @@
 import json
 
-import jax
 import numpy as np
 import pytest
 import tiny
 from PIL import Image
 
-from cifar_jax import data, engine, experiment, predict
+from cifar_jax import predict
 from cifar_jax.errors import UserError
 from cifar_jax.run.workdir import locked
-from cifar_jax.train import train
 
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
     """A run of two epochs on the tiny data set, whose classes are colors."""
     folder = tmp_path_factory.mktemp("predict") / "run"
-    mesh = engine.make_mesh(jax.devices()[:1])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(data, "load", tiny.load)
-        patch.setattr(experiment, "make_mesh", lambda: mesh)
-        train(tiny.make_config(num_epochs=2), folder)
+    tiny.train(tiny.make_config(num_epochs=2), folder)
     return folder
 
 
@@ -36,16 +30,13 @@ def test_predictions_equal_those_of_the_evaluation(workdir):
     assert all(len(predictions) == 5 for predictions in found)
 
 
-def test_the_reported_epoch_predicts(tmp_path, monkeypatch):
-    mesh = engine.make_mesh(jax.devices()[:1])
-    monkeypatch.setattr(experiment, "make_mesh", lambda: mesh)
-    monkeypatch.setattr(data, "load", tiny.load)
+def test_the_reported_epoch_predicts(tmp_path):
     # The learning rate after the first epoch makes training diverge.
     config = tiny.make_config(
         num_epochs=3, selected_on="test", optim__schedule="step", optim__step_epochs=(1,),
         optim__step_factor=1000.0,
     )  # fmt: skip
-    summary = train(config, tmp_path)
+    summary = tiny.train(config, tmp_path)
     assert summary["best_epoch"] == 1
     with np.load(tmp_path / "predictions.npz") as file:
         best = [f"class {i}" for i in file["logits"].argmax(1)]

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import tiny
 from ml_collections import ConfigDict
+from tiny import train
 
-from cifar_jax import data, engine, experiment, loop
+from cifar_jax import experiment, loop
 from cifar_jax.errors import UserError
 from cifar_jax.run import checkpoint, clock, workdir
 from cifar_jax.runtime.signals import Preempted
-from cifar_jax.train import train
 
 SUMMARY_FIELDS = {
     *("experiment", "model", "num_params", "dataset", "label", "seed", "epochs", "steps"),
@@ -22,22 +22,6 @@ SUMMARY_FIELDS = {
     *("compile_seconds", "train_seconds", "peak_memory_bytes", "device", "versions", "git_commit"),
     "startup_seconds",
 }
-
-
-@pytest.fixture(autouse=True)
-def tiny_data(monkeypatch):
-    monkeypatch.setattr(data, "load", tiny.load)
-
-
-@pytest.fixture(autouse=True)
-def one_device(monkeypatch):
-    use_devices(monkeypatch, 1)
-
-
-def use_devices(monkeypatch, count):
-    """A run takes all devices that there are; here, so many of the eight."""
-    mesh = engine.make_mesh(jax.devices()[:count])
-    monkeypatch.setattr(experiment, "make_mesh", lambda: mesh)
 
 
 def read_csv(path):
@@ -101,11 +85,8 @@ def test_a_run_leaves_what_the_contract_says(tmp_path, capsys):
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory):
     """An uninterrupted run of three epochs, four steps each."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(data, "load", tiny.load)
-        use_devices(patch, 1)
-        workdir = tmp_path_factory.mktemp("straight")
-        train(tiny.make_config(num_epochs=3), workdir)
+    workdir = tmp_path_factory.mktemp("straight")
+    train(tiny.make_config(num_epochs=3), workdir)
     return workdir
 
 
@@ -142,10 +123,9 @@ def test_more_epochs_continue_a_complete_run(tmp_path, straight):
     assert_same_run(tmp_path, straight)
 
 
-def test_eight_devices_continue_what_one_began_and_back(tmp_path, monkeypatch, straight):
+def test_eight_devices_continue_what_one_began_and_back(tmp_path, straight):
     for num_epochs, num_devices in ((1, 8), (2, 1), (3, 8)):
-        use_devices(monkeypatch, num_devices)
-        train(tiny.make_config(num_epochs=num_epochs), tmp_path)
+        train(tiny.make_config(num_epochs=num_epochs), tmp_path, num_devices=num_devices)
     step, params = params_of(tmp_path)
     assert step == 12
     # Adam turns a last bit's difference in a gradient near zero into one of the update; an epoch
@@ -158,7 +138,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_checkpoint(tm
     train(config, tmp_path)
     before = params_of(tmp_path)
     wild = tiny.make_config(num_epochs=3, optim__name="sgd", optim__learning_rate=1e-3)
-    # The same run, as claim() sees it, but with a rate that no network survives.
+    # The same run, as claim() sees it, but with a learning rate that no network survives.
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(experiment.optim.schedules, "create", lambda *a, **k: lambda step: 1e30)
         with pytest.raises(loop.Diverged, match=r"the loss became (nan|inf) in steps \d+ to \d+"):
@@ -177,7 +157,7 @@ def test_the_epoch_picked_on_the_test_set_is_the_one_reported(tmp_path):
     assert summary["val_accuracy"] is None and summary["selected_on"] == "test"
 
 
-def test_callbacks_cut_the_rate_and_stop_whatever_interrupts_them(tmp_path):
+def test_callbacks_cut_the_learning_rate_and_stop_whatever_interrupts_them(tmp_path):
     config = tiny.make_config(
         num_epochs=9,
         optim__learning_rate=1e-3,
@@ -193,7 +173,7 @@ def test_callbacks_cut_the_rate_and_stop_whatever_interrupts_them(tmp_path):
     rates = [float(row["learning_rate"]) for row in rows]
     np.testing.assert_allclose(rates, [1e-3, 1e-3, 1e-3, 1e-4, 1e-4, 1e-5], rtol=1e-5)
     events = [row["events"] for row in rows]
-    cut = "rate cut to {}: no better accuracy in 2 evaluations"
+    cut = "learning rate cut to {}: no better accuracy in 2 evaluations"
     stop = "stopped: no better train_loss in 5 evaluations"
     assert events == ["", "", cut.format("0.0001"), "", cut.format("1e-05"), stop]
     assert straight["stopped_early"] and (straight["epochs"], straight["steps"]) == (6, 24)
@@ -246,7 +226,7 @@ def test_the_best_epoch_before_a_stop_is_restored_whatever_interrupts(tmp_path):
 
 
 def test_the_reported_epoch_may_be_that_of_the_least_loss(tmp_path):
-    # At this rate the loss falls to the end, while the accuracy stands still before it.
+    # At this learning rate the loss falls to the end, while the accuracy stands still before it.
     config = tiny.make_config(
         num_epochs=7, selected_on="test", selected_by="loss", optim__learning_rate=1e-2
     )
@@ -297,15 +277,14 @@ def test_wrong_configs_are_refused_before_anything_is_written(tmp_path, override
     assert not [p for p in tmp_path.rglob("*") if p.is_file()]
 
 
-def test_train_loss_is_the_mean_over_all_examples(tmp_path, monkeypatch):
-    """At a rate of nothing, what training measures is what evaluation does: 100 images, the last
+def test_train_loss_is_the_mean_over_all_examples(tmp_path):
+    """At a learning rate of nothing, training measures what evaluation does: 100 images, the last
     batch with 4 of them."""
-    train_split = tiny.dataset().train
-    monkeypatch.setattr(data, "load", lambda *a, **k: tiny.dataset()._replace(test=train_split))
+    dataset = tiny.dataset()
     config = tiny.make_config(
         num_epochs=1, optim__learning_rate=1e-30, model__dropout=(0.0,), augment__ops=""
     )
-    train(config, tmp_path)
+    train(config, tmp_path, dataset=dataset._replace(test=dataset.train))
     (row,) = read_csv(tmp_path / "metrics.csv")
     for name in ("loss", "accuracy", "top5_accuracy"):
         assert float(row[f"train_{name}"]) == pytest.approx(float(row[f"test_{name}"]), rel=1e-5)
@@ -325,17 +304,14 @@ def test_a_state_that_fails_in_evaluation_is_not_saved(tmp_path, monkeypatch):
     assert params_of(tmp_path)[0] == 4
 
 
-def test_what_was_tried_in_vain_claims_no_workdir(tmp_path, monkeypatch):
-    with monkeypatch.context() as patch:
-        patch.setattr(data, "load", lambda *a, **k: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            train(tiny.make_config(seed=1), tmp_path)
+def test_what_was_tried_in_vain_claims_no_workdir(tmp_path):
+    too_small = tiny.dataset(num_train=8)
+    with pytest.raises(UserError, match="batch_size needs 1 to 8"):
+        train(tiny.make_config(seed=1), tmp_path, dataset=too_small)
     train(tiny.make_config(num_epochs=1), tmp_path)
     before = (tmp_path / "summary.json").read_text()
-    with monkeypatch.context() as patch:
-        patch.setattr(data, "load", lambda *a, **k: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            train(tiny.make_config(num_epochs=3), tmp_path)
+    with pytest.raises(UserError, match="batch_size needs 1 to 8"):
+        train(tiny.make_config(num_epochs=3), tmp_path, dataset=too_small)
     assert (tmp_path / "summary.json").read_text() == before
 
 
@@ -404,13 +380,12 @@ def test_evaluation_every_second_epoch_survives_an_extension(tmp_path):
     assert [bool(a) for a in accuracies] == [False, True, False, True]
 
 
-def test_pmap_resumes_to_the_same_bits(tmp_path, monkeypatch):
-    use_devices(monkeypatch, 4)
+def test_pmap_resumes_to_the_same_bits(tmp_path):
     thin = ConfigDict({"name": "resnet18", "width": 4, "depths": (1, 1)})
     options = dict(parallel="pmap", model=thin)
-    train(tiny.make_config(num_epochs=2, **options), tmp_path / "straight")
-    train(tiny.make_config(num_epochs=1, **options), tmp_path / "resumed")
-    train(tiny.make_config(num_epochs=2, **options), tmp_path / "resumed")
+    for num_epochs, name in ((2, "straight"), (1, "resumed"), (2, "resumed")):
+        config = tiny.make_config(num_epochs=num_epochs, **options)
+        train(config, tmp_path / name, num_devices=4)
     assert_same_run(tmp_path / "straight", tmp_path / "resumed")
 
 

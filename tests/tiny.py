@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from cifar_jax import augment, config, data, engine, models, optim, step
+from cifar_jax import train as training
 
 ROOT = Path(__file__).resolve().parent.parent
 # Every config file but the base config's old name.
@@ -41,8 +42,15 @@ def dataset(num_train: int = 100, num_test: int = 40, num_val: int = 0) -> data.
 
 
 def load(name, *, val_fraction=0.0, **_) -> data.Dataset:
-    """Stands in for data.load."""
+    """Stands in for data.load, in tests of commands that take no data set."""
     return dataset(num_val=32 if val_fraction else 0)
+
+
+def train(cfg, folder, *, dataset=None, num_devices=1):
+    """Trains on the tiny data set, or on another one, and on one device unless told otherwise."""
+    dataset = dataset or load(cfg.data.name, val_fraction=cfg.data.val_fraction)
+    mesh = engine.make_mesh(jax.devices()[:num_devices])
+    return training.train(cfg, folder, dataset=dataset, mesh=mesh)
 
 
 def make_config(**overrides):
@@ -166,9 +174,7 @@ def distance(tree, reference) -> float:
 
 if __name__ == "__main__":
     from cifar_jax.runtime.signals import Preempted
-    from cifar_jax.train import train
 
-    data.load = load
     try:
         train(
             make_config(

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jax
+from jax.experimental import topologies
 
 from benchmarks.gpu_program.hlo import Kernel
+from cifar_jax.errors import UserError
 
 NAME = "NVIDIA H100 80GB HBM3"
 # Data sheet of the H100 SXM5, dense. XLA computes float32 products in TF32 by default.
@@ -23,14 +25,17 @@ def devices() -> Sequence[jax.Device]:
     """Returns the device to compile for; it cannot hold arrays or run programs.
 
     Raises:
-      RuntimeError: If the CUDA plugin is not installed.
+      UserError: If the CUDA plugin is not installed.
     """
-    from jax.experimental import topologies
-
     description = (Path(__file__).parent / "h100.txtpb").read_text()
-    topology = topologies.get_topology_desc(
-        platform="cuda", topology="1x1x1", target_config=description
-    )
+    try:
+        topology = topologies.get_topology_desc(
+            platform="cuda", topology="1x1x1", target_config=description
+        )
+    except RuntimeError as error:
+        raise UserError(
+            f"{error}. Run `pip install -r requirements-gpu-program.txt` (Python 3.12 or newer)"
+        ) from error
     return topology.devices
 
 

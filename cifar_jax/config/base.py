@@ -48,12 +48,12 @@ def get_config() -> ConfigDict:
     config.selected_by = "accuracy"
 
     config.optim = ConfigDict()
-    # "sgd", "adam" or "adamw".
+    # "sgd", "adam" or "adamw": a key of cifar_jax.optim.OPTIMIZERS.
     config.optim.name = "adam"
     # Peak learning rate.
     config.optim.learning_rate = 1e-3
-    # "constant", "step", "exponential", "inverse_time", "polynomial", "cosine", "one_cycle",
-    # "triangular", "triangular2" or "exp_range": see cifar_jax/optim/schedules.py.
+    # Schedule, such as "constant", "step" or "cosine": a key of cifar_jax.optim.SCHEDULES. Comments
+    # below name the schedules and optimizers that use a field.
     config.optim.schedule = "constant"
     # Epochs of linear warmup from 0 to the schedule's first learning rate.
     config.optim.warmup_epochs = 0.0

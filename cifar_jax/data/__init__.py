@@ -8,6 +8,7 @@ from the decoded cache takes a fraction of a second.
 """
 
 import functools
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +28,19 @@ class Split(NamedTuple):
     labels: np.ndarray  # int32 [N], in [0, num_classes)
 
 
+class DatasetInfo(NamedTuple):
+    """The facts about a data set that a network is built from."""
+
+    class_names: tuple[str, ...]  # in the order of the labels
+    mean: np.ndarray  # float32 [3], over the full official training split, in [0, 1] scale
+    std: np.ndarray  # float32 [3], over the same images
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes."""
+        return len(self.class_names)
+
+
 class Dataset(NamedTuple):
     """A data set on the host, ready to be copied to the device."""
 
@@ -35,14 +49,19 @@ class Dataset(NamedTuple):
     train: Split
     val: Split | None  # None if val_fraction is 0
     test: Split
-    class_names: tuple[str, ...]
-    mean: np.ndarray  # float32 [3], over the full official training split, in [0, 1] scale
-    std: np.ndarray  # float32 [3], over the same images
+    class_names: tuple[str, ...]  # this and the following as in DatasetInfo
+    mean: np.ndarray
+    std: np.ndarray
+
+    @property
+    def info(self) -> DatasetInfo:
+        """The facts about the data set without its images."""
+        return DatasetInfo(self.class_names, self.mean, self.std)
 
     @property
     def num_classes(self) -> int:
         """The number of classes."""
-        return len(self.class_names)
+        return self.info.num_classes
 
 
 def num_classes(name: str, label: str) -> int:
@@ -80,14 +99,16 @@ def load(
         raise unknown("label", label, LABELS)
     if label == "coarse" and name != "cifar100":
         raise UserError(f"{name} has no coarse labels (only cifar100 does): use data.label=fine")
-    arrays = synthetic.make() if name == "synthetic" else _load(name, data_dir)
+    if name == "synthetic":
+        arrays = _synthetic()
+    else:
+        data_dir = _resolve(data_dir)
+        arrays = _decode(name, _find(name, data_dir) or _prepare(name, data_dir))
     train = Split(arrays["train_images"], arrays[f"train_{label}"])
-    val = None
+    test, val = Split(arrays["test_images"], arrays[f"test_{label}"]), None
     if val_fraction:
         kept, held_out = split.train_val_indices(len(train.images), val_fraction, val_seed)
-        val = Split(train.images[held_out], train.labels[held_out])
-        train = Split(train.images[kept], train.labels[kept])
-    test = Split(arrays["test_images"], arrays[f"test_{label}"])
+        train, val = (Split(*(array[part] for array in train)) for part in (kept, held_out))
     if limit:
         train, val, test = (
             part if part is None else Split(part.images[:limit], part.labels[:limit])
@@ -107,26 +128,40 @@ def load(
 
 def is_there(name: str, data_dir: str | Path | None = None) -> bool:
     """Returns whether `load` can read the data set without downloading or preparing it."""
-    data_dir = Path(data_dir or prepared.default_data_dir()).expanduser()
-    return (
-        name == "synthetic"
-        or prepared.find(name, data_dir) is not None
-        or (data_dir / archive.ARCHIVES[name].folder).is_dir()
-    )
+    return name == "synthetic" or _find(name, _resolve(data_dir)) is not None
 
 
-def _load(name: str, data_dir: str | Path | None) -> dict[str, np.ndarray]:
-    data_dir = Path(data_dir or prepared.default_data_dir()).expanduser()
-    directory = prepared.find(name, data_dir)
-    if directory is None and (data_dir / archive.ARCHIVES[name].folder).is_dir():
-        return _unpacked(name, data_dir)
-    if directory is None:
-        from cifar_jax.data import builders  # imports TFDS, which takes about a second
-
-        directory = builders.prepare(name, data_dir)
-    return cache.load(directory)
+def default_data_dir() -> Path:
+    """Returns the default directory of TFDS: $TFDS_DATA_DIR or ~/tensorflow_datasets."""
+    return Path(os.environ.get("TFDS_DATA_DIR") or Path.home() / "tensorflow_datasets")
 
 
-@functools.lru_cache(maxsize=2)  # for several runs in one process; reading takes 1 to 2 seconds
-def _unpacked(name: str, data_dir: Path) -> dict[str, np.ndarray]:
-    return prepared.arrays(archive.read(name, data_dir))
+def _resolve(data_dir: str | Path | None) -> Path:
+    return Path(data_dir or default_data_dir()).expanduser()
+
+
+def _find(name: str, data_dir: Path) -> Path | None:
+    """Returns the prepared TFDS directory, else the unpacked archive, else None."""
+    return prepared.find(name, data_dir) or archive.find(name, data_dir)
+
+
+def _prepare(name: str, data_dir: Path) -> Path:
+    from cifar_jax.data import builders  # imports TFDS, which takes about a second
+
+    return builders.prepare(name, data_dir)
+
+
+def _decode(name: str, source: Path) -> dict[str, np.ndarray]:
+    """Returns the arrays (see prepared.decode) of what `_find` or `_prepare` returned."""
+    if source.name == archive.ARCHIVES[name].folder:
+        return _unpacked(name, source)
+    return cache.load(source, prepared.decode)
+
+
+# Both are kept for several loads in one process, as they take 1 to 2 seconds.
+_synthetic = functools.cache(synthetic.make)
+
+
+@functools.lru_cache(maxsize=2)
+def _unpacked(name: str, folder: Path) -> dict[str, np.ndarray]:
+    return archive.read(name, folder).arrays()

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from cifar_jax.data import channels
 from cifar_jax.errors import UserError, unknown
 
 
@@ -56,12 +57,33 @@ ARCHIVES = {
 }
 
 
+# {our name of a label: its name in TFDS and in this file}
+LABELS = {"fine": "label", "coarse": "coarse_label"}
+
+
 class Raw(NamedTuple):
-    """A data set as read from its archive, in the order of the archive."""
+    """A data set in the order of its archive."""
 
     images: dict[str, np.ndarray]  # {split: uint8 [N, 32, 32, 3]}
-    labels: dict[str, dict[str, np.ndarray]]  # {split: {label: uint8 [N]}}
+    labels: dict[str, dict[str, np.ndarray]]  # {split: {label: integers [N]}}
     names: dict[str, list[str]]  # {label: class names}
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Returns the images, labels and names in the form that prepared.decode documents."""
+        labels = {ours: theirs for ours, theirs in LABELS.items() if theirs in self.names}
+        result = {f"{ours}_names": np.array(self.names[theirs]) for ours, theirs in labels.items()}
+        for split, images in self.images.items():
+            result[f"{split}_images"] = images
+            for ours, theirs in labels.items():
+                result[f"{split}_{ours}"] = self.labels[split][theirs].astype(np.int32)
+        result["mean"], result["std"] = channels.mean_std(result["train_images"])
+        return result
+
+
+def find(name: str, data_dir: Path) -> Path | None:
+    """Returns the folder to which the archive was unpacked in `data_dir`, or None."""
+    folder = data_dir / ARCHIVES[name].folder
+    return folder if folder.is_dir() else None
 
 
 def read(name: str, source: str | Path) -> Raw:

@@ -16,7 +16,7 @@ from PIL import Image
 from tensorflow_datasets.image_classification import cifar
 
 from cifar_jax.data import archive, download, prepared
-from cifar_jax.errors import UserError, unknown
+from cifar_jax.errors import UserError
 from cifar_jax.run import atomic
 
 
@@ -24,7 +24,7 @@ class _FromArchive:
     """Replaces the parts of a TFDS CIFAR builder that need TensorFlow or the network."""
 
     raw: archive.Raw
-    url_infos: dict = {}  # checksums of TFDS downloads: none, since _download verifies its own
+    url_infos: dict = {}  # TFDS' checksums are not needed: _download verifies its own
 
     def _info(self) -> tfds.core.DatasetInfo:
         info = super()._info()
@@ -62,7 +62,7 @@ _BUILDERS = {"cifar10": Cifar10, "cifar100": Cifar100}
 def prepare(
     name: str, data_dir: Path, source: str | Path | None = None, *, overwrite: bool = False
 ) -> Path:
-    """Writes `<data_dir>/<name>/<version>/` unless it exists; takes about 15 seconds.
+    """Writes `<data_dir>/<name>/<version>/`, which takes about 15 seconds.
 
     The directory is renamed to its final name once it is complete, so interrupted and concurrent
     calls are safe.
@@ -71,7 +71,7 @@ def prepare(
         name: "cifar10" or "cifar100".
         data_dir: the TFDS directory.
         source: see archive.read; None downloads the official archive to `<data_dir>/downloads/`.
-        overwrite: replace an existing directory.
+        overwrite: replace an existing directory, which is otherwise kept.
 
     Returns:
         The path of the directory.
@@ -79,10 +79,6 @@ def prepare(
     Raises:
         UserError: the source is unusable, the download failed, or `data_dir` is not writable.
     """
-    if name not in _BUILDERS:
-        raise unknown("data set", name, _BUILDERS)
-    if not overwrite and (found := prepared.find(name, data_dir)):
-        return found
     try:
         source = _download(name, data_dir) if source is None else Path(source).expanduser()
         raw = archive.read(name, source)

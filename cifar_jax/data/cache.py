@@ -7,22 +7,31 @@ if they change or if it is corrupt. It can be deleted at any time.
 
 import hashlib
 import os
+import tokenize
 import warnings
+import zipfile
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from cifar_jax.data import prepared
 from cifar_jax.run import atomic
 
 _FORMAT = 1  # increment it when the arrays change, so that older files are rebuilt
+# What np.load and zipfile raise for files that are missing, unreadable or corrupt in any byte.
+_UNREADABLE = (
+    *(OSError, EOFError, RuntimeError, SyntaxError, ValueError),
+    *(tokenize.TokenError, zipfile.BadZipFile, zlib.error),
+)
 
 
-def load(directory: Path) -> dict[str, np.ndarray]:
-    """Returns the arrays of a prepared directory (see prepared.decode), if possible from the cache.
+def load(directory: Path, decode: Callable[[Path], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Returns the arrays of a prepared directory, if possible from the cache.
 
-    Raises:
-        UserError: the directory is incomplete or corrupt.
+    Args:
+        directory: `<data_dir>/<name>/<version>/`.
+        decode: reads the directory if the cache has no arrays of it; its exceptions propagate.
     """
     fingerprint = _fingerprint(directory)
     for path in _candidates(directory):
@@ -30,7 +39,7 @@ def load(directory: Path) -> dict[str, np.ndarray]:
         if arrays and str(arrays.pop("fingerprint", None)) == fingerprint:
             return arrays
     print(f"decoding {directory} (only the first time)", flush=True)
-    arrays = prepared.decode(directory)
+    arrays = decode(directory)
     for path in _candidates(directory):
         try:
             with atomic.replacing(path) as part, open(part, "wb") as f:
@@ -66,5 +75,5 @@ def _read(path: Path) -> dict[str, np.ndarray] | None:
     try:
         with np.load(path) as file:  # a zip file, whose checksums are verified here
             return dict(file)
-    except Exception:  # missing, unreadable or corrupt: the file is rebuilt in any case
+    except _UNREADABLE:  # the file is rebuilt
         return None

@@ -1,13 +1,15 @@
 """Downloads files with a deadline for the first response.
 
-The downloader of TFDS sets no socket timeout and retries for minutes, but without a network the
-user should see an error within seconds. Python's socket timeout covers neither a name lookup that
-hangs nor the total time of several attempts, so the request runs in a thread that is abandoned at
-the deadline.
+Without a network, the user should see an error within seconds. Timeouts in Python apply to each
+operation of a socket: they cover neither a name lookup that hangs nor a server that sends its
+headers byte by byte. The request therefore runs in a thread, which is abandoned at the deadline.
+
+The downloader of TFDS sets no timeout and retries for minutes; pooch's (1.9) sets only timeouts per
+operation, so both of these cases hang there.
 """
 
+import concurrent.futures
 import http.client
-import queue
 import sys
 import threading
 import urllib.request
@@ -46,24 +48,24 @@ def fetch(url: str, path: Path, sha256: str) -> None:
 
 
 def _open(url: str) -> http.client.HTTPResponse:
-    responses: queue.SimpleQueue = queue.SimpleQueue()
+    future: concurrent.futures.Future = concurrent.futures.Future()
 
     def request() -> None:
         try:
             # Not urlopen, which caches the proxies of its first call.
-            responses.put(urllib.request.build_opener().open(url, timeout=STALL_SECONDS))
-        except Exception as e:  # raised in the calling thread
-            responses.put(e)
+            future.set_result(urllib.request.build_opener().open(url, timeout=STALL_SECONDS))
+        except BaseException as e:
+            future.set_exception(e)  # `result` raises it in the calling thread
 
+    # Not an executor, whose threads Python waits for before it exits.
     threading.Thread(target=request, daemon=True).start()
     try:
-        response = responses.get(timeout=FIRST_RESPONSE_SECONDS)
-    except queue.Empty:
+        return future.result(timeout=FIRST_RESPONSE_SECONDS)
+    except TimeoutError:
         raise UserError(f"{url}: no response within {FIRST_RESPONSE_SECONDS:.0f} s") from None
-    if isinstance(response, Exception):
-        reason = str(response).removeprefix("<urlopen error ").removesuffix(">")
-        raise UserError(f"{url}: {reason}") from response
-    return response
+    except (OSError, http.client.HTTPException) as e:
+        reason = str(e).removeprefix("<urlopen error ").removesuffix(">")
+        raise UserError(f"{url}: {reason}") from e
 
 
 def _read(response: http.client.HTTPResponse, url: str) -> bytes:

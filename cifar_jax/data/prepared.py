@@ -1,6 +1,5 @@
 """Finds prepared TFDS directories and decodes them to arrays."""
 
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,18 +7,11 @@ from pathlib import Path
 import numpy as np
 from absl import logging
 
-from cifar_jax.data import archive, channels
+from cifar_jax.data import archive
 from cifar_jax.errors import UserError
 
-# {our name of a label: its name in TFDS}
-_FEATURES = {"fine": "label", "coarse": "coarse_label"}
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 _REQUIRED = ("dataset_info.json", "features.json")  # TFDS writes these files last
-
-
-def default_data_dir() -> Path:
-    """Returns the default directory of TFDS: $TFDS_DATA_DIR or ~/tensorflow_datasets."""
-    return Path(os.environ.get("TFDS_DATA_DIR") or Path.home() / "tensorflow_datasets")
 
 
 def find(name: str, data_dir: Path) -> Path | None:
@@ -36,18 +28,6 @@ def find(name: str, data_dir: Path) -> Path | None:
     if versions and not complete:
         raise _corrupt(versions[-1], f"no {' or '.join(_REQUIRED)}")
     return complete[-1] if complete else None
-
-
-def arrays(raw: archive.Raw) -> dict[str, np.ndarray]:
-    """Returns the arrays of `decode` for an archive that has been read."""
-    labels = {label: f for label, f in _FEATURES.items() if f in raw.names}
-    result = {f"{label}_names": np.array(raw.names[f]) for label, f in labels.items()}
-    for split, images in raw.images.items():
-        result[f"{split}_images"] = images
-        for label, feature in labels.items():
-            result[f"{split}_{label}"] = raw.labels[split][feature].astype(np.int32)
-    result["mean"], result["std"] = channels.mean_std(result["train_images"])
-    return result
 
 
 def decode(directory: Path) -> dict[str, np.ndarray]:
@@ -74,38 +54,35 @@ def decode(directory: Path) -> dict[str, np.ndarray]:
     verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.ERROR)  # hides TFDS' advice to install OpenCV
     try:
-        return _decode(directory, archive.ARCHIVES[directory.parent.name])
+        return _read(directory, archive.ARCHIVES[directory.parent.name]).arrays()
     except corruption as e:
         raise _corrupt(directory, f"{type(e).__name__}: {e}".splitlines()[0]) from e
     finally:
         logging.set_verbosity(verbosity)
 
 
-def _decode(directory: Path, official: archive.Archive) -> dict[str, np.ndarray]:
+def _read(directory: Path, official: archive.Archive) -> archive.Raw:
     import tensorflow_datasets as tfds  # takes about a second, which the cache avoids
 
     builder = tfds.builder_from_directory(directory)
-    labels = {label: f for label, f in _FEATURES.items() if f in official.labels}
-    if missing := {"id", "image", *labels.values()} - set(builder.info.features):
+    features = builder.info.features
+    if missing := {"id", "image", *official.labels} - set(features):
         raise ValueError(f"no feature {', '.join(sorted(missing))}")
-    arrays = {f"{k}_names": np.array(builder.info.features[f].names) for k, f in labels.items()}
+    images, labels = {}, {}
     for split, files in official.splits.items():
         num_images = sum(files.values())
-        images = np.zeros((num_images, 32, 32, 3), np.uint8)
-        columns = {label: np.full(num_images, -1, np.int32) for label in labels}
+        images[split] = np.zeros((num_images, 32, 32, 3), np.uint8)
+        labels[split] = {label: np.full(num_images, -1, np.int32) for label in official.labels}
         for example in _examples(builder, split):
             i = int(example["id"].removeprefix(f"{split}_".encode()))
             if i >= num_images:
                 raise ValueError(f"{split} has more than {num_images:,} images")
-            images[i] = example["image"]
-            for label, feature in labels.items():
-                columns[label][i] = example[feature]
-        if (num_missing := np.count_nonzero(columns["fine"] < 0)) > 0:
+            images[split][i] = example["image"]
+            for label, column in labels[split].items():
+                column[i] = example[label]
+        if (num_missing := np.count_nonzero(labels[split]["label"] < 0)) > 0:
             raise ValueError(f"{num_missing:,} of {num_images:,} {split} images are missing")
-        arrays[f"{split}_images"] = images
-        arrays |= {f"{split}_{label}": column for label, column in columns.items()}
-    arrays["mean"], arrays["std"] = channels.mean_std(arrays["train_images"])
-    return arrays
+    return archive.Raw(images, labels, {label: features[label].names for label in official.labels})
 
 
 def _examples(builder, split: str) -> Iterator[dict]:

@@ -1,4 +1,4 @@
-"""The split into training and validation images."""
+"""Splits the official training images into training and validation images."""
 
 import math
 

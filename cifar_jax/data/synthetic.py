@@ -71,7 +71,7 @@ def _draw(label: int, n: int, rng: np.random.Generator) -> np.ndarray:
         u, v = u - uniform(-7, 7, 1, 1), v - uniform(-7, 7, 1, 1)
         coverage = np.clip(0.5 - _distance(label, u, v, size), 0, 1)
     # Both colors have the same distribution, so that the mean color carries no information about
-    # the class. Each channel differs by at least 0.25, so that every image is recognisable.
+    # the class. Each channel differs by at least 0.25, so that every image is recognizable.
     background = uniform(0, 1, 1, 1, 3)
     foreground = (background + uniform(0.25, 0.75, 1, 1, 3)) % 1
     image = background + (foreground - background) * coverage[..., None]

@@ -19,12 +19,12 @@ class Decision(NamedTuple):
     """The consequences of an epoch.
 
     Attributes:
-      rate_factor: factor applied to the learning rate from the next epoch on; 1 for no change.
+      learning_rate_factor: factor applied to the learning rate from the next epoch on.
       stops: whether to end the training.
       events: messages for the user, one line each.
     """
 
-    rate_factor: float = 1.0
+    learning_rate_factor: float = 1.0
     stops: bool = False
     events: tuple[str, ...] = ()
 
@@ -109,19 +109,19 @@ class Plateau(_Best):
         is_min = learning_rate <= self.min_learning_rate * (1 + 1e-6)
         if self.wait < self.patience or is_min or not learning_rate:
             return Decision()
-        rate = max(learning_rate * self.factor, self.min_learning_rate)
-        event = f"rate cut to {rate:.3g}: no better {self._describe_wait()}"
+        reduced = max(learning_rate * self.factor, self.min_learning_rate)
+        event = f"learning rate cut to {reduced:.3g}: no better {self._describe_wait()}"
         self.wait, self.cooling = 0, self.cooldown
-        return Decision(rate_factor=rate / learning_rate, events=(event,))
+        return Decision(learning_rate_factor=reduced / learning_rate, events=(event,))
 
-    def memory(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """Returns the state as JSON values."""
         return {"best": _json(self.best), "wait": self.wait, "cooling": self.cooling}
 
-    def recall(self, memory: dict[str, Any]) -> None:
-        """Restores the state that `memory` returned."""
-        self.best, self.wait = _number(memory["best"]), memory["wait"]
-        self.cooling = memory["cooling"]
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores the state that `state_dict` returned."""
+        self.best, self.wait = _number(state["best"]), state["wait"]
+        self.cooling = state["cooling"]
 
 
 class EarlyStopping(_Best):
@@ -152,14 +152,14 @@ class EarlyStopping(_Best):
         self.has_stopped = True
         return Decision(stops=True, events=(f"stopped: no better {self._describe_wait()}",))
 
-    def memory(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """Returns the state as JSON values."""
         return {"best": _json(self.best), "wait": self.wait, "has_stopped": self.has_stopped}
 
-    def recall(self, memory: dict[str, Any]) -> None:
-        """Restores the state that `memory` returned."""
-        self.best, self.wait = _number(memory["best"]), memory["wait"]
-        self.has_stopped = memory["has_stopped"]
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores the state that `state_dict` returned."""
+        self.best, self.wait = _number(state["best"]), state["wait"]
+        self.has_stopped = state["has_stopped"]
 
 
 class Callbacks:
@@ -185,24 +185,26 @@ class Callbacks:
             plateau = self._plateau.decide(values[self._plateau.monitor], learning_rate)
         if self._early_stopping and values[self._early_stopping.monitor] is not None:
             stopping = self._early_stopping.decide(values[self._early_stopping.monitor])
-        return Decision(plateau.rate_factor, stopping.stops, plateau.events + stopping.events)
+        return Decision(
+            plateau.learning_rate_factor, stopping.stops, plateau.events + stopping.events
+        )
 
-    def memory(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """Returns the state of the callbacks as JSON values."""
         return {
-            name: callback and callback.memory()
+            name: callback and callback.state_dict()
             for name, callback in (
                 ("plateau", self._plateau),
                 ("early_stopping", self._early_stopping),
             )
         }
 
-    def recall(self, memory: Mapping[str, Any]) -> None:
-        """Restores the state that `memory` returned."""
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restores the state that `state_dict` returned."""
         if self._plateau:
-            self._plateau.recall(memory["plateau"])
+            self._plateau.load_state_dict(state["plateau"])
         if self._early_stopping:
-            self._early_stopping.recall(memory["early_stopping"])
+            self._early_stopping.load_state_dict(state["early_stopping"])
 
 
 def _json(value: float) -> float | None:

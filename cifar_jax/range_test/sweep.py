@@ -8,9 +8,10 @@ from ml_collections import ConfigDict
 
 from cifar_jax import experiment
 from cifar_jax.errors import UserError
+from cifar_jax.experiment import Experiment
 from cifar_jax.metrics import fetch
 from cifar_jax.range_test.suggestion import MIN_POINTS, Point
-from cifar_jax.runtime.signals import catch_signals
+from cifar_jax.runtime.signals import StopRequest, catch_signals
 
 # Points of the curve if the learning rate grows per step.
 _NUM_POINTS = 200
@@ -41,46 +42,19 @@ def run(
     config = config.copy_and_resolve_references()
     config.num_epochs = num_epochs
     config.optim.warmup_epochs = 0.0
-    experiment.check(config)
+    config = experiment.checked(config)
     exp = experiment.create(
-        experiment.resolved(config), make_schedule=growth(lowest, highest, num_epochs, by_epoch)
+        config,
+        experiment.load_data(config),
+        make_schedule=growth(lowest, highest, num_epochs, by_epoch),
     )
-    engine = exp.engine
-    total = num_epochs * engine.steps_per_epoch
+    total = num_epochs * exp.engine.steps_per_epoch
     if total < MIN_POINTS:
         raise UserError(
             f"{total} steps are too few for a curve: increase --epochs or decrease batch_size"
         )
-    steps_per_point = engine.steps_per_epoch if by_epoch else max(1, total // _NUM_POINTS)
-    steps_per_call = 1 if config.steps_per_call == 1 else steps_per_point
-    state, step, points, ended_by = engine.init(), 0, [], "rate"
-    smooth_loss, min_loss = _ExponentialMean(0.0 if by_epoch else 0.9), math.inf
     with catch_signals() as stop:
-        while step < total and stop.signum is None:
-            epoch, done = divmod(step, engine.steps_per_epoch)
-            if done == 0:
-                plan = engine.plan(state, epoch)
-            count = min(steps_per_point, engine.steps_per_epoch - done)
-            state, values = _advance(engine, state, plan, count, steps_per_call)
-            rates = [float(exp.schedule(i)) for i in (step, step + count - 1)]
-            step += count
-            if not math.isfinite(values["loss"]):
-                ended_by = "divergence"
-                break
-            accuracy = values["accuracy"]
-            if by_epoch:
-                accuracy = fetch(exp.evaluate[exp.curve](engine.snapshot(state))[0])["accuracy"]
-            points.append(Point(step, math.sqrt(rates[0] * rates[1]), values["loss"], accuracy))
-            print(
-                f"step {step:>{len(str(total))}}/{total}  lr {points[-1].learning_rate:.2e}  "
-                f"loss {values['loss']:.4f}  accuracy {100 * accuracy:.2f}%",
-                flush=True,
-            )
-            smoothed = smooth_loss(values["loss"])
-            min_loss = min(min_loss, smoothed)
-            if smoothed > _DIVERGED * min_loss:
-                ended_by = "divergence"
-                break
+        points, ended_by = _sweep(exp, total, config.steps_per_call == 1, by_epoch, stop)
         if stop.signum is not None:
             ended_by = "Ctrl-C"
     if len(points) < MIN_POINTS:
@@ -90,6 +64,41 @@ def run(
             f"ended by {ended_by} after {len(points)} points, too few for a curve: {remedy}"
         )
     return points, ended_by
+
+
+def _sweep(
+    exp: Experiment, total: int, single_steps: bool, by_epoch: bool, stop: StopRequest
+) -> tuple[list[Point], str]:
+    """Takes up to `total` steps, or until `stop`; returns the points and "rate" or "divergence"."""
+    engine = exp.engine
+    steps_per_point = engine.steps_per_epoch if by_epoch else max(1, total // _NUM_POINTS)
+    steps_per_call = 1 if single_steps else steps_per_point
+    state, step, points = engine.init(), 0, []
+    smooth_loss, min_loss = _ExponentialMean(0.0 if by_epoch else 0.9), math.inf
+    while step < total and stop.signum is None:
+        epoch, done = divmod(step, engine.steps_per_epoch)
+        if done == 0:
+            plan = engine.plan(state, epoch)
+        count = min(steps_per_point, engine.steps_per_epoch - done)
+        state, values = _advance(engine, state, plan, count, steps_per_call)
+        rates = [float(exp.schedule(i)) for i in (step, step + count - 1)]
+        step += count
+        if not math.isfinite(values["loss"]):
+            return points, "divergence"
+        accuracy = values["accuracy"]
+        if by_epoch:
+            accuracy = fetch(exp.evaluate[exp.curve](engine.snapshot(state))[0])["accuracy"]
+        points.append(Point(step, math.sqrt(rates[0] * rates[1]), values["loss"], accuracy))
+        print(
+            f"step {step:>{len(str(total))}}/{total}  lr {points[-1].learning_rate:.2e}  "
+            f"loss {values['loss']:.4f}  accuracy {100 * accuracy:.2f}%",
+            flush=True,
+        )
+        smoothed = smooth_loss(values["loss"])
+        min_loss = min(min_loss, smoothed)
+        if smoothed > _DIVERGED * min_loss:
+            return points, "divergence"
+    return points, "rate"
 
 
 def _advance(engine, state, plan, num_steps: int, steps_per_call: int):

@@ -3,6 +3,7 @@
     python -m cifar_jax.report runs/cnn3 --out report.html
 
 read.py reads the folder, analysis.py counts errors, figures.py, examples.py and network.py draw,
-pictures.py writes files, and page.py fills the template. All numbers come from the folder; example
-images also need the data set.
+and pictures.py writes files. run_page.py builds the page about one run and comparison.py the page
+about several, from the parts in page.py. All numbers come from the folder; example images also need
+the data set.
 """

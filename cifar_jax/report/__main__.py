@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="TOML file of published results; default: the checkout's benchmarks/published.toml.",
     )
     args = parser.parse_args(argv)
-    from cifar_jax.report import examples, page, published, read
+    from cifar_jax.report import comparison, examples, page, published, read, run_page
 
     try:
         # List each folder once, even if it is given under several paths.
@@ -45,9 +45,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         note = ""
         if len(runs) == 1:
             images, note = examples.load(runs[0], args.data_dir)
-            html = page.of_run(runs[0], published.of_run(runs[0], known), images, note)
+            html = run_page.of_run(runs[0], published.of_run(runs[0], known), images, note)
         else:
-            html = page.of_runs(runs, [published.of_run(run, known) for run in runs])
+            html = comparison.of_runs(runs, [published.of_run(run, known) for run in runs])
         page.write(html, args.out)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -32,7 +32,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def sweep(folder: Path, pattern: str, age: float = 3600.0) -> None:
-    """Deletes what killed processes left: matching entries last modified over `age` seconds ago."""
+    """Deletes leftovers of killed processes: matches last modified more than `age` seconds ago."""
     for path in folder.glob(pattern):
         with contextlib.suppress(OSError):  # owned by another user, or already deleted
             if time.time() - path.stat().st_mtime > age:

@@ -64,7 +64,7 @@ class Checkpoints:
           The tree of arrays, and `meta`.
 
         Raises:
-          UserError: If the files cannot be read. If `target` does not match what was saved, Orbax'
+          UserError: If the files cannot be read. If `target` does not match what was saved, Orbax's
             ValueError propagates.
         """
         abstract = jax.tree.map(

@@ -31,9 +31,9 @@ class Clock:
     """Times calls and chooses the length of the next one.
 
     Attributes:
-      seconds: Training time in this epoch so far, without the gaps in which nothing runs.
-      step_times: Mean ms per step in each of the latest 2,000 calls, without each process's first
-        call, which warms up the device.
+      seconds: Training time in this epoch so far, excluding gaps in which no call runs.
+      step_times: Mean ms per step in each of the latest 2,000 calls, excluding the first call of
+        each process, which warms up the device.
     """
 
     def __init__(self, steps_per_call: int, seconds: float = 0.0, step_times=()):

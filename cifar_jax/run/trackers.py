@@ -8,6 +8,7 @@ import importlib.util
 import json
 import os
 import sys
+import traceback
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -83,7 +84,7 @@ class MlflowTracker:
         return run.info.run_id
 
     def progress(self, epoch: int, step: int, values: Row, images_per_second: float) -> None:
-        """Nothing: a point per epoch is enough."""
+        """Does nothing: one point per epoch is enough."""
 
     def epoch(self, row: Row) -> None:
         """Logs an epoch's metrics at its last step, unless MLflow already has them."""
@@ -132,7 +133,7 @@ class WandbTracker:
         )
 
     def progress(self, epoch: int, step: int, values: Row, images_per_second: float) -> None:
-        """Nothing: a point per epoch is enough."""
+        """Does nothing: one point per epoch is enough."""
 
     def epoch(self, row: Row) -> None:
         """Logs an epoch's metrics at its last step."""
@@ -162,8 +163,12 @@ class FailSafeTracker:
     def _try(self, call: Callable[[], Any]) -> None:
         try:
             call()
-        except Exception as error:  # trackers raise many types, as for a full disk or a lost server
+        except Exception as error:
             self._is_enabled = False
+            # A full disk and a lost server raise these; any other exception is a bug.
+            is_expected = type(error).__module__.startswith(self._name)  # MlflowException, ...
+            if not (is_expected or isinstance(error, OSError)):
+                traceback.print_exc()
             print(f"{self._name} disabled: {type(error).__name__}: {error}", file=sys.stderr)
 
     def _call(self, name: str, *args: Any) -> None:

@@ -1,4 +1,9 @@
-"""Locks a run's workdir, and checks which run it holds and whether that run is complete."""
+"""Locks a run's workdir, and checks which run it holds and whether that run is complete.
+
+The lock is an flock of the folder itself, which the system releases when the process ends. filelock
+(4.3) would need a lock file in it, which those who may only read the workdir cannot open to see
+whether the run is active, and it raises if the file system answers that it supports no locks.
+"""
 
 import contextlib
 import fcntl

@@ -24,7 +24,7 @@ def use_users_folder() -> None:
         return
     if os.access(folder, os.W_OK):
         _configure("jax_compilation_cache_dir", str(folder))
-        # A start compiles about fifty small programs in addition to the large one.
+        # At the start, about fifty small programs are compiled in addition to the large one.
         _configure("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 

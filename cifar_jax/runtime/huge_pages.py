@@ -47,5 +47,6 @@ def _is_the_command() -> bool:
     """Returns whether `python -m` started this program, without a debugger or profiler."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     pairs = itertools.pairwise(sys.orig_argv)
-    is_command = spec is not None and ("-m", spec.name) in pairs
+    # `python -m package` runs package.__main__.
+    is_command = spec is not None and ("-m", spec.name.removesuffix(".__main__")) in pairs
     return is_command and bool(sys.executable) and sys.gettrace() is None

@@ -8,6 +8,8 @@ import time
 from collections.abc import Iterator
 from types import FrameType
 
+BEFORE_TRAINING = b"stopped before training began; nothing to save\n"
+
 
 class Preempted(Exception):
     """The run was asked to stop and has saved its state.
@@ -21,7 +23,7 @@ class Preempted(Exception):
         self.exit_code = 128 + signum
 
 
-def exit_on_signals(line: bytes = b"stopped before training began; nothing to save\n") -> None:
+def exit_on_signals(line: bytes = BEFORE_TRAINING) -> None:
     """Makes SIGTERM and SIGINT end the process immediately, with a message and 128 + signal.
 
     For use before training begins. An exception would have to propagate through the compiler, some

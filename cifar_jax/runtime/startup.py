@@ -22,7 +22,7 @@ class Startup:
 
         Args:
           part: Name of the part.
-          within: Seconds of the part to list under other names.
+          within: {name: seconds} of sections to list separately instead of in this part.
         """
         if "total" in self.seconds:
             return
@@ -38,7 +38,12 @@ class Startup:
 
 
 def process_began() -> float:
-    """Returns the time.monotonic() at which this process began; the current one if unknown."""
+    """Returns the time.monotonic() at which this process began; the current one if unknown.
+
+    A process that executes another program keeps its start. The time thus includes the restart of
+    huge_pages.py, and also what a shell did before it became Python, as `bash -c "a && python ..."`
+    does with its last command. Linux does not record when a program was executed.
+    """
     now = time.monotonic()
     try:
         # The name, in parentheses, may contain spaces. Field 22 is in ticks since boot.

@@ -1,10 +1,14 @@
 import json
+import shutil
 
 import jax
 import pytest
 import tiny
 
-from benchmarks import accuracy, results
+from benchmarks import results
+from benchmarks.accuracy import __main__ as accuracy
+from benchmarks.accuracy import jobs, runs
+from benchmarks.accuracy.table import table
 from cifar_jax import config, data, engine, experiment
 from cifar_jax.errors import UserError
 
@@ -46,7 +50,7 @@ def test_runs_are_logged_once_and_compared_with_published_results(small, tmp_pat
 def test_losses_and_seconds_are_compared_with_the_published_ones(tmp_path):
     tiny.write_log(tmp_path / "assignment/cnn3/seed0", "assignment/cnn3", 0.55)
     (row,) = (row for row in results.rows(tmp_path) if row.experiment == "assignment/cnn3")
-    line = accuracy.table([row]).splitlines()[1]
+    line = table([row]).splitlines()[1]
     for text in ("56.02%", "55.00%", "-1.02 points", "1.6550, here 1.5000", "1,002, here 60"):
         assert text in line
 
@@ -89,13 +93,13 @@ def test_a_run_is_saved_at_the_time_limit_and_the_next_call_resumes_it(small, tm
 
 
 def test_patterns_select_experiments_in_the_given_order():
-    assert accuracy.choose(["coarse/cnn4", "cifar10/*", "coarse/cnn4"]) == [
+    assert runs.choose(["coarse/cnn4", "cifar10/*", "coarse/cnn4"]) == [
         "coarse/cnn4", "cifar10/cnn_deep", "cifar10/cnn_small", "cifar10/resnet18",
     ]  # fmt: skip
-    assert len(accuracy.choose([])) == 37
-    assert accuracy.choose(["resnet18"]) == ["resnet18"]  # not published, but a config
+    assert len(runs.choose([])) == 37
+    assert runs.choose(["resnet18"]) == ["resnet18"]  # not published, but a config
     with pytest.raises(UserError, match="did you mean 'coarse/cnn4'"):
-        accuracy.choose(["coarse/cnn5"])
+        runs.choose(["coarse/cnn5"])
 
 
 @pytest.mark.parametrize("flags", [["--seeds", "0"], ["--epochs", "0"], ["nothing/*"]])
@@ -114,6 +118,22 @@ def test_jobs_run_in_separate_processes(tmp_path, capsys):
         assert json.loads((folder / "summary.json").read_text())["seed"] == seed
         assert "train loss" in (tmp_path / "runs" / "quickstart" / f"seed{seed}.log").read_text()
         assert f"started quickstart, seed {seed}" in printed
+
+
+def test_complete_runs_start_no_process(small, tmp_path, monkeypatch, capsys):
+    flags = [*small, "--epochs", "1"]
+    assert accuracy.main(flags) == 0
+    shutil.rmtree(tmp_path / "out" / IDS[0])  # only its workdir is left
+    monkeypatch.setattr(jobs, "_start", lambda *_: pytest.fail("started a process"))
+    assert accuracy.main([*flags, "--jobs", "2"]) == 0
+    printed = capsys.readouterr().out
+    for name in IDS:
+        log = tmp_path / "out" / name / "seed0_1epochs"
+        assert f"already complete: {log}\n" in printed and (log / "summary.json").exists()
+    tiny.write_log(tmp_path / "out" / IDS[0] / "seed1_1epochs", IDS[0], 0.3, augment__ops="flip")
+    flags = [*small[:2], *small[3:], "--epochs", "1", "--jobs", "2", "--first_seed", "1"]
+    assert accuracy.main(flags) == 1
+    assert f"failed: {IDS[0]}, seed 1: {tmp_path}" in capsys.readouterr().out
 
 
 def test_a_failed_job_is_named_and_sets_the_exit_code(tmp_path, capsys):

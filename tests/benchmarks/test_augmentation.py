@@ -5,11 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import augmentation, throughput
+from benchmarks.augmentation import __main__ as augmentation
+from benchmarks.augmentation import measure
 from cifar_jax import augment, engine, experiment
 
 
-@pytest.mark.parametrize("line", augmentation.LINES)
+@pytest.mark.parametrize("line", measure.LINES)
 def test_every_line_can_be_traced(line):
     key = jax.eval_shape(lambda: jax.random.key(0))
     images = jax.ShapeDtypeStruct((4, 32, 32, 3), jnp.uint8)
@@ -22,7 +23,7 @@ def test_every_line_can_be_traced(line):
 
 def test_loops_are_interleaved_and_timed_per_batch(monkeypatch):
     clock, calls = [0.0], []
-    monkeypatch.setattr(augmentation.harness.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(measure.harness.time, "perf_counter", lambda: clock[0])
 
     def make_run(name, seconds):
         def run(count):
@@ -32,24 +33,24 @@ def test_loops_are_interleaved_and_timed_per_batch(monkeypatch):
         return run
 
     loops = [make_run("a", 0.002), make_run("b", 0.005)]
-    ms = augmentation.time_loops(loops, 3, 0.5)
+    ms = measure.time_loops(loops, 3, 0.5)
     np.testing.assert_allclose(ms, [[2.0] * 3, [5.0] * 3])
     assert calls[-6:] == [("a", 250), ("b", 100)] * 3
 
 
 def test_the_time_without_augmentation_is_subtracted(monkeypatch):
-    monkeypatch.setattr(augmentation, "make_loop", lambda line, batch_size: line)
-    monkeypatch.setattr(augmentation, "time_loops", lambda *_: [[1.0, 1.0, 9.0], [3.0, 4.0, 13.0]])
+    monkeypatch.setattr(measure, "make_loop", lambda line, batch_size: line)
+    monkeypatch.setattr(measure, "time_loops", lambda *_: [[1.0, 1.0, 9.0], [3.0, 4.0, 13.0]])
     network = {"step_time_ms": {"median": 57.0}, "dtype": "float32", "used_elsewhere": 0.5}
-    monkeypatch.setattr(throughput, "measure_network", lambda *_: network)
-    monkeypatch.setattr(augmentation, "background_load", lambda *_: 0.1)
-    (record,) = augmentation.measure_lines(["flip"], 4, 3, 1.0)
+    monkeypatch.setattr(measure, "measure_network", lambda *_: network)
+    monkeypatch.setattr(measure, "background_load", lambda *_: 0.1)
+    (record,) = measure.measure_lines(["flip"], 4, 3, 1.0)
     assert record["ms"] == 3.0 and record["share_of_step"] == 0.05
     assert record["used_elsewhere"] == 0.5  # the maximum of both measurements
 
 
 def test_command_writes_a_record_per_line(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(augmentation, "MODEL", "cifar10/cnn_small")
+    monkeypatch.setattr(measure, "MODEL", "cifar10/cnn_small")
     mesh = engine.make_mesh(jax.devices()[:1])
     monkeypatch.setattr(experiment, "make_mesh", lambda: mesh)
     out = tmp_path / "new" / "results.jsonl"

@@ -3,7 +3,9 @@ import json
 import tiny
 from test_gpu_suite import CPU, make_run, write_records
 
-from benchmarks import collect, gpu_suite
+from benchmarks import harness
+from benchmarks.gpu_suite import __main__ as gpu_suite
+from benchmarks.gpu_suite import collect
 
 
 def test_unpacking_logs_does_not_overwrite_existing_files(tmp_path):
@@ -20,7 +22,7 @@ def test_unpacking_logs_does_not_overwrite_existing_files(tmp_path):
 
 
 def test_measurements_are_collected_once(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(collect, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(harness, "RESULTS", tmp_path / "results")
     run = make_run(tmp_path)
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "throughput.jsonl").write_text('{"model": "old"}\n')

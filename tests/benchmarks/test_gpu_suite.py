@@ -2,7 +2,8 @@ import json
 
 import pytest
 
-from benchmarks import gpu_suite
+from benchmarks.gpu_suite import run as suite_run
+from benchmarks.gpu_suite import stages
 from benchmarks.published import PUBLISHED
 
 CPU = {"device": {"platform": "cpu"}, "small": False}
@@ -14,7 +15,7 @@ def calls(monkeypatch):
     """Replaces calls of benchmarks; returns a list of their (module, arguments)."""
     recorded = []
     monkeypatch.setattr(
-        gpu_suite.Run,
+        suite_run.Run,
         "call",
         lambda run, module, *arguments, **_: recorded.append((module, arguments)),
     )
@@ -27,9 +28,9 @@ def make_run(folder, environment=CPU, **changes):
     for path in (out, work):
         path.mkdir(exist_ok=True)
     (out / "environment.json").write_text(json.dumps(environment))
-    deadline = gpu_suite.time.monotonic() + 60
+    deadline = suite_run.time.monotonic() + 60
     settings = dict(data_dir=folder, deadline=deadline, small=False, seeds=1, failed=[])
-    return gpu_suite.Run(out, work, **(settings | changes))
+    return suite_run.Run(out, work, **(settings | changes))
 
 
 def write_records(run, name, *records):
@@ -41,7 +42,7 @@ def test_cases_with_a_record_are_not_measured_again(tmp_path, calls):
     done = [dict(model="resnet18 reference", batch_size=128, dtype="bfloat16"),
             dict(model="cnn3", batch_size=32, dtype="float32")]  # fmt: skip
     write_records(run, "throughput", *done)
-    gpu_suite.throughput(run)
+    stages.throughput(run)
     ((module, arguments),) = calls
     assert module == "benchmarks.throughput"
     assert {"cnn2", "resnet18", "resnet34:512:bfloat16"} <= set(arguments)
@@ -51,15 +52,15 @@ def test_cases_with_a_record_are_not_measured_again(tmp_path, calls):
 def test_no_benchmark_runs_if_no_record_is_missing(tmp_path, calls):
     run = make_run(tmp_path, small=True)
     write_records(run, "versus_torch", dict(model="cnn_small", batch_size=8, dtype="float32"))
-    gpu_suite.versus_torch(run)
+    stages.versus_torch(run)
     assert calls == []
 
 
 @pytest.mark.parametrize(("environment", "is_limited"), [(GPU, True), (CPU, False)])
 def test_the_zoo_skips_autotuning_on_gpus(tmp_path, calls, environment, is_limited):
     run = make_run(tmp_path, environment)
-    gpu_suite.versus_torch(run)
-    gpu_suite.versus_torch_zoo(run)
+    stages.versus_torch(run)
+    stages.versus_torch_zoo(run)
     (_, references), (_, zoo) = calls
     assert "resnet18:512:bfloat16" in references and "--settings" not in references
     assert "cnn13" in zoo and ("--settings" in zoo) == is_limited
@@ -77,8 +78,8 @@ def test_a_case_that_crashes_the_process_is_skipped(tmp_path, monkeypatch):
         write_records(run, "throughput", *run.records("throughput"), *done)
         return -6 if "cnn3" in arguments else 0
 
-    monkeypatch.setattr(gpu_suite.Run, "call", call)
-    gpu_suite._measure_missing(run, "throughput", ("cnn2", "cnn3", "cnn4"), ())
+    monkeypatch.setattr(suite_run.Run, "call", call)
+    stages._measure_missing(run, "throughput", ("cnn2", "cnn3", "cnn4"), ())
     assert attempts == [["cnn2", "cnn3", "cnn4"], ["cnn4"]]
 
 
@@ -96,7 +97,7 @@ def test_experiments_are_trained_in_order_of_increasing_cost(tmp_path, calls):
         *(dict(model=model, config="", batch_size=1, dtype="float32", images_per_second=speed)
           for model, speed in (("cnn_small", 1e6), ("cnn2", 1e4), ("cnn4", 1.0))),
     )  # fmt: skip
-    gpu_suite.accuracy(run)
+    stages.accuracy(run)
     ((module, arguments),) = calls
     assert module == "benchmarks.accuracy" and set(PUBLISHED) <= set(arguments)
     assert arguments[arguments.index("--seeds") + 1] == "3"
@@ -124,6 +125,6 @@ def test_images_are_unpacked_once(tmp_path):
     )
     for name in ("cifar100", "cifar10"):  # one may be added later
         (packed / name).mkdir()
-        target = gpu_suite.find_data(packed, tmp_path)
+        target = stages.find_data(packed, tmp_path)
         assert (target / name).is_dir()
-    assert gpu_suite.find_data(tmp_path / "tfds", tmp_path) == tmp_path / "tfds"
+    assert stages.find_data(tmp_path / "tfds", tmp_path) == tmp_path / "tfds"

@@ -76,8 +76,7 @@ def test_a_failed_case_does_not_stop_the_others(tmp_path, capsys):
     def table(records):
         return "\n".join(["title", *(record["name"] for record in records)])
 
-    with harness.open_output(path) as output:
-        assert harness.run_cases(cases, output, table) == 1
+    assert harness.run_cases(cases, path, table) == 1
     assert [json.loads(line)["name"] for line in path.read_text().splitlines()] == ["a", "c"]
     printed = capsys.readouterr()
     assert printed.out == "title\na\nc\n"
@@ -85,8 +84,8 @@ def test_a_failed_case_does_not_stop_the_others(tmp_path, capsys):
 
 
 def test_run_cases_succeeds_if_every_case_does(tmp_path):
-    with harness.open_output(tmp_path / "records.jsonl") as output:
-        assert harness.run_cases([("a", dict)], output, lambda records: "title") == 0
+    path = tmp_path / "records.jsonl"
+    assert harness.run_cases([("a", dict)], path, lambda records: "title") == 0
 
 
 def test_errors_are_printed_in_one_line(capsys):
@@ -95,6 +94,20 @@ def test_errors_are_printed_in_one_line(capsys):
 
 
 def test_parsers_name_their_command():
-    parser = harness.make_parser("epoch", "Text.", allow_abbrev=False)
+    parser = harness.make_parser("epoch", "Text.")
     assert isinstance(parser, argparse.ArgumentParser)
     assert parser.prog == "python -m benchmarks.epoch" and not parser.allow_abbrev
+
+
+def test_records_go_to_a_file_of_the_command_by_default(tmp_path, monkeypatch):
+    monkeypatch.setattr(harness, "RESULTS", tmp_path)
+    parser = harness.make_parser("epoch", "Text.", out=True)
+    assert parser.parse_args([]).out == tmp_path / "epoch.jsonl"
+    assert "out" not in harness.make_parser("page", "Text.").parse_args([])
+
+
+@pytest.mark.parametrize("loss", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_makes_the_times_meaningless(loss):
+    harness.check_loss(1.5)
+    with pytest.raises(RuntimeError, match="meaningless"):
+        harness.check_loss(loss)

@@ -3,7 +3,7 @@ from reporting import Page
 from benchmarks import page
 from benchmarks.published import PUBLISHED
 from benchmarks.results import rows
-from benchmarks.table import epochs
+from benchmarks.table.speed import epochs
 
 
 def test_the_page_has_every_experiment_and_works_offline(tmp_path):

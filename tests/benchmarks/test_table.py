@@ -3,8 +3,10 @@ import json
 import pytest
 import tiny
 
-from benchmarks import table
+from benchmarks import harness
 from benchmarks.published import PUBLISHED
+from benchmarks.table import __main__ as table
+from benchmarks.table import accuracy, markdown, speed
 
 
 @pytest.mark.parametrize("name", table.FILES)
@@ -16,13 +18,13 @@ def test_tables_equal_the_logs(name):
 @pytest.fixture
 def write_log(tmp_path, monkeypatch):
     """Returns a function that writes a log of seed 0, with some fields of its summary changed."""
-    monkeypatch.setattr(table, "ROOT", tmp_path)
-    monkeypatch.setattr(table, "RESULTS", tmp_path / "benchmarks/results")
+    monkeypatch.setattr(accuracy, "ROOT", tmp_path)
+    monkeypatch.setattr(harness, "RESULTS", tmp_path / "benchmarks/results")
 
-    def write(experiment, accuracy, num_epochs=None, **summary_fields):
+    def write(experiment, test_accuracy, num_epochs=None, **summary_fields):
         folder = tmp_path / "benchmarks/results/accuracy" / experiment / "seed0"
         options = {} if num_epochs is None else {"num_epochs": num_epochs}
-        tiny.write_log(folder, experiment, accuracy, **options)
+        tiny.write_log(folder, experiment, test_accuracy, **options)
         path = folder / "summary.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | summary_fields))
 
@@ -31,24 +33,24 @@ def write_log(tmp_path, monkeypatch):
 
 def test_a_shortened_run_is_listed_with_the_shortened_runs(write_log):
     write_log("coarse/cnn2_batch64", 0.5, num_epochs=5)
-    (row,) = table.shortened().splitlines()[2:]
+    (row,) = accuracy.shortened().splitlines()[2:]
     for cell in ("49.6%", "50.00%", "shortened", "5 of 20", "test", "7.25 ms", "2,119,252"):
         assert f"| {cell} |" in row
     assert "| 2 x Abacus |" in row
     assert "[coarse/cnn2_batch64](configs/coarse/cnn2_batch64.py)" in row
     assert "[0](benchmarks/results/accuracy/coarse/cnn2_batch64/seed0)" in row
-    assert not table.complete().splitlines()[2:]
-    assert not table.accuracy().splitlines()[2:]
-    assert len(table.not_run().splitlines()[2:]) == len(PUBLISHED)
+    assert not accuracy.complete().splitlines()[2:]
+    assert not accuracy.overview().splitlines()[2:]
+    assert len(accuracy.not_run().splitlines()[2:]) == len(PUBLISHED)
 
 
 def test_a_complete_run_is_listed_with_the_complete_runs(write_log):
     write_log("coarse/cnn4_fine", 0.4)
-    for make in (table.complete, table.accuracy):
+    for make in (accuracy.complete, accuracy.overview):
         (row,) = make().splitlines()[2:]
         assert "| 38.5% | 40.00% | +1.50 |" in row
-    assert not table.shortened().splitlines()[2:]
-    rows = table.not_run().splitlines()[2:]
+    assert not accuracy.shortened().splitlines()[2:]
+    rows = accuracy.not_run().splitlines()[2:]
     assert len(rows) == len(PUBLISHED) - 1
     (row,) = (row for row in rows if "[coarse/cnn4]" in row)
     assert row.endswith("| 55.2% | 100 | 2,165,428 |")
@@ -56,19 +58,19 @@ def test_a_complete_run_is_listed_with_the_complete_runs(write_log):
 
 def test_early_stopping_is_shown_in_the_epochs(write_log):
     write_log("coarse/cnn4", 0.55, epochs=31)
-    assert "| 100, stopped after 31 | " in table.complete()
+    assert "| 100, stopped after 31 | " in accuracy.complete()
 
 
 def test_step_times_from_a_shared_gpu_are_marked(write_log):
     kind = "NVIDIA H100 80GB HBM3"
     write_log("coarse/cnn4", 0.55, git_commit="fa6179f", device={"kind": kind, "count": 1})
-    assert "| 7.25 ms (shared GPU) |" in table.complete()
+    assert "| 7.25 ms (shared GPU) |" in accuracy.complete()
     write_log("coarse/cnn4_fine", 0.4, git_commit="cb05e25", device={"kind": kind, "count": 1})
-    assert "| 7.25 ms |" in table.complete()
+    assert "| 7.25 ms |" in accuracy.complete()
 
 
 def test_pipes_in_cells_are_escaped():
-    assert table._markdown(("a",), [("x|y",)]).splitlines()[-1] == r"| x\|y |"
+    assert markdown.table(("a",), [("x|y",)]).splitlines()[-1] == r"| x\|y |"
 
 
 def test_missing_markers_are_reported():
@@ -83,7 +85,7 @@ def test_links_in_docs_lead_out_of_their_folder(monkeypatch):
 
 
 def test_speed_tables_show_the_newest_record_of_each_idle_device(tmp_path, monkeypatch):
-    monkeypatch.setattr(table, "RESULTS", tmp_path)
+    monkeypatch.setattr(harness, "RESULTS", tmp_path)
     records = [
         {"augmentation": "flip", "batch_size": 8, "ms": ms, "share_of_step": 0.5,
          "used_elsewhere": load, "device": {"kind": kind, "count": 1}}
@@ -93,12 +95,12 @@ def test_speed_tables_show_the_newest_record_of_each_idle_device(tmp_path, monke
     ]  # fmt: skip
     lines = "".join(json.dumps(record) + "\n" for record in records)
     (tmp_path / "augmentation.jsonl").write_text(lines)
-    rows = table.augmentation().splitlines()[2:]
+    rows = speed.augmentation().splitlines()[2:]
     assert [row.split(" | ")[2::2] for row in rows] == [["2.00 ms", "A |"], ["4.00 ms", "B |"]]
 
 
 def test_contenders_of_an_epoch_are_sorted_by_time(tmp_path, monkeypatch):
-    monkeypatch.setattr(table, "RESULTS", tmp_path)
+    monkeypatch.setattr(harness, "RESULTS", tmp_path)
     record = {
         "config": "assignment/cnn3", "seconds": {"torch": 30.0, "cifar_jax": 20.0}, "images": 1000,
         "turns": {
@@ -108,7 +110,7 @@ def test_contenders_of_an_epoch_are_sorted_by_time(tmp_path, monkeypatch):
         "used_elsewhere": 0.0, "device": {"kind": "Abacus", "count": 1},
     }  # fmt: skip
     (tmp_path / "epoch.jsonl").write_text(json.dumps(record) + "\n")
-    assert table.epoch().splitlines()[2:] == [
+    assert speed.epoch().splitlines()[2:] == [
         "| cifar_jax | 20.0 s | 50 | 1.00 | Abacus |",
         "| PyTorch with a DataLoader | 30.0 s | 33 | 1.50 | Abacus |",
     ]

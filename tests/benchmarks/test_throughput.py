@@ -3,12 +3,33 @@ import json
 import jax
 import pytest
 
-from benchmarks import peak, throughput
+from benchmarks import peak
+from benchmarks.throughput import __main__ as throughput
+from benchmarks.throughput import cases
 from cifar_jax import engine, experiment, models
+from cifar_jax.errors import UserError
 
 
-def test_every_network_has_a_config_to_time_it_with():
-    assert {name.partition(" ")[0] for name in throughput.CONFIGS} == models.MODELS.keys()
+@pytest.mark.parametrize("name", cases.names())
+def test_every_network_is_timed_with_a_config_of_its_own(name):
+    _, settings = cases.parse_case(name)
+    assert settings.model.name == name.partition(" ")[0]
+
+
+def test_a_new_network_is_timed_with_the_config_of_its_name(monkeypatch, tmp_path):
+    monkeypatch.setitem(models.MODELS, "yours", models.MODELS["cnn3"])
+    assert "yours" in cases.names()
+    with pytest.raises(UserError, match=r"configs/yours\.py is missing"):
+        cases.config_of("yours")
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "yours.py").touch()
+    monkeypatch.setattr(cases, "ROOT", tmp_path)
+    assert cases.config_of("yours") == "yours"
+    monkeypatch.setitem(cases.PUBLISHED, "a/yours", None)
+    assert cases.config_of("yours") == "a/yours"
+    monkeypatch.setitem(cases.PUBLISHED, "b/yours", None)
+    with pytest.raises(UserError, match="one config to be timed with, not a/yours, b/yours"):
+        cases.config_of("yours")
 
 
 @pytest.fixture(scope="module")
@@ -18,8 +39,6 @@ def record(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(experiment, "make_mesh", lambda: mesh)
         patch.setattr(peak, "measured", lambda dtype: 1e11)
-        # Other tests in this process need the compilation cache.
-        patch.setattr(throughput.compilation_cache, "turn_off", lambda: None)
         flags = ["", "cnn_small:8", "--seconds", "0.05", "--out", str(out)]
         assert throughput.main(flags) == 0
     (record,) = map(json.loads, out.read_text().splitlines())
@@ -49,7 +68,7 @@ def test_flops_agree_with_pytorch(record):
 
     from benchmarks import torch_models
 
-    module = torch_models.MODELS["cnn_small"](10)
+    module = torch_models.create("cnn_small", 10)
     with FlopCounterMode(display=False) as counter:
         module(torch.zeros(8, 3, 32, 32)).sum().backward()
     # PyTorch counts only convolutions and products, not activations, losses or the update.
@@ -57,9 +76,9 @@ def test_flops_agree_with_pytorch(record):
 
 
 def test_a_case_sets_batch_size_and_dtype():
-    name, settings = throughput.parse_case("resnet18:512:bfloat16")
+    name, settings = cases.parse_case("resnet18:512:bfloat16")
     assert (name, settings.batch_size, settings.dtype) == ("resnet18", 512, "bfloat16")
-    assert throughput.parse_case("cnn3")[1].batch_size == 32
+    assert cases.parse_case("cnn3")[1].batch_size == 32
 
 
 @pytest.mark.parametrize(

@@ -13,16 +13,18 @@ import tiny
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
-from benchmarks import versus_torch  # noqa: E402
-from benchmarks.subprocess_contender import SubprocessContender  # noqa: E402
+from benchmarks import torch_models  # noqa: E402
+from benchmarks.versus_torch import __main__ as versus_torch  # noqa: E402
+from benchmarks.versus_torch import cases, compare, contenders  # noqa: E402
+from benchmarks.versus_torch.settings import SETTINGS  # noqa: E402
+from benchmarks.versus_torch.subprocess_contender import SubprocessContender  # noqa: E402
+from cifar_jax import models  # noqa: E402
 from cifar_jax.errors import UserError  # noqa: E402
 
 
-def test_record_holds_the_measurements(tmp_path, capsys, monkeypatch):
-    # Other tests in this process need the compilation cache.
-    monkeypatch.setattr(versus_torch.compilation_cache, "turn_off", lambda: None)
+def test_record_holds_the_measurements(tmp_path, capsys):
     out = tmp_path / "new" / "results.jsonl"
-    arguments = ["cnn3:4", "--rounds", "2", "--steps", "2", "--out", str(out)]
+    arguments = ["", "cnn3:4", "--rounds", "2", "--steps", "2", "--out", str(out)]
     versus_torch.main(arguments)
     (record,) = map(json.loads, out.read_text().splitlines())
     expected = dict(model="cnn3", batch_size=4, dtype="float32", rounds=2, steps_per_round=2)
@@ -34,12 +36,12 @@ def test_record_holds_the_measurements(tmp_path, capsys, monkeypatch):
     assert record["used_elsewhere"] is None or 0 <= record["used_elsewhere"] <= 1
     ms = record["ms_per_step"]
     tried = record["ms_of_settings"]
-    assert tried.keys() == versus_torch.SETTINGS["cpu"].keys() and min(tried.values()) > 0
+    assert tried.keys() == SETTINGS["cpu"].keys() and min(tried.values()) > 0
     fastest = min(tried, key=tried.get)
-    near = {name for name in tried if tried[name] <= versus_torch.NEAR * tried[fastest]}
+    near = {name for name in tried if tried[name] <= compare.NEAR * tried[fastest]}
     assert ms.keys() == {"jax", "torch", *near} and record["torch_setting"] in ms
     assert all(len(values) == 2 and min(values) > 0 for values in ms.values())
-    assert record == record | versus_torch.comparison(ms)
+    assert record == record | compare.comparison(ms)
     # Both have at least PyTorch's libraries in memory.
     assert all(5e7 < size < 1e11 for size in record["peak_memory_bytes"].values())
     assert multiprocessing.active_children() == []
@@ -67,15 +69,15 @@ def test_a_contender_in_a_subprocess(monkeypatch):
     run = SubprocessContender(spin, 0.01, num_threads=1)
     environ = Path(f"/proc/{run._process.pid}/environ").read_text()
     assert "hugetlb=0" in environ and os.environ["GLIBC_TUNABLES"].endswith("hugetlb=1")
-    assert run.peak_bytes < large.size < versus_torch.peak_bytes()
-    before = versus_torch.peak_bytes()
+    assert run.peak_bytes < large.size < compare.peak_bytes()
+    before = compare.peak_bytes()
     del large
-    versus_torch.reset_peak_bytes()
-    assert versus_torch.peak_bytes() < before - 0.9 * 2**30
-    seconds, busy = run.processor_seconds, versus_torch._processor_seconds([run])[0]
+    compare.reset_peak_bytes()
+    assert compare.peak_bytes() < before - 0.9 * 2**30
+    seconds, busy = run.processor_seconds, compare._processor_seconds([run])[0]
     run(20)
     assert 0.2 <= run.processor_seconds - seconds < 0.5
-    assert versus_torch._processor_seconds([run])[0] - busy >= 0.2
+    assert compare._processor_seconds([run])[0] - busy >= 0.2
     with pytest.raises(RuntimeError, match="ValueError: bad luck"):
         run(13)
     run.close()
@@ -85,7 +87,7 @@ def test_a_contender_in_a_subprocess(monkeypatch):
 
 
 def test_ratios_are_taken_within_rounds():
-    assert versus_torch.comparison(
+    assert compare.comparison(
         {
             "jax": [10.0, 300.0, 12.0],
             "torch": [20.0, 900.0, 90.0],
@@ -104,19 +106,18 @@ def test_ratios_are_taken_within_rounds():
 def test_autocast_computes_in_bfloat16():
     """Compares the first losses of both sides in both dtypes."""
     images, labels = (x[:8] for x in tiny.dataset().train)
-    _, optimizer, make_torch_optimizer = versus_torch.make_optimizers("cnn3")
+    _, optimizer, make_torch_optimizer = contenders.make_optimizers("cnn3")
     losses = {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(versus_torch, "check_loss", lambda loss: losses.setdefault(key, loss))
+        patch.setattr(contenders.harness, "check_loss", lambda loss: losses.setdefault(key, loss))
         for dtype in ("float32", "bfloat16"):
+            case = contenders.Case("cnn3", 8, dtype, images, labels)
             key = "jax", dtype
-            run, state, _ = versus_torch.make_jax("cnn3", optimizer, images, labels, 8, dtype)
+            run, state, _ = contenders.make_jax(case, optimizer)
             run(1)
             key = "torch", dtype
-            setting = versus_torch.SETTINGS["cpu"]["torch"]
-            versus_torch.make_torch(
-                "cnn3", make_torch_optimizer, state, images, labels, 8, dtype, setting
-            )(1)
+            setting = SETTINGS["cpu"]["torch"]
+            contenders.make_torch(case, make_torch_optimizer, state, setting)(1)
     assert losses["jax", "float32"] != losses["jax", "bfloat16"]
     assert losses["torch", "float32"] != losses["torch", "bfloat16"]
 
@@ -124,8 +125,8 @@ def test_autocast_computes_in_bfloat16():
 def test_contenders_alternate_after_a_warm_up():
     turns = []
     contenders = {name: lambda n, name=name: turns.append((name, n)) for name in "ab"}
-    ms = versus_torch.time_contenders(contenders, num_rounds=2, num_steps=5)
-    warm_up = versus_torch.WARM_UP_STEPS
+    ms = compare.time_contenders(contenders, num_rounds=2, num_steps=5)
+    warm_up = compare.WARM_UP_STEPS
     assert turns == 2 * [("a", warm_up), ("a", 5), ("b", warm_up), ("b", 5)]
     assert {name: len(values) for name, values in ms.items()} == {"a": 2, "b": 2}
 
@@ -137,13 +138,13 @@ def test_times_are_milliseconds_per_step(monkeypatch):
         nonlocal now
         now += 0.25 * num_steps
 
-    monkeypatch.setattr(versus_torch.harness.time, "perf_counter", lambda: now)
-    assert versus_torch.time_contenders({"a": run}, num_rounds=1, num_steps=4) == {"a": [250.0]}
+    monkeypatch.setattr(compare.harness.time, "perf_counter", lambda: now)
+    assert compare.time_contenders({"a": run}, num_rounds=1, num_steps=4) == {"a": [250.0]}
 
 
 @pytest.mark.parametrize("model", ["cnn3", "resnet18"])
-def test_both_optimisers_take_the_same_steps(model):
-    _, optimizer, make_torch_optimizer = versus_torch.make_optimizers(model)
+def test_both_optimizers_take_the_same_steps(model):
+    _, optimizer, make_torch_optimizer = contenders.make_optimizers(model)
     start, *grads = np.random.default_rng(0).standard_normal((4, 5)).astype(np.float32)
     params, torch_params = jnp.asarray(start), torch.tensor(start, requires_grad=True)
     state = optimizer.init(params)
@@ -157,10 +158,22 @@ def test_both_optimisers_take_the_same_steps(model):
 
 
 def test_a_case_consists_of_model_batch_size_and_dtype():
-    assert versus_torch.parse_case("cnn3:128") == ("cnn3", 128, "float32")
-    assert versus_torch.parse_case("resnet18:512:bfloat16") == ("resnet18", 512, "bfloat16")
-    assert versus_torch.parse_case("cnn2") == ("cnn2", 64, "float32")
+    assert cases.parse_case("cnn3:128") == ("cnn3", 128, "float32")
+    assert cases.parse_case("resnet18:512:bfloat16") == ("resnet18", 512, "bfloat16")
+    assert cases.parse_case("cnn2") == ("cnn2", 64, "float32")
     with pytest.raises(UserError, match="unknown model 'resnet19': did you mean 'resnet18'"):
-        versus_torch.parse_case("resnet19:32")
-    with pytest.raises(UserError, match="unknown model 'resnet18 imagenet'"):
-        versus_torch.parse_case("resnet18 imagenet")
+        cases.parse_case("resnet19:32")
+    with pytest.raises(UserError, match="'resnet18 imagenet' cannot be compared"):
+        cases.parse_case("resnet18 imagenet")
+
+
+def test_a_network_without_a_pytorch_version_is_not_comparable(monkeypatch):
+    class Unversioned(models.MODELS["cnn3"]):
+        pass
+
+    monkeypatch.setitem(models.MODELS, "cnn3", Unversioned)
+    assert "cnn3" not in cases.names() and "cnn2" in cases.names()
+    with pytest.raises(UserError, match="'cnn3' cannot be compared"):
+        cases.parse_case("cnn3")
+    with pytest.raises(UserError, match="no class Unversioned in benchmarks/torch_models"):
+        torch_models.create("cnn3", 10)

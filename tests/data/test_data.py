@@ -27,6 +27,14 @@ def fake(monkeypatch, tmp_path):
     return fake
 
 
+def test_default_directory_is_that_of_tfds(monkeypatch, tmp_path):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    assert data.default_data_dir() == tmp_path
+    monkeypatch.delenv("TFDS_DATA_DIR")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert data.default_data_dir() == tmp_path / "tensorflow_datasets"
+
+
 @pytest.mark.parametrize(("label", "key"), [("fine", "label"), ("coarse", "coarse_label")])
 def test_returns_the_official_images_with_the_requested_label(fake, tmp_path, label, key):
     dataset = data.load("cifar100", label=label, data_dir=str(tmp_path))

@@ -135,6 +135,12 @@ def test_refused_connection_and_error_status_are_reported(tmp_path):
         download.fetch(f"http://{address}/x.bin", tmp_path / "x.bin", SHA256)
 
 
+def test_bug_in_the_request_keeps_its_traceback(tmp_path, monkeypatch):
+    monkeypatch.setattr("urllib.request.build_opener", lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        download.fetch("http://cifar.invalid/x.bin", tmp_path / "x.bin", SHA256)
+
+
 def test_proxy_is_used(tmp_path, monkeypatch):
     requests = []
 

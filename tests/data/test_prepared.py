@@ -26,14 +26,6 @@ def directory(tmp_path, fake):
     return builders.prepare("cifar100", tmp_path, fake.folder)
 
 
-def test_default_directory_is_that_of_tfds(monkeypatch, tmp_path):
-    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
-    assert prepared.default_data_dir() == tmp_path
-    monkeypatch.delenv("TFDS_DATA_DIR")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert prepared.default_data_dir() == tmp_path / "tensorflow_datasets"
-
-
 def test_decodes_every_bit_in_the_official_order(directory, fake):
     arrays = prepared.decode(directory)
     for split in ("train", "test"):

@@ -181,7 +181,7 @@ def test_batch_norm_updates_statistics_as_keras_does():
     assert_close(ours.var[...], keras.ops.convert_to_numpy(theirs.moving_variance))
 
 
-def test_initialisation_equals_keras():
+def test_initialization_equals_keras():
     ours = models.create("vgg16", 512, nnx.Rngs(params=0), layers=(32, 64, "B", *"MMMM", "F"))
     conv, norm, dense = (
         keras.layers.Conv2D(64, (3, 3)),

@@ -84,7 +84,7 @@ def test_batch_norm_keeps_one_array_for_its_gradient():
     assert len(kept) == 2  # x, and the cosine for the gradient of the sine
 
 
-def test_initialisers_have_the_variance_of_their_frameworks():
+def test_initializers_have_the_variance_of_their_frameworks():
     shape, key = (3, 3, 64, 128), jax.random.key(0)
     fan_in, fan_out = 9 * 64, 9 * 128
     for init, variance in (
@@ -97,7 +97,7 @@ def test_initialisers_have_the_variance_of_their_frameworks():
     assert np.abs(bias).max() == pytest.approx(0.1, rel=0.01)
 
 
-def test_torch_layers_are_initialised_as_in_pytorch():
+def test_torch_layers_are_initialized_as_in_pytorch():
     torch = pytest.importorskip("torch")
     rngs = nnx.Rngs(params=0)
     with torch.random.fork_rng():

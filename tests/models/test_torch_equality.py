@@ -23,6 +23,7 @@ torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 from benchmarks import torch_models  # noqa: E402
+from benchmarks.torch_models import weights  # noqa: E402
 
 NUM_CLASSES = 10
 SGD = (optim.create("sgd", 0.1), partial(torch.optim.SGD, lr=0.1))
@@ -113,7 +114,7 @@ class Pair:
         self._eval_step = jax.jit(step.make_eval_step(networks.eval, preprocess))
 
         self._dtype, self._label_smoothing = getattr(torch, dtype), label_smoothing
-        self._module = torch_models.MODELS[name](NUM_CLASSES, **options).to(self._dtype)
+        self._module = torch_models.create(name, NUM_CLASSES, **options).to(self._dtype)
         self._optimizer = make_torch_optimizer(self._module.parameters())
         self.transplant()
         # {BatchNorm: (momentum, number of values in the statistics of a channel)}
@@ -126,7 +127,7 @@ class Pair:
         self._batch_norms[path] = layer.momentum, output[:, 0].numel()
 
     def transplant(self):
-        torch_models.transplant(self.state.params, self.state.batch_stats, self._module)
+        weights.transplant(self.state.params, self.state.batch_stats, self._module)
 
     def torch_images(self, images):
         return torch.tensor(images).permute(0, 3, 1, 2).to(self._dtype) / 127.5 - 1
@@ -169,7 +170,7 @@ class Pair:
 
     def _ours(self):
         trees = (self.state.params, self.state.batch_stats)
-        params, batch_stats = (torch_models.to_state_dict(tree, self._module) for tree in trees)
+        params, batch_stats = (weights.to_state_dict(tree, self._module) for tree in trees)
         return params | batch_stats
 
     def _theirs(self):
@@ -238,7 +239,7 @@ def test_gradients_and_statistics(case, float64):
 
 @pytest.mark.parametrize(
     "case",
-    [(name, {}) for name in models.MODELS]
+    [(name, {}) for name in models.MODELS if torch_models.find(name)]
     + [("resnet18", {"conventions": "keras", "stem": "imagenet"})],
     ids=name_of,
 )
@@ -247,9 +248,7 @@ def test_size_and_constants(case):
     name, options = case
     ours = nnx.eval_shape(lambda: models.create(name, 100, nnx.Rngs(params=0), **options))
     with torch.device("meta"):
-        theirs = torch_models.MODELS[name](100, **options)
-    presets = (getattr(which.MODELS[name], "keywords", {}) for which in (models, torch_models))
-    assert next(presets) == next(presets)
+        theirs = torch_models.create(name, 100, **options)
     for kind, arrays in (
         (nnx.Param, theirs.parameters()),
         (nnx.BatchStat, [array for array in theirs.buffers() if array.ndim]),

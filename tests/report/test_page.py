@@ -11,7 +11,7 @@ from reporting import Page
 from cifar_jax import data, models
 from cifar_jax.errors import UserError
 from cifar_jax.report import __main__ as command
-from cifar_jax.report import network, page, published
+from cifar_jax.report import comparison, network, page, published, run_page
 from cifar_jax.run import workdir
 
 KNOWN = published.read(published.FILE)
@@ -25,7 +25,7 @@ def run(tmp_path_factory):
 @pytest.fixture(scope="module")
 def html(run):
     result = published.PublishedResult(KNOWN["assignment/cnn3"], "shortened")
-    return page.of_run(run, result, reporting.images())
+    return run_page.of_run(run, result, reporting.images())
 
 
 def test_page_loads_nothing_and_describes_every_image(html):
@@ -56,7 +56,7 @@ def test_numbers_equal_those_of_the_files(run, html):
 def test_full_run_shows_the_difference_from_published(run):
     record = KNOWN["assignment/cnn3"]._replace(test_accuracy=0.5)
     points = 100 * (run.summary["test_accuracy"] - 0.5)
-    assert f"published 50%, {points:+.2f} points" in page.of_run(
+    assert f"published 50%, {points:+.2f} points" in run_page.of_run(
         run, published.PublishedResult(record, "")
     )
 
@@ -85,16 +85,16 @@ def test_published_results_can_come_from_another_file(tmp_path, run, capsys):
 
 
 def test_page_of_a_run_without_images_and_of_an_incomplete_run(tmp_path, run):
-    html = page.of_run(run, note="No example images: reason.")
+    html = run_page.of_run(run, note="No example images: reason.")
     assert "No example images: reason." in html and "predicted as" in html
     going = reporting.write_run(tmp_path / "going", complete=False)
-    text = Page(page.of_run(going)).text
+    text = Page(run_page.of_run(going)).text
     assert "it stopped with 3 of 5 epochs done" in text and "Confusion" not in text
     with workdir.locked(tmp_path / "going"):
-        assert "running: 3 of 5 epochs done" in page.of_run(going)
+        assert "running: 3 of 5 epochs done" in run_page.of_run(going)
     (tmp_path / "going" / "metrics.csv").unlink()
     fresh = reporting.read(tmp_path / "going")
-    assert "No epoch is complete yet" in page.of_run(fresh)
+    assert "No epoch is complete yet" in run_page.of_run(fresh)
 
 
 def test_page_lists_files_that_a_complete_run_lacks(tmp_path):
@@ -102,7 +102,7 @@ def test_page_lists_files_that_a_complete_run_lacks(tmp_path):
     (run.folder / "predictions.npz").unlink()
     lines = (run.folder / "metrics.csv").read_text().splitlines(keepends=True)
     (run.folder / "metrics.csv").write_text("".join(lines[:3]))
-    text = Page(page.of_run(reporting.read(run.folder))).text
+    text = Page(run_page.of_run(reporting.read(run.folder))).text
     assert "metrics.csv has only 2 of its 5 epochs" in text
     assert "there is no predictions.npz" in text
 
@@ -111,7 +111,8 @@ def test_fields_that_older_runs_lack_do_not_differ(tmp_path):
     runs = [reporting.write_run(tmp_path / name, num_epochs=n) for name, n in (("a", 5), ("b", 6))]
     old = reporting.write_run(tmp_path / "old")
     fields = {k: v for k, v in old.config.items() if k not in ("num_epochs", "trackers")}
-    found = dict(page._differences([("", run) for run in (*runs, old._replace(config=fields))]))
+    labeled = [("", run) for run in (*runs, old._replace(config=fields))]
+    found = dict(comparison._differences(labeled))
     assert found == {"num_epochs": ["5", "6", "-"]}
 
 
@@ -142,7 +143,7 @@ def test_folder_given_twice_is_one_run(tmp_path, run, capsys):
 def test_names_from_files_are_escaped(tmp_path, run):
     names = ("<script>alert(1)</script>", *run.predictions.class_names[1:])
     odd = run._replace(predictions=run.predictions._replace(class_names=names))
-    assert "<script>alert" not in page.of_run(odd)
+    assert "<script>alert" not in run_page.of_run(odd)
 
 
 def test_runs_are_compared(tmp_path):
@@ -153,7 +154,7 @@ def test_runs_are_compared(tmp_path):
         reporting.write_run(tmp_path / "d", experiment="assignment/sgd"),
     ]
     text = " ".join(
-        Page(page.of_runs(runs, [published.of_run(run, KNOWN) for run in runs])).text.split()
+        Page(comparison.of_runs(runs, [published.of_run(run, KNOWN) for run in runs])).text.split()
     )
     values = [run.summary["test_accuracy"] for run in runs[:2]]
     mean, deviation = 100 * np.mean(values), 100 * np.std(values, ddof=1)
@@ -237,7 +238,7 @@ def test_run_without_errors_is_drawn(tmp_path):
     plots = pictures.write(tmp_path / "run", reporting.images())
     numbers = json.loads((plots / "errors.json").read_text())
     assert numbers["most_confused"] == [] and numbers["error_by_class"]["otter"] == 0
-    assert "predicted as" not in Page(page.of_run(reporting.read(tmp_path / "run"))).text
+    assert "predicted as" not in Page(run_page.of_run(reporting.read(tmp_path / "run"))).text
 
 
 def test_classes_without_images_are_not_counted_as_errors(tmp_path):
@@ -253,4 +254,4 @@ def test_classes_without_images_are_not_counted_as_errors(tmp_path):
     rates = [numbers["error_by_class"][name] for name in reporting.FINE]
     assert None not in rates[:50] and set(rates[50:]) == {None}
     assert len((plots / "errors_class.csv").read_text().splitlines()) == 51
-    assert "nan" not in Page(page.of_run(reporting.read(tmp_path / "run"))).text.lower().split()
+    assert "nan" not in Page(run_page.of_run(reporting.read(tmp_path / "run"))).text.lower().split()

@@ -97,6 +97,18 @@ def test_tracker_is_disabled_after_an_exception(folder, monkeypatch, capsys):
     assert len(closed) == 1  # so that the run does not look active
 
 
+def test_bug_in_a_tracker_keeps_its_traceback(folder, monkeypatch, capsys):
+    class Broken:
+        def __init__(self, *_):
+            raise ZeroDivisionError
+
+    monkeypatch.setitem(trackers.TRACKERS, "mlflow", Broken)
+    monkeypatch.setattr(trackers.importlib.util, "find_spec", lambda name: name)
+    log("mlflow", folder, reporting.read(folder).rows)
+    stderr = capsys.readouterr().err
+    assert "raise ZeroDivisionError" in stderr and "mlflow disabled: ZeroDivisionError" in stderr
+
+
 def test_wandb_writes_the_run_offline(folder):
     pytest.importorskip("wandb")
     log("wandb", folder, reporting.read(folder).rows)

@@ -19,13 +19,19 @@ def main(argv):
     sys.stdout.flush()
     os.kill(os.getpid(), signal.SIGTERM)
 
-entry.run(main, use_cache=%s)
+entry.run(main, use_cache=%s%s)
 """
 
 
-@pytest.mark.parametrize("use_cache", [True, False])
-def test_entry_prepares_the_process(tmp_path, use_cache):
-    (tmp_path / "program.py").write_text(PROGRAM % use_cache)
+@pytest.mark.parametrize(
+    ("use_cache", "stop_message", "printed"),
+    [
+        (True, "", "stopped before training began; nothing to save\n"),
+        (False, r', stop_message=b"stopped while timing\n"', "stopped while timing\n"),
+    ],
+)
+def test_entry_prepares_the_process(tmp_path, use_cache, stop_message, printed):
+    (tmp_path / "program.py").write_text(PROGRAM % (use_cache, stop_message))
     done = subprocess.run(
         [sys.executable, "-m", "program", "--flag"],
         env={
@@ -36,7 +42,7 @@ def test_entry_prepares_the_process(tmp_path, use_cache):
         text=True,
     )  # fmt: skip
     assert done.returncode == 128 + 15, done.stderr
-    assert done.stderr == "stopped before training began; nothing to save\n"
+    assert done.stderr == printed
     flags, tunables, cache = done.stdout.splitlines()
     assert (flags, tunables) == ("['--flag'] True", "glibc.malloc.hugetlb=0")
     folder = f"True {tmp_path}/cifar_jax/programs/"
@@ -48,7 +54,7 @@ def test_entry_restarts_with_huge_pages_before_anything_else(monkeypatch):
 
     calls = []
     monkeypatch.setattr(entry, "restart_with_huge_pages", lambda: calls.append("restart"))
-    monkeypatch.setattr(entry, "exit_on_signals", lambda: calls.append("signals"))
+    monkeypatch.setattr(entry, "exit_on_signals", lambda _: calls.append("signals"))
     monkeypatch.setattr(entry, "silence_absl", lambda: calls.append("absl"))
     monkeypatch.setattr(compilation_cache, "use_users_folder", lambda: calls.append("cache"))
     with pytest.raises(SystemExit) as caught:

@@ -21,11 +21,12 @@ print(next(l for l in Path("/proc/self/smaps_rollup").read_text().splitlines() i
 """
 
 
-def run(tmp_path, policy, tunables, how=("-m", "program")):
+def run(tmp_path, policy, tunables, how=("-m", "program"), module="program.py"):
     """Returns the lines printed by a program that requests huge pages."""
     file = tmp_path / "enabled"
     file.write_text(policy)
-    (tmp_path / "program.py").write_text(PROGRAM)
+    (tmp_path / module).parent.mkdir(exist_ok=True)
+    (tmp_path / module).write_text(PROGRAM)
     env = {k: v for k, v in os.environ.items() if k != "GLIBC_TUNABLES"}
     env |= {"GLIBC_TUNABLES": tunables} if tunables else {}
     env["PYTHONPATH"] = f"{tiny.ROOT}:{tmp_path}"
@@ -43,6 +44,12 @@ def test_program_restarts_once_in_the_same_process(tmp_path, tunables):
     assert end.split(maxsplit=2)[2] == f"{expected} ['--flag=a b']"
     if "[never]" not in huge_pages._POLICY.read_text():
         assert int(pages.split()[1]) >= 2048  # KiB: at least one huge page
+
+
+def test_a_package_restarts_like_a_module(tmp_path):
+    lines = run(tmp_path, "always [madvise] never\n", "", module="program/__main__.py")
+    first, second, end, _ = lines
+    assert first == second and end.endswith("glibc.malloc.hugetlb=1 ['--flag=a b']")
 
 
 @pytest.mark.parametrize(

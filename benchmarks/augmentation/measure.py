@@ -1,32 +1,19 @@
-"""Measures the cost of augmentation, per batch and as a share of a ResNet-18 training step.
+"""Times augmentation in a loop of its own, and a training step without it."""
 
-    python -m benchmarks.augmentation [LINE ...] [--batch_size B] [--rounds N] [--seconds S]
-
-A compiled loop gathers batches of random images, augments them and normalizes them. The time of the
-same loop without augmentation is subtracted round by round. The share is that cost divided by the
-sum of the cost and a training step of configs/resnet18.py without augmentation, which is measured
-in the same run. A LINE has the format of config.augment.ops or config.augment.mix; for a mix, the
-loss of the second label is not included. Without a LINE, those in LINES are measured. One line of
-JSON per LINE is appended to --out.
-"""
-
-import math
 import statistics
-import sys
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import harness, throughput
-from benchmarks.harness import RESULTS, Record, Run
+from benchmarks import harness
+from benchmarks.harness import Record, Run
 from benchmarks.idle import background_load, processor_seconds
 from benchmarks.results import load_config
+from benchmarks.throughput.measure import measure_network
 from cifar_jax import augment
-from cifar_jax.errors import UserError
 from cifar_jax.runtime.compiler import compile_for_backend
 from cifar_jax.runtime.environment import environment
 
@@ -43,7 +30,6 @@ LINES = (
     "mixup(0.2)",
     "cutmix(1.0)",
 )
-OUT = RESULTS / "augmentation.jsonl"
 MODEL = "resnet18"
 _NUM_BATCHES = 4
 
@@ -120,7 +106,7 @@ def measure_lines(
     settings.batch_size = batch_size
     settings.augment.ops = ""
     loops = [make_loop(line, batch_size) for line in ("", *lines)]
-    network = throughput.measure_network(MODEL, settings, rounds * seconds)
+    network = measure_network(MODEL, settings, rounds * seconds)
     step = network["step_time_ms"]["median"]
     before = processor_seconds()
     baseline, *times = time_loops(loops, rounds, seconds)
@@ -146,54 +132,3 @@ def measure_lines(
             }
         )
     return records
-
-
-def table(records: Sequence[Record]) -> str:
-    """Formats the records as a table."""
-    first = records[0]
-    lines = [
-        f"a batch of {first['batch_size']}; {MODEL} without augmentation {first['step_ms']:,.1f} ms"
-        f" a step; background load {first['used_elsewhere'] or 0:.0%}"
-    ]
-    row = "{:>9} {:>14}  {}".format
-    lines.append(row("ms", "share of step", "augmentation"))
-    for r in records:
-        lines.append(row(f"{r['ms']:.3f}", f"{r['share_of_step']:.3%}", r["augmentation"]))
-    return "\n".join(lines)
-
-
-def main(argv: Sequence[str]) -> int:
-    """Measures the lines on the command line, prints a table and returns the exit code."""
-    parser = harness.make_parser("augmentation", __doc__, allow_abbrev=False)
-    parser.add_argument(
-        "lines", nargs="*", metavar="LINE", help='augmentations such as "flip|crop(4)"'
-    )
-    parser.add_argument(
-        "--batch_size", type=int, default=128, metavar="B", help="images per batch (default: 128)"
-    )
-    parser.add_argument(
-        "--rounds", type=int, default=5, metavar="N", help="number of rounds (default: 5)"
-    )
-    parser.add_argument(
-        "--seconds", type=float, default=1.0, metavar="S", help="duration of a round (default: 1)"
-    )
-    parser.add_argument(
-        "--out", type=Path, default=OUT, metavar="FILE", help="file for the records"
-    )
-    args = parser.parse_args(argv[1:])
-    try:
-        if args.rounds < 1 or args.batch_size < 1 or not 0 < args.seconds < math.inf:
-            raise UserError("--rounds and --batch_size need 1 or more, --seconds more than 0")
-        if not all(line.strip() for line in args.lines):
-            raise UserError("a LINE needs an operation, such as flip")
-        with harness.open_output(args.out) as output:
-            records = measure_lines(args.lines or LINES, args.batch_size, args.rounds, args.seconds)
-            harness.append(output, *records)
-    except (UserError, OSError) as error:
-        return harness.reject(error)
-    print(table(records))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv))

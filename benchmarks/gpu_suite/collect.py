@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import RESULTS, append, open_output
+from benchmarks import harness
 from cifar_jax.errors import UserError
 
 JSON_LINES = ("throughput", "versus_torch", "augmentation")
@@ -71,12 +71,12 @@ def collect(out: Path) -> None:
     if environment["small"]:
         raise UserError(f"{out} holds measurements of --small, which are not results")
     for name in JSON_LINES:
-        target = RESULTS / f"{name}.jsonl"
+        target = harness.RESULTS / f"{name}.jsonl"
         known = read_records(target)
         new = [record for record in read_records(out / f"{name}.jsonl") if record not in known]
         if new:
-            with open_output(target) as file:
-                append(file, *new)
+            with harness.open_output(target) as file:
+                harness.append(file, *new)
         print(f"{name}: {len(new)} new records")
     if (out / "accuracy.tar.gz").exists():
         print(f"accuracy: {_collect_logs(out / 'accuracy.tar.gz')} new logs")
@@ -98,7 +98,7 @@ def _collect_logs(archive: Path) -> int:
             kind = json.loads(path.read_text())["device"]["kind"].lower()
             run = path.parent.relative_to(folder)
             name = f"{run.name}_{re.sub(r'[^a-z0-9]+', '-', kind)}"
-            target = RESULTS / "accuracy" / run.parent / name
+            target = harness.RESULTS / "accuracy" / run.parent / name
             if not target.exists():
                 shutil.copytree(path.parent, target)
                 count += 1

@@ -1,0 +1,1 @@
+"""Trains published experiments: python -m benchmarks.accuracy."""

@@ -1,0 +1,124 @@
+"""Trains several runs at the same time, each in its own process."""
+
+import argparse
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator
+
+from benchmarks.accuracy.runs import Run, is_done
+from cifar_jax.errors import UserError
+from cifar_jax.runtime.signals import Preempted
+
+
+def train_all(runs: list[Run], args: argparse.Namespace, deadline: float) -> dict[str, str]:
+    """Trains the runs that are not complete, args.jobs at a time.
+
+    The output of a process is written to <runs>/<experiment>/seed<N>.log. SIGTERM and SIGINT are
+    forwarded to the processes, which save a checkpoint and exit.
+
+    Args:
+      runs: The runs, in order.
+      args: The command's options, which the processes receive.
+      deadline: When to save and stop, a value of time.monotonic().
+
+    Returns:
+      The error message of each run that failed.
+
+    Raises:
+      Preempted: After SIGTERM or SIGINT, once every process has exited.
+    """
+    waiting, gpus = deque(runs), _visible_gpus()
+    running: dict[int, tuple[subprocess.Popen, str]] = {}  # by slot
+    failed: dict[str, str] = {}
+    with _forwarded_signals(running) as stopped:
+        while running or (waiting and not stopped and time.monotonic() < deadline):
+            for slot in range(args.jobs):
+                if slot in running or stopped or time.monotonic() >= deadline:
+                    continue
+                run = _next(waiting, failed)
+                if run is not None:
+                    gpu = gpus[slot % len(gpus)] if gpus else None
+                    minutes = (deadline - time.monotonic()) / 60
+                    running[slot] = _start(run, minutes, gpu, args), _title(run)
+            time.sleep(0.2)
+            for slot, (process, title) in list(running.items()):
+                if process.poll() is None:
+                    continue
+                del running[slot]
+                print(f"{'ended' if not process.returncode else 'failed'}: {title}", flush=True)
+                if process.returncode and not stopped:
+                    failed[title] = f"exit code {process.returncode}"
+    if stopped:
+        raise Preempted(stopped[0], "stopped: run the same command to continue")
+    return failed
+
+
+def _next(waiting: deque[Run], failed: dict[str, str]) -> Run | None:
+    """Takes the next run that needs training, or None; notes those that cannot be trained."""
+    while waiting:
+        run = waiting.popleft()
+        try:
+            if not is_done(run):
+                return run
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            failed[_title(run)] = str(error)
+    return None
+
+
+def _title(run: Run) -> str:
+    return f"{run.experiment}, seed {run.settings.seed}"
+
+
+@contextlib.contextmanager
+def _forwarded_signals(running: dict[int, tuple[subprocess.Popen, str]]) -> Iterator[list[int]]:
+    """Forwards SIGTERM and SIGINT to the running processes and collects them in a list."""
+    received = []
+
+    def forward(signum, _frame):
+        received.append(signum)
+        for process, _ in running.values():
+            process.send_signal(signum)
+
+    handlers = {s: signal.signal(s, forward) for s in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield received
+    finally:
+        for signum, handler in handlers.items():
+            signal.signal(signum, handler)
+
+
+def _start(run: Run, minutes: float, gpu: str | None, args: argparse.Namespace) -> subprocess.Popen:
+    """Starts a run in its own process, on the given GPU if there is one."""
+    seed = run.settings.seed
+    log = args.runs / run.experiment / f"seed{seed}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    command = [
+        *(sys.executable, "-m", "benchmarks.accuracy", run.experiment),
+        *(f"--first_seed={seed}", f"--minutes={minutes}", f"--limit={args.limit}"),
+        *(f"--data_dir={args.data_dir}", f"--runs={args.runs}", f"--out={args.out}"),
+        *([f"--epochs={args.epochs}"] if args.epochs is not None else []),
+    ]
+    # By default the first process would reserve three quarters of a GPU's memory.
+    environ = os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    if gpu is not None:
+        environ["CUDA_VISIBLE_DEVICES"] = gpu
+    with log.open("w") as file:
+        process = subprocess.Popen(command, stdout=file, stderr=file, env=environ)
+    print(f"started {_title(run)}; its output is in {log}", flush=True)
+    return process
+
+
+def _visible_gpus() -> list[str]:
+    """Returns the CUDA identifiers of the GPUs that this process may use."""
+    if "CUDA_VISIBLE_DEVICES" in os.environ:
+        return [name for name in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if name]
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        query = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
+        return subprocess.run(query, capture_output=True, text=True, check=True).stdout.split()
+    return []

@@ -1,0 +1,129 @@
+"""The training runs of a command line, and the logs of those that are complete."""
+
+import argparse
+import fnmatch
+import json
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+from ml_collections import ConfigDict
+
+from benchmarks.harness import ROOT
+from benchmarks.published import PUBLISHED
+from benchmarks.results import load_config
+from cifar_jax import config
+from cifar_jax.errors import UserError, unknown
+from cifar_jax.report.published import what_counts
+
+
+class Run(NamedTuple):
+    """One training run.
+
+    Attributes:
+      experiment: The id of the experiment.
+      name: The name of its workdir and of its log: the seed, and what the command line shortens.
+      settings: The config.
+      workdir: The directory that it trains in.
+      log: The directory that its log is copied to.
+    """
+
+    experiment: str
+    name: str
+    settings: ConfigDict
+    workdir: Path
+    log: Path
+
+
+def choose(patterns: list[str]) -> list[str]:
+    """Returns the experiments selected by patterns, in the order of the patterns.
+
+    A pattern selects the published experiments that match it, or else the config of that name.
+
+    Raises:
+      UserError: If a pattern matches nothing.
+    """
+    chosen = []
+    for pattern in patterns or ["*"]:
+        matching = [e for e in sorted(PUBLISHED) if fnmatch.fnmatchcase(e, pattern)]
+        if not matching and (ROOT / "configs" / f"{pattern}.py").is_file():
+            matching = [pattern]
+        if not matching:
+            raise unknown("experiment", pattern, PUBLISHED)
+        chosen += matching
+    return list(dict.fromkeys(chosen))
+
+
+def plan(experiments: list[str], args: argparse.Namespace) -> list[Run]:
+    """Returns the runs of experiments in order: all with the first seed, then all with the second.
+
+    Args:
+      experiments: The ids of the experiments.
+      args: The command's options.
+    """
+    seeds = range(args.first_seed, args.first_seed + args.seeds)
+    return [_make_run(experiment, seed, args) for seed in seeds for experiment in experiments]
+
+
+def _make_run(experiment: str, seed: int, args: argparse.Namespace) -> Run:
+    settings = load_config(experiment)
+    settings.seed, settings.data.dir, settings.data.limit = seed, args.data_dir, args.limit
+    # Save checkpoints by time: an epoch may take less time than saving one.
+    settings.checkpoint.every_epochs = settings.num_epochs
+    settings.checkpoint.every_minutes = 2.0
+    name = f"seed{seed}"
+    if args.epochs is not None and args.epochs != settings.num_epochs:
+        settings.num_epochs = args.epochs
+        name += f"_{args.epochs}epochs"
+    if args.limit:
+        name += f"_{args.limit}images"
+    folder = Path(experiment) / name
+    return Run(experiment, name, settings, args.runs / folder, args.out / folder)
+
+
+def is_done(run: Run) -> bool:
+    """Returns whether a run needs no more training, and logs it if only its workdir says so.
+
+    Raises:
+      UserError: If the log has other settings, for example because the config has changed since.
+    """
+    if (run.log / "summary.json").exists():
+        differing = _differing(run.log, run.settings)
+        if differing:
+            raise UserError(
+                f"{run.log} holds the log of other settings: {'; '.join(differing)}. Remove it to "
+                "run the experiment again"
+            )
+    elif _is_complete(run.workdir, run.settings):
+        copy_log(run)
+    else:
+        return False
+    print(f"already complete: {run.log}", flush=True)
+    return True
+
+
+def _is_complete(workdir: Path, settings: ConfigDict) -> bool:
+    """Returns whether a workdir holds the complete run of a config."""
+    # A workdir of other settings is left to training, which resumes it or says what differs.
+    return (workdir / "summary.json").exists() and not _differing(workdir, settings)
+
+
+def _differing(folder: Path, settings: ConfigDict) -> list[str]:
+    """Returns the settings in which a log or workdir differs from a config, as messages."""
+    written = config.flatten(json.loads(settings.to_json()))
+    logged = written | config.flatten(json.loads((folder / "config.json").read_text()))
+    return [
+        f"{name} is {logged[name]!r} in the log and {value!r} now"
+        for name, value in what_counts(written).items()
+        if value != logged[name] and not (name == "dtype" and value == "auto")
+    ]
+
+
+def copy_log(run: Run) -> None:
+    """Copies the log of a completed run; summary.json is copied last because it marks the end."""
+    run.log.mkdir(parents=True, exist_ok=True)
+    settings = json.loads((run.workdir / "config.json").read_text())
+    settings["data"]["dir"] = ""  # the path is private to this machine
+    (run.log / "config.json").write_text(json.dumps(settings, indent=2) + "\n")
+    for name in ("metrics.csv", "summary.json"):
+        shutil.copy(run.workdir / name, run.log / name)

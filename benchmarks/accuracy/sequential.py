@@ -1,0 +1,53 @@
+"""Trains runs one after the other, in this process."""
+
+import sys
+import time
+import traceback
+
+import jax
+
+from benchmarks.accuracy.runs import Run, copy_log, is_done
+from cifar_jax.errors import UserError
+from cifar_jax.runtime.signals import Preempted, exit_on_signals
+from cifar_jax.train import train
+
+
+def train_all(runs: list[Run], deadline: float) -> dict[str, str]:
+    """Trains the runs that are not complete and copies their logs.
+
+    Args:
+      runs: The runs, in order.
+      deadline: When to save and stop, a value of time.monotonic().
+
+    Returns:
+      The error message of each experiment that failed.
+
+    Raises:
+      Preempted: After SIGTERM or SIGINT, once the state is saved.
+    """
+    failed = {}
+    for run in runs:
+        if time.monotonic() >= deadline:
+            break
+        print(f"\n{run.experiment}, {run.name}:")
+        exit_on_signals()
+        try:
+            if is_done(run):
+                continue
+            train(run.settings, run.workdir, deadline=deadline)
+        except Preempted as stopped:
+            if time.monotonic() < deadline:
+                raise
+            print(stopped)
+            break
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            failed[run.experiment] = str(error)
+            continue
+        except Exception as error:  # a failed experiment does not stop the others
+            traceback.print_exc()
+            failed[run.experiment] = f"{type(error).__name__}: {error}".splitlines()[0]
+            continue
+        copy_log(run)
+        jax.clear_caches()  # frees the compiled programs of this network
+    return failed

@@ -1,0 +1,42 @@
+"""Formats measured next to published results."""
+
+import statistics
+
+from benchmarks.results import Row, percent
+
+
+def table(results: list[Row]) -> str:
+    """Formats rows as a table.
+
+    A row shows the published and the measured accuracy, their difference or why they are not
+    comparable, and the test loss and training time if they were published.
+    """
+    lines = [("experiment", "published", "measured", "difference", "loss", "seconds")]
+    for row in results:
+        published = row.published.test_accuracy
+        measured = percent(row.accuracies) if row.logs else "-"
+        epochs = row.logs[0].settings["num_epochs"] if row.logs else row.num_epochs
+        if epochs != row.num_epochs:
+            measured += f" at epoch {epochs} of {row.num_epochs}"
+        lines.append(
+            (
+                " ".join((row.experiment, *row.changed)),
+                row.published.other or "-" if published is None else percent([published]),
+                measured,
+                row.reason or f"{100 * row.difference:+.2f} points",
+                _compared(row, row.published.test_loss, "test_loss", ".4f"),
+                _compared(row, row.published.seconds, "train_seconds", ",.0f"),
+            )
+        )
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+def _compared(row: Row, published: float | None, field: str, spec: str) -> str:
+    measured = [log.summary[field] for log in row.logs]
+    if published is None or not measured:
+        return ""
+    return f"{published:{spec}}, here {statistics.mean(measured):{spec}}"

@@ -1,0 +1,1 @@
+"""Measures the cost of augmentation: python -m benchmarks.augmentation."""

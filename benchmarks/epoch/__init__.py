@@ -1,0 +1,1 @@
+"""Times a whole training epoch: python -m benchmarks.epoch."""

@@ -1,0 +1,79 @@
+"""Compiles the training program of a case for the H100 and describes a step of it."""
+
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from benchmarks.gpu_program import h100, hlo, thunks
+from benchmarks.harness import Record
+from benchmarks.throughput.measure import NUM_IMAGES
+from cifar_jax import data, engine, experiment
+from cifar_jax.runtime.compiler import compiler_options
+from cifar_jax.runtime.environment import environment
+
+
+def measure(case: str, settings: ConfigDict, cuda_graph: bool) -> Record:
+    """Compiles the training program of a case and returns its record."""
+    settings = settings.copy_and_resolve_references()
+    if settings.dtype == "auto":
+        settings.dtype = "bfloat16"
+    lowered = lower(settings, h100.devices())
+    with tempfile.TemporaryDirectory() as folder:
+        options = compiler_options("gpu", cuda_graph)
+        dump = {"xla_dump_to": folder, "xla_dump_hlo_as_text": True}
+        program = lowered.compile(compiler_options=options | dump)
+        (dumped,) = Path(folder).glob("*.thunk_sequence_after_thunk_passes.txt")
+        launches = thunks.count(dumped.read_text())
+    batch_size = settings.batch_size
+    steps_per_epoch = -(-NUM_IMAGES // batch_size)
+    kernels = hlo.loop_kernels(
+        program.as_text(),
+        {
+            f"u8[{NUM_IMAGES},32,32,3]": batch_size * 32 * 32 * 3,
+            f"s32[{steps_per_epoch},{batch_size}]": batch_size * 4,
+        },
+    )
+    memory = program.memory_analysis()
+    is_convolution = [kernel.kind == "convolution" for kernel in kernels]
+    num_bytes = [kernel.num_bytes for kernel in kernels]
+    return {
+        "case": case,
+        "config": settings.experiment,
+        "batch_size": batch_size,
+        "dtype": settings.dtype,
+        "cuda_graph": cuda_graph,
+        "target": h100.NAME,
+        "launches_per_call": launches.per_call,
+        "launches_per_step": launches.per_step,
+        "kernels": launches.kernels_per_step,
+        "kernels_by_kind": dict(Counter(kernel.kind for kernel in kernels).most_common()),
+        "bytes": sum(num_bytes),
+        "bytes_outside_convolutions": int(np.dot(num_bytes, ~np.array(is_convolution))),
+        "flops": sum(kernel.flops for kernel in kernels),
+        "temporary_bytes": memory.temp_size_in_bytes,
+        "min_step_ms": 1e3 * sum(map(h100.min_seconds, kernels)),
+        **environment(),
+    }
+
+
+def lower(settings: ConfigDict, devices: Sequence[jax.Device]) -> jax.stages.Lowered:
+    """Traces and lowers the training program of a config for the given devices."""
+    num_classes = data.num_classes(settings.data.name, settings.data.label)
+    info = data.DatasetInfo(
+        class_names=tuple(map(str, range(num_classes))),
+        mean=np.full(3, 0.5, np.float32),
+        std=np.full(3, 0.25, np.float32),
+    )
+    parts = experiment.make_parts(settings, info)
+    return engine.lower(
+        parts.make_train_step,
+        parts.init,
+        num_examples=NUM_IMAGES,
+        batch_size=settings.batch_size,
+        mesh=engine.make_mesh(devices),
+    )

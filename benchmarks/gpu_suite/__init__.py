@@ -1,0 +1,1 @@
+"""Runs all benchmarks on a machine with a GPU: python -m benchmarks.gpu_suite."""

@@ -1,0 +1,103 @@
+"""Runs all benchmarks on a machine with a GPU.
+
+    python -m benchmarks.gpu_suite OUT --data_dir D [--minutes 9] [--only STAGE ...]
+    python -m benchmarks.gpu_suite OUT --collect
+
+The first form runs the stages, each of which is a benchmark in its own process, and stops after
+--minutes. Run again with the same OUT, it continues where it stopped. This also works on another
+machine, except that an interrupted training run starts again there. OUT holds a few small files:
+records as JSON lines, and accuracy.tar.gz with the logs of the training runs. --collect adds them
+to benchmarks/results; afterwards `python -m benchmarks.table` updates README and docs.
+
+--data_dir is a TFDS directory, a directory with the unpacked official archives, or a directory with
+a script unpack.py that writes those (`python unpack.py FOLDER NAME`). No network is needed. --work
+is for temporary files: workdirs and compiled programs. --small tries all stages with tiny settings
+in a minute or two, also on a CPU. If the checkout has no git history, the environment variable
+CIFAR_JAX_COMMIT must hold its commit.
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from benchmarks import harness
+from benchmarks.gpu_suite.collect import collect, read_environment, unpack
+from benchmarks.gpu_suite.run import MIN_SECONDS, Run
+from benchmarks.gpu_suite.stages import STAGES
+from benchmarks.gpu_suite.summary import summarize
+from cifar_jax.errors import UserError
+
+
+def main(argv: list[str]) -> int:
+    """Runs the stages or collects results; returns the exit code, 1 if a benchmark failed."""
+    args = make_parser().parse_args(argv[1:])
+    try:
+        if args.collect:
+            collect(args.out)
+            return 0
+        environment = read_environment(args.out)
+        if environment is not None and environment["small"] != args.small:
+            before = "without" if args.small else "with"
+            raise UserError(f"{args.out} was started {before} --small")
+    except UserError as error:
+        return harness.reject(error)
+    run = make_run(args)
+    stages = list(args.only or STAGES)
+    if environment is None and "environment" not in stages:
+        stages.insert(0, "environment")
+    for name in stages:
+        if run.seconds_left < MIN_SECONDS:
+            print(f"{name}: no time left; run the same command again to continue")
+            break
+        print(f"\n{name}", flush=True)
+        STAGES[name](run)
+    text = summarize(run)
+    (run.out / "summary.txt").write_text(text + "\n")
+    print("\n" + text)
+    return harness.report_failed(run.failed)
+
+
+def make_run(args: argparse.Namespace) -> Run:
+    """Creates the directories of a run, with the logs that it already holds unpacked."""
+    deadline = time.monotonic() + 60 * args.minutes
+    out, work = args.out.resolve(), args.work.resolve()
+    for folder in (out, work):
+        folder.mkdir(parents=True, exist_ok=True)
+    data_dir = args.data_dir.expanduser().resolve()
+    if (out / "accuracy.tar.gz").exists():
+        unpack(out / "accuracy.tar.gz", work / "accuracy")
+    return Run(out, work, data_dir, deadline, args.small, args.seeds, failed=[])
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Returns the command's parser."""
+    parser = harness.make_parser("gpu_suite", __doc__)
+    parser.add_argument("out", type=Path, metavar="OUT", help="directory of the results")
+    parser.add_argument(
+        "--data_dir",
+        type=Path,
+        default=Path("~/tensorflow_datasets"),
+        help="directory of the data sets (default: ~/tensorflow_datasets)",
+    )
+    parser.add_argument(
+        "--work", type=Path, default=Path("runs/gpu_suite"), help="directory of temporary files"
+    )
+    parser.add_argument("--minutes", type=float, default=9.0, help="time limit (default: 9)")
+    parser.add_argument("--seeds", type=int, default=1, help="number of runs of each experiment")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=STAGES,
+        metavar="STAGE",
+        help=f"stages to run: {', '.join(STAGES)} (default: all)",
+    )
+    parser.add_argument("--small", action="store_true", help="try all stages with tiny settings")
+    parser.add_argument(
+        "--collect", action="store_true", help="add the results to benchmarks/results"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

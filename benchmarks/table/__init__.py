@@ -1,0 +1,1 @@
+"""Builds the tables of README and docs from logs: python -m benchmarks.table."""

@@ -1,0 +1,61 @@
+"""Writes the tables of README.md and docs/ from the logs in benchmarks/results/.
+
+    python -m benchmarks.table
+
+A test fails if the tables differ from the logs.
+"""
+
+import argparse
+
+from benchmarks.harness import ROOT
+from benchmarks.table import accuracy, headline, speed
+
+# The tables of each file, by the name in their markers.
+FILES = {
+    "README.md": {"headline": headline.headline, "accuracy": accuracy.overview},
+    "docs/results.md": {
+        "complete": accuracy.complete,
+        "shortened": accuracy.shortened,
+        "not_run": accuracy.not_run,
+        "throughput": speed.throughput,
+        "versus_torch": speed.versus_torch,
+        "epoch": speed.epoch,
+        "augmentation": speed.augmentation,
+    },
+    "docs/performance.md": {"cuda_graphs": speed.cuda_graphs},
+}
+
+
+def main() -> None:
+    """Rewrites every file of FILES."""
+    argparse.ArgumentParser(prog="python -m benchmarks.table", description=__doc__).parse_args()
+    for name in FILES:
+        path = ROOT / name
+        before = path.read_text()
+        path.write_text(rewritten(before, name))
+        print(f"{path}: {'unchanged' if path.read_text() == before else 'rewritten'}")
+
+
+def rewritten(text: str, name: str) -> str:
+    """Returns the content of a file with all of its tables rebuilt.
+
+    Args:
+      text: The file's current content.
+      name: The file, as FILES names it.
+
+    Raises:
+      ValueError: If a table's markers are missing.
+    """
+    to_root = "../" * name.count("/")
+    for table, make in FILES[name].items():
+        begin, end = f"<!-- table:{table} -->\n", f"<!-- end:{table} -->"
+        if begin not in text or end not in text:
+            raise ValueError(f"{name} lacks {begin.strip()} or {end}")
+        head, _, rest = text.partition(begin)
+        built = make().replace("](", f"]({to_root}")  # links are relative to the root
+        text = f"{head}{begin}{built}\n{end}{rest.partition(end)[2]}"
+    return text
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,146 @@
+"""The tables of accuracies, with a row for runs that differ only in their seed."""
+
+import functools
+import json
+import math
+import statistics
+
+import jax
+from flax import nnx
+
+from benchmarks.harness import ROOT
+from benchmarks.results import Row, percent, rows, settings_of
+from benchmarks.table.markdown import device, milliseconds, table
+from cifar_jax import data, models
+
+# The (commit, device) pairs of logs that were written while nine trainings shared one GPU through
+# NVIDIA's MPS. Their step times are longer than those of a network that has the GPU to itself.
+_SHARED_GPU = {("fa6179f", "NVIDIA H100 80GB HBM3")}
+_ALL_TITLES = (
+    *("experiment", "published", "measured", "difference", "epochs", "epoch selected on"),
+    *("step time", "parameters", "device", "logs by seed"),
+)
+
+
+def overview() -> str:
+    """Measured and published accuracy of the complete runs, in short."""
+    titles = ("experiment", "published", "measured", "difference", "epoch selected on", "device")
+    return _accuracy_table(_complete_rows(), titles)
+
+
+def complete() -> str:
+    """All columns of the complete runs: one row for runs that differ only in their seed."""
+    return _accuracy_table(_complete_rows(), _ALL_TITLES)
+
+
+def shortened() -> str:
+    """All columns of runs with fewer epochs or other settings than their config file."""
+    chosen = [row for row in rows() if row.logs and not _is_complete(row)]
+    return _accuracy_table(chosen, _ALL_TITLES)
+
+
+def not_run() -> str:
+    """The experiments of which no complete run has been logged."""
+    found = rows()
+    done = {row.experiment for row in found if _is_complete(row)}
+    missing = {row.experiment: row for row in found if row.experiment not in done}
+    titles = ("experiment", "published", "epochs", "parameters")
+    return table(
+        titles,
+        [
+            (
+                _experiment_link(row.experiment),
+                _published(row),
+                str(row.num_epochs),
+                f"{_num_params(row.experiment):,}",
+            )
+            for row in missing.values()
+        ],
+    )
+
+
+def comparable() -> list[Row]:
+    """Returns the rows whose measured accuracy can be compared with the published one."""
+    return [row for row in rows() if row.difference is not None]
+
+
+def _complete_rows() -> list[Row]:
+    """Returns the rows of complete runs."""
+    return [row for row in rows() if _is_complete(row)]
+
+
+def _is_complete(row: Row) -> bool:
+    """Returns whether a row's runs are those that the config file describes."""
+    if not row.logs or row.changed:
+        return False
+    return row.logs[0].settings["num_epochs"] == row.num_epochs
+
+
+def _accuracy_table(chosen: list[Row], titles: tuple[str, ...]) -> str:
+    cells = map(_accuracy_cells, chosen)
+    return table(titles, [tuple(c[title] for title in titles) for c in cells])
+
+
+def _accuracy_cells(row: Row) -> dict[str, str]:
+    """Returns the cells of a row that has logs, by column title."""
+    first = row.logs[0].summary
+    step_time = statistics.median(log.summary["step_time_ms"]["median"] for log in row.logs)
+    mark = " (shared GPU)" if any(_shared_gpu(log.summary) for log in row.logs) else ""
+    links = [
+        f"[{log.summary['seed']}]({log.folder.relative_to(ROOT).as_posix()})" for log in row.logs
+    ]
+    return {
+        "experiment": " ".join(
+            [_experiment_link(row.experiment), *(f"`{setting}`" for setting in row.changed)]
+        ),
+        "published": _published(row),
+        "measured": percent(row.accuracies),
+        "difference": row.reason or f"{100 * row.difference:+.2f}",
+        "epochs": _epochs(row),
+        "epoch selected on": first["selected_on"],
+        "step time": milliseconds(step_time) + mark,
+        "parameters": f"{_num_params(row.experiment):,}",
+        "device": ", ".join(sorted({device(log.summary) for log in row.logs})),
+        "logs by seed": " ".join(links),
+    }
+
+
+def _experiment_link(experiment: str) -> str:
+    return f"[{experiment}](configs/{experiment}.py)"
+
+
+def _published(row: Row) -> str:
+    """Returns the published accuracy as the write-up rounds it, or what it says instead."""
+    published = row.published.test_accuracy
+    return row.published.other if published is None else f"{100 * published:.10g}%"
+
+
+def _shared_gpu(summary: dict) -> bool:
+    """Returns whether other trainings ran on the GPU at the same time."""
+    return (summary.get("git_commit"), summary["device"]["kind"]) in _SHARED_GPU
+
+
+def _epochs(row: Row) -> str:
+    """Returns the epochs of a row's runs, with those of the config file if they differ."""
+    planned = row.logs[0].settings["num_epochs"]
+    done = sorted({log.summary["epochs"] for log in row.logs})
+    text = str(planned) if planned == row.num_epochs else f"{planned} of {row.num_epochs}"
+    return text if done == [planned] else f"{text}, stopped after {', '.join(map(str, done))}"
+
+
+def _num_params(experiment: str) -> int:
+    """Counts the parameters of an experiment's network from its shapes."""
+    settings = settings_of(experiment)
+    num_classes = data.num_classes(settings["data.name"], settings["data.label"])
+    options = {k[6:]: v for k, v in settings.items() if k[:6] == "model." and k != "model.name"}
+    return _count(settings["model.name"], num_classes, json.dumps(options))
+
+
+@functools.cache
+@functools.cache
+def _count(model: str, num_classes: int, options: str) -> int:
+    def build():
+        return models.create(model, num_classes, nnx.Rngs(params=0), **json.loads(options))
+
+    params = nnx.state(nnx.eval_shape(build), nnx.Param)
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))

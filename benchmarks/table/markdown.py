@@ -1,0 +1,22 @@
+"""Formats cells and tables in Markdown."""
+
+
+def table(titles: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    """Formats a table, given the title of each column and the cells of each row."""
+    lines = [titles, ("---",) * len(titles), *rows]
+    cells = [[cell.replace("|", "\\|") for cell in line] for line in lines]
+    return "\n".join(f"| {' | '.join(line)} |" for line in cells)
+
+
+def milliseconds(value: float) -> str:
+    """Formats a time with three digits or more: "0.152 ms", "38.5 ms", "5,851 ms"."""
+    decimals = 0 if value >= 100 else 1 if value >= 10 else 2 if value >= 1 else 3
+    return f"{value:,.{decimals}f} ms"
+
+
+def device(record: dict) -> str:
+    """Returns the device of a record or summary, with its number of cores if it is a CPU."""
+    device = record["device"]
+    kind = f"{device['count']} x {device['kind']}" if device["count"] > 1 else device["kind"]
+    cores = device.get("cores")
+    return kind if not cores else f"{kind}, {cores} {'core' if cores == 1 else 'cores'}"

@@ -1,0 +1,195 @@
+"""The tables of step times, epochs and augmentation.
+
+They show, for each case and device, the newest record during which the machine was otherwise nearly
+idle.
+"""
+
+import json
+import statistics
+from typing import NamedTuple
+
+from benchmarks import harness
+from benchmarks.table.markdown import device, milliseconds, table
+
+# The largest share of processor time that other processes may have used during a measurement.
+_MAX_BACKGROUND_LOAD = 0.1
+GRAPHS = "benchmarks/results/checks/gpu/graphs.jsonl"
+
+
+def versus_torch() -> str:
+    """Time of a training step in JAX and PyTorch, for each network, batch size and dtype."""
+    rows = [
+        (
+            model,
+            str(batch_size),
+            dtype,
+            milliseconds(r["jax_ms"]),
+            milliseconds(r["torch_ms"]),
+            _ratio(r["ratio"]),
+            milliseconds(r["default_ms"]) if r.get("default_ms") else "",
+            _ratio(r.get("ratio_to_default")),
+            _mebibytes(r.get("peak_memory_bytes")),
+            f"{r['compile_seconds']:.1f} s",
+            device(r),
+        )
+        for (model, batch_size, dtype), r in newest("versus_torch", "model", "batch_size", "dtype")
+    ]
+    titles = (
+        *("network", "batch", "dtype", "JAX", "PyTorch", "JAX / PyTorch", "PyTorch defaults"),
+        *("JAX / PyTorch defaults", "memory, JAX and PyTorch", "compilation", "device"),
+    )
+    return table(titles, rows)
+
+
+def _mebibytes(peaks: dict[str, int] | None) -> str:
+    """Returns the peak memory of both processes, or "" if it was not measured."""
+    if not peaks:
+        return ""
+    return f"{peaks['jax'] / 2**20:,.0f} and {peaks['torch'] / 2**20:,.0f} MiB"
+
+
+def _ratio(ratio: dict[str, float] | None) -> str:
+    if not ratio:
+        return ""
+    return f"{ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f})"
+
+
+def throughput() -> str:
+    """Compilation, first step and step time of each network, batch size and dtype."""
+    rows = [
+        (
+            name,
+            str(batch_size),
+            dtype,
+            f"{r['num_params']:,}",
+            f"{r['compile_seconds']:.1f} s",
+            milliseconds(r["first_step_ms"]),
+            milliseconds(r["step_time_ms"]["median"]),
+            f"{r['images_per_second']:,.0f}",
+            _share_of_peak(r),
+            device(r),
+        )
+        for (name, batch_size, dtype), r in newest("throughput", "model", "batch_size", "dtype")
+    ]
+    titles = (
+        *("network", "batch", "dtype", "parameters", "compilation", "first step", "step"),
+        *("images/s", "of peak FLOP/s", "device"),
+    )
+    return table(titles, rows)
+
+
+def _share_of_peak(record: dict) -> str:
+    if not record.get("flops_per_second"):
+        return ""
+    return f"{record['flops_per_second'] / record['peak_flops_per_second']['measured']:.1%}"
+
+
+def augmentation() -> str:
+    """Cost of each augmentation, per batch and as a share of a training step."""
+    rows = [
+        (
+            f"`{line}`",
+            str(batch_size),
+            f"{r['ms']:.2f} ms",
+            f"{r['share_of_step']:.2%}",
+            device(r),
+        )
+        for (line, batch_size), r in newest("augmentation", "augmentation", "batch_size")
+    ]
+    return table(("augmentation", "batch", "time", "share of a step", "device"), rows)
+
+
+class Contender(NamedTuple):
+    """One contender of benchmarks.epoch.
+
+    Attributes:
+      name: The name to display.
+      seconds: The time of an epoch, the median over rounds.
+      images_per_second: The throughput at that time.
+      relative_time: Its time relative to cifar_jax's, the median of the rounds' ratios.
+      record: The whole record.
+    """
+
+    name: str
+    seconds: float
+    images_per_second: float
+    relative_time: float
+    record: dict
+
+
+def epochs() -> list[Contender]:
+    """Returns the contenders of the newest record of benchmarks.epoch, the fastest first."""
+    names = {
+        "cifar_jax": "cifar_jax",
+        "keras_jax": "Keras on JAX",
+        "keras_torch": "Keras on PyTorch",
+        "torch": "PyTorch with a DataLoader",
+        "torch_workers": "PyTorch with a DataLoader, two workers",
+    }
+
+    def relative_time(turns: dict[str, list[dict]], name: str) -> float:
+        pairs = zip(turns["cifar_jax"], turns[name], strict=True)
+        return statistics.median(turn["seconds"] / ours["seconds"] for ours, turn in pairs)
+
+    return [
+        Contender(names[name], seconds, r["images"] / seconds, relative_time(r["turns"], name), r)
+        for _, r in newest("epoch", "config", "images")
+        for name, seconds in sorted(r["seconds"].items(), key=lambda item: item[1])
+    ]
+
+
+def epoch() -> str:
+    """An epoch of cnn3 in cifar_jax, PyTorch and Keras."""
+    rows = [
+        (
+            c.name,
+            f"{c.seconds:.1f} s",
+            f"{c.images_per_second:,.0f}",
+            f"{c.relative_time:.2f}",
+            device(c.record),
+        )
+        for c in epochs()
+    ]
+    return table(("contender", "epoch", "images/s", "relative time", "device"), rows)
+
+
+def cuda_graphs() -> str:
+    """Step times with a call as one CUDA graph, and with every kernel launched by the host."""
+    records = [json.loads(line) for line in (harness.ROOT / GRAPHS).read_text().splitlines()]
+    by_tag = {tag: {r["case"]: r for r in records if r["tag"] == tag} for tag in ("default", "on")}
+    lines = []
+    for case, graph in by_tag["on"].items():
+        host = by_tag["default"][case]["step_ms"]["median"]
+        step = graph["step_ms"]["median"]
+        lines.append(
+            (
+                graph["model"].removesuffix(" reference"),
+                str(graph["batch_size"]),
+                graph["dtype"],
+                milliseconds(host),
+                milliseconds(step),
+                f"{step / host:.2f}",
+                f"{graph['images_per_second']:,.0f}",
+                device(graph),
+            )
+        )
+    titles = ("network", "batch", "dtype", "launched by the host", "one graph", "ratio")
+    return table((*titles, "images/s, one graph", "device"), lines)
+
+
+def newest(name: str, *fields: str) -> list[tuple[tuple, dict]]:
+    """Returns (field values, newest record) for each case and device.
+
+    Records made while other processes used more than _MAX_BACKGROUND_LOAD are left out.
+
+    Args:
+      name: A file in benchmarks/results, without its suffix.
+      *fields: The fields that distinguish cases.
+    """
+    path = harness.RESULTS / f"{name}.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else ()
+    records = [
+        r for r in map(json.loads, lines) if (r["used_elsewhere"] or 0) <= _MAX_BACKGROUND_LOAD
+    ]
+    latest = {(*(r[field] for field in fields), device(r)): r for r in records}
+    return [(key[:-1], latest[key]) for key in sorted(latest)]

@@ -1,0 +1,1 @@
+"""Times each network: python -m benchmarks.throughput."""

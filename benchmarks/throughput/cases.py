@@ -1,0 +1,71 @@
+"""Cases, as in "resnet18:512:bfloat16": a network, the config it is timed with, and its changes."""
+
+from ml_collections import ConfigDict
+
+from benchmarks.harness import ROOT
+from benchmarks.published import PUBLISHED
+from benchmarks.results import load_config
+from cifar_jax import experiment, models
+from cifar_jax.errors import UserError, unknown
+
+# The configs of cases that are not named like their config. "resnet18" has several.
+_CONFIGS = {
+    "cnn13": "hybrid/cnn13_l2",
+    "cnn2": "coarse/cnn2_batch64",
+    "cnn9": "hybrid/cnn_shallow",
+    "resnet18": "hybrid/resnet18",
+    "resnet18 imagenet": "cifar10/resnet18",
+    "resnet18 reference": "resnet18",
+    "vgg16": "coarse/vgg16_transfer",
+}
+# The networks timed by default on a CPU, which take a minute or two.
+SMALL = ("cnn2", "cnn3", "cnn4", "cnn_deep", "cnn_small", "simple_initial", "stacked3")
+
+
+def names() -> list[str]:
+    """Returns the names of all cases without a batch size: every network, some with a remark."""
+    return sorted(models.MODELS.keys() | _CONFIGS.keys())
+
+
+def config_of(name: str) -> str:
+    """Returns the config whose batch size, optimizer and augmentation a case is timed with.
+
+    It is the published experiment of the network's name, as assignment/cnn3 for cnn3, or else the
+    file of that name in configs/.
+
+    Raises:
+      UserError: If the case is unknown, or no config or more than one has its name.
+    """
+    if name in _CONFIGS:
+        return _CONFIGS[name]
+    if name not in models.MODELS:
+        raise unknown("model", name, names())
+    experiments = [e for e in sorted(PUBLISHED) if e.rpartition("/")[2] == name]
+    if len(experiments) > 1:
+        raise UserError(f"{name} needs one config to be timed with, not {', '.join(experiments)}")
+    if not experiments and not (ROOT / "configs" / f"{name}.py").is_file():
+        raise UserError(f"{name} has no config to be timed with: configs/{name}.py is missing")
+    return experiments[0] if experiments else name
+
+
+def parse_case(text: str) -> tuple[str, ConfigDict]:
+    """Parses a case into the name of its network and the config that it is timed with.
+
+    Args:
+      text: A case such as "resnet18", "resnet18:512" or "resnet18:512:bfloat16".
+
+    Raises:
+      UserError: If the network or the dtype is unknown, or the batch size is not a positive
+        integer.
+    """
+    name, *rest = text.split(":")
+    settings = load_config(config_of(name))
+    if len(rest) > 2 or (rest and not (rest[0].isdecimal() and int(rest[0]))):
+        raise UserError(f"{text!r} is not MODEL, MODEL:BATCH or MODEL:BATCH:DTYPE")
+    if rest:
+        settings.batch_size = int(rest[0])
+    if len(rest) == 2:
+        if rest[1] not in experiment.DTYPES:
+            raise unknown("dtype", rest[1], experiment.DTYPES)
+        settings.dtype = rest[1]
+    return name, settings

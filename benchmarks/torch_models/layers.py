@@ -1,0 +1,38 @@
+"""Layers of the PyTorch networks that PyTorch lacks."""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+# The defaults of Keras. Its momentum of 0.99 corresponds to 0.01 in PyTorch.
+KERAS_NORM = dict(eps=1e-3, momentum=0.01)
+
+
+class FlatLinear(nn.Linear):
+    """A dense layer after `flatten`.
+
+    PyTorch orders its inputs by channel and cifar_jax orders them by pixel, so `to_state_dict` has
+    to permute the weights.
+
+    Args:
+      pixels: Height times width of the flattened array.
+      channels: The number of channels of the flattened array.
+      units: The number of outputs.
+    """
+
+    def __init__(self, pixels: int, channels: int, units: int):
+        super().__init__(pixels * channels, units)
+        self.pixels = pixels
+
+
+class SameConv2d(nn.Conv2d):
+    """A convolution with Keras' "same" padding, which pads an odd pixel at the bottom and right."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Maps [B, I, H, W] to [B, O, ceil(H / stride), ceil(W / stride)]."""
+        kernel, stride = self.kernel_size[0], self.stride[0]
+        sides = []
+        for size in (x.shape[3], x.shape[2]):  # F.pad starts with the last dimension
+            total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+            sides += [total // 2, total - total // 2]
+        return super().forward(F.pad(x, sides))

@@ -1,0 +1,1 @@
+"""Compares training steps in JAX and PyTorch: python -m benchmarks.versus_torch."""

@@ -1,0 +1,145 @@
+"""Optax optimizers, created by name from plain values.
+
+An optimizer is one function in OPTIMIZERS. It receives the learning rate and, by name, those fields
+of `config.optim` that it has as keyword-only arguments, and returns an optax transformation. It
+raises UserError for a field that is out of range. Its updates must be proportional to the learning
+rate: the train step creates it with 1 and multiplies the updates.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import optax
+
+from cifar_jax.errors import UserError, unknown
+from cifar_jax.optim.options import check_options, keywords, pick, require
+
+
+def create(
+    name: str,
+    learning_rate: optax.Schedule | float = 1.0,
+    *,
+    weight_decay: float = 0.0,
+    weight_decay_mask: str = "all",
+    clip_norm: float = 0.0,
+    **options: Any,
+) -> optax.GradientTransformation:
+    """Creates an optimizer.
+
+    Weight decay is coupled, i.e. added to the gradient as in PyTorch's SGD and Adam, except in an
+    optimizer that has `weight_decay` as an argument of its own, such as adamw. Keras's l2(x) equals
+    a coupled decay of 2 * x.
+
+    Args:
+      name: key of OPTIMIZERS.
+      learning_rate: a number or a schedule. Keep the default of 1 if the train step multiplies the
+        updates by the learning rate.
+      weight_decay: coefficient of the weight decay; 0 for none.
+      weight_decay_mask: "all", or "kernels" to exclude biases and normalization parameters.
+      clip_norm: max global norm of the gradients; 0 for no clipping.
+      **options: options of the optimizer. Those of other optimizers are ignored, except `momentum`
+        and `nesterov`.
+
+    Raises:
+      UserError: for an unknown name, option or mask, or a value out of range.
+    """
+    check_options(
+        name,
+        OPTIMIZERS,
+        options,
+        kind="optimizer",
+        field="optim.name",
+        # adam has momentum too, as beta1.
+        exclusive=("momentum", "nesterov"),
+    )
+    if weight_decay_mask not in MASKS:
+        raise unknown("weight decay mask", weight_decay_mask, MASKS)
+    require(weight_decay >= 0, "weight_decay", "a value of 0 or more", weight_decay)
+    require(clip_norm >= 0, "clip_norm", "a value of 0 or more", clip_norm)
+
+    make = OPTIMIZERS[name]
+    options |= {"weight_decay": weight_decay, "weight_decay_mask": weight_decay_mask}
+    transforms = []
+    if clip_norm:
+        transforms.append(optax.clip_by_global_norm(clip_norm))
+    if weight_decay and "weight_decay" not in keywords(make):
+        transforms.append(optax.add_decayed_weights(weight_decay, MASKS[weight_decay_mask]))
+    transforms.append(make(learning_rate, **pick(options, make)))
+    return optax.chain(*transforms)
+
+
+def kernels(params) -> dict:
+    """Returns a tree of booleans that is True at the leaves named `kernel`."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)
+
+
+MASKS: dict[str, Callable | None] = {"all": None, "kernels": kernels}
+
+
+def sgd(
+    learning_rate: optax.Schedule | float, *, momentum: float = 0.0, nesterov: bool = False
+) -> optax.GradientTransformation:
+    """Stochastic gradient descent with optional momentum, as in PyTorch.
+
+    The learning rate multiplies the velocity; in Keras it is part of the velocity, which gives
+    different updates for some steps after a change of learning rate.
+
+    Args:
+      learning_rate: a number or a schedule.
+      momentum: in [0, 1); 0 allocates no buffer.
+      nesterov: whether to use Nesterov momentum.
+    """
+    _require_below_one("momentum", momentum)
+    if nesterov and not momentum:
+        raise UserError("optim.nesterov needs optim.momentum above 0")
+    return optax.sgd(learning_rate, momentum or None, nesterov)
+
+
+def adam(
+    learning_rate: optax.Schedule | float,
+    *,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    eps: float = 1e-8,
+) -> optax.GradientTransformation:
+    """Adam (Kingma and Ba, 2015).
+
+    Args:
+      learning_rate: a number or a schedule.
+      beta1: decay of the first moment, in [0, 1).
+      beta2: decay of the second moment, in [0, 1).
+      eps: added to the denominator, outside the square root; 0 or more.
+    """
+    _require_adam(beta1, beta2, eps)
+    return optax.adam(learning_rate, beta1, beta2, eps)
+
+
+def adamw(
+    learning_rate: optax.Schedule | float,
+    *,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    weight_decay_mask: str = "all",
+) -> optax.GradientTransformation:
+    """Adam with decoupled weight decay (Loshchilov and Hutter, 2019); the options are adam's."""
+    _require_adam(beta1, beta2, eps)
+    mask = MASKS[weight_decay_mask]
+    return optax.adamw(learning_rate, beta1, beta2, eps, weight_decay=weight_decay, mask=mask)
+
+
+OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
+    function.__name__: function for function in (sgd, adam, adamw)
+}
+
+
+def _require_adam(beta1: float, beta2: float, eps: float) -> None:
+    _require_below_one("beta1", beta1)
+    _require_below_one("beta2", beta2)
+    require(eps >= 0, "eps", "a value of 0 or more", eps)
+
+
+def _require_below_one(field: str, value: float) -> None:
+    require(0 <= value < 1, field, "a value from 0 to below 1", value)

@@ -1,0 +1,122 @@
+"""What a run saves in its checkpoints, and how it resumes from them.
+
+run/checkpoint.py writes and reads the files.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+
+from cifar_jax.data import DatasetInfo
+from cifar_jax.experiment import Experiment
+from cifar_jax.loop import WHAT_TO_DO, Diverged
+from cifar_jax.metrics import Metrics, from_checkpoint, to_checkpoint
+from cifar_jax.optim.callbacks import Callbacks
+from cifar_jax.run.checkpoint import Checkpoints
+from cifar_jax.run.clock import Clock
+from cifar_jax.run.writers import Row
+from cifar_jax.step import TrainState, all_finite
+
+
+@dataclasses.dataclass
+class Run:
+    """The part of a run that changes while it trains, and that a checkpoint holds.
+
+    Attributes:
+      state: The engine's state.
+      metrics: The training metrics of the epoch so far, as the engine holds them.
+      step: The number of steps done.
+      rows: The rows of metrics.csv, one for each epoch done.
+      clock: Times the calls to the device.
+      callbacks: Decide between epochs.
+    """
+
+    state: TrainState
+    metrics: Metrics
+    step: int
+    rows: list[Row]
+    clock: Clock
+    callbacks: Callbacks
+
+
+def start(exp: Experiment, steps_per_call: int) -> Run:
+    """Returns a run at step 0.
+
+    Args:
+      exp: The parts of the run.
+      steps_per_call: Of the config.
+    """
+    return Run(
+        state=exp.engine.init(),
+        metrics=exp.engine.no_metrics(),
+        step=0,
+        rows=[],
+        clock=Clock(steps_per_call),
+        callbacks=exp.callbacks,
+    )
+
+
+_is_finite = jax.jit(all_finite)
+
+
+def save(checkpoints: Checkpoints, run: Run, exp: Experiment, score: float | None) -> None:
+    """Saves a run.
+
+    Args:
+      checkpoints: Those of its workdir.
+      run: The run.
+      exp: Its parts.
+      score: See Checkpoints.save.
+
+    Raises:
+      Diverged: If the state is not finite: it must not replace an older one that still works.
+    """
+    arrays = _arrays_of(run, exp)
+    if not _is_finite(arrays["state"]):
+        raise Diverged(f"a parameter became infinite by step {run.step}. {WHAT_TO_DO}")
+    meta = {
+        "rows": [*run.rows],
+        "seconds": run.clock.seconds,
+        "step_times": [*run.clock.step_times],
+        "callbacks": run.callbacks.state_dict(),
+        # For predictions, which do not need the data set.
+        "classes": [*exp.dataset.class_names],
+        "mean": exp.dataset.mean.tolist(),
+        "std": exp.dataset.std.tolist(),
+    }
+    checkpoints.save(run.step, arrays, meta, score)
+
+
+def resume(checkpoints: Checkpoints, step: int, run: Run, exp: Experiment) -> None:
+    """Sets a run at step 0 to what `save` saved at a step."""
+    saved, meta = checkpoints.restore(step, _arrays_of(run, exp), exp.engine.replicated)
+    run.state = exp.engine.place(saved["state"])
+    run.metrics = exp.engine.place(from_checkpoint(saved["metrics"]))
+    run.step, run.rows = step, meta["rows"]
+    run.clock.seconds = meta["seconds"]
+    run.clock.step_times.extend(meta["step_times"])
+    run.callbacks.load_state_dict(meta["callbacks"])
+
+
+def restore_state(checkpoints: Checkpoints, step: int, run: Run, exp: Experiment) -> TrainState:
+    """Returns a snapshot of the state that a run saved at an earlier step."""
+    saved, _ = checkpoints.restore(step, _arrays_of(run, exp), exp.engine.replicated)
+    return saved["state"]
+
+
+def arrays(state: TrainState, metrics: Metrics) -> dict[str, Any]:
+    """Returns the tree of arrays that a checkpoint holds, from snapshots."""
+    return {"state": state, "metrics": to_checkpoint(metrics)}
+
+
+def dataset_info(meta: dict[str, Any]) -> DatasetInfo | None:
+    """Returns what a checkpoint says about its data set; None if it is too old to say it."""
+    if "classes" not in meta:
+        return None
+    return DatasetInfo(tuple(meta["classes"]), np.float32(meta["mean"]), np.float32(meta["std"]))
+
+
+def _arrays_of(run: Run, exp: Experiment) -> dict[str, Any]:
+    return arrays(exp.engine.snapshot(run.state), exp.engine.snapshot(run.metrics))

@@ -1,0 +1,216 @@
+"""The training loop of one run: trains, evaluates, asks the callbacks and saves, epoch by epoch."""
+
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from clu import parameter_overview
+from ml_collections import ConfigDict
+
+from cifar_jax import resume
+from cifar_jax.experiment import Experiment
+from cifar_jax.loop import WHAT_TO_DO, Diverged, run_until
+from cifar_jax.metrics import fetch
+from cifar_jax.run.checkpoint import Checkpoints
+from cifar_jax.run.writers import ConsoleWriter, CsvWriter, Row, TensorBoardWriter, Writer
+from cifar_jax.runtime.signals import Preempted, StopRequest
+from cifar_jax.runtime.startup import Startup
+from cifar_jax.selection import METRICS
+
+
+class Trainer:
+    """The training loop of one run, between its workdir, its engine and its callbacks.
+
+    Attributes:
+      run: The part of the run that changes.
+    """
+
+    def __init__(
+        self,
+        config: ConfigDict,
+        exp: Experiment,
+        checkpoints: Checkpoints,
+        stop: StopRequest,
+        startup: Startup,
+    ):
+        """Starts at step 0, or where the latest checkpoint is.
+
+        Args:
+          config: The run's config, checked and resolved.
+          exp: Its parts.
+          checkpoints: Those of its workdir.
+          stop: Set by a signal or a deadline.
+          startup: Finished by the first call.
+        """
+        self._config, self._exp, self._checkpoints = config, exp, checkpoints
+        self._stop, self._startup = stop, startup
+        self.run = resume.start(exp, config.steps_per_call)
+        params = exp.engine.snapshot(self.run.state).params
+        print(parameter_overview.get_parameter_overview(params, include_stats=False))
+        if checkpoints.latest_step is not None:
+            self._resume(checkpoints.latest_step)
+        self._saved_step, self._saved_at = self.run.step, time.monotonic()
+
+    @property
+    def _total_steps(self) -> int:
+        return self._config.num_epochs * self._exp.engine.steps_per_epoch
+
+    def _resume(self, step: int) -> None:
+        config, exp, run = self._config, self._exp, self.run
+        resume.resume(self._checkpoints, step, run, exp)
+        is_picked = config.selected_on in ("val", "test")
+        for row in run.rows:
+            # A shorter run also evaluated its last epoch. If epochs are picked, that evaluation
+            # stays: its checkpoint may be the one that was kept.
+            if not (is_picked or run.callbacks.has_stopped or self._is_due(row["epoch"])):
+                row.update({name: None for name in row if name.startswith(f"{exp.curve}_")})
+        print(f"resumed at step {step:,} of {self._total_steps:,}")
+
+    def train(self, folder: Path, tracking: Sequence[Writer]) -> None:
+        """Trains to the last epoch.
+
+        Args:
+          folder: The workdir, for metrics.csv and TensorBoard's events.
+          tracking: Further writers, which the caller closes.
+
+        Raises:
+          Preempted: If `stop` asks for it, once the state is saved.
+          Diverged: If the loss becomes NaN or infinite.
+        """
+        run, engine = self.run, self._exp.engine
+        own = [
+            CsvWriter(folder / "metrics.csv", run.rows),
+            TensorBoardWriter(folder / "tensorboard", run.rows),
+            ConsoleWriter(self._config.num_epochs, engine.steps_per_epoch),
+        ]
+        writers = [*own, *tracking]
+        try:
+            while run.step < self._total_steps and not run.callbacks.has_stopped:
+                self._train_epoch(writers)
+        finally:
+            for writer in own:
+                writer.close()
+
+    def _train_epoch(self, writers: Sequence[Writer]) -> None:
+        """Trains to the end of the epoch, or until asked to stop; saves if due."""
+        run, exp = self.run, self._exp
+        epoch = run.step // exp.engine.steps_per_epoch + 1
+        end = epoch * exp.engine.steps_per_epoch
+
+        def progress(step: int, values: dict[str, float]) -> None:
+            self._startup.finish("first_call")
+            step_in_epoch = step - end + exp.engine.steps_per_epoch
+            images_per_second = self._config.batch_size * step_in_epoch / run.clock.seconds
+            for writer in writers:
+                writer.progress(epoch, step_in_epoch, values, images_per_second)
+
+        run.state, run.metrics, values, run.step = run_until(
+            exp.engine,
+            run.state,
+            run.metrics,
+            exp.engine.plan(run.state, epoch - 1),
+            run.step,
+            end,
+            run.clock,
+            should_stop=lambda step: self._stop.signum is not None or self._is_late(step),
+            progress=progress,
+        )
+        signum = self._stop.signum  # read once: the lines below must agree on it
+        is_due, row = self._is_late(run.step), None
+        if run.step == end:
+            row = self._finish_epoch(epoch, values)
+            is_due |= epoch % self._config.checkpoint.every_epochs == 0
+            is_due |= run.step == self._total_steps or run.callbacks.has_stopped
+            is_due |= not exp.selection.is_last and exp.selection.is_best(row, run.rows[:-1])
+            for writer in writers:
+                writer.epoch(row)
+        if is_due or signum is not None:
+            self._save(row, signum)
+        if signum is not None:
+            raise Preempted(
+                signum,
+                f"stopped as asked; saved at step {run.step:,} of {self._total_steps:,}. "
+                "The same command resumes",
+            )
+
+    def _is_late(self, step: int) -> bool:
+        """Returns whether the time for a checkpoint within an epoch has come."""
+        minutes = (time.monotonic() - self._saved_at) / 60
+        return step > self._saved_step and minutes > self._config.checkpoint.every_minutes
+
+    def _is_due(self, epoch: int) -> bool:
+        """Returns whether an epoch is evaluated, unless a callback ends the training there."""
+        return epoch % self._config.eval_every_epochs == 0 or epoch == self._config.num_epochs
+
+    def _finish_epoch(self, epoch: int, values: dict[str, float]) -> Row:
+        """Evaluates if due, asks the callbacks, and appends the epoch's row to the run's.
+
+        Args:
+          epoch: The epoch, from 1.
+          values: Its training metrics.
+        """
+        run, exp = self.run, self._exp
+        scale = np.ravel(run.state.lr_scale)[0]  # under pmap, that of one replica
+        curve = {f"{exp.curve}_{name}": None for name in METRICS}
+        if self._is_due(epoch):
+            curve = self._evaluate_curve(f"epoch {epoch}")
+        row = {
+            "epoch": epoch,
+            "step": run.step,
+            "learning_rate": float(exp.schedule(run.step - 1) * scale),
+            **{f"train_{name}": value for name, value in values.items()},
+            **curve,
+            "seconds": run.clock.seconds,
+            "images_per_second": len(exp.dataset.train.labels) / run.clock.seconds,
+            "events": "",
+        }
+        self._decide(row)
+        run.rows.append(row)
+        run.metrics, run.clock.seconds = exp.engine.no_metrics(), 0.0
+        return row
+
+    def _decide(self, row: Row) -> None:
+        """Asks the callbacks, writes their decisions to the row, and scales the learning rate.
+
+        If they end the training, the epoch is evaluated whether or not that was due.
+        """
+        run, exp = self.run, self._exp
+        values = {f"train_{name}": row[f"train_{name}"] for name in METRICS}
+        # The last epoch is evaluated even where a longer run would not: callbacks ignore that.
+        is_regular = row["epoch"] % self._config.eval_every_epochs == 0
+        values |= {name: row[f"{exp.curve}_{name}"] if is_regular else None for name in METRICS}
+        decision = run.callbacks.after_epoch(values, row["learning_rate"])
+        row["events"] = "; ".join(decision.events)
+        if decision.learning_rate_factor != 1.0:
+            factor = np.float32(decision.learning_rate_factor)
+            run.state = run.state.replace(lr_scale=run.state.lr_scale * factor)
+        if decision.stops and row[f"{exp.curve}_loss"] is None:
+            row.update(self._evaluate_curve(f"epoch {row['epoch']}"))
+
+    def _evaluate_curve(self, when: str) -> Row:
+        """Evaluates the current state and returns its columns of metrics.csv.
+
+        Args:
+          when: Names the state in the error message.
+
+        Raises:
+          Diverged: If the loss is not finite. The training loss is from before the last update; a
+            checkpoint must not replace an older one that still works.
+        """
+        exp = self._exp
+        found = fetch(exp.evaluate[exp.curve](exp.engine.snapshot(self.run.state))[0])
+        if not math.isfinite(found["loss"]):
+            raise Diverged(f"the {exp.curve} loss became {found['loss']} by {when}. {WHAT_TO_DO}")
+        return {f"{exp.curve}_{name}": value for name, value in found.items()}
+
+    def _save(self, row: Row | None, signum: int | None) -> None:
+        """Saves a checkpoint; row is that of the epoch that ends here, None within an epoch."""
+        run, exp = self.run, self._exp
+        is_evaluated = row is not None and row[f"{exp.curve}_loss"] is not None
+        if not is_evaluated and signum is None:
+            self._evaluate_curve(f"step {run.step}")
+        score = None if row is None else exp.selection.score(row)
+        resume.save(self._checkpoints, run, exp, score)
+        self._saved_step, self._saved_at = run.step, time.monotonic()

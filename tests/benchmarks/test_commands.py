@@ -1,0 +1,32 @@
+import runpy
+import subprocess
+import sys
+
+import pytest
+import tiny
+
+from cifar_jax.runtime import entry
+
+# Whether each command that trains or times may reuse compiled programs.
+USES_CACHE = {
+    "accuracy": True,
+    "augmentation": True,
+    "epoch": False,
+    "throughput": False,
+    "versus_torch": False,
+}
+
+
+@pytest.mark.parametrize("name", USES_CACHE)
+def test_a_command_starts_like_training(name, monkeypatch):
+    options = []
+    monkeypatch.setattr(entry, "run", lambda main, **kwargs: options.append(kwargs))
+    monkeypatch.delitem(sys.modules, f"benchmarks.{name}.__main__", raising=False)
+    runpy.run_module(f"benchmarks.{name}", run_name="__main__")
+    assert [o.get("use_cache", True) for o in options] == [USES_CACHE[name]]
+
+
+@pytest.mark.parametrize("name", USES_CACHE)
+def test_a_command_imports_jax_only_after_the_restart_for_huge_pages(name):
+    code = f"import sys, benchmarks.{name}.__main__; sys.exit('jax' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=tiny.ROOT, check=True)

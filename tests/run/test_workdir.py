@@ -1,0 +1,63 @@
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+import tiny
+
+from cifar_jax.errors import UserError
+from cifar_jax.report.read import is_at_work
+from cifar_jax.run import workdir
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from cifar_jax.run import workdir
+with workdir.locked(Path(sys.argv[1])):
+    print("locked", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_killed_process_releases_the_lock(tmp_path):
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, tmp_path],
+        stdout=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": str(tiny.ROOT)},
+    )
+    try:
+        assert holder.stdout.readline() == b"locked\n"
+        assert is_at_work(tmp_path)
+        with (
+            pytest.raises(UserError, match=f"another process is at work in --workdir {tmp_path}"),
+            workdir.locked(tmp_path),
+        ):
+            pass
+    finally:
+        holder.send_signal(signal.SIGKILL)
+        holder.communicate()
+    assert not is_at_work(tmp_path)
+    with workdir.locked(tmp_path):
+        assert list(tmp_path.iterdir()) == []  # the lock itself is not a file
+
+
+def test_lock_waits_for_a_report(tmp_path):
+    handle = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_SH)
+    threading.Timer(0.3, os.close, [handle]).start()
+    start = time.perf_counter()
+    with workdir.locked(tmp_path):
+        assert 0.2 < time.perf_counter() - start < 1
+
+
+def test_file_system_without_locks_is_used_without(tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError("Operation not supported")
+
+    monkeypatch.setattr(fcntl, "flock", fail)
+    with workdir.locked(tmp_path / "new"):
+        assert is_at_work(tmp_path / "new") is None
