@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable
 
-import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from cifar_jax import experiment
@@ -119,7 +118,7 @@ def growth(
         unit = steps_per_epoch if by_epoch else 1
         last = max(num_epochs * steps_per_epoch // unit - 1, 1)
         factor = (highest / lowest) ** (1 / last)
-        return lambda step: lowest * factor ** jnp.floor(step / unit)
+        return lambda step: lowest * factor ** (step // unit)
 
     return make
 
