@@ -6,7 +6,8 @@ base.py defines every field with its default; command_line.py parses --config an
 import contextlib
 import runpy
 import sys
-from collections.abc import Iterator, Mapping
+import traceback
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,16 +53,39 @@ def load(path: str | Path) -> ConfigDict:
             raise UserError(
                 f"--config {path} is not a config file: it defines no get_config{_EXAMPLE}"
             )
-        config = names["get_config"]()
+        config = _call(names["get_config"], path)
     if not isinstance(config, ConfigDict):
         kind = type(config).__name__
         raise UserError(f"--config {path}: get_config returns a {kind}, not a ConfigDict{_EXAMPLE}")
     with config.unlocked():
         config.experiment = experiment_name(path)
-    for field in flatten(config):
+    fields = flatten(config)
+    for field in fields:
         if field not in known and not field.startswith("model."):
             raise unknown(f"config field in {path}", field, known)
+    for field in known:
+        if field not in fields:
+            raise UserError(
+                f"--config {path} lacks the field {field}: get_config has to start from "
+                "cifar_jax.config.base.get_config()"
+            )
     return config.lock()
+
+
+def _call(get_config: Callable[[], Any], path: Path) -> Any:
+    """Returns the result of get_config; a field that a ConfigDict lacks is a UserError."""
+    try:
+        return get_config()
+    except (AttributeError, KeyError) as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        inside = [frame for frame in frames if Path(frame.filename).parent.name != "config_dict"]
+        if inside[-1] is frames[-1]:  # raised by the file's own code
+            raise
+        message = error
+        while isinstance(message, Exception):  # ConfigDict wraps a KeyError in an AttributeError
+            message = message.args[0]
+        reason = ": ".join(message.splitlines())
+        raise UserError(f"{inside[-1].filename}, line {inside[-1].lineno}: {reason}") from error
 
 
 def choose_model(config: ConfigDict, name: str) -> None:

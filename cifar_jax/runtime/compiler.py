@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import functools
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +31,10 @@ _CUDA_GRAPH_OPTIONS = {
 def compile_for_backend(
     lowered: jax.stages.Lowered, cuda_graph: bool = False
 ) -> jax.stages.Compiled:
-    """Compiles with the fastest options for the backend, except those that it does not know.
+    """Compiles with the fastest options for the backend.
+
+    Versions of jaxlib differ in the options that they know. One that is refused is reported on
+    stderr and left out.
 
     Args:
       lowered: The program.
@@ -43,11 +47,12 @@ def compile_for_backend(
         try:
             program = lowered.compile(compiler_options=options or None)
             break
-        except jax.errors.JaxRuntimeError as error:  # other versions of jaxlib know other options
-            if not options:
+        except jax.errors.JaxRuntimeError as error:
+            unknown = [name for name in options if name in str(error)]
+            if not unknown:
                 raise
-            known = {name: value for name, value in options.items() if name not in str(error)}
-            options = known if len(known) < len(options) else {}
+            print(f"compiling without {', '.join(unknown)}: {error}", file=sys.stderr)
+            options = {name: value for name, value in options.items() if name not in unknown}
     _give_back_memory()
     return program
 

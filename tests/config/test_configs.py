@@ -106,6 +106,16 @@ def test_config_outside_the_checkout_can_import_the_suites_configs(tmp_path):
             "    config.optim.learning_rat = 1\n    return config",
             "unknown config field .* 'optim.learning_rat': did you mean 'optim.learning_rate'",
         ),
+        (
+            "from configs import base\ndef get_config():\n    config = base.get_config()\n"
+            "    config.optm.learning_rate = 1\n    return config",
+            r"x.py, line 4: .*optm.*Did you mean.*optim",
+        ),
+        (
+            "from ml_collections import ConfigDict\n"
+            "def get_config():\n    return ConfigDict({'model': {'name': 'cnn3'}})",
+            r"x.py lacks the field .*base.get_config\(\)",
+        ),
     ],
 )
 def test_invalid_config_files_are_refused(tmp_path, text, message):
@@ -114,9 +124,12 @@ def test_invalid_config_files_are_refused(tmp_path, text, message):
         config.load(tmp_path / "x.py")
 
 
-def test_bug_in_a_config_file_keeps_its_traceback(tmp_path):
-    (tmp_path / "x.py").write_text("def get_config():\n    return 1 / 0\n")
-    with pytest.raises(ZeroDivisionError) as caught:
+@pytest.mark.parametrize(
+    ("bug", "error"), [("1 / 0", ZeroDivisionError), ("[].no_such", AttributeError)]
+)
+def test_bug_in_a_config_file_keeps_its_traceback(tmp_path, bug, error):
+    (tmp_path / "x.py").write_text(f"def get_config():\n    return {bug}\n")
+    with pytest.raises(error) as caught:
         config.load(tmp_path / "x.py")
     assert caught.traceback[-1].path == tmp_path / "x.py"
 

@@ -1,9 +1,10 @@
 import jax
+import pytest
 
 from cifar_jax.runtime import compiler
 
 
-def test_compiler_options_that_a_jaxlib_does_not_know_are_left_out(monkeypatch):
+def test_compiler_options_that_a_jaxlib_does_not_know_are_left_out(monkeypatch, capsys):
     known = dict(compiler._CPU_OPTIONS)
     monkeypatch.setitem(compiler._CPU_OPTIONS, "xla_cpu_no_such_option", True)
     lowered = jax.jit(lambda x: x + 1).lower(1.0)
@@ -13,6 +14,19 @@ def test_compiler_options_that_a_jaxlib_does_not_know_are_left_out(monkeypatch):
     )
     assert compiler.compile_for_backend(lowered)(1.0) == 2.0
     assert [given["compiler_options"] for given in tried] == [compiler._CPU_OPTIONS, known]
+    assert "compiling without xla_cpu_no_such_option" in capsys.readouterr().err
+
+
+def test_other_failures_of_the_compiler_are_raised():
+    class Lowered:
+        def compile(self, compiler_options):
+            tried.append(compiler_options)
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
+
+    tried = []
+    with pytest.raises(jax.errors.JaxRuntimeError, match="RESOURCE_EXHAUSTED"):
+        compiler.compile_for_backend(Lowered())
+    assert len(tried) == 1
 
 
 def test_cuda_graphs_hold_convolutions_and_loops_where_asked_for(monkeypatch):
