@@ -52,7 +52,7 @@ class Run(NamedTuple):
       folder: The workdir.
       config: The flattened config, {"optim.name": "adam", ...}.
       rows: Rows of metrics.csv, with numbers parsed and missing values as None.
-      summary: summary.json of a complete run, otherwise None.
+      summary: The contents of summary.json if the run is complete, otherwise None.
       predictions: The predictions of a complete run, otherwise None.
     """
 

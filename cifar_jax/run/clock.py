@@ -18,7 +18,7 @@ class Call(NamedTuple):
       metrics: The epoch's metrics at the end of the call.
       first_step: Steps of the run taken before the call.
       num_steps: Steps taken by the call.
-      started: time.perf_counter() at the start of the call.
+      started: The time.perf_counter() at the start of the call.
     """
 
     metrics: Metrics
