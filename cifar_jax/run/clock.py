@@ -37,7 +37,13 @@ class Clock:
     """
 
     def __init__(self, steps_per_call: int, seconds: float = 0.0, step_times=()):
-        """Takes `steps_per_call` of the config, and the attributes of the clock to resume."""
+        """Creates a clock.
+
+        Args:
+          steps_per_call: The config field of that name.
+          seconds: The attribute of the clock to resume.
+          step_times: The attribute of the clock to resume.
+        """
         self.seconds = seconds
         self.step_times = deque(step_times, maxlen=2000)
         self._steps_per_call = steps_per_call
