@@ -1,10 +1,10 @@
-"""The engine: one compiled program that trains for as many steps as a call asks for.
+"""The engine, which trains for any number of steps in one call of a compiled program.
 
-Every device holds the whole data set. A call gathers batches, augments, trains and accumulates
-metrics without the host. The number of steps of a call is an argument of the compiled program, so
-that calls may end anywhere in an epoch (at its end, for a progress bar, to resume) and one program
-serves them all. The learning rates and the seed are arguments too: runs that differ in nothing else
-share one program, which the compilation cache finds again.
+Every device holds the whole data set. A call gathers batches, augments them, trains on them and
+accumulates metrics without involving the host. The number of steps is an argument of the program,
+so one program serves all calls, and a call may end anywhere in an epoch: at its end, to update a
+progress bar or to save a checkpoint. The learning rates and the seed are arguments too, so runs
+that differ only in these share one program in the compilation cache.
 """
 
 import functools
@@ -30,11 +30,11 @@ PARALLEL = ("jit", "pmap")
 
 
 class Plan(NamedTuple):
-    """The inputs of an epoch's steps.
+    """The order of the examples in an epoch, and the learning rates of its steps.
 
     Attributes:
-      order: [steps, B] int32, the examples of each batch; under pmap [replicas, steps, b].
-      learning_rates: [steps] float32.
+      order: [steps, B] int32, the examples of each batch; under pmap, [replicas, steps, b].
+      learning_rates: [steps] float32, the learning rate of each step.
     """
 
     order: jax.Array
@@ -42,9 +42,9 @@ class Plan(NamedTuple):
 
 
 def make_mesh(devices: list[jax.Device] | None = None) -> jax.sharding.Mesh:
-    """Returns the one-dimensional mesh of the given or all local devices."""
+    """Returns the one-dimensional mesh of the given devices, or of all local ones."""
     devices = devices or jax.local_devices()
-    # Auto axes: the default, Explicit, refuses gathers from sharded arrays.
+    # Auto axes, because the default, Explicit, refuses gathers from sharded arrays.
     return jax.make_mesh((len(devices),), (AXIS,), (AxisType.Auto,), devices=devices)
 
 
@@ -57,16 +57,16 @@ def check_batch_size(batch_size: int, num_examples: int, num_devices: int) -> No
     """Raises UserError if the batch size does not fit the split or the devices."""
     if not 1 <= batch_size <= num_examples:
         raise UserError(
-            f"batch_size needs 1 to {num_examples}, the images of the training split, "
+            f"batch_size needs a value from 1 to {num_examples}, the number of training images, "
             f"not {batch_size}"
         )
     if batch_size % num_devices:
         below = batch_size // num_devices * num_devices
         near = [b for b in (below, below + num_devices) if 0 < b <= num_examples]
-        nearest = f"the nearest that does: {' or '.join(map(str, near))}"
+        nearest = f"the nearest that is: {' or '.join(map(str, near))}"
         raise UserError(
-            f"batch_size {batch_size} does not divide among {num_devices} devices; "
-            f"{nearest if near else f'there are but {num_examples} images'}"
+            f"batch_size {batch_size} is not divisible by the number of devices, {num_devices}; "
+            f"{nearest if near else f'there are only {num_examples} images'}"
         )
 
 
@@ -77,8 +77,9 @@ def gather(images, labels, order, step, num_examples, offset=0, num_replicas=1) 
       images: [N, H, W, C] uint8.
       labels: [N] int32.
       order: [steps, b] int32, this replica's part of the epoch's order.
-      step: [] int32, the step of the run.
-      num_examples: The examples of an epoch; those beyond them in `order` are padding, weight 0.
+      step: [] int32, the number of the step, counted from the start of the run.
+      num_examples: The number of examples in an epoch. Entries of `order` beyond it are padding and
+        have weight 0.
       offset: The position of this replica's first example in the global batch.
       num_replicas: The number of replicas among which the global batch is split.
     """
@@ -94,7 +95,7 @@ def gather(images, labels, order, step, num_examples, offset=0, num_replicas=1) 
 
 
 def batch_sharding(batch: Batch, mesh: jax.sharding.Mesh) -> Batch:
-    """Returns the sharding of each part of a batch: by example, scalars replicated."""
+    """Returns the sharding of each array of a batch: by example; scalars are replicated."""
     return jax.tree.map(lambda x: NamedSharding(mesh, P(AXIS) if jnp.ndim(x) else P()), batch)
 
 
@@ -103,8 +104,8 @@ def many_steps(train_step: TrainStep, make_batch: Callable[..., Batch], loop: bo
 
     Args:
       train_step: The training step.
-      make_batch: From images, labels, the epoch's order and the step to the batch.
-      loop: If False, the program takes one step whatever its last argument.
+      make_batch: Maps images, labels, the epoch's order and the step to the batch.
+      loop: Whether to loop over steps. If False, the program takes one step, whatever num_steps is.
 
     Returns:
       A function from (state, metrics, (images, labels), plan, num_steps) to state and metrics.
@@ -126,10 +127,10 @@ def many_steps(train_step: TrainStep, make_batch: Callable[..., Batch], loop: bo
 
 
 def create(*args: Any, parallel: str = "jit", **kwargs: Any) -> "Engine":
-    """Returns an Engine for parallel="jit" and a PmapEngine for "pmap", with Engine's arguments.
+    """Builds an Engine (parallel="jit") or a PmapEngine ("pmap") from Engine's arguments.
 
     Raises:
-      UserError: If `parallel` is unknown, or as Engine raises it.
+      UserError: If `parallel` is unknown, or for the reasons listed in Engine.
     """
     if parallel not in PARALLEL:
         raise unknown("parallel", parallel, PARALLEL)
@@ -139,19 +140,19 @@ def create(*args: Any, parallel: str = "jit", **kwargs: Any) -> "Engine":
 class Engine:
     """Trains a network for many steps in one compiled call; the batch is sharded over the devices.
 
-    A state is what `init` returns and `run` takes and returns. `snapshot` turns it into plain
+    `init` returns a state, which `run` takes and returns. `snapshot` turns a state into plain
     replicated arrays for evaluation and checkpoints, and `place` turns those into a state again.
     The same holds for metrics.
 
     Attributes:
       mesh: The devices.
-      replicated: The sharding of a snapshot: all of an array on every device.
-      steps_per_epoch: ceil(num_examples / batch_size).
-      compile_seconds: How long the training program took to trace and compile; short where the
-        compilation cache had it.
-      trace_seconds: The part of compile_seconds spent tracing and lowering.
-      program_bytes: Arguments, results and temporary arrays of the training program on one device,
-        data set included; None if XLA does not say.
+      replicated: The sharding of a snapshot, which puts the whole of an array on every device.
+      steps_per_epoch: The number of steps, ceil(num_examples / batch_size).
+      compile_seconds: The time that tracing and compiling the training program took; short if the
+        program was in the compilation cache.
+      trace_seconds: The part of compile_seconds spent on tracing and lowering.
+      program_bytes: The size on one device of the training program's arguments (with the data set),
+        results and temporary arrays; None if XLA does not report it.
     """
 
     def __init__(
@@ -171,16 +172,17 @@ class Engine:
         """Puts the data on the devices and compiles the training program.
 
         Args:
-          make_train_step: From the axis name of pmap, or None under jit, to a training step.
-          init: From the seed, [] uint32, to the state at step 0; traced.
+          make_train_step: Maps the axis name of pmap, or None under jit, to a training step.
+          init: Maps the seed, [] uint32, to the state at step 0. It is traced.
           images: [N, H, W, C] uint8.
           labels: [N] int32.
-          batch_size: The images per step, all devices together.
-          seed: 0 to 2^32 - 1, passed to `init`.
-          schedule: From the step, [] int32, to the learning rate; None for 1 at every step.
-          loop: If False, compiles a single step, and `run` takes one step a call.
+          batch_size: The number of images per step, over all devices.
+          seed: The seed to pass to `init`, from 0 to 2^32 - 1.
+          schedule: Maps the step, [] int32, to the learning rate; None for 1 at every step.
+          loop: Whether to compile a loop over steps. If False, `run` takes one step per call.
           mesh: The devices to use; all local ones by default.
-          cuda_graph: On NVIDIA GPUs, runs the steps of a call as one CUDA graph. Ignored elsewhere.
+          cuda_graph: Whether to run the steps of a call as one CUDA graph on NVIDIA GPUs. Ignored
+            on other devices.
 
         Raises:
           UserError: If the batch size does not fit the data or the devices.
@@ -220,33 +222,33 @@ class Engine:
         return self.place(self._init(self._seed))
 
     def no_metrics(self) -> Metrics:
-        """Returns the metrics of no examples, to begin an epoch with."""
+        """Returns the metrics of no examples, with which an epoch begins."""
         return self.place(self._no_metrics())
 
     def plan(self, state: TrainState, epoch: int) -> Plan:
-        """Returns the plan of an epoch, counted from 0, as `run` takes it."""
+        """Returns the plan of an epoch, counted from 0, for `run`."""
         first_step = np.int32(epoch * self.steps_per_epoch)
         return Plan(self._order(state.key, epoch), self._learning_rates(first_step))
 
     def run(
         self, state: TrainState, metrics: Metrics, plan: Plan, num_steps: int
     ) -> tuple[TrainState, Metrics]:
-        """Takes the next `num_steps` steps of the epoch that state.step lies in.
+        """Takes the next `num_steps` steps of the epoch that contains state.step.
 
         Args:
-          state: Its buffers are donated: do not use it afterwards.
-          metrics: Of the epoch so far.
-          plan: Of the epoch.
-          num_steps: At least 1; no more than the epoch has left.
+          state: The state to start from. Its buffers are donated: do not use it afterwards.
+          metrics: The epoch's metrics so far.
+          plan: The epoch's plan.
+          num_steps: The number of steps, from 1 to the number left in the epoch.
 
         Returns:
-          State and metrics after these steps, computed asynchronously.
+          The state and the metrics after these steps, computed asynchronously.
 
         Raises:
-          ValueError: If the engine was made with loop=False and num_steps is not 1.
+          ValueError: If the engine was built with loop=False and num_steps is not 1.
         """
         if not self._loop and num_steps != 1:
-            raise ValueError(f"this engine takes one step a call, not {num_steps}")
+            raise ValueError(f"this engine takes one step per call, not {num_steps}")
         return self._program(state, metrics, self._data, plan, np.int32(num_steps))
 
     def snapshot(self, tree: T) -> T:
@@ -254,7 +256,7 @@ class Engine:
         return tree
 
     def place(self, tree: T) -> T:
-        """Returns a snapshot in the form that `run` takes: the inverse of `snapshot`."""
+        """Returns a snapshot in the form that `run` takes; the inverse of `snapshot`."""
         return tree
 
     @staticmethod
@@ -274,7 +276,7 @@ class Engine:
         return jax.jit(steps, donate_argnums=0, out_shardings=replicated(mesh))
 
     def _jit_order(self) -> Callable[[jax.Array, int], jax.Array]:
-        """Returns the jitted function from a state's key and an epoch to Plan.order."""
+        """Returns the jitted function that maps a state's key and an epoch to Plan.order."""
         return jax.jit(
             lambda key, epoch: epoch_order(key, epoch, self._num_examples, self._batch_size),
             out_shardings=NamedSharding(self.mesh, P(None, AXIS)),
@@ -282,17 +284,17 @@ class Engine:
 
 
 class PmapEngine(Engine):
-    """An engine by pmap: each replica normalizes by the batch statistics of its own examples.
+    """An engine that uses pmap: BatchNorm uses the statistics of each replica's own examples.
 
-    Every array of a state has a leading axis of replicas.
+    Every array of a state has a leading axis over the replicas.
     """
 
     def snapshot(self, tree: T) -> T:
-        """Returns the first replica's state or metrics; all replicas hold the same."""
+        """Returns the first replica's state or metrics; all replicas hold the same values."""
         return self._first_replica(tree)
 
     def place(self, tree: T) -> T:
-        """Returns a snapshot with a leading axis of replicas."""
+        """Returns a snapshot with a leading axis over the replicas."""
         return self._stack(tree)
 
     @functools.cached_property
@@ -356,15 +358,15 @@ def lower(
     batch_size: int,
     mesh: jax.sharding.Mesh,
 ) -> jax.stages.Lowered:
-    """Lowers the training program of an Engine from shapes alone.
+    """Lowers the training program of an Engine, given only shapes.
 
     The devices of the mesh need not exist; see jax.experimental.topologies.
 
     Args:
       make_train_step: As for Engine.
       init: As for Engine.
-      num_examples: The number of training images, of 32 x 32 pixels in three channels.
-      batch_size: The images per step, all devices together.
+      num_examples: The number of training images, which have 32 x 32 pixels and three channels.
+      batch_size: The number of images per step, over all devices.
       mesh: The devices to lower for.
     """
     everywhere = replicated(mesh)

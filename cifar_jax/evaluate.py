@@ -27,14 +27,14 @@ def make_evaluate(
     """Puts a split on the devices and returns the function that evaluates a state on it.
 
     Args:
-      eval_step: From (params, batch_stats, batch) to (logits, metrics).
+      eval_step: Maps (params, batch_stats, batch) to (logits, metrics).
       images: [N, H, W, C] uint8.
       labels: [N] int32.
-      batch_size: Images per step, rounded up to a multiple of the number of devices.
+      batch_size: The number of images per step, rounded up to a multiple of the number of devices.
       mesh: The devices over which batches are sharded.
 
     Returns:
-      A function from a replicated state to its metrics on the split and its logits
+      A function that maps a replicated state to its metrics on the split and its logits,
       [N, num_classes] float32, both on the device. It compiles when first called.
     """
     num_examples = len(images)

@@ -29,10 +29,10 @@ class Experiment(NamedTuple):
     Attributes:
       dataset: The images and labels, on the host.
       engine: The compiled training program.
-      evaluate: The evaluation of each split, "test" and, if there is one, "val".
-      selection: Which epoch is reported, and which split is evaluated between epochs.
-      schedule: From step to learning rate, before state.lr_scale is applied.
-      callbacks: Decide between epochs; in their initial state.
+      evaluate: The function that evaluates each split: "test" and, if there is one, "val".
+      selection: The rule that picks the epoch to report and the split to evaluate between epochs.
+      schedule: Maps the step to the learning rate, before state.lr_scale is applied.
+      callbacks: The callbacks that decide between epochs, in their initial state.
     """
 
     dataset: data.Dataset
@@ -84,7 +84,8 @@ def _check_fields(config: ConfigDict) -> None:
     if config.data.label not in data.LABELS:
         raise unknown("data.label", config.data.label, data.LABELS)
     if not 0 <= config.data.val_fraction < 1:
-        raise UserError(f"data.val_fraction needs 0 to below 1, not {config.data.val_fraction}")
+        fraction = config.data.val_fraction
+        raise UserError(f"data.val_fraction needs a value from 0 to below 1, not {fraction}")
     if config.data.limit < 0:
         raise UserError(f"data.limit needs 0 (all images) or more, not {config.data.limit}")
     if config.augment.normalize not in NORMALIZE:
@@ -98,11 +99,11 @@ def _check_fields(config: ConfigDict) -> None:
         raise unknown("gpu_graph", config.gpu_graph, GPU_GRAPH)
     for field, seed in (("seed", config.seed), ("data.val_seed", config.data.val_seed)):
         if not 0 <= seed < 2**32:
-            raise UserError(f"{field} needs 0 to 4294967295, not {seed}")
+            raise UserError(f"{field} needs a value from 0 to 4294967295, not {seed}")
 
 
 def _check_parts(config: ConfigDict) -> None:
-    """Builds the parts from shapes, which finds the errors that no single field shows."""
+    """Builds the parts from shapes, to find the errors that no single field reveals."""
     make_callbacks(config)
     _schedule(config, steps_per_epoch=1000)
     _optimizer(config)
@@ -144,8 +145,8 @@ class Parts(NamedTuple):
     """The functions that a config describes, before compilation.
 
     Attributes:
-      make_train_step: From the axis name of pmap, or None under jit, to a training step.
-      init: From the seed to the state at step 0.
+      make_train_step: Maps the axis name of pmap, or None under jit, to a training step.
+      init: Maps the seed to the state at step 0.
       eval_step: See step.make_eval_step.
     """
 
@@ -216,7 +217,8 @@ def create(
       config: A config that `checked` has returned.
       dataset: The images; see `load_data`.
       mesh: The devices to use; all local ones by default.
-      make_schedule: From steps per epoch to the schedule to use instead of the config's.
+      make_schedule: Maps the number of steps per epoch to the schedule to use instead of the
+        config's.
 
     Raises:
       UserError: If parts of the config do not fit together.

@@ -1,4 +1,4 @@
-"""Calls the engine up to a given step, and fetches each call's metrics while the next one runs."""
+"""Calls the engine until a given step, and fetches each call's metrics while the next one runs."""
 
 import math
 import time
@@ -17,8 +17,8 @@ class Diverged(UserError):
 
 
 WHAT_TO_DO = (
-    "What was saved before is kept. Lower optim.learning_rate or set optim.clip_norm, in a "
-    "--workdir of its own"
+    "Earlier checkpoints are kept. Lower optim.learning_rate or set optim.clip_norm, and choose "
+    "another --workdir"
 )
 
 
@@ -34,7 +34,7 @@ def run_until(
     should_stop: Callable[[int], bool],
     progress: Callable[[int, dict[str, float]], Any],
 ) -> tuple[TrainState, Metrics, dict[str, float], int]:
-    """Trains from first_step to last_step of one epoch, or until should_stop says so.
+    """Trains from first_step to last_step of one epoch, or until should_stop returns True.
 
     A call's metrics are fetched while the next call runs, so the device never waits for the host.
 

@@ -13,7 +13,7 @@ def cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing: float =
     Args:
       logits: [B, C], any float dtype.
       labels: [B] integers in [0, C).
-      label_smoothing: e, in [0, 1).
+      label_smoothing: The number e, in [0, 1).
 
     Returns:
       [B] float32.
@@ -26,6 +26,6 @@ def cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing: float =
     losses = log_normalizer - own
     if label_smoothing == 0:
         return losses
-    # A difference, so that a common offset of the logits cancels.
+    # As a difference, so that a common offset of the logits cancels.
     uniform = log_normalizer - jnp.mean(logits, axis=-1)
     return (1.0 - label_smoothing) * losses + label_smoothing * uniform

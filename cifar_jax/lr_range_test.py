@@ -3,7 +3,7 @@
     python -m cifar_jax.lr_range_test --config configs/cnn3.py --workdir runs/range_test
 
 Trains with a learning rate that grows by a constant factor per step, from --from to --to over
---epochs epochs, and stops when the loss diverges, or at Ctrl-C. Writes range_test.csv,
+--epochs epochs, and stops when the loss diverges or on Ctrl-C. Writes range_test.csv,
 range_test.json and range_test.png to the workdir, runs/<experiment>/range_test by default. Prints
 the base and max learning rates that Smith's method derives from the accuracy, the learning rate at
 which the loss falls fastest, and the flags that train with them. With --by epoch the learning rate
@@ -43,7 +43,7 @@ def main(argv: list[str]) -> int:
             raise UserError(
                 f"--epochs needs {min_epochs} or more with --by={values.by}, not {num_epochs}"
             )
-        # These import jax, which takes a second, so invalid command lines fail before it.
+        # These import jax, which takes a second: an invalid command line fails without that delay.
         from cifar_jax.range_test import files, sweep
         from cifar_jax.run import workdir
 

@@ -31,7 +31,7 @@ def main(argv: list[str]) -> int:
     try:
         config, values = command_line.parse(argv, __doc__, define)
         workdir = Path(values.workdir or Path("runs") / config.experiment)
-        # This imports jax, which takes a second, so invalid command lines fail before it.
+        # This imports jax, which takes a second: an invalid command line fails without that delay.
         from cifar_jax.train import train
 
         try:

@@ -12,8 +12,8 @@ class Metrics:
     """The sums from which `fetch` computes the mean loss and the top-1 and top-5 accuracy.
 
     Attributes:
-      sums: [4] float32: the losses, top-1 hits, top-5 hits and number of the examples. Exact
-        counts up to 2^24 examples.
+      sums: [4] float32, the sum of the losses and the numbers of top-1 hits, top-5 hits and
+        examples. The numbers are exact up to 2^24 examples.
     """
 
     sums: jax.Array
@@ -31,7 +31,7 @@ class Metrics:
 def num_ahead(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """Counts the classes that rank before each label, [B] int32: a top-k hit has fewer than k.
 
-    Of equal logits the lower class ranks first, as in argmax: bfloat16 logits often tie, and
+    Among equal logits, the lower class ranks first, as in argmax. Logits in bfloat16 often tie, and
     counting every tie as a hit would overstate the accuracy. A label whose logit is NaN or infinite
     ranks after all C classes.
 
@@ -83,7 +83,7 @@ def fetch(metrics: Metrics) -> dict[str, float]:
 def to_checkpoint(metrics: Metrics) -> dict[str, dict[str, jax.Array]]:
     """Returns the tree that checkpoints hold: {name: {"total": float32, "count": int32}}.
 
-    This is the layout of a clu.metrics.Collection, which earlier checkpoints have.
+    This is the layout of a clu.metrics.Collection, which earlier versions saved.
     """
     *totals, count = metrics.sums
     count = count.astype(jnp.int32)
@@ -94,6 +94,6 @@ def to_checkpoint(metrics: Metrics) -> dict[str, dict[str, jax.Array]]:
 
 
 def from_checkpoint(tree: dict[str, dict[str, jax.Array]]) -> Metrics:
-    """Returns the metrics of a checkpoint: the inverse of `to_checkpoint`."""
+    """Returns the metrics that a checkpoint holds; the inverse of `to_checkpoint`."""
     totals = [tree[name]["total"] for name in METRICS]
     return Metrics(jnp.stack([*totals, tree["loss"]["count"].astype(jnp.float32)]))

@@ -23,7 +23,7 @@ from cifar_jax.runtime import entry
 
 SIZE = 32
 TOP = 5
-# Images per step. Batches are padded to it, so that later calls find their program compiled.
+# Images per step. Batches are padded to this size, so that the compilation cache has the program.
 BATCH = 16
 
 
@@ -35,7 +35,7 @@ class Prediction(NamedTuple):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Prints predictions, and returns the exit code: 1 if a file could not be read."""
+    """Prints predictions, and returns the exit code: 1 if there was an error."""
     parser = argparse.ArgumentParser(
         prog="python -m cifar_jax.predict",
         allow_abbrev=False,
@@ -129,7 +129,7 @@ def predict(workdir: Path, images: np.ndarray) -> list[list[Prediction]]:
             class_names, parts, state = _restore(workdir, mesh)
             break
         except UserError:
-            # A running training deletes old checkpoints as it saves new ones.
+            # A run that is still training deletes old checkpoints as it saves new ones.
             if not tries_left or not is_at_work(workdir):
                 raise
     count = len(images)
@@ -147,7 +147,7 @@ def predict(workdir: Path, images: np.ndarray) -> list[list[Prediction]]:
 
 
 def _restore(workdir: Path, mesh: Any) -> tuple[tuple[str, ...], Any, Any]:
-    """Returns class names, the network (experiment.Parts) and the state of the reported epoch."""
+    """Returns the class names, the network (experiment.Parts) and the reported epoch's state."""
     import jax
     from ml_collections import ConfigDict
 

@@ -15,7 +15,7 @@ from cifar_jax.errors import UserError, unknown
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the command; returns the exit code, 0, 1 (error) or 130 (interrupted)."""
+    """Runs the command and returns the exit code: 0, 1 (error) or 130 (interrupted)."""
     args = _parse(argv)
     try:
         for name in args.names:

@@ -27,10 +27,10 @@ def evaluate_on_test(
 
     Args:
       config: The run's config.
-      exp: Its parts.
+      exp: The parts of the run.
       run: The run after its last epoch.
-      checkpoints: Its checkpoints, the best one among them.
-      folder: Its workdir.
+      checkpoints: The run's checkpoints, including the best one.
+      folder: The run's workdir.
     """
     row, state = _reported(config, exp, run, checkpoints)
     metrics, logits = exp.evaluate["test"](state)
@@ -64,9 +64,9 @@ def _summary(
 
     Args:
       config: The run's config.
-      exp: Its parts.
+      exp: The parts of the run.
       run: The run after its last epoch.
-      row: The row of the epoch that it reports.
+      row: The row of the epoch that the run reports.
       test: The metrics of that epoch on the test set.
       num_params: The number of parameters.
     """

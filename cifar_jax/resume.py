@@ -1,4 +1,4 @@
-"""What a run saves in its checkpoints, and how it resumes from them.
+"""Saves the state of a run in its checkpoints, and resumes it from them.
 
 run/checkpoint.py writes and reads the files.
 """
@@ -29,8 +29,8 @@ class Run:
       metrics: The training metrics of the epoch so far, as the engine holds them.
       step: The number of steps done.
       rows: The rows of metrics.csv, one for each epoch done.
-      clock: Times the calls to the device.
-      callbacks: Decide between epochs.
+      clock: The clock that times the calls to the device.
+      callbacks: The callbacks that decide between epochs.
     """
 
     state: TrainState
@@ -46,7 +46,7 @@ def start(exp: Experiment, steps_per_call: int) -> Run:
 
     Args:
       exp: The parts of the run.
-      steps_per_call: Of the config.
+      steps_per_call: The config field of that name.
     """
     return Run(
         state=exp.engine.init(),
@@ -65,23 +65,23 @@ def save(checkpoints: Checkpoints, run: Run, exp: Experiment, score: float | Non
     """Saves a run.
 
     Args:
-      checkpoints: Those of its workdir.
+      checkpoints: The checkpoints in the run's workdir.
       run: The run.
-      exp: Its parts.
+      exp: The parts of the run.
       score: See Checkpoints.save.
 
     Raises:
-      Diverged: If the state is not finite: it must not replace an older one that still works.
+      Diverged: If the state is not finite. It must not replace an older one that still works.
     """
     arrays = _arrays_of(run, exp)
     if not _is_finite(arrays["state"]):
-        raise Diverged(f"a parameter became infinite by step {run.step}. {WHAT_TO_DO}")
+        raise Diverged(f"a parameter became NaN or infinite by step {run.step}. {WHAT_TO_DO}")
     meta = {
         "rows": [*run.rows],
         "seconds": run.clock.seconds,
         "step_times": [*run.clock.step_times],
         "callbacks": run.callbacks.state_dict(),
-        # For predictions, which do not need the data set.
+        # For predict.py, which does not load the data set.
         "classes": [*exp.dataset.class_names],
         "mean": exp.dataset.mean.tolist(),
         "std": exp.dataset.std.tolist(),
@@ -90,7 +90,7 @@ def save(checkpoints: Checkpoints, run: Run, exp: Experiment, score: float | Non
 
 
 def resume(checkpoints: Checkpoints, step: int, run: Run, exp: Experiment) -> None:
-    """Sets a run at step 0 to what `save` saved at a step."""
+    """Sets a run at step 0 to the state that `save` saved at a later step."""
     saved, meta = checkpoints.restore(step, _arrays_of(run, exp), exp.engine.replicated)
     run.state = exp.engine.place(saved["state"])
     run.metrics = exp.engine.place(from_checkpoint(saved["metrics"]))
@@ -112,7 +112,7 @@ def arrays(state: TrainState, metrics: Metrics) -> dict[str, Any]:
 
 
 def dataset_info(meta: dict[str, Any]) -> DatasetInfo | None:
-    """Returns what a checkpoint says about its data set; None if it is too old to say it."""
+    """Returns the facts about the data set in a checkpoint's meta, or None if it is too old."""
     if "classes" not in meta:
         return None
     return DatasetInfo(tuple(meta["classes"]), np.float32(meta["mean"]), np.float32(meta["std"]))

@@ -1,4 +1,4 @@
-"""Which epoch a run reports, and which split its curves follow."""
+"""Determines which epoch a run reports, and which split its curves follow."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -30,11 +30,11 @@ class Selection(NamedTuple):
 
     @property
     def is_last(self) -> bool:
-        """Whether the last epoch is reported, whatever its metrics."""
+        """Whether the last epoch is reported, regardless of its metrics."""
         return self.selected_on == "last"
 
     def score(self, row: Row) -> float | None:
-        """Returns how good an epoch is, higher is better; None if it was not evaluated.
+        """Returns the score of an epoch (higher is better), or None if it was not evaluated.
 
         Args:
           row: The epoch's row of metrics.csv.
@@ -50,13 +50,13 @@ class Selection(NamedTuple):
         return score is not None and all(other is None or score > other for other in others)
 
     def best(self, rows: Sequence[Row]) -> Row | None:
-        """Returns the row of the best epoch, of equally good ones the first.
+        """Returns the row of the best epoch, the first one if several are equally good.
 
         Args:
           rows: The rows of all epochs so far.
 
         Returns:
-          None if the last epoch is reported, or none is evaluated yet.
+          The row, or None if the last epoch is reported or no epoch has been evaluated yet.
         """
         evaluated = [row for row in rows if self.score(row) is not None]
         return None if self.is_last else max(evaluated, key=self.score, default=None)

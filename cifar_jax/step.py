@@ -1,11 +1,12 @@
 """One training step and one evaluation step: pure functions of arrays.
 
 A network is split once into a static graph definition and arrays. The steps merge the two while
-they are traced, so that jax.jit, jax.grad and the engine's loop only see arrays.
+they are traced, so that jax.jit, jax.grad and the engine's loop see only arrays.
+
 Every random number is a function of (state.key, state.step) and of its position in the global
-batch. Threefry is partitionable: the draws of a sharded batch equal those of an unsharded one. So
-under jit a run depends neither on the number of devices nor on the number of steps per call. Under
-pmap each replica draws its own numbers.
+batch. Threefry is partitionable: the draws of a sharded batch equal those of an unsharded one.
+Under jit, a run therefore depends neither on the number of devices nor on the number of steps per
+call. Under pmap, each replica draws its own numbers.
 """
 
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from flax import nnx
 from cifar_jax.losses import cross_entropy
 from cifar_jax.metrics import Metrics, measure
 
-# Random streams, folded into the run's key.
+# Identifiers of random streams, which are folded into the run's key.
 _INIT, _ORDER, _STEP = range(3)
 
 
@@ -46,12 +47,12 @@ class TrainState:
 
 
 class Batch(NamedTuple):
-    """The examples of one step. Evaluation leaves the last three fields None.
+    """The examples of one step. In evaluation, the last three fields are None.
 
     Attributes:
       images: [B, H, W, C] uint8.
       labels: [B] int32.
-      weights: [B] float32, 1 for an example that counts, 0 for padding.
+      weights: [B] float32, 1 for an example that counts and 0 for padding.
       num_counting: [] float32, the number of examples that count in the global batch.
       indices: [B] int32, the index of each example in the data set.
       epochs: [B] int32, the epoch in which each example is seen, from 0.
@@ -72,11 +73,11 @@ class Networks(NamedTuple):
     eval: nnx.GraphDef
 
 
-# (state, batch, learning rate = 1) -> (state, metrics of the batch)
+# (state, batch, learning_rate=1) -> (state, metrics of the batch)
 TrainStep = Callable[..., tuple[TrainState, Metrics]]
 EvalStep = Callable[[Any, Any, Batch], tuple[jax.Array, Metrics]]
 Preprocess = Callable[[jax.Array], jax.Array]
-# (key [], images) -> (images, partner of each [B] int32, weight of its own label [B] float32)
+# (key [], images) -> (images, partner of each image [B] int32, weight of its own label [B] float32)
 Mix = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array, jax.Array]]
 
 
@@ -96,7 +97,7 @@ def init(
     optimizer: optax.GradientTransformation,
     seed: int | jax.Array,
 ) -> TrainState:
-    """Returns the state at step 0. A pure function of the seed: jit it, or vmap it over seeds."""
+    """Returns the state at step 0. A pure function of the seed, which can be jitted or vmapped."""
     key = jax.random.key(seed)
     model = create(nnx.Rngs(params=jax.random.fold_in(key, _INIT)))
     params, batch_stats = (
@@ -113,7 +114,7 @@ def init(
 
 
 def all_finite(tree: Any) -> jax.Array:
-    """Returns whether every floating number in the tree is finite, [] bool."""
+    """Returns whether every floating-point number in the tree is finite, [] bool."""
     leaves = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.floating)]
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in leaves]))
 
@@ -127,9 +128,9 @@ def epoch_order(key: jax.Array, epoch: jax.Array, num_examples: int, batch_size:
 
     Args:
       key: [] typed key, the root of the run's random numbers.
-      epoch: [] int32, from 0.
-      num_examples: At least batch_size.
-      batch_size: B, all devices together.
+      epoch: [] int32, counted from 0.
+      num_examples: The number of examples, at least batch_size.
+      batch_size: The number B of examples per step, over all devices.
     """
     key = jax.random.fold_in(jax.random.fold_in(key, _ORDER), epoch)
     order = jax.random.permutation(key, num_examples).astype(jnp.int32)
@@ -138,7 +139,7 @@ def epoch_order(key: jax.Array, epoch: jax.Array, num_examples: int, batch_size:
 
 
 def step_key(state: TrainState, axis_name: str | None = None) -> jax.Array:
-    """Returns the key of this step, [] typed; under pmap, that of this replica."""
+    """Returns the key of the state's step, [] typed; under pmap, that of this replica."""
     key = jax.random.fold_in(jax.random.fold_in(state.key, _STEP), state.step)
     return key if axis_name is None else jax.random.fold_in(key, jax.lax.axis_index(axis_name))
 
@@ -157,22 +158,22 @@ def make_train_step(
     label_smoothing: float = 0.0,
     axis_name: str | None = None,
 ) -> TrainStep:
-    """Builds the training step: augment, mix, forward, backward, update, measure.
+    """Builds the training step: augment, mix, forward pass, backward pass, update, metrics.
 
-    The loss is the mean over the examples that count, over all replicas. Under pmap each replica
-    normalizes by its own batch statistics, and the running statistics are averaged over the
-    replicas at every step. A running mean is linear, so this equals averaging them at the end, and
-    it keeps the state identical on all devices.
+    The loss is the mean over the examples of all replicas that count. Under pmap, BatchNorm uses
+    the batch statistics of each replica, and the running statistics are averaged over the replicas
+    at every step. This keeps the state identical on all devices and, since a running mean is
+    linear, equals averaging at the end.
 
     Args:
       network: The graph definition for training.
-      optimizer: Its updates are scaled by the step's learning_rate argument, 1 by default, and by
-        state.lr_scale.
-      augment: From (key [], images [B, H, W, C] uint8, indices [B], epochs [B]) to images of the
+      optimizer: The optimizer. Its updates are scaled by the step's learning_rate argument, 1 by
+        default, and by state.lr_scale.
+      augment: Maps (key [], images [B, H, W, C] uint8, indices [B], epochs [B]) to images of the
         same shape and range.
-      preprocess: From uint8 images to the network's input.
-      mix: Mixes pairs of augmented images, see augment.parse_mix. The loss mixes their labels in
-        the same way; the training accuracy is that on the first image's label.
+      preprocess: Maps augmented images to the network's input.
+      mix: Mixes pairs of augmented images; see augment.parse_mix. The loss mixes their labels in
+        the same way; the training accuracy is that for the label of the first image.
       label_smoothing: See losses.cross_entropy.
       axis_name: The axis name of pmap, or None under jit.
     """

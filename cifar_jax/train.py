@@ -1,4 +1,4 @@
-"""Trains one run: from a config to summary.json."""
+"""Trains one run, from its config to its summary."""
 
 import contextlib
 import math
@@ -29,24 +29,26 @@ def train(
     startup: Startup | None = None,
     profile: bool = False,
 ) -> dict[str, Any]:
-    """Trains, evaluates and writes everything into a workdir; resumes what lies there.
+    """Trains and evaluates a network, and writes the run's files to a workdir.
+
+    Resumes the run if the workdir holds a checkpoint of it.
 
     Args:
-      config: with the fields of cifar_jax/config/base.py.
-      folder: the workdir; made if need be.
-      dataset: the images to use instead of those that the config names.
-      mesh: the devices to use; all local ones by default.
-      deadline: by time.monotonic(), when to save and leave.
-      startup: a stopwatch that runs since the command was given; since this call without one.
+      config: A config with the fields of cifar_jax/config/base.py.
+      folder: The workdir, which is created if necessary.
+      dataset: The data set to use instead of the one that the config names.
+      mesh: The devices to use; all local ones by default.
+      deadline: When to save and stop, a value of time.monotonic().
+      startup: A stopwatch started when the command began; by default, one that starts now.
       profile: Whether to write a trace of a few steps to the workdir's folder `profile`.
 
     Returns:
-      The content of summary.json.
+      The contents of summary.json.
 
     Raises:
-      UserError: for a wrong config, missing data, the workdir of another run, or (Diverged) a
-        loss that is no longer finite.
-      Preempted: after SIGTERM, SIGINT or the deadline, once the state is saved.
+      UserError: If the config is invalid, data is missing, the workdir holds another run, or the
+        loss becomes NaN or infinite (Diverged).
+      Preempted: After SIGTERM, SIGINT or the deadline, once the state is saved.
     """
     startup = startup or Startup()
     startup.mark("imports")
@@ -57,7 +59,7 @@ def train(
         if complete is not None:
             print(f"{config.experiment} is complete:\n{summary.table(complete, folder)}")
             return complete
-        made_on = environment()  # before training: the checkout may change meanwhile
+        made_on = environment()  # before training, during which the checkout may change
         startup.mark("checks")
         dataset = dataset or experiment.load_data(config)
         startup.mark("data")
@@ -65,7 +67,7 @@ def train(
         tracing, total = exp.engine.trace_seconds, exp.engine.compile_seconds
         startup.mark("network", tracing=tracing, compilation=total - tracing)
         workdir.claim(config, folder)
-        # A signal that arrives while trackers record the end changes nothing anymore.
+        # A signal that arrives while trackers record the end of the run has no effect.
         with catch_signals(deadline) as stop, contextlib.ExitStack() as stack:
             if profile:
                 engine = stack.enter_context(traced(exp.engine, folder / "profile"))

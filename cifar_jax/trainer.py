@@ -1,4 +1,4 @@
-"""The training loop of one run: trains, evaluates, asks the callbacks and saves, epoch by epoch."""
+"""The training loop of a run: trains, evaluates, calls the callbacks and saves, epoch by epoch."""
 
 import math
 import time
@@ -21,10 +21,10 @@ from cifar_jax.selection import METRICS
 
 
 class Trainer:
-    """The training loop of one run, between its workdir, its engine and its callbacks.
+    """The training loop of one run, which connects its workdir, engine and callbacks.
 
     Attributes:
-      run: The part of the run that changes.
+      run: The part of the run that changes during training.
     """
 
     def __init__(
@@ -35,14 +35,14 @@ class Trainer:
         stop: StopRequest,
         startup: Startup,
     ):
-        """Starts at step 0, or where the latest checkpoint is.
+        """Starts at step 0, or at the latest checkpoint if there is one.
 
         Args:
           config: The run's config, checked and resolved.
-          exp: Its parts.
-          checkpoints: Those of its workdir.
-          stop: Set by a signal or a deadline.
-          startup: Finished by the first call.
+          exp: The parts of the run.
+          checkpoints: The checkpoints in the run's workdir.
+          stop: The request to stop, made by a signal or a deadline.
+          startup: The stopwatch of the start, which the first call to the device finishes.
         """
         self._config, self._exp, self._checkpoints = config, exp, checkpoints
         self._stop, self._startup = stop, startup
@@ -62,8 +62,9 @@ class Trainer:
         resume.resume(self._checkpoints, step, run, exp)
         is_picked = config.selected_on in ("val", "test")
         for row in run.rows:
-            # A shorter run also evaluated its last epoch. If epochs are picked, that evaluation
-            # stays: its checkpoint may be the one that was kept.
+            # If num_epochs has been increased, the former last epoch was evaluated even if it is
+            # not due now, and its evaluation is dropped. It is kept if the best epoch is reported,
+            # because the best checkpoint may be that one.
             if not (is_picked or run.callbacks.has_stopped or self._is_due(row["epoch"])):
                 row.update({name: None for name in row if name.startswith(f"{exp.curve}_")})
         print(f"resumed at step {step:,} of {self._total_steps:,}")
@@ -76,7 +77,7 @@ class Trainer:
           tracking: Further writers, which the caller closes.
 
         Raises:
-          Preempted: If `stop` asks for it, once the state is saved.
+          Preempted: If a stop is requested, once the state is saved.
           Diverged: If the loss becomes NaN or infinite.
         """
         run, engine = self.run, self._exp.engine
@@ -94,7 +95,7 @@ class Trainer:
                 writer.close()
 
     def _train_epoch(self, writers: Sequence[Writer]) -> None:
-        """Trains to the end of the epoch, or until asked to stop; saves if due."""
+        """Trains to the end of the epoch or until a stop is requested; saves if due."""
         run, exp = self.run, self._exp
         epoch = run.step // exp.engine.steps_per_epoch + 1
         end = epoch * exp.engine.steps_per_epoch
@@ -117,7 +118,7 @@ class Trainer:
             should_stop=lambda step: self._stop.signum is not None or self._is_late(step),
             progress=progress,
         )
-        signum = self._stop.signum  # read once: the lines below must agree on it
+        signum = self._stop.signum  # read once, because the lines below must agree on it
         is_due, row = self._is_late(run.step), None
         if run.step == end:
             row = self._finish_epoch(epoch, values)
@@ -131,25 +132,25 @@ class Trainer:
         if signum is not None:
             raise Preempted(
                 signum,
-                f"stopped as asked; saved at step {run.step:,} of {self._total_steps:,}. "
+                f"stopped as requested; saved at step {run.step:,} of {self._total_steps:,}. "
                 "The same command resumes",
             )
 
     def _is_late(self, step: int) -> bool:
-        """Returns whether the time for a checkpoint within an epoch has come."""
+        """Returns whether a checkpoint within an epoch is due."""
         minutes = (time.monotonic() - self._saved_at) / 60
         return step > self._saved_step and minutes > self._config.checkpoint.every_minutes
 
     def _is_due(self, epoch: int) -> bool:
-        """Returns whether an epoch is evaluated, unless a callback ends the training there."""
+        """Returns whether an epoch is evaluated even if no callback ends the training there."""
         return epoch % self._config.eval_every_epochs == 0 or epoch == self._config.num_epochs
 
     def _finish_epoch(self, epoch: int, values: dict[str, float]) -> Row:
-        """Evaluates if due, asks the callbacks, and appends the epoch's row to the run's.
+        """Evaluates if due, calls the callbacks, and appends the epoch's row to the run's.
 
         Args:
-          epoch: The epoch, from 1.
-          values: Its training metrics.
+          epoch: The epoch, counted from 1.
+          values: The training metrics of the epoch.
         """
         run, exp = self.run, self._exp
         scale = np.ravel(run.state.lr_scale)[0]  # under pmap, that of one replica
@@ -172,13 +173,14 @@ class Trainer:
         return row
 
     def _decide(self, row: Row) -> None:
-        """Asks the callbacks, writes their decisions to the row, and scales the learning rate.
+        """Calls the callbacks, writes their decisions to the row, and scales the learning rate.
 
-        If they end the training, the epoch is evaluated whether or not that was due.
+        If they end the training, the epoch is evaluated even if that is not due.
         """
         run, exp = self.run, self._exp
         values = {f"train_{name}": row[f"train_{name}"] for name in METRICS}
-        # The last epoch is evaluated even where a longer run would not: callbacks ignore that.
+        # The last epoch is always evaluated. Callbacks ignore that evaluation if a longer run would
+        # not make it, so that both runs make the same decisions.
         is_regular = row["epoch"] % self._config.eval_every_epochs == 0
         values |= {name: row[f"{exp.curve}_{name}"] if is_regular else None for name in METRICS}
         decision = run.callbacks.after_epoch(values, row["learning_rate"])
@@ -193,11 +195,11 @@ class Trainer:
         """Evaluates the current state and returns its columns of metrics.csv.
 
         Args:
-          when: Names the state in the error message.
+          when: The name of the state in the error message, such as "epoch 3".
 
         Raises:
-          Diverged: If the loss is not finite. The training loss is from before the last update; a
-            checkpoint must not replace an older one that still works.
+          Diverged: If the loss is not finite, even though the training loss, which is computed
+            before the last update, is. Such a state must not replace an older checkpoint.
         """
         exp = self._exp
         found = fetch(exp.evaluate[exp.curve](exp.engine.snapshot(self.run.state))[0])
@@ -206,7 +208,12 @@ class Trainer:
         return {f"{exp.curve}_{name}": value for name, value in found.items()}
 
     def _save(self, row: Row | None, signum: int | None) -> None:
-        """Saves a checkpoint; row is that of the epoch that ends here, None within an epoch."""
+        """Saves a checkpoint.
+
+        Args:
+          row: The row of the epoch that ends at this step, or None within an epoch.
+          signum: The signal that requests a stop, or None.
+        """
         run, exp = self.run, self._exp
         is_evaluated = row is not None and row[f"{exp.curve}_loss"] is not None
         if not is_evaluated and signum is None:

@@ -126,9 +126,9 @@ def test_pmap_takes_the_mean_of_the_replicas_gradients():
 @pytest.mark.parametrize(
     ("batch_size", "num_devices", "message"),
     [
-        (12, 8, "nearest that does: 8 or 16"),
-        (5, 8, "nearest that does: 8"),
-        (101, 1, "1 to 100, the images of the training split, not 101"),
+        (12, 8, "nearest that is: 8 or 16"),
+        (5, 8, "nearest that is: 8"),
+        (101, 1, "1 to 100, the number of training images, not 101"),
         (0, 1, "not 0"),
     ],
 )

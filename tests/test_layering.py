@@ -101,7 +101,7 @@ def test_networks_import_only_their_layers():
     for path in (PACKAGE / "models").glob("*.py"):
         if path.stem in ("__init__", "layers"):
             continue
-        # Flax' own layers are several times slower on a CPU.
+        # Flax's own layers are several times slower on a CPU.
         assert not re.search(r"nnx\.(Conv|Linear|BatchNorm|Dropout)\(", path.read_text()), path.name
         assert set(imported_modules(path)) <= {"models.layers", "ops.pooling", "errors"}, path.name
 

@@ -247,7 +247,7 @@ def test_another_runs_workdir_is_refused(straight):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (dict(batch_size=101), "1 to 100, the images of the training split, not 101"),
+        (dict(batch_size=101), "1 to 100, the number of training images, not 101"),
         (dict(model__name="cnn33"), "unknown model 'cnn33': did you mean 'cnn3'"),
         (dict(selected_on="val"), "needs data.val_fraction above 0"),
         (dict(selected_on="best"), "unknown selected_on 'best'"),
@@ -262,9 +262,9 @@ def test_another_runs_workdir_is_refused(straight):
         (dict(label_smoothing=1.0), "label_smoothing needs a value in"),
         (dict(steps_per_call=-1), "steps_per_call needs 0 or more"),
         (dict(parallel="pmpa"), "did you mean 'pmap'"),
-        (dict(data__val_seed=-1), "data.val_seed needs 0 to"),
+        (dict(data__val_seed=-1), "data.val_seed needs a value from 0 to"),
         (dict(data__name="mnist"), "unknown data.name 'mnist'"),
-        (dict(data__val_fraction=1.5), "data.val_fraction needs 0 to below 1"),
+        (dict(data__val_fraction=1.5), "data.val_fraction needs a value from 0 to below 1"),
         (dict(augment__ops="crop(-1)"), "crop needs a whole number"),
         (dict(optim__warmup_epochs=5.0), "optim.warmup_epochs needs 0 or more"),
         (dict(optim__schedule="step"), "needs optim.step_epochs"),
@@ -306,11 +306,11 @@ def test_a_state_that_fails_in_evaluation_is_not_saved(tmp_path, monkeypatch):
 
 def test_what_was_tried_in_vain_claims_no_workdir(tmp_path):
     too_small = tiny.dataset(num_train=8)
-    with pytest.raises(UserError, match="batch_size needs 1 to 8"):
+    with pytest.raises(UserError, match="batch_size needs a value from 1 to 8"):
         train(tiny.make_config(seed=1), tmp_path, dataset=too_small)
     train(tiny.make_config(num_epochs=1), tmp_path)
     before = (tmp_path / "summary.json").read_text()
-    with pytest.raises(UserError, match="batch_size needs 1 to 8"):
+    with pytest.raises(UserError, match="batch_size needs a value from 1 to 8"):
         train(tiny.make_config(num_epochs=3), tmp_path, dataset=too_small)
     assert (tmp_path / "summary.json").read_text() == before
 
@@ -337,7 +337,7 @@ def test_damaged_files_are_named(tmp_path):
 def test_two_processes_do_not_share_a_workdir(tmp_path):
     with (
         workdir.locked(tmp_path),
-        pytest.raises(UserError, match="another process is at work"),
+        pytest.raises(UserError, match="another process is using"),
     ):
         train(tiny.make_config(), tmp_path)
 

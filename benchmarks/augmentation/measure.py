@@ -17,7 +17,7 @@ from cifar_jax import augment
 from cifar_jax.runtime.compiler import compile_for_backend
 from cifar_jax.runtime.environment import environment
 
-# All random operations of Keras' ImageDataGenerator in its order; the operations of this suite's
+# All random operations of Keras's ImageDataGenerator in its order; the operations of this suite's
 # recipes; the policies; the mixes.
 LINES = (
     "affine(15, 0.1, 0.1, 0.2, 0.2)|channel_shift(30)|flip|vertical_flip|brightness(0.8, 1.2)",

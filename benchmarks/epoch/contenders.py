@@ -50,7 +50,7 @@ def make_cifar_jax(images: np.ndarray, labels: np.ndarray) -> Epoch:
 
 
 def make_keras(images: np.ndarray, labels: np.ndarray) -> Epoch:
-    """Returns an epoch of Keras' `fit` on the backend selected by KERAS_BACKEND."""
+    """Returns an epoch of Keras's `fit` on the backend selected by KERAS_BACKEND."""
     import keras
 
     layers = keras.layers

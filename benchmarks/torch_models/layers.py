@@ -26,7 +26,7 @@ class FlatLinear(nn.Linear):
 
 
 class SameConv2d(nn.Conv2d):
-    """A convolution with Keras' "same" padding, which pads an odd pixel at the bottom and right."""
+    """A convolution with Keras's "same" padding, with any odd pixel at the bottom and right."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Maps [B, I, H, W] to [B, O, ceil(H / stride), ceil(W / stride)]."""

@@ -1,8 +1,8 @@
 """Image augmentation on the device: pure functions of (key, images), composed from a config string.
 
-`parse("flip|crop(4)")` returns a function that flips, then crops. An operation draws random numbers
-for the whole batch from one key, independently for each image; under jit, a batch that is sharded
-over devices draws the same numbers as an unsharded one. To add an operation, write a function
+`parse("flip|crop(4)")` returns a function that flips, then crops. An operation draws independent
+random numbers for all images of the batch from one key; under jit, a batch that is sharded over
+devices draws the same numbers as an unsharded one. To add an operation, write a function
 `name(key, images, *arguments)`, list it in OPS and test it. An operation that declares `index` or
 `epoch` as keyword-only arguments receives them.
 
@@ -73,7 +73,7 @@ class _Call(NamedTuple):
     """An operation with its arguments.
 
     Attributes:
-      needs: the keyword-only arguments of the operation: "index", "epoch", both or neither.
+      needs: The keyword-only arguments of the operation: "index", "epoch", both or neither.
     """
 
     name: str
@@ -87,18 +87,18 @@ def parse(line: str) -> Augment:
     """Builds the function that applies the operations of `line` from left to right.
 
     Args:
-      line: names from OPS, separated by "|", with optional literal arguments, as in
+      line: Names from OPS, separated by "|", with optional literal arguments, as in
         "flip|crop(4, mode='reflect')". An empty line returns images unchanged.
 
     Returns:
       A function (key [], images [B, H, W, C] in [0, 255], index=None, epoch=None) that returns
       images of the same shape and range. The dtype is preserved, except that channel_shift and
-      operations that interpolate return float32. index: [B] int32, each image's position in the
-      data set; epoch: [B] or [] int32, counted from 0. The function raises ValueError if an
-      operation needs one of these and it was not given.
+      operations that interpolate return float32. The index, [B] int32, is each image's position in
+      the data set; the epoch, [B] or [] int32, is counted from 0. The function raises ValueError if
+      an operation needs one of these and it was not given.
 
     Raises:
-      UserError: an operation is unknown, an argument is invalid, or `line` cannot be parsed.
+      UserError: If an operation is unknown, an argument is invalid, or `line` cannot be parsed.
     """
     calls = [_parse_one(part.strip(), OPS) for part in line.split("|") if part.strip()]
 
@@ -126,10 +126,10 @@ def parse_mix(line: str) -> Mix | None:
 
     Returns:
       A function (key [], images [B, H, W, C]) that returns `mix.Mixed`: the mixed images, and how
-      the loss has to mix labels. None if `line` is empty.
+      the loss has to mix their labels; None if `line` is empty.
 
     Raises:
-      UserError: the operation is unknown, an argument is invalid, or `line` cannot be parsed.
+      UserError: If the operation is unknown, an argument is invalid, or `line` cannot be parsed.
     """
     if not line.strip():
         return None
@@ -170,7 +170,7 @@ def normalize(images: jax.Array, mean: jax.Array, std: jax.Array, dtype=jnp.floa
       images: [B, H, W, C] in [0, 255], any dtype.
       mean: [C] or a number, in [0, 1].
       std: [C] or a number, in [0, 1].
-      dtype: the dtype of the result; the computation is in float32.
+      dtype: The dtype of the result; the computation is in float32.
     """
     mean = jnp.asarray(mean, jnp.float32)
     std = jnp.asarray(std, jnp.float32)

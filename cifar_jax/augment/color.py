@@ -16,21 +16,22 @@ from cifar_jax.augment.geometry import flip
 def channel_shift(key: jax.Array, images: jax.Array, reach: float = 20.0) -> jax.Array:
     """Adds a random number, uniform in [-reach, reach], to all pixel values of each image.
 
-    Equals Keras' channel_shift_range: despite the name, all channels are shifted by the same
+    Equals Keras's channel_shift_range: despite the name, all channels are shifted by the same
     number, and the result is clipped to the image's original minimum and maximum.
 
     Args:
       key: [] typed key.
       images: [B, H, W, C] in [0, 255], any dtype.
-      reach: the max shift in either direction, in [0, 255].
+      reach: The maximum shift in either direction, in [0, 255].
 
     Returns:
       [B, H, W, C] float32.
     """
     check_number("channel_shift", reach, 0, 255)
-    # An identity gather, and a single reduction for both extremes: with two reductions, XLA's CPU
-    # compiler recomputes the preceding operations inside each, and the full set of Keras operations
-    # took 13.3 ms instead of 0.66 ms per batch of 128 (benchmarks/results/augmentation.jsonl).
+    # A gather that changes nothing, and a single reduction for both extremes. With two reductions,
+    # XLA's CPU compiler recomputes the preceding operations inside each, and the full set of Keras
+    # operations took 13.3 ms instead of 0.66 ms per batch of 128
+    # (benchmarks/results/augmentation.jsonl).
     images = flip(key, images.astype(jnp.float32), probability=0.0)
     smallest, largest = jax.lax.reduce(
         (images, images),
@@ -45,14 +46,14 @@ def channel_shift(key: jax.Array, images: jax.Array, reach: float = 20.0) -> jax
 def brightness(key: jax.Array, images: jax.Array, low: float = 0.8, high: float = 1.2) -> jax.Array:
     """Multiplies each image by a random factor, uniform in [low, high].
 
-    Equals Keras' brightness_range, which uses Pillow: pixel values are truncated to integers before
-    and after.
+    Equals Keras's brightness_range, which uses Pillow: pixel values are truncated to integers
+    before and after.
 
     Args:
       key: [] typed key.
       images: [B, H, W, C] in [0, 255], any dtype.
-      low: the smallest factor; 0 gives a black image.
-      high: the largest factor.
+      low: The smallest factor; 0 gives a black image.
+      high: The largest factor.
     """
     check_range("brightness", (low, high), 0, 100)
     truncated = images.astype(jnp.uint8)
@@ -69,8 +70,8 @@ def contrast(key: jax.Array, images: jax.Array, low: float = 0.8, high: float = 
     Args:
       key: [] typed key.
       images: [B, H, W, 3] uint8.
-      low: the smallest factor.
-      high: the largest factor.
+      low: The smallest factor.
+      high: The largest factor.
     """
     check_uint8_rgb("contrast", images)
     check_range("contrast", (low, high), 0, 100)
@@ -110,7 +111,7 @@ def autocontrast(key: jax.Array, images: jax.Array, probability: float = 0.5) ->
     Args:
       key: [] typed key.
       images: [B, H, W, 3] uint8.
-      probability: in [0, 1].
+      probability: Probability for each image, in [0, 1].
     """
     check_uint8_rgb("autocontrast", images)
     tables = levels.autocontrast(levels.histogram(images))
@@ -128,7 +129,7 @@ def equalize(key: jax.Array, images: jax.Array, probability: float = 0.5) -> jax
 
 
 def invert(key: jax.Array, images: jax.Array, probability: float = 0.5) -> jax.Array:
-    """Replaces each pixel value v by 255 - v with the given probability.
+    """Replaces each pixel value v with 255 - v, with the given probability.
 
     Equals Pillow's ImageOps.invert. The arguments are those of `autocontrast`.
     """
@@ -146,8 +147,8 @@ def posterize(
     Args:
       key: [] typed key.
       images: [B, H, W, 3] uint8.
-      bits: the number of bits to keep, from 1 to 8.
-      probability: in [0, 1].
+      bits: The number of bits to keep, from 1 to 8.
+      probability: Probability for each image, in [0, 1].
     """
     check_uint8_rgb("posterize", images)
     check_integer("posterize", bits, 1, "bits")
@@ -166,8 +167,8 @@ def solarize(
     Args:
       key: [] typed key.
       images: [B, H, W, 3] uint8.
-      threshold: in [0, 256].
-      probability: in [0, 1].
+      threshold: The lowest pixel value that is inverted, in [0, 256].
+      probability: Probability for each image, in [0, 1].
     """
     check_uint8_rgb("solarize", images)
     check_number("solarize", threshold, 0, 256)

@@ -20,7 +20,7 @@ _ATTEMPTS = 10
 def cutout(
     key: jax.Array, images: jax.Array, size: int = 16, count: int = 1, fill=MEAN
 ) -> jax.Array:
-    """Erases squares whose centers are uniform over the image, so that the border may cut them off.
+    """Erases squares with centers uniform over the image; the border may cut them off.
 
     DeVries and Taylor (2017): "Improved Regularization of Convolutional Neural Networks with
     Cutout", which uses 16 pixels for CIFAR-10 and 8 for CIFAR-100.
@@ -28,9 +28,9 @@ def cutout(
     Args:
       key: [] typed key.
       images: [B, H, W, C] in [0, 255], any dtype.
-      size: side of a square in pixels.
-      count: number of squares per image; they may overlap.
-      fill: pixel value in [0, 255], one number for all channels or one for each.
+      size: Side length of a square in pixels.
+      count: Number of squares per image; they may overlap.
+      fill: Pixel value in [0, 255], one number for all channels or one for each.
     """
     check_integer("cutout", size, 0, "pixels")
     check_integer("cutout's count", count, 0)
@@ -59,10 +59,10 @@ def random_erasing(
     Args:
       key: [] typed key.
       images: [B, H, W, C] in [0, 255], any dtype.
-      probability: in [0, 1].
-      scale: min and max of the rectangle's area, as a fraction of the image's area.
-      ratio: min and max of the aspect ratio, height / width.
-      value: pixel value in [0, 255], one number for all channels or one for each; or "random",
+      probability: Probability for each image, in [0, 1].
+      scale: Min and max of the rectangle's area, as a fraction of the image's area.
+      ratio: Min and max of the aspect ratio, height / width.
+      value: Pixel value in [0, 255], one number for all channels or one for each; or "random",
         which draws each pixel and channel uniformly from [0, 255].
     """
     check_number("random_erasing's probability", probability, 0, 1)
@@ -102,9 +102,9 @@ def box_masks(top, left, rows, columns, height, width) -> jax.Array:
     """Returns masks [..., H, W] that are true inside the given boxes.
 
     Args:
-      top, left: [...] the first row and column of each box; may lie outside the image.
-      rows, columns: [...] or scalar, the size of each box in pixels.
-      height, width: the size of the image in pixels.
+      top, left: [...], the first row and column of each box, which may lie outside the image.
+      rows, columns: [...] or [], the size of each box in pixels.
+      height, width: The size of the image in pixels.
     """
     top, left, rows, columns = (jnp.asarray(x)[..., None] for x in (top, left, rows, columns))
     i, j = jnp.arange(height), jnp.arange(width)

@@ -16,7 +16,7 @@ def flip(key: jax.Array, images: jax.Array, probability: float = 0.5) -> jax.Arr
     Args:
       key: [] typed key.
       images: [B, H, W, C], any dtype.
-      probability: in [0, 1].
+      probability: Probability for each image, in [0, 1].
     """
     check_number("flip's probability", probability, 0, 1)
     chosen = jax.random.bernoulli(key, probability, images.shape[:1])
@@ -59,7 +59,7 @@ def crop(key: jax.Array, images: jax.Array, padding: int = 4, mode: str = "const
     Args:
       key: [] typed key.
       images: [B, H, W, C], any dtype.
-      padding: number of pixels added on each side.
+      padding: Number of pixels added on each side.
       mode: "constant" (zeros, which are black before normalization), "reflect" or "edge".
     """
     check_integer("crop", padding, 0, "pixels")
@@ -86,7 +86,7 @@ def translate(key: jax.Array, images: jax.Array, pixels: int = 4) -> jax.Array:
     Args:
       key: [] typed key.
       images: [B, H, W, C], any dtype.
-      pixels: the largest distance.
+      pixels: The largest distance.
     """
     return crop(key, images, check_integer("translate", pixels, 0, "pixels"))
 

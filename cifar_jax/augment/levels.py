@@ -99,7 +99,7 @@ def equalize(histogram: jax.Array) -> jax.Array:
 
 
 def luminance(images: jax.Array) -> jax.Array:
-    """Returns the rounded ITU-R 601 luminance, as Pillow's mode L: [B, H, W] int32."""
+    """Returns the rounded ITU-R 601 luminance, like Pillow's mode L: [B, H, W] int32."""
     weights = jnp.array([19595, 38470, 7471])
     return (jnp.sum(images * weights, axis=-1) + 32768) >> 16
 

@@ -1,7 +1,7 @@
 """Operations that mix each image with another one of the batch; the loss then mixes their labels.
 
-A mix returns (images, partner, lam). With labels y, the loss is
-lam * loss(y) + (1 - lam) * loss(y[partner]). An image's partner is found by reversing the batch.
+A mix returns (images, partner, lam). For labels y, the loss is
+lam * loss(y) + (1 - lam) * loss(y[partner]). Reversing the batch gives each image its partner.
 Since the data is shuffled every epoch, this is as good as a random permutation, and costs nothing.
 (In a batch of odd size, the middle image is its own partner and stays unchanged.) Each image draws
 its own lam, whereas the authors' code draws one per batch.
@@ -42,7 +42,7 @@ def mixup(key: jax.Array, images: jax.Array, alpha: float = 0.2) -> Mixed:
     Args:
       key: [] typed key.
       images: [B, H, W, C], any dtype.
-      alpha: lam is drawn from Beta(alpha, alpha); from 0.01 to 100.
+      alpha: Parameter of Beta(alpha, alpha), from which lam is drawn; from 0.01 to 100.
 
     Returns:
       `Mixed` with float32 images.
@@ -55,7 +55,7 @@ def mixup(key: jax.Array, images: jax.Array, alpha: float = 0.2) -> Mixed:
 
 
 def cutmix(key: jax.Array, images: jax.Array, alpha: float = 1.0) -> Mixed:
-    """Replaces a box of each image by the same box of its partner.
+    """Replaces a box of each image with the same box of its partner.
 
     Yun et al. (2019): "CutMix: Regularization Strategy to Train Strong Classifiers with Localizable
     Features". The center of the box is uniform over the image, and the box is clipped at the
@@ -64,8 +64,8 @@ def cutmix(key: jax.Array, images: jax.Array, alpha: float = 1.0) -> Mixed:
     Args:
       key: [] typed key.
       images: [B, H, W, C], any dtype.
-      alpha: the fraction of pixels outside the unclipped box is drawn from Beta(alpha, alpha);
-        from 0.01 to 100.
+      alpha: Parameter of Beta(alpha, alpha), from which the fraction of pixels outside the
+        unclipped box is drawn; from 0.01 to 100.
 
     Returns:
       `Mixed` with images of the input dtype.

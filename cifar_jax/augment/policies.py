@@ -75,8 +75,8 @@ def randaugment(
     Args:
       key: [] typed key.
       images: [B, H, W, 3] uint8.
-      num_ops: number of operations per image.
-      magnitude: an integer from 0 (weakest) to 30 (strongest).
+      num_ops: Number of operations per image.
+      magnitude: An integer from 0 (weakest) to 30 (strongest).
     """
     check_uint8_rgb("randaugment", images)
     return apply(draw_randaugment(key, images.shape, num_ops, magnitude), images)

@@ -1,9 +1,9 @@
-"""Affine transforms with interpolation, as in Keras' ImageDataGenerator.
+"""Affine transforms with interpolation, as in Keras's ImageDataGenerator.
 
-`affine` draws one map from output pixels to real-valued input positions for all its transforms, and
-samples the image once. The other operations are special cases of it. All return float32. Bilinear
-sampling is four gathers of one pixel each: on a CPU, packing neighbors into one word, or separate
-passes over rows and columns, was slower.
+`affine` composes all its transforms into one map from output pixels to real-valued input positions,
+and samples the image once. The other operations are special cases of it. All return float32.
+Bilinear sampling is four gathers of one pixel each; on a CPU, it was slower to pack neighbors into
+one word, or to pass over rows and columns separately.
 """
 
 from typing import NamedTuple
@@ -25,12 +25,12 @@ class Draw(NamedTuple):
     opposite direction.
 
     Attributes:
-      down: translation in pixels, Keras' `ty`.
-      right: translation in pixels, Keras' `tx`.
-      rotation: degrees, Keras' `theta`.
-      shear: degrees.
-      zoom_rows: input rows per output row, Keras' `zy`; below 1 enlarges the image.
-      zoom_columns: input columns per output column, Keras' `zx`.
+      down: Downward shift of the input positions in pixels, Keras's `ty`.
+      right: Shift of the input positions to the right in pixels, Keras's `tx`.
+      rotation: Angle in degrees, Keras's `theta`.
+      shear: Angle in degrees.
+      zoom_rows: Number of input rows per output row, Keras's `zy`; below 1 enlarges the image.
+      zoom_columns: Number of input columns per output column, Keras's `zx`.
     """
 
     down: jax.Array
@@ -55,31 +55,34 @@ def affine(
 ) -> jax.Array:
     """Rotates, shifts, shears and zooms each image about its center in a single transform.
 
-    Equals Keras' ImageDataGenerator, with the formula of `apply_affine_transform` in Keras 3 and in
-    keras-preprocessing 1.1.3 and later. Earlier versions transform the transposed image, so their
-    shear moves columns instead of rows. The later versions shift images vertically by
+    Equals Keras's ImageDataGenerator, with the formula of `apply_affine_transform` in Keras 3 and
+    in keras-preprocessing 1.1.3 and later. Earlier versions transform the transposed image, so
+    their shear moves columns instead of rows. The later versions shift images vertically by
     width_shift_range and horizontally by height_shift_range; here, width_shift is horizontal and
     height_shift is vertical. All parameters are uniform in their ranges.
 
     Args:
       key: [] typed key.
       images: [B, H, W, C], any dtype.
-      rotation: max angle in either direction, degrees in [0, 180].
-      width_shift: max horizontal shift in either direction, as a fraction of the width in [0, 1].
-      height_shift: max vertical shift in either direction, as a fraction of the height in [0, 1].
-      shear: max angle in either direction, degrees in [0, 89].
-      zoom: z in [0, 0.99]; rows and columns are scaled by independent factors in [1 - z, 1 + z].
+      rotation: Maximum angle in either direction, degrees in [0, 180].
+      width_shift: Maximum horizontal shift in either direction, as a fraction of the width in
+        [0, 1].
+      height_shift: Maximum vertical shift in either direction, as a fraction of the height in
+        [0, 1].
+      shear: Maximum angle in either direction, degrees in [0, 89].
+      zoom: Number z in [0, 0.99]; rows and columns are scaled by independent factors in
+        [1 - z, 1 + z].
       interpolation: "bilinear" or "nearest".
-      fill: how to fill pixels from outside the image, as the mode of that name in scipy.ndimage:
+      fill: How to fill pixels from outside the image, like the mode of that name in scipy.ndimage:
         "nearest" (repeats the edge pixels), "constant" (`value`), "reflect" (mirrors the image) or
         "wrap" (tiles the image).
-      value: pixel value in [0, 255] for fill "constant".
+      value: Pixel value in [0, 255] for fill "constant".
 
     Returns:
       [B, H, W, C] float32, in the range of `images`.
 
     Raises:
-      UserError: an argument is out of range or unknown.
+      UserError: If an argument is out of range or unknown.
     """
     drawn = draw(key, images.shape, rotation, width_shift, height_shift, shear, zoom)
     if interpolation not in INTERPOLATIONS:
@@ -100,7 +103,7 @@ def shift(
     fill: str = "nearest",
     value: float = 0.0,
 ) -> jax.Array:
-    """Shifts each image by a real number of pixels: Keras' width_shift_range, height_shift_range.
+    """Shifts each image by a real number of pixels: Keras's width_shift_range, height_shift_range.
 
     Each shift is uniform in [-x, x] times the image's size, where x is `width` or `height`. The
     other arguments are those of `affine`.
@@ -117,7 +120,7 @@ def rotation(
     fill: str = "nearest",
     value: float = 0.0,
 ) -> jax.Array:
-    """Rotates each image by an angle uniform in [-degrees, degrees]: Keras' rotation_range.
+    """Rotates each image by an angle uniform in [-degrees, degrees]: Keras's rotation_range.
 
     The other arguments are those of `affine`.
     """
@@ -133,7 +136,7 @@ def shear(
     fill: str = "nearest",
     value: float = 0.0,
 ) -> jax.Array:
-    """Shears each image by an angle uniform in [-degrees, degrees]: Keras' shear_range.
+    """Shears each image by an angle uniform in [-degrees, degrees]: Keras's shear_range.
 
     The other arguments are those of `affine`.
     """
@@ -149,7 +152,7 @@ def zoom(
     fill: str = "nearest",
     value: float = 0.0,
 ) -> jax.Array:
-    """Scales rows and columns by factors uniform in [1 - share, 1 + share]: Keras' zoom_range.
+    """Scales rows and columns by factors uniform in [1 - share, 1 + share]: Keras's zoom_range.
 
     The other arguments are those of `affine`.
     """

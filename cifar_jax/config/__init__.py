@@ -91,13 +91,13 @@ def _call(get_config: Callable[[], Any], path: Path) -> Any:
 def choose_model(config: ConfigDict, name: str) -> None:
     """Sets `model.name`, and adds the default of every network option that the config omits.
 
-    The config, and config.json, thus record every option that the network is built with. If `name`
+    The config, and thus config.json, records every option that the network is built with. If `name`
     is not the network that the config was written for, options that `name` lacks are dropped.
 
     Raises:
       UserError: If the network is unknown, or the config sets an option that its own network lacks.
     """
-    from cifar_jax import models  # takes a second, so invalid command lines fail before it
+    from cifar_jax import models  # takes a second, so other errors are reported before it
 
     defaults = models.options_of(name)
     given = {k: v for k, v in config.model.items() if k != "name"}

@@ -29,7 +29,7 @@ def get_config() -> ConfigDict:
     config.data.val_fraction = 0.0
     # Seed of the validation split, as in scikit-learn's train_test_split.
     config.data.val_seed = 42
-    # Max number of images of each split, for quick trials: the first ones are used. 0 for all.
+    # Number of images of each split to use, from the start, for quick trials. 0 for all.
     config.data.limit = 0
 
     # Images per step over all devices.
@@ -55,7 +55,7 @@ def get_config() -> ConfigDict:
     # Schedule, such as "constant", "step" or "cosine": a key of cifar_jax.optim.SCHEDULES. Comments
     # below name the schedules and optimizers that use a field.
     config.optim.schedule = "constant"
-    # Epochs of linear warmup from 0 to the schedule's first learning rate.
+    # Epochs of linear warm-up from 0 to the schedule's first learning rate.
     config.optim.warmup_epochs = 0.0
     # "one_cycle": learning rate at the start. "triangular", "triangular2", "exp_range": learning
     # rate at the start of each cycle.
@@ -66,7 +66,7 @@ def get_config() -> ConfigDict:
     config.optim.step_epochs = ()
     # "step": factor at each of them. "exponential": factor at every epoch; usually above 0.1.
     config.optim.step_factor = 0.1
-    # "inverse_time": d in learning_rate / (1 + d * step), the `decay` of Keras' optimizers.
+    # "inverse_time": d in learning_rate / (1 + d * step), the `decay` of Keras's optimizers.
     config.optim.decay = 0.0
     # "polynomial": exponent, 1 for a straight line.
     config.optim.power = 1.0
@@ -94,7 +94,7 @@ def get_config() -> ConfigDict:
     # Max global norm of the gradients; 0 for no clipping.
     config.optim.clip_norm = 0.0
 
-    # Keras' ReduceLROnPlateau: reduces the learning rate when a metric stops improving.
+    # Keras's ReduceLROnPlateau: reduces the learning rate when a metric stops improving.
     config.plateau = ConfigDict()
     # Evaluations without improvement before a reduction; 0 disables the callback.
     config.plateau.patience = 0
@@ -110,8 +110,8 @@ def get_config() -> ConfigDict:
     # Lower bound of the learning rate.
     config.plateau.min_learning_rate = 0.0
 
-    # Keras' EarlyStopping: ends training when a metric stops improving. selected_on and selected_by
-    # determine the epoch that is then reported.
+    # Keras's EarlyStopping: ends training when a metric stops improving. selected_on and
+    # selected_by determine the epoch that is then reported.
     config.early_stopping = ConfigDict()
     # Evaluations without improvement before training ends; 0 disables the callback.
     config.early_stopping.patience = 0

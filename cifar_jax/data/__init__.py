@@ -49,7 +49,7 @@ class Dataset(NamedTuple):
     train: Split
     val: Split | None  # None if val_fraction is 0
     test: Split
-    class_names: tuple[str, ...]  # this and the following as in DatasetInfo
+    class_names: tuple[str, ...]  # this and the following fields are those of DatasetInfo
     mean: np.ndarray
     std: np.ndarray
 
@@ -81,17 +81,17 @@ def load(
     """Loads a data set, and prepares it on first use.
 
     Args:
-        name: "cifar10", "cifar100" or "synthetic".
-        label: "fine", or for cifar100 also "coarse" (its 20 superclasses).
-        data_dir: the TFDS directory, or the directory where the official binary archive was
-            unpacked. None and "" stand for $TFDS_DATA_DIR or, if unset, ~/tensorflow_datasets.
-        val_fraction: the fraction of training images held out for validation, in [0, 1).
-        val_seed: the seed that selects them, see split.train_val_indices.
-        limit: keep only the first `limit` images of each split; 0 keeps all.
+      name: "cifar10", "cifar100" or "synthetic".
+      label: "fine", or for cifar100 also "coarse" (its 20 superclasses).
+      data_dir: The TFDS directory, or the directory to which the official binary archive was
+        unpacked. None and "" stand for $TFDS_DATA_DIR or, if unset, ~/tensorflow_datasets.
+      val_fraction: The fraction of training images held out for validation, in [0, 1).
+      val_seed: The seed that selects these images; see split.train_val_indices.
+      limit: The number of images of each split to keep, from the start; 0 keeps all.
 
     Raises:
-        UserError: an argument is invalid, the data is corrupt, or it is missing and cannot be
-            downloaded.
+      UserError: If an argument is invalid, the data is corrupt, or the data is missing and cannot
+        be downloaded.
     """
     if name not in NAMES:
         raise unknown("data set", name, NAMES)
@@ -158,7 +158,7 @@ def _decode(name: str, source: Path) -> dict[str, np.ndarray]:
     return cache.load(source, prepared.decode)
 
 
-# Both are kept for several loads in one process, as they take 1 to 2 seconds.
+# Both results are kept for later loads in the same process, because they take 1 to 2 seconds.
 _synthetic = functools.cache(synthetic.make)
 
 

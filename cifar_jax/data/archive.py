@@ -57,7 +57,7 @@ ARCHIVES = {
 }
 
 
-# {our name of a label: its name in TFDS and in this file}
+# {name of a label in this package: its name in TFDS and in this file}
 LABELS = {"fine": "label", "coarse": "coarse_label"}
 
 
@@ -90,11 +90,12 @@ def read(name: str, source: str | Path) -> Raw:
     """Reads and validates a data set.
 
     Args:
-        name: "cifar10" or "cifar100".
-        source: the binary .tar.gz, the folder that it unpacks to, or the parent of that folder.
+      name: "cifar10" or "cifar100".
+      source: The binary .tar.gz, the folder that it unpacks to, or the parent of that folder.
 
     Raises:
-        UserError: the source does not exist, cannot be read, is truncated, or is not this data set.
+      UserError: If the source does not exist, cannot be read, is truncated, or is not this data
+        set.
     """
     if name not in ARCHIVES:
         raise unknown("data set", name, ARCHIVES)

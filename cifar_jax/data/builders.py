@@ -24,7 +24,7 @@ class _FromArchive:
     """Replaces the parts of a TFDS CIFAR builder that need TensorFlow or the network."""
 
     raw: archive.Raw
-    url_infos: dict = {}  # TFDS' checksums are not needed: _download verifies its own
+    url_infos: dict = {}  # TFDS's checksums are not needed: _download verifies its own
 
     def _info(self) -> tfds.core.DatasetInfo:
         info = super()._info()
@@ -68,16 +68,16 @@ def prepare(
     calls are safe.
 
     Args:
-        name: "cifar10" or "cifar100".
-        data_dir: the TFDS directory.
-        source: see archive.read; None downloads the official archive to `<data_dir>/downloads/`.
-        overwrite: replace an existing directory, which is otherwise kept.
+      name: "cifar10" or "cifar100".
+      data_dir: The TFDS directory.
+      source: As for archive.read; None downloads the official archive to `<data_dir>/downloads/`.
+      overwrite: Whether to replace an existing directory, which is otherwise kept.
 
     Returns:
-        The path of the directory.
+      The path of the directory.
 
     Raises:
-        UserError: the source is unusable, the download failed, or `data_dir` is not writable.
+      UserError: If the source is unusable, the download failed, or `data_dir` is not writable.
     """
     try:
         source = _download(name, data_dir) if source is None else Path(source).expanduser()

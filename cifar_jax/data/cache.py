@@ -2,7 +2,7 @@
 
 The file is in `<data_dir>/.cifar_jax/` or, if that is not writable, in the user's cache directory.
 It records the names, sizes and modification times of the files it was decoded from, and is rebuilt
-if they change or if it is corrupt. It can be deleted at any time.
+if those change or the cache is corrupt. It can be deleted at any time.
 """
 
 import hashlib
@@ -30,8 +30,8 @@ def load(directory: Path, decode: Callable[[Path], dict[str, np.ndarray]]) -> di
     """Returns the arrays of a prepared directory, if possible from the cache.
 
     Args:
-        directory: `<data_dir>/<name>/<version>/`.
-        decode: reads the directory if the cache has no arrays of it; its exceptions propagate.
+      directory: `<data_dir>/<name>/<version>/`.
+      decode: Called to read the directory if it is not in the cache; its exceptions propagate.
     """
     fingerprint = _fingerprint(directory)
     for path in _candidates(directory):

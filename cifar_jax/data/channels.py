@@ -7,11 +7,11 @@ def mean_std(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns the mean and standard deviation of each channel, in [0, 1] scale.
 
     Args:
-        images: uint8 [N, H, W, C].
+      images: [N, H, W, C] uint8.
 
     Returns:
-        Mean and standard deviation, float32 [C] each. They are computed from exact integer counts,
-        so the rounding error does not grow with N.
+      The mean and the standard deviation, float32 [C] each. They are computed from exact integer
+      counts, so the rounding error does not grow with N.
     """
     # Counting the 256 pixel values avoids a float copy of the data set (600 MB for CIFAR).
     counts = np.stack(

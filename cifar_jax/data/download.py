@@ -4,8 +4,8 @@ Without a network, the user should see an error within seconds. Timeouts in Pyth
 operation of a socket: they cover neither a name lookup that hangs nor a server that sends its
 headers byte by byte. The request therefore runs in a thread, which is abandoned at the deadline.
 
-The downloader of TFDS sets no timeout and retries for minutes; pooch's (1.9) sets only timeouts per
-operation, so both of these cases hang there.
+The downloader of TFDS sets no timeout and retries for minutes; that of pooch (1.9) sets only
+timeouts per operation, so it hangs in both of the cases above.
 """
 
 import concurrent.futures
@@ -30,9 +30,9 @@ def fetch(url: str, path: Path, sha256: str) -> None:
     The proxy environment variables are respected.
 
     Raises:
-        UserError: there was no response within FIRST_RESPONSE_SECONDS, the transfer stalled for
-            STALL_SECONDS, the network failed in another way, or the checksum is wrong.
-        OSError: `path` cannot be written.
+      UserError: If there was no response within FIRST_RESPONSE_SECONDS, the transfer stalled for
+        STALL_SECONDS, the network failed in another way, or the checksum is wrong.
+      OSError: If `path` cannot be written.
     """
     with atomic.replacing(path) as part:
         with _open(url) as response, open(part, "wb") as f:

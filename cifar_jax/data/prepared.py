@@ -15,10 +15,10 @@ _REQUIRED = ("dataset_info.json", "features.json")  # TFDS writes these files la
 
 
 def find(name: str, data_dir: Path) -> Path | None:
-    """Returns the directory of the newest complete version of a data set, or None if it has none.
+    """Returns the directory of the newest complete version of a data set, or None if there is none.
 
     Raises:
-        UserError: there are version directories, but none of them is complete.
+      UserError: If there are version directories, but none of them is complete.
     """
     versions = sorted(
         (p for p in (data_dir / name).glob("*") if _VERSION.fullmatch(p.name)),
@@ -34,15 +34,15 @@ def decode(directory: Path) -> dict[str, np.ndarray]:
     """Reads a prepared directory with TFDS, which takes about 7 seconds.
 
     Returns:
-        A dictionary with these arrays:
-        train_images, test_images: uint8 [N, 32, 32, 3], in the official order.
-        train_fine, test_fine: int32 [N] labels.
-        fine_names: str [num_classes].
-        train_coarse, test_coarse, coarse_names: the same for coarse labels, only for cifar100.
-        mean, std: float32 [3], over the training images, in [0, 1] scale.
+      A dictionary with these arrays:
+      train_images, test_images: uint8 [N, 32, 32, 3], in the official order.
+      train_fine, test_fine: int32 [N] labels.
+      fine_names: str [num_classes].
+      train_coarse, test_coarse, coarse_names: the same for coarse labels, only for cifar100.
+      mean, std: float32 [3], over the training images, in [0, 1] scale.
 
     Raises:
-        UserError: files are missing or corrupt, or the data set is incomplete.
+      UserError: If files are missing or corrupt, or the data set is incomplete.
     """
     from tensorflow_datasets.core.features.feature import json_format, message  # from protobuf
 
@@ -52,7 +52,7 @@ def decode(directory: Path) -> dict[str, np.ndarray]:
     corruption = (OSError, RuntimeError, ValueError, json_format.Error, message.Error)
 
     verbosity = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)  # hides TFDS' advice to install OpenCV
+    logging.set_verbosity(logging.ERROR)  # hides TFDS's advice to install OpenCV
     try:
         return _read(directory, archive.ARCHIVES[directory.parent.name]).arrays()
     except corruption as e:

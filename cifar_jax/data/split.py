@@ -8,21 +8,21 @@ from cifar_jax.errors import UserError
 
 
 def train_val_indices(num_images: int, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Splits range(num_images) exactly as scikit-learn's train_test_split(test_size=fraction).
+    """Splits range(num_images) exactly like scikit-learn's train_test_split(test_size=fraction).
 
     The write-ups use scikit-learn; the same seed gives the same images in the same order.
 
     Args:
-        num_images: the number of images.
-        fraction: the fraction held out for validation, in [0, 1). The number of validation images
-            is rounded up.
-        seed: in [0, 2**32), scikit-learn's random_state.
+      num_images: The number of images.
+      fraction: The fraction held out for validation, in [0, 1). The number of validation images is
+        rounded up.
+      seed: The seed, scikit-learn's random_state, in [0, 2**32).
 
     Returns:
-        (train, val): disjoint int64 index arrays that together contain every index.
+      (train, val), disjoint int64 index arrays that together contain every index.
 
     Raises:
-        UserError: the fraction is out of range, or leaves no images for training.
+      UserError: If the fraction is out of range, or leaves no images for training.
     """
     if not 0 <= fraction < 1:
         raise UserError(f"the validation fraction must be in [0, 1), got {fraction}")

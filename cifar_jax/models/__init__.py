@@ -1,4 +1,4 @@
-"""Networks by name.
+"""The networks, by name.
 
 A new network needs a file, a line in MODELS, a config and its parameter count in test_models.py.
 """
@@ -49,14 +49,15 @@ def create(
     """Builds a network, a module that maps images [B, 32, 32, 3] to logits [B, num_classes].
 
     Args:
-      name: key of MODELS.
-      num_classes: number of logits.
-      rngs: the `params` stream initializes the parameters.
-      dtype: dtype of the computation.
-      **options: options of the network, see `options_of`.
+      name: Key of MODELS.
+      num_classes: Number of logits.
+      rngs: The `params` stream initializes the parameters.
+      dtype: Dtype of the computation.
+      **options: Options of the network; see `options_of`.
 
     Raises:
-      UserError: for an unknown network or option, or a value of a different kind than the default.
+      UserError: If the network or an option is unknown, or a value is not of the same kind as the
+        default.
     """
     known = options_of(name)
     for option, value in options.items():
@@ -88,7 +89,7 @@ def options_of(name: str) -> dict[str, Any]:
     """Returns the options of a network except dtype, as {name: default value}.
 
     Raises:
-      UserError: for an unknown network.
+      UserError: If the network is unknown.
     """
     if name not in MODELS:
         raise unknown("model", name, MODELS)

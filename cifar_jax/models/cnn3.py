@@ -34,11 +34,11 @@ class CNN3(nnx.Module):
     """The network described in the module's docstring.
 
     Args:
-      num_classes: number of logits.
-      rngs: the `params` stream initializes the kernels.
-      dropout: rates after the second pool, after the third and after the dense layer; a single
-        number applies to all.
-      dtype: dtype of the computation; parameters and logits are float32.
+      num_classes: Number of logits.
+      rngs: The `params` stream initializes the kernels.
+      dropout: Dropout rates after the second pool, after the third and after the dense layer; a
+        single number applies to all.
+      dtype: Dtype of the computation; parameters and logits are float32.
     """
 
     def __init__(

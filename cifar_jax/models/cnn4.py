@@ -36,13 +36,13 @@ class CNN4(nnx.Module):
     """The network described in the module's docstring.
 
     Args:
-      num_classes: number of logits.
-      rngs: the `params` stream initializes the kernels.
-      filters: numbers of filters of the four convolutions.
-      dense_units: number of units of the hidden dense layer.
-      dropout: rates after the pool, after flatten and after the dense layer; a single number
-        applies to all.
-      dtype: dtype of the computation; parameters and logits are float32.
+      num_classes: Number of logits.
+      rngs: The `params` stream initializes the kernels.
+      filters: Numbers of filters of the four convolutions.
+      dense_units: Number of units of the hidden dense layer.
+      dropout: Dropout rates after the pool, after flatten and after the dense layer; a single
+        number applies to all.
+      dtype: Dtype of the computation; parameters and logits are float32.
     """
 
     def __init__(

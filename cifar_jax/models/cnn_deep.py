@@ -13,8 +13,7 @@
 
 453,242 parameters with 10 classes. The convolutions have valid padding; BN has no scale and no
 bias, eps 1e-5 and momentum 0.1 (0.9 in flax). PyTorch's initialization: kernels and biases uniform
-in +-1 / sqrt(fan-in). The write-up lists only the layers; the relus are placed where they
-customarily are.
+in +-1 / sqrt(fan-in). The write-up lists only the layers; the relus are in their customary places.
 """
 
 from collections.abc import Sequence
@@ -39,11 +38,11 @@ class CNNDeep(nnx.Module):
     """The network described in the module's docstring.
 
     Args:
-      num_classes: number of logits.
-      rngs: the `params` stream initializes kernels and biases.
-      dropout: rates after the first and the third dense layer; a single number
-        applies to both.
-      dtype: dtype of the computation; parameters, statistics, BN and logits are float32.
+      num_classes: Number of logits.
+      rngs: The `params` stream initializes kernels and biases.
+      dropout: Dropout rates after the first and the third dense layer; a single number applies to
+        both.
+      dtype: Dtype of the computation; parameters, statistics, BN and logits are float32.
     """
 
     def __init__(

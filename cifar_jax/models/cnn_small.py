@@ -8,8 +8,7 @@
 | dense classes | classes |
 
 80,090 parameters with 10 classes. PyTorch's initialization: kernels and biases uniform in
-+-1 / sqrt(fan-in). The write-up lists only the layers; the relus are placed where they
-customarily are.
++-1 / sqrt(fan-in). The write-up lists only the layers; the relus are in their customary places.
 """
 
 import jax
@@ -24,9 +23,9 @@ class CNNSmall(nnx.Module):
     """The network described in the module's docstring.
 
     Args:
-      num_classes: number of logits.
-      rngs: the `params` stream initializes kernels and biases.
-      dtype: dtype of the computation; parameters and logits are float32.
+      num_classes: Number of logits.
+      rngs: The `params` stream initializes kernels and biases.
+      dtype: Dtype of the computation; parameters and logits are float32.
     """
 
     def __init__(self, num_classes: int, rngs: nnx.Rngs, *, dtype=jnp.float32):

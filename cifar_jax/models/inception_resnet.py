@@ -19,7 +19,7 @@ code in the author's repository (chentalen2021/CIFAR100_classification) adds the
 1x1 convolution after the pool, which is GoogLeNet's (Szegedy et al., 2014). The numbers of filters,
 the depth, the positions of BN and the pools between stages were chosen for this suite.
 
-Deviations: the author's code differs from the write-up and is not followed where it has one layer
+Deviations: the author's code is not followed where it differs from the write-up. It has one layer
 per block, 32 filters per branch in every stage, no downsampling after the first stage (the stride
 is not passed on), BN on two of the branches, LeakyReLU, and shortcut projections that are created
 again, untrained, at every call.
@@ -82,15 +82,15 @@ class InceptionResNet(nnx.Module):
     """The network described in the module's docstring.
 
     Args:
-      num_classes: number of logits.
-      rngs: the `params` stream initializes the kernels.
-      features: number of filters of the blocks of each stage, multiples of 3.
-      depth: number of blocks per stage.
-      stem_features: number of filters of the first convolution.
-      dtype: dtype of the computation; parameters, statistics, BN and logits are float32.
+      num_classes: Number of logits.
+      rngs: The `params` stream initializes the kernels.
+      features: Number of filters of the blocks of each stage, multiples of 3.
+      depth: Number of blocks per stage.
+      stem_features: Number of filters of the first convolution.
+      dtype: Dtype of the computation; parameters, statistics, BN and logits are float32.
 
     Raises:
-      UserError: if a number of filters is not a multiple of 3.
+      UserError: If a number of filters is not a multiple of 3.
     """
 
     def __init__(
@@ -104,7 +104,9 @@ class InceptionResNet(nnx.Module):
         dtype=jnp.float32,
     ):
         if any(count % 3 for count in features):
-            raise UserError(f"features need to be multiples of 3, the branches, not {features}")
+            raise UserError(
+                f"features need to be multiples of 3, the number of branches, not {features}"
+            )
         self.conv_stem = Conv(
             3, stem_features, (3, 3), kernel_init=keras_init, dtype=dtype, rngs=rngs
         )

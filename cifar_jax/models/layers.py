@@ -13,7 +13,7 @@ from cifar_jax.errors import UserError
 from cifar_jax.ops.conv import conv_general_dilated
 from cifar_jax.ops.dense import dot_general
 
-# Flax's layers with the convolution and the matrix product that the backend runs fastest.
+# Flax's layers with the forms of convolution and matrix product that the backend runs fastest.
 Conv = partial(nnx.Conv, conv_general_dilated=conv_general_dilated)
 Linear = partial(nnx.Linear, dot_general=dot_general)
 
@@ -21,7 +21,7 @@ Linear = partial(nnx.Linear, dot_general=dot_general)
 keras_init = glorot_uniform()
 # torch.nn.Conv2d and Linear: kaiming_uniform(a=sqrt(5)), a variance of 1 / (3 fan_in).
 torch_init = variance_scaling(1 / 3, "fan_in", "uniform")
-# He et al. (2015) as ResNets use it: kaiming_normal(mode='fan_out', nonlinearity='relu').
+# That of He et al. (2015) for ResNets: kaiming_normal(mode='fan_out', nonlinearity='relu').
 he_fan_out_init = variance_scaling(2.0, "fan_out", "normal")
 
 
@@ -57,7 +57,7 @@ class Dropout(nnx.Dropout):
     """nnx.Dropout that validates its rate.
 
     Raises:
-      UserError: for a rate outside [0, 1).
+      UserError: If the rate is outside [0, 1).
     """
 
     def __init__(self, rate: float):
@@ -70,19 +70,19 @@ class BatchNorm(nnx.BatchNorm):
     """Batch normalization computed in float32 or wider; the output has the dtype of the input.
 
     nnx.BatchNorm(dtype=bfloat16) would cast the running statistics to bfloat16 in evaluation, which
-    adds a bias of 0.02 standard deviations; computing in float32 costs nothing once it is fused.
-    The running variance is the biased estimate, whereas PyTorch keeps the unbiased one.
+    adds a bias of 0.02 standard deviations; computing in float32 costs nothing once XLA has fused
+    it. The running variance is the biased estimate; PyTorch's is the unbiased one.
 
     The output is computed as x * scale + shift, so that x is the only array of its size kept for
     the gradient. With nnx's (x - mean) * scale + bias, x - mean would be kept too.
 
     Args:
-      num_features: number of channels C.
-      momentum: decay of the running statistics per step.
-      epsilon: added to the variance.
-      use_scale: whether to multiply by a learned scale.
-      use_bias: whether to add a learned bias.
-      rngs: the `params` stream initializes scale and bias.
+      num_features: Number of channels C.
+      momentum: Decay of the running statistics per step.
+      epsilon: Number added to the variance.
+      use_scale: Whether to multiply by a learned scale.
+      use_bias: Whether to add a learned bias.
+      rngs: The `params` stream initializes scale and bias.
     """
 
     def __init__(
@@ -129,7 +129,7 @@ def per_layer(value: float | Sequence[float], count: int, name: str) -> tuple[fl
     """Returns `value` as one number per layer; a single number applies to every layer.
 
     Raises:
-      UserError: if `value` has neither 1 nor `count` numbers.
+      UserError: If `value` has neither 1 nor `count` numbers.
     """
     values = tuple(value) if isinstance(value, Sequence) else (value,)
     if len(values) == 1:

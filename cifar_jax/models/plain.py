@@ -17,11 +17,12 @@ always appended.
 
 vgg16 is the body of keras.applications.VGG16 (Simonyan and Zisserman, 2014; 14,714,688 parameters)
 followed by one dense layer; at 32x32 pixels the output of the body is 1 x 1 x 512. cnn13, with
-thirteen weight layers, is the hybrid write-up's first network. cnn9 has its first three units; the
-write-up only calls it "shallower". The other four, with valid padding, are from the callbacks
-write-up. The layers are those in the authors' repositories, chentalen2021/CIFAR100_classification,
-kurtameyer/CIFAR100 and coreymunk/Deep-Learning-CIFAR-100. Keras includes the running means and
-variances of BN in its parameter counts: 5,816,740 for stacked3, 4,899,044 for school.
+thirteen weight layers, is the hybrid write-up's first network. cnn9 has the first three units of
+cnn13; the write-up only calls it "shallower". The other four, with valid padding, are from the
+callbacks write-up. The layers are those in the authors' repositories,
+chentalen2021/CIFAR100_classification, kurtameyer/CIFAR100 and coreymunk/Deep-Learning-CIFAR-100.
+Keras includes the running means and variances of BN in its parameter counts: 5,816,740 for
+stacked3, 4,899,044 for school.
 
 Keras's conventions: Glorot uniform kernels, zero biases, BN after the relu with eps 1e-3 and
 momentum 0.99.
@@ -67,15 +68,16 @@ class Plain(nnx.Module):
     """The network described in the module's docstring.
 
     Args:
-      num_classes: number of logits.
-      rngs: the `params` stream initializes the kernels.
-      layers: list of layers, in the notation of the module's docstring.
-      padding: padding of the convolutions, "SAME" or "VALID".
-      dropout: rate of each "D"; a single number applies to all.
-      dtype: dtype of the computation; parameters, statistics, BN and logits are float32.
+      num_classes: Number of logits.
+      rngs: The `params` stream initializes the kernels.
+      layers: List of layers, in the notation of the module's docstring.
+      padding: Padding of the convolutions, "SAME" or "VALID".
+      dropout: Dropout rate of each "D"; a single number applies to all.
+      dtype: Dtype of the computation; parameters, statistics, BN and logits are float32.
 
     Raises:
-      UserError: for invalid layers or padding, or rates that do not match the layers.
+      UserError: If the layers or the padding are invalid, or the number of dropout rates does not
+        match the layers.
     """
 
     def __init__(

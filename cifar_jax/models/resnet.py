@@ -60,11 +60,11 @@ class BasicBlock(nnx.Module):
     """relu(BN(conv(relu(BN(conv(x))))) + shortcut(x)): [B, H, W, I] to [B, H / s, W / s, O].
 
     Args:
-      in_features: I.
-      features: O.
-      stride: s.
-      conv: function of (in_features, features, kernel_size, stride) that returns a convolution.
-      norm: function of features that returns a BatchNorm.
+      in_features: Number of input channels, I.
+      features: Number of output channels, O.
+      stride: The stride s of the first convolution.
+      conv: A function of (in_features, features, kernel_size, stride) that returns a convolution.
+      norm: A function of features that returns a BatchNorm.
     """
 
     def __init__(self, in_features: int, features: int, stride: int, conv, norm):
@@ -88,16 +88,16 @@ class ResNet(nnx.Module):
     """The network described in the module's docstring.
 
     Args:
-      num_classes: number of logits.
-      rngs: the `params` stream initializes the kernels.
-      depths: number of blocks per stage.
-      width: number of filters of the first stage; it doubles with each stage.
+      num_classes: Number of logits.
+      rngs: The `params` stream initializes the kernels.
+      depths: Number of blocks per stage.
+      width: Number of filters of the first stage; it doubles with each stage.
       stem: "cifar" or "imagenet".
       conventions: "torch" or "keras".
-      dtype: dtype of the computation; parameters, statistics, BN and logits are float32.
+      dtype: Dtype of the computation; parameters, statistics, BN and logits are float32.
 
     Raises:
-      UserError: for an unknown stem or conventions.
+      UserError: If the stem or the conventions are unknown.
     """
 
     def __init__(

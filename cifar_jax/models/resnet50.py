@@ -57,11 +57,11 @@ class ResNet50(nnx.Module):
     """The network described in the module's docstring.
 
     Args:
-      num_classes: number of logits.
-      rngs: the `params` stream initializes the kernels.
-      depths: number of blocks per stage.
-      width: number of filters of the first stage's bottlenecks; it doubles with each stage.
-      dtype: dtype of the computation; parameters, statistics, BN and logits are float32.
+      num_classes: Number of logits.
+      rngs: The `params` stream initializes the kernels.
+      depths: Number of blocks per stage.
+      width: Number of filters of the first stage's bottlenecks; it doubles with each stage.
+      dtype: Dtype of the computation; parameters, statistics, BN and logits are float32.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """Optimizers, learning rate schedules and callbacks, created from plain values.
 
-A new schedule or optimizer is a function and its name in the registry of one module, SCHEDULES in
-schedules.py or OPTIMIZERS in optimizers.py, and a test.
+A new schedule or optimizer needs a function, its name in a registry (SCHEDULES in schedules.py or
+OPTIMIZERS in optimizers.py), and a test.
 """
 
 from cifar_jax.optim import callbacks, schedules

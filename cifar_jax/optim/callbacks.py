@@ -1,4 +1,4 @@
-"""Decisions between epochs: Keras's ReduceLROnPlateau and EarlyStopping as small state machines.
+"""Makes decisions between epochs: Keras's ReduceLROnPlateau and EarlyStopping as state machines.
 
 They receive the metrics of each evaluated epoch on the host and return a `Decision`. Their state is
 a dict of JSON values, so that checkpoints can store it and a resumed run makes the same decisions.
@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 from cifar_jax.errors import UserError, unknown
 from cifar_jax.selection import METRICS
 
-# Metrics of the split that is evaluated during training; with "train_", of the training images.
+# The metrics that can be monitored: those of the split that is evaluated during training and, with
+# the prefix "train_", those of the training images.
 MONITORS = (*METRICS, *(f"train_{name}" for name in METRICS))
 
 
@@ -19,9 +20,9 @@ class Decision(NamedTuple):
     """The consequences of an epoch.
 
     Attributes:
-      learning_rate_factor: factor applied to the learning rate from the next epoch on.
-      stops: whether to end the training.
-      events: messages for the user, one line each.
+      learning_rate_factor: Factor applied to the learning rate from the next epoch on.
+      stops: Whether to end the training.
+      events: Messages for the user, one line each.
     """
 
     learning_rate_factor: float = 1.0
@@ -44,7 +45,7 @@ class _Best:
         self.best, self.wait = -math.inf, 0
 
     def improves(self, value: float) -> bool:
-        """Returns whether a value exceeds the best by more than min_delta, and records it if so."""
+        """Returns whether a value improves on the best by more than min_delta; records it if so."""
         value *= self._sign
         if not value > self.best + self.min_delta:
             return False
@@ -56,18 +57,18 @@ class _Best:
 
 
 class Plateau(_Best):
-    """Cuts the learning rate when a metric has stopped improving (Keras's ReduceLROnPlateau).
+    """Reduces the learning rate when a metric has stopped improving (Keras's ReduceLROnPlateau).
 
     Args:
-      monitor: one of MONITORS; losses are minimized, accuracies are maximized.
-      patience: number of evaluations without improvement before a cut.
-      factor: factor applied to the learning rate at a cut, in (0, 1).
-      cooldown: number of evaluations after a cut during which the metric is not counted.
-      min_delta: min improvement that counts, exclusive.
-      min_learning_rate: lower bound of the learning rate.
+      monitor: One of MONITORS; losses are minimized, accuracies are maximized.
+      patience: Number of evaluations without improvement before a reduction.
+      factor: Factor of the learning rate, in (0, 1).
+      cooldown: Number of evaluations after a reduction that are not counted.
+      min_delta: Improvement that must be exceeded to count.
+      min_learning_rate: Lower bound of the learning rate.
 
     Raises:
-      UserError: for an unknown monitor or a value out of range.
+      UserError: If the monitor is unknown or a value is out of range.
     """
 
     def __init__(
@@ -96,8 +97,8 @@ class Plateau(_Best):
         """Returns the decision after an epoch.
 
         Args:
-          value: value of the monitored metric.
-          learning_rate: learning rate at the end of the epoch.
+          value: Value of the monitored metric.
+          learning_rate: Learning rate at the end of the epoch.
         """
         if self.cooling:
             self.cooling -= 1
@@ -127,15 +128,15 @@ class Plateau(_Best):
 class EarlyStopping(_Best):
     """Ends training when a metric has stopped improving (Keras's EarlyStopping).
 
-    Which epoch is reported is decided by the config fields selected_on and selected_by.
+    The config fields selected_on and selected_by determine which epoch is reported.
 
     Args:
-      monitor: one of MONITORS.
-      patience: number of evaluations without improvement before training ends.
-      min_delta: min improvement that counts, exclusive.
+      monitor: One of MONITORS.
+      patience: Number of evaluations without improvement before training ends.
+      min_delta: Improvement that must be exceeded to count.
 
     Raises:
-      UserError: for an unknown monitor or a value out of range.
+      UserError: If the monitor is unknown or a value is out of range.
     """
 
     def __init__(self, monitor: str, patience: int, *, min_delta: float = 0.0):
@@ -177,8 +178,9 @@ class Callbacks:
         """Returns the combined decision after an epoch.
 
         Args:
-          values: {monitor: value}; None if the epoch was not evaluated, which is not counted.
-          learning_rate: learning rate at the end of the epoch.
+          values: {monitor: value}. A value is None if the epoch was not evaluated; such an epoch is
+            not counted.
+          learning_rate: Learning rate at the end of the epoch.
         """
         plateau, stopping = Decision(), Decision()
         if self._plateau and values[self._plateau.monitor] is not None:

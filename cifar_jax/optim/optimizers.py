@@ -3,7 +3,8 @@
 An optimizer is one function in OPTIMIZERS. It receives the learning rate and, by name, those fields
 of `config.optim` that it has as keyword-only arguments, and returns an optax transformation. It
 raises UserError for a field that is out of range. Its updates must be proportional to the learning
-rate: the train step creates it with 1 and multiplies the updates.
+rate: it is created with a learning rate of 1, and the training step multiplies its updates by the
+actual one.
 """
 
 from collections.abc import Callable
@@ -28,21 +29,21 @@ def create(
     """Creates an optimizer.
 
     Weight decay is coupled, i.e. added to the gradient as in PyTorch's SGD and Adam, except in an
-    optimizer that has `weight_decay` as an argument of its own, such as adamw. Keras's l2(x) equals
-    a coupled decay of 2 * x.
+    optimizer that has its own argument `weight_decay`, such as adamw. Keras's l2(x) equals a
+    coupled decay of 2 * x.
 
     Args:
-      name: key of OPTIMIZERS.
-      learning_rate: a number or a schedule. Keep the default of 1 if the train step multiplies the
-        updates by the learning rate.
-      weight_decay: coefficient of the weight decay; 0 for none.
+      name: Key of OPTIMIZERS.
+      learning_rate: A number or a schedule. Keep the default of 1 if the training step multiplies
+        the updates by the learning rate.
+      weight_decay: Coefficient of the weight decay; 0 for none.
       weight_decay_mask: "all", or "kernels" to exclude biases and normalization parameters.
-      clip_norm: max global norm of the gradients; 0 for no clipping.
-      **options: options of the optimizer. Those of other optimizers are ignored, except `momentum`
+      clip_norm: Max global norm of the gradients; 0 for no clipping.
+      **options: Options of the optimizer. Those of other optimizers are ignored, except `momentum`
         and `nesterov`.
 
     Raises:
-      UserError: for an unknown name, option or mask, or a value out of range.
+      UserError: If a name, option or mask is unknown, or a value is out of range.
     """
     check_options(
         name,
@@ -82,13 +83,13 @@ def sgd(
 ) -> optax.GradientTransformation:
     """Stochastic gradient descent with optional momentum, as in PyTorch.
 
-    The learning rate multiplies the velocity; in Keras it is part of the velocity, which gives
-    different updates for some steps after a change of learning rate.
+    The learning rate multiplies the velocity; in Keras it is part of the velocity, so the updates
+    differ for some steps after a change of the learning rate.
 
     Args:
-      learning_rate: a number or a schedule.
-      momentum: in [0, 1); 0 allocates no buffer.
-      nesterov: whether to use Nesterov momentum.
+      learning_rate: A number or a schedule.
+      momentum: Factor of the velocity at each step, in [0, 1); 0 allocates no buffer.
+      nesterov: Whether to use Nesterov momentum.
     """
     _require_below_one("momentum", momentum)
     if nesterov and not momentum:
@@ -106,10 +107,10 @@ def adam(
     """Adam (Kingma and Ba, 2015).
 
     Args:
-      learning_rate: a number or a schedule.
-      beta1: decay of the first moment, in [0, 1).
-      beta2: decay of the second moment, in [0, 1).
-      eps: added to the denominator, outside the square root; 0 or more.
+      learning_rate: A number or a schedule.
+      beta1: Decay of the first moment, in [0, 1).
+      beta2: Decay of the second moment, in [0, 1).
+      eps: Number added to the denominator, outside the square root; 0 or more.
     """
     _require_adam(beta1, beta2, eps)
     return optax.adam(learning_rate, beta1, beta2, eps)

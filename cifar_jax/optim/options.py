@@ -33,20 +33,20 @@ def check_options(
 ) -> None:
     """Checks the name of a registered function, and the names of the options given for it.
 
-    An option that only other functions of the registry have is ignored, so that a command line can
-    choose another function and keep the config's other fields, unless it is listed as exclusive.
+    An option that only other functions of the registry have is ignored: a command line can thus
+    choose another function and keep the config's other fields. Exclusive options are the exception.
 
     Args:
-      name: name to look up.
-      registry: functions by name.
-      options: values by name.
-      kind: what the registry holds, for messages.
-      field: config field that names the function, as in "optim.schedule".
-      exclusive: options that must be 0 or False with a function that lacks them.
+      name: Name to look up.
+      registry: Functions by name.
+      options: Values by name.
+      kind: What the registry holds, for messages.
+      field: Config field that names the function, as in "optim.schedule".
+      exclusive: Options that must be 0 or False with a function that lacks them.
 
     Raises:
-      UserError: for a name that is not in the registry, an option that no function has, or an
-        exclusive option that this function lacks.
+      UserError: If the name is not in the registry, if no function has an option, or if this
+        function lacks an exclusive option that is set.
     """
     if name not in registry:
         raise unknown(kind, name, registry)

@@ -1,10 +1,10 @@
 """Learning rate schedules: functions of the step, created by name from durations in epochs.
 
-A schedule is one function in SCHEDULES. It receives the peak learning rate and, by name, those of
-these values that it has as keyword-only arguments: any field of `config.optim`, and
+A schedule is one function in SCHEDULES. It receives the peak learning rate. Its keyword-only
+arguments are passed by name; they can be fields of `config.optim`, and
 
-  steps_per_epoch: number of optimizer steps per epoch.
-  num_steps: number of steps from the end of the warm-up to the end of training.
+  steps_per_epoch: Number of optimizer steps per epoch.
+  num_steps: Number of steps from the end of the warm-up to the end of training.
 
 It returns a function from the step, counted from the end of the warm-up, to the learning rate. It
 raises UserError for a field that is out of range.
@@ -33,18 +33,18 @@ def create(
     """Creates a schedule, preceded by a linear warm-up from 0 to its initial learning rate.
 
     Args:
-      name: key of SCHEDULES.
-      learning_rate: peak learning rate.
-      steps_per_epoch: number of optimizer steps per epoch.
-      num_epochs: duration of the training, including the warm-up.
-      warmup_epochs: duration of the warm-up; 0 for none.
-      **options: options of the schedule. Those of other schedules are ignored, except `decay`.
+      name: Key of SCHEDULES.
+      learning_rate: Peak learning rate.
+      steps_per_epoch: Number of optimizer steps per epoch.
+      num_epochs: Duration of the training, including the warm-up.
+      warmup_epochs: Duration of the warm-up; 0 for none.
+      **options: Options of the schedule. Those of other schedules are ignored, except `decay`.
 
     Returns:
       A function from the step, counted from 0, to the learning rate.
 
     Raises:
-      UserError: for an unknown name or option, or a value out of range.
+      UserError: If the name or an option is unknown, or a value is out of range.
     """
     check_options(
         name,
@@ -84,8 +84,8 @@ def create(
             f"{name!r}, which begins there"
         )
     ramp = optax.linear_schedule(0.0, start, num_warmup_steps)
-    # The join also evaluates the schedule during the warm-up, at steps below 0, where inverse_time
-    # may divide by 0, and drops the result.
+    # The join also evaluates the schedule during the warm-up, at steps below 0, and discards the
+    # result; inverse_time may divide by 0 there.
     after_ramp = lambda step: schedule(abs(step))  # noqa: E731
     return optax.join_schedules([ramp, after_ramp], [num_warmup_steps])
 
@@ -96,7 +96,7 @@ def depends_on_length(name: str) -> bool:
 
 
 def constant(learning_rate: float) -> optax.Schedule:
-    """Keeps the learning rate."""
+    """Keeps the learning rate constant."""
     return optax.constant_schedule(learning_rate)
 
 
@@ -111,11 +111,11 @@ def step(
     """Multiplies the learning rate by `step_factor` at each of `step_epochs`.
 
     Args:
-      learning_rate: initial learning rate.
-      steps_per_epoch: see the module's docstring.
-      warmup_epochs: duration of the warm-up.
-      step_epochs: increasing epochs, counted from the start of training including the warm-up.
-      step_factor: factor at each of them, above 0.
+      learning_rate: Initial learning rate.
+      steps_per_epoch: See the module's docstring.
+      warmup_epochs: Duration of the warm-up.
+      step_epochs: Increasing epochs, counted from the start of training including the warm-up.
+      step_factor: Factor at each of them, above 0.
     """
     if not step_epochs:
         raise UserError("optim.schedule 'step' needs optim.step_epochs, the epochs to step at")
@@ -144,7 +144,8 @@ def exponential(
 ) -> optax.Schedule:
     """Multiplies the learning rate by `step_factor`, above 0, after every epoch."""
     _require_factor(step_factor)
-    # optax's staircase divides in floating point, and is a step late at 41, 47, 55, 61, ... steps.
+    # optax's staircase divides in floating point, and is a step late if an epoch has 41, 47, 55, 61
+    # or certain other numbers of steps.
     return lambda step: learning_rate * step_factor ** jnp.float32(step // steps_per_epoch)
 
 
@@ -182,21 +183,21 @@ def one_cycle(
     final_learning_rate: float = 0.0,
     rise: float = 0.3,
 ) -> optax.Schedule:
-    """Rises and falls once (Smith and Topin, 2018), as PyTorch's OneCycleLR.
+    """Rises and falls once (Smith and Topin, 2018), like PyTorch's OneCycleLR.
 
     Args:
-      learning_rate: peak learning rate.
-      num_steps: see the module's docstring.
-      base_learning_rate: learning rate at the first step, above 0.
-      final_learning_rate: learning rate at the last step.
-      rise: fraction in (0, 1) of the steps in which the learning rate rises.
+      learning_rate: Peak learning rate.
+      num_steps: See the module's docstring.
+      base_learning_rate: Learning rate at the first step, above 0.
+      final_learning_rate: Learning rate at the last step.
+      rise: Fraction in (0, 1) of the steps in which the learning rate rises.
     """
     _require_at_most_peak("base_learning_rate", base_learning_rate, learning_rate)
     _require_at_most_peak("final_learning_rate", final_learning_rate, learning_rate)
     require(0 < rise < 1, "rise", "a value between 0 and 1", rise)
     if not base_learning_rate > 0:
         raise UserError("optim.schedule 'one_cycle' needs optim.base_learning_rate above 0")
-    # As in PyTorch, the last step has the final learning rate, not the step after it.
+    # As in PyTorch, the last step, not the one after it, has the final learning rate.
     up = max(rise * num_steps - 1, 1)
     ramps = (
         _half_cosine(base_learning_rate, learning_rate, up),
@@ -212,13 +213,13 @@ def triangular(
     base_learning_rate: float = 0.0,
     half_cycle_epochs: float = 0.0,
 ) -> optax.Schedule:
-    """Alternates between `base_learning_rate` and the peak (Smith, 2017), as PyTorch's CyclicLR.
+    """Alternates between `base_learning_rate` and the peak (Smith, 2017), like PyTorch's CyclicLR.
 
     Args:
-      learning_rate: peak learning rate.
-      steps_per_epoch: see the module's docstring.
-      base_learning_rate: learning rate at the start of each cycle.
-      half_cycle_epochs: epochs of the rise, and of the fall, in a cycle; Smith's step size.
+      learning_rate: Peak learning rate.
+      steps_per_epoch: See the module's docstring.
+      base_learning_rate: Learning rate at the start of each cycle.
+      half_cycle_epochs: Duration of the rise, and of the fall, in a cycle; Smith's step size.
     """
     half_cycle = _half_cycle("triangular", half_cycle_epochs, steps_per_epoch)
     return _cyclical(learning_rate, base_learning_rate, half_cycle, lambda cycle, step: 1.0)
@@ -288,13 +289,13 @@ def _cyclical(
     half_cycle: float,
     amplitude: Callable[[jax.Array, jax.Array], jax.Array | float],
 ) -> optax.Schedule:
-    """Returns a triangular policy of Smith (2017).
+    """Returns one of the triangular policies of Smith (2017).
 
     Args:
-      peak: learning rate in the middle of a cycle.
-      base: learning rate at its start.
-      half_cycle: half the duration of a cycle in steps.
-      amplitude: from the cycle and the step to a factor of peak - base.
+      peak: Learning rate in the middle of a cycle.
+      base: Learning rate at the start of a cycle.
+      half_cycle: Half the duration of a cycle in steps.
+      amplitude: Maps the cycle and the step to a factor of peak - base.
     """
     _require_at_most_peak("base_learning_rate", base, peak)
 

@@ -20,13 +20,14 @@ def write(
     """Writes range_test.csv, range_test.json and range_test.png.
 
     Args:
-      config: The config that was trained.
+      config: The config of the test.
       points: The points of the curve.
-      folder: Where to write; created if necessary.
+      folder: The folder to write to, which is created if necessary.
       settings: The test's settings, recorded in the JSON file, and the "ended_by" of `sweep.run`.
 
     Returns:
-      The result of `suggest`, and in "flags" the flags that train with it, or None without one.
+      The result of `suggest` with the additional entry "flags": the flags that train with the
+      suggested learning rates, or None if none are suggested.
     """
     result = suggest(points, settings["ended_by"])
     has_rates = result["base_learning_rate"] is not None
@@ -38,7 +39,7 @@ def write(
         curves = (smooth([p.loss for p in points]), smooth([p.accuracy for p in points]))
         writer.writerows([*point, *map(float, row)] for point, *row in zip(points, *curves))
     plain = json.loads(config.to_json())
-    plain["data"]["dir"] = ""  # a local path, of no use elsewhere
+    plain["data"]["dir"] = ""  # a local path, which is useless elsewhere
     everything = settings | result | environment() | {"config": plain}
     write_json(folder / "range_test.json", everything)
     draw(points, result, config.experiment, folder / "range_test.png")

@@ -11,7 +11,7 @@ from cifar_jax.range_test.suggestion import Point, smooth
 
 
 def draw(points: Sequence[Point], result: dict[str, Any], title: str, path: Path) -> None:
-    """Plots loss and accuracy against the learning rate, and marks the suggested rates."""
+    """Plots loss and accuracy against the learning rate, and marks the suggested values."""
     rates = [point.learning_rate for point in points]
     figure = Figure(figsize=(9, 7), layout="constrained")
     top, bottom = figure.subplots(2, 1, sharex=True)

@@ -18,8 +18,8 @@ class Point(NamedTuple):
       step: The last of the steps, counted from 1.
       learning_rate: Geometric mean of the learning rate.
       loss: Training loss.
-      accuracy: Accuracy, a fraction: of training or, if the learning rate grows per epoch, of the
-        evaluated split.
+      accuracy: Accuracy as a fraction, on the training images or, if the learning rate grows per
+        epoch, on the evaluated split.
     """
 
     step: int
@@ -46,6 +46,7 @@ def suggest(points: Sequence[Point], ended_by: str = "rate") -> dict[str, Any]:
       ended_by: What ended the test, as returned by `sweep.run`.
 
     Returns:
+      A dictionary with these entries:
       base_learning_rate: Where the accuracy has risen by a tenth of its total rise.
       max_learning_rate: Where the accuracy peaks, before it falls or levels off.
       steepest_learning_rate: Where the loss falls fastest per factor of the learning rate.
@@ -61,7 +62,7 @@ def suggest(points: Sequence[Point], ended_by: str = "rate") -> dict[str, Any]:
     top = int(np.argmax(accuracy))
     half = len(points) // 20
     noise = 1e-9
-    if half:  # of a mean over 2 half + 1 points, from the differences of neighbors
+    if half:  # the noise of a mean over 2 half + 1 points, from the differences of neighbors
         noise += np.std(np.diff(measured)) / math.sqrt(2 * (2 * half + 1))
     is_at_end = top >= len(points) - 1 - half
     refusal = None
@@ -93,7 +94,7 @@ def suggest(points: Sequence[Point], ended_by: str = "rate") -> dict[str, Any]:
 
 
 def flags_for(config: ConfigDict, found: dict[str, Any]) -> str:
-    """Returns the flags that train a config with triangular2 between the suggested rates."""
+    """Returns the flags that train a config with triangular2 between the suggested values."""
     fields = {
         "schedule": "triangular2",
         "base_learning_rate": f"{found['base_learning_rate']:.3g}",

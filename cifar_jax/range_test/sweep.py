@@ -14,8 +14,8 @@ from cifar_jax.runtime.signals import StopRequest, catch_signals
 
 # Points of the curve if the learning rate grows per step.
 _NUM_POINTS = 200
-# The loss diverges when it exceeds this multiple of its minimum. If the learning rate grows per
-# step, the loss is smoothed.
+# The loss counts as diverged when it exceeds this multiple of its minimum. It is smoothed if the
+# learning rate grows per step.
 _DIVERGED = 4.0
 
 
@@ -25,7 +25,7 @@ def run(
     """Trains with a growing learning rate until the last one, divergence or Ctrl-C.
 
     Args:
-      config: Config with the fields of cifar_jax/config/base.py.
+      config: A config with the fields of cifar_jax/config/base.py.
       lowest: Learning rate of the first step.
       highest: Learning rate of the last step.
       num_epochs: Epochs from the lowest to the highest learning rate.
@@ -68,7 +68,7 @@ def run(
 def _sweep(
     exp: Experiment, total: int, single_steps: bool, by_epoch: bool, stop: StopRequest
 ) -> tuple[list[Point], str]:
-    """Takes up to `total` steps, or until `stop`; returns the points and "rate" or "divergence"."""
+    """Takes up to `total` steps; returns the points, and "rate" or "divergence"."""
     engine = exp.engine
     steps_per_point = engine.steps_per_epoch if by_epoch else max(1, total // _NUM_POINTS)
     steps_per_call = 1 if single_steps else steps_per_point
@@ -112,7 +112,7 @@ def _advance(engine, state, plan, num_steps: int, steps_per_call: int):
 def growth(
     lowest: float, highest: float, num_epochs: int, by_epoch: bool
 ) -> Callable[[int], Callable]:
-    """Returns a function from the steps per epoch to the schedule."""
+    """Returns a function that maps the number of steps per epoch to the schedule."""
 
     def make(steps_per_epoch: int):
         unit = steps_per_epoch if by_epoch else 1

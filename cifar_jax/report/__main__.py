@@ -3,9 +3,9 @@
     python -m cifar_jax.report runs/cnn3 --out report.html
     python -m cifar_jax.report runs/cnn3 runs/resnet18 --out comparison.html
 
-One workdir gives a page about the run, several a page that compares them. Running and interrupted
-runs are shown up to their latest epoch. The page works offline. Example images are read from the
-run's data set, in --data_dir or the folder that the run used.
+One workdir gives a page about the run; several give a page that compares the runs. Runs that are
+still training or were interrupted are shown up to their latest epoch. The page works offline.
+Example images are read from the run's data set, in --data_dir or the folder that the run used.
 """
 
 import argparse
@@ -24,9 +24,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("workdirs", nargs="+", type=Path, metavar="WORKDIR", help="Workdirs.")
+    parser.add_argument(
+        "workdirs", nargs="+", type=Path, metavar="WORKDIR", help="Folders of runs."
+    )
     parser.add_argument("--out", type=Path, default=Path("report.html"), help="HTML file to write.")
-    parser.add_argument("--data_dir", help="Folder of the data set, for example images.")
+    parser.add_argument("--data_dir", help="Folder of the data set, which example images need.")
     parser.add_argument(
         "--published",
         type=Path,

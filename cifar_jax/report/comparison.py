@@ -80,7 +80,11 @@ def _state(run: Run) -> str:
 
 
 def _over_seeds(runs: Sequence[Run]) -> list[tuple[str, int, float, float]]:
-    """Returns (experiment, seeds, mean, deviation) of accuracy for runs equal except for seed."""
+    """Summarizes the accuracy of complete runs that differ only in their seed.
+
+    Returns:
+      (experiment, number of seeds, mean, standard deviation) of each such group of runs.
+    """
     groups: dict[str, dict[int, Run]] = defaultdict(dict)
     for run in runs:
         if run.summary is not None:

@@ -30,7 +30,7 @@ class Example(NamedTuple):
 
 
 def load(run: Run, data_dir: str | None = None) -> tuple[np.ndarray | None, str]:
-    """Returns a run's test images, or None, and a note that says why there are none.
+    """Returns a run's test images, or None and a note that says why there are none.
 
     Args:
       run: The run; its predictions must be for these images.

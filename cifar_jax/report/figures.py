@@ -1,7 +1,8 @@
 """Draws charts of one or more runs as matplotlib figures.
 
 Colors are from Okabe and Ito's palette, which color-blind readers can distinguish; lines also
-differ in style. Figures fit a phone's screen unless their function's docstring ends in "Wide".
+differ in style. Figures fit on a phone's screen unless the docstring of their function says that
+they are wide or tall.
 """
 
 import base64
@@ -86,7 +87,7 @@ def metric(run: Run, name: str) -> Figure:
     for split in ("train", run.curve):
         epochs, values = run.series(f"{split}_{name}")
         color, style = _SPLITS[split]
-        # A line through a single epoch would be invisible.
+        # Without a marker, a line of a single epoch would be invisible.
         marker = "o" if len(epochs) == 1 else None
         axes.plot(
             epochs, np.multiply(values, scale), style, color=color, marker=marker, lw=2,
@@ -105,7 +106,7 @@ def metric(run: Run, name: str) -> Figure:
 
 
 def _mark_events(axes, run: Run) -> None:
-    """Marks the decisions of callbacks: a dotted line for a rate cut, a solid one for a stop."""
+    """Marks decisions of callbacks: dotted lines for learning rate cuts, a solid one for a stop."""
     seen = set()
     for epoch, text in run.events():
         stops = "stop" in text
@@ -142,7 +143,7 @@ def learning_rate(run: Run) -> Figure:
 def confusion(
     matrix: np.ndarray, names: Sequence[str], *, groups: Sequence[str] = (), gray: bool = False
 ) -> Figure:
-    """Plots a confusion matrix as fractions of each class. Wide.
+    """Plots a confusion matrix as fractions of each class, as a wide figure.
 
     Args:
       matrix: [C, C] counts; rows are classes, columns predictions.
@@ -180,7 +181,7 @@ def confusion(
 
 @styled
 def error_bars(rates: np.ndarray, names: Sequence[str], counts: np.ndarray, overall: float):
-    """Plots the error of every class with its 95% interval, in descending order. Tall.
+    """Plots the error of every class with its 95% interval, in descending order, as a tall figure.
 
     Args:
       rates: [C] fractions; classes with NaN, which have no images, are omitted.
@@ -259,7 +260,7 @@ def compared(runs: Sequence[tuple[str, Run]], name: str, split: str) -> Figure:
 
 @styled
 def gallery(rows: Sequence[tuple[str, np.ndarray]]) -> Figure:
-    """Draws labeled rows of small images. Wide.
+    """Draws labeled rows of small images, as a wide figure.
 
     Args:
       rows: Pairs of label and images, [K, H, W, 3] uint8 with K >= 1.

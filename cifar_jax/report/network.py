@@ -33,7 +33,7 @@ class Layer(NamedTuple):
 
 
 def of_run(run: Run) -> list[Layer]:
-    """Returns the layers of a run's network, or none if this version cannot build it."""
+    """Returns the layers of a run's network, or an empty list if this version cannot build it."""
     options = {
         name.removeprefix("model."): value
         for name, value in run.config.items()
@@ -107,7 +107,7 @@ def drawn(found: list[Layer]) -> list[Layer]:
 
 @figures.styled
 def diagram(found: list[Layer]) -> Figure:
-    """Draws layers with parameters as blocks, with the height showing the resolution. Wide.
+    """Draws layers with parameters as blocks, whose height shows the resolution, as a wide figure.
 
     Each block is labeled with its number of channels. Normalization layers are omitted.
     """

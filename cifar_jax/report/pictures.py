@@ -23,13 +23,14 @@ NUMBERS = "errors.json"
 def write(folder: Path, images: np.ndarray | None = None) -> Path:
     """Draws the figures of a complete run.
 
-    Writes to plots/ in the workdir: curves, confusion matrices and errors as PNG, the latter two
-    also as CSV, and all numbers in errors.json. TensorBoard receives figures of the errors, the
-    first misclassified images, and the config as hyperparameters.
+    Writes to plots/ in the workdir: curves, confusion matrices and errors as PNG files, the latter
+    two also as CSV files, and all numbers as errors.json. TensorBoard receives figures of the
+    errors, the first misclassified images, and the config as hyperparameters.
 
     Args:
       folder: The workdir.
-      images: [N, 32, 32, 3] uint8, the test set, for example images; None omits them.
+      images: [N, 32, 32, 3] uint8, the test images from which examples are chosen; None omits the
+        examples.
 
     Returns:
       The folder of the figures.
@@ -37,9 +38,8 @@ def write(folder: Path, images: np.ndarray | None = None) -> Path:
     run = read(folder)
     plots = folder / "plots"
     plots.mkdir(exist_ok=True)
-    (plots / NUMBERS).unlink(
-        missing_ok=True
-    )  # written last: its presence shows that all figures are complete
+    # This file is written last: its presence shows that all figures are complete.
+    (plots / NUMBERS).unlink(missing_ok=True)
     by = {} if run.predictions is None else matrices(run)
     layers = network.of_run(run)
     drawn = {name: figures.png(figure) for name, figure in _figures(run, by, layers, images)}

@@ -24,13 +24,13 @@ class Published(NamedTuple):
     """One experiment of a write-up; fields that the write-up does not state are None or "".
 
     Attributes:
-      label: What is predicted, as in the config's data.label.
-      test_accuracy: Fraction.
-      test_loss: Cross-entropy in nats.
+      label: The labels that are predicted, as in the config's data.label.
+      test_accuracy: Test accuracy as a fraction.
+      test_loss: Test loss, a cross-entropy in nats.
       epochs: Epochs of training.
       seconds: Training time of all epochs.
       other: What the write-up says about the result instead of a number.
-      caveat: Why a full run of our config is not comparable with the result.
+      caveat: Why a full run of this suite's config is not comparable with the result.
     """
 
     label: str = "fine"
@@ -79,9 +79,8 @@ def of_run(run: Run, known: dict[str, Published]) -> PublishedResult | None:
     if not path.is_file():
         return PublishedResult(record, f"there is no {path}")
     written = settings_of(path)
-    settings = what_counts(
-        written | run.config
-    )  # fields that the run's version lacked have their defaults
+    # Fields that the run's version lacked have their defaults.
+    settings = what_counts(written | run.config)
     lengths = settings["num_epochs"], written["num_epochs"]
     return PublishedResult(record, why_not_comparable(record, changed(settings, written), *lengths))
 

@@ -36,7 +36,7 @@ class Predictions(NamedTuple):
       logits: [N, C] float32.
       labels: [N] int32.
       predictions: [N] int32.
-      class_names: C names.
+      class_names: The names of the C classes.
     """
 
     logits: np.ndarray
@@ -52,8 +52,8 @@ class Run(NamedTuple):
       folder: The workdir.
       config: The flattened config, {"optim.name": "adam", ...}.
       rows: Rows of metrics.csv, with numbers parsed and missing values as None.
-      summary: summary.json of a complete run, otherwise None.
-      predictions: The predictions of a complete run, otherwise None.
+      summary: The contents of summary.json if the run is complete, otherwise None.
+      predictions: The predictions if the run is complete, otherwise None.
     """
 
     folder: Path
@@ -160,7 +160,7 @@ def _json(path: Path) -> dict[str, Any] | None:
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
-    """Returns the complete rows; a running run may be writing the last one."""
+    """Returns the complete rows; a run that is still training may be writing the last one."""
     rows = []
     try:
         with path.open(newline="") as file:

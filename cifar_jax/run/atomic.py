@@ -13,10 +13,11 @@ from pathlib import Path
 def replacing(path: Path) -> Iterator[Path]:
     """Yields a temporary file in the same folder, which replaces `path` unless the body raises.
 
-    Every writer has its own temporary file, so several processes may write the same path at once.
+    Every writer has its own temporary file, so several processes may write the same path at the
+    same time.
 
     Raises:
-        OSError: If the folder or the file cannot be written.
+      OSError: If the folder or the file cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     sweep(path.parent, f"{path.name}.*.part")

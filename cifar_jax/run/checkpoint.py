@@ -1,4 +1,4 @@
-"""Checkpoints with Orbax: the latest and the best, saved in the background, restored exactly."""
+"""Saves checkpoints with Orbax in the background, and restores the latest and the best one."""
 
 import contextlib
 import json
@@ -38,8 +38,8 @@ class Checkpoints:
           step: Number of optimizer steps taken. An existing checkpoint of this step is kept.
           state: Tree of arrays.
           meta: JSON values. They are serialized later, in the background, and must not be changed.
-          score: The checkpoint with the highest score is kept in addition to the latest one; of
-            equal scores, the earliest. None excludes this checkpoint from the comparison.
+          score: The checkpoint with the highest score, the earliest if several are equal, is kept
+            in addition to the latest one. None excludes this checkpoint from the comparison.
         """
         if step == self.latest_step:
             return
@@ -121,11 +121,11 @@ def open_checkpoints(directory: str | Path, *, read_only: bool = False) -> Itera
 
     Args:
       directory: Folder of the checkpoints.
-      read_only: Whether to leave the folder unchanged, as another process may be saving to it.
+      read_only: Whether to leave the folder unchanged, because another process may be saving to it.
     """
 
     def score(metrics: dict) -> tuple[float, int]:
-        return metrics["score"], -metrics["step"]  # of equal scores, the earliest
+        return metrics["score"], -metrics["step"]  # the earliest of equal scores
 
     options = ocp.CheckpointManagerOptions(
         best_fn=score,  # without it Orbax writes no metrics, and a restart forgets the best

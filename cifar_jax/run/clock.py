@@ -18,7 +18,7 @@ class Call(NamedTuple):
       metrics: The epoch's metrics at the end of the call.
       first_step: Steps of the run taken before the call.
       num_steps: Steps taken by the call.
-      started: time.perf_counter() at the start of the call.
+      started: The time.perf_counter() at the start of the call.
     """
 
     metrics: Metrics
@@ -37,7 +37,13 @@ class Clock:
     """
 
     def __init__(self, steps_per_call: int, seconds: float = 0.0, step_times=()):
-        """Takes `steps_per_call` of the config, and the attributes of the clock to resume."""
+        """Creates a clock.
+
+        Args:
+          steps_per_call: The config field of that name.
+          seconds: The attribute of the clock to resume.
+          step_times: The attribute of the clock to resume.
+        """
         self.seconds = seconds
         self.step_times = deque(step_times, maxlen=2000)
         self._steps_per_call = steps_per_call

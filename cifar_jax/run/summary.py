@@ -22,9 +22,9 @@ def write_predictions(
 
     Args:
       path: The file to write.
-      logits: [N, C] float32 for the test images, in the test set's order.
+      logits: [N, C] float32, for the test images in the test set's order.
       labels: [N] int32.
-      class_names: C names.
+      class_names: The names of the C classes.
     """
     with atomic.replacing(path) as part, part.open("wb") as file:
         np.savez_compressed(
@@ -69,7 +69,7 @@ def table(summary: dict[str, Any], workdir: Path) -> str:
 
 
 def _startup(seconds: dict[str, float]) -> str:
-    """Returns the parts of the start, longest first; "" if the run took no steps."""
+    """Returns the start-up time and its parts, longest first; "" if the run took no steps."""
     if "total" not in seconds:
         return ""
     parts = sorted((s, name) for name, s in seconds.items() if name != "total")[::-1]

@@ -1,6 +1,6 @@
 """Experiment trackers: optional writers, selected by config.trackers.
 
-Their packages are extras: `pip install -r requirements-trackers.txt`.
+Their packages are optional: `pip install -r requirements-trackers.txt`.
 """
 
 import contextlib
@@ -110,7 +110,7 @@ class WandbTracker:
     """Logs to Weights & Biases: offline unless $WANDB_MODE is set; `wandb sync` uploads later."""
 
     def __init__(self, folder: Path, config: dict[str, Any], rows: Sequence[Row]):
-        """Begins a run, or continues the workdir's; for the arguments see MlflowTracker.
+        """Begins a run, or continues the workdir's; see MlflowTracker for the arguments.
 
         Offline, a resumed run is written to a new folder with the same ID, and repeats the rows
         logged after the last checkpoint.
@@ -165,7 +165,7 @@ class FailSafeTracker:
             call()
         except Exception as error:
             self._is_enabled = False
-            # A full disk and a lost server raise these; any other exception is a bug.
+            # A full disk or a lost server raises these; any other exception is a bug.
             is_expected = type(error).__module__.startswith(self._name)  # MlflowException, ...
             if not (is_expected or isinstance(error, OSError)):
                 traceback.print_exc()
@@ -201,7 +201,7 @@ def opened(line: str, folder: Path, rows: Sequence[Row]) -> Iterator[list[Tracke
     """Opens the trackers of a line like "mlflow, wandb", and closes them on exit.
 
     Args:
-      line: `trackers` of the config.
+      line: The config's `trackers`.
       folder: The workdir, with its config.json.
       rows: The rows of the epochs that a resumed run has completed.
 

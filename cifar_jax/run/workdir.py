@@ -1,8 +1,9 @@
 """Locks a run's workdir, and checks which run it holds and whether that run is complete.
 
-The lock is an flock of the folder itself, which the system releases when the process ends. filelock
-(4.3) would need a lock file in it, which those who may only read the workdir cannot open to see
-whether the run is active, and it raises if the file system answers that it supports no locks.
+The lock is an flock on the folder itself, which the system releases when the process ends. The
+package filelock (4.3) would need a lock file in the folder. Users who may only read the workdir
+could not open that file to see whether the run is active. It would also raise an exception on file
+systems that support no locks.
 """
 
 import contextlib
@@ -33,7 +34,7 @@ def locked(folder: Path) -> Iterator[None]:
     """Creates the folder if necessary, and locks it against other processes.
 
     Raises:
-      UserError: If another process is running in the folder, or it cannot be written.
+      UserError: If another process is using the folder, or the folder cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -56,7 +57,7 @@ def _lock(handle: int, folder: Path) -> None:
             return fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             if last:
-                raise UserError(f"another process is at work in --workdir {folder}") from error
+                raise UserError(f"another process is using --workdir {folder}") from error
         except OSError:
             return None  # a file system without locks
         time.sleep(0.1)
@@ -65,7 +66,7 @@ def _lock(handle: int, folder: Path) -> None:
 def check(config: ConfigDict, folder: Path) -> dict[str, Any] | None:
     """Checks that the folder belongs to this config or to no run, without changing it.
 
-    A folder without a checkpoint belongs to no run, even if it has other files of one.
+    A folder without a checkpoint belongs to no run, even if it contains other files of a run.
 
     Returns:
       The content of summary.json if the config's run is complete, otherwise None.
@@ -98,7 +99,7 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def claim(config: ConfigDict, folder: Path) -> None:
-    """Assigns the folder to this config's run, and marks the run as not complete."""
+    """Assigns the folder to this config's run, and marks the run as incomplete."""
     write_json(folder / "config.json", _plain(config))
     (folder / "summary.json").unlink(missing_ok=True)
 

@@ -1,4 +1,4 @@
-"""Compilation with the options that are fastest on each backend."""
+"""Compiles programs with the options that are fastest on each backend."""
 
 import contextlib
 import ctypes
@@ -10,16 +10,17 @@ import jax.numpy as jnp
 
 # Measured on x86 with AVX-512.
 _CPU_OPTIONS = {
-    # XLA's default hands single convolutions to YNNPACK, which loses to Eigen by 1.2 to 2.2 times
-    # on this suite's networks.
+    # By default XLA hands single convolutions to YNNPACK, which is 1.2 to 2.2 times slower than
+    # Eigen on this suite's networks.
     "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE",
-    # Fewer copies of what a loop carries.
+    # Makes fewer copies of the values that a loop carries.
     "xla_cpu_copy_insertion_use_region_analysis": True,
 }
 
-# XLA's default set of commands in CUDA graphs, and the two that it leaves out. Without these, each
-# convolution splits the step into another graph, and the host runs the loop and waits for the
-# device at every step to read whether another follows. With both, a whole call is one graph.
+# XLA's default set of commands in CUDA graphs, and the two that it leaves out, CONVOLUTION and
+# WHILE. Without these, each convolution splits the step into more graphs, and the host runs the
+# loop and waits for the device at every step to read whether another one follows. With both, a
+# whole call is one graph.
 _CUDA_GRAPH_OPTIONS = {
     "xla_gpu_enable_command_buffer": (
         "FUSION,CUBLAS,CUBLASLT,CUDNN,CUSTOM_CALL,CONDITIONAL,DYNAMIC_SLICE_FUSION,"
@@ -38,7 +39,7 @@ def compile_for_backend(
 
     Args:
       lowered: The program.
-      cuda_graph: On NVIDIA GPUs, also puts convolutions and loops into CUDA graphs.
+      cuda_graph: Whether to put convolutions and loops into CUDA graphs on NVIDIA GPUs.
     """
     options = compiler_options(jax.default_backend(), cuda_graph)
     if options and jax.default_backend() == "gpu":
@@ -68,7 +69,7 @@ def compiler_options(backend: str, cuda_graph: bool = False) -> dict[str, str | 
 def _load_cudnn() -> None:
     """Runs a small convolution on every local device, outside any CUDA graph.
 
-    XLA creates cuDNN's handle for a device when it first needs it, and cuDNN refuses to while a
+    XLA creates cuDNN's handle for a device when it is first needed, but that is impossible while a
     graph is being captured: "No DNN support for stream". A process that compiles a network has the
     handle from autotuning; one that loads it from the compilation cache does not (jaxlib 0.11.2).
     """
@@ -84,7 +85,7 @@ def _load_cudnn() -> None:
 
 
 def _give_back_memory() -> None:
-    """Returns the memory that the compiler freed to the system; the C library would keep it.
+    """Returns to the system the memory that the compiler freed; the C library would keep it.
 
     Does nothing if the C library is not glibc.
     """

@@ -17,14 +17,14 @@ def run(
 ) -> NoReturn:
     """Prepares this process, runs a command in it and exits with the command's exit code.
 
-    Restarts the program with huge pages, silences libraries, exits on SIGTERM and SIGINT until
-    the command handles them, and configures the compilation cache. Does not import jax, which takes
-    a second: an invalid command line can fail before it. For the same reason, and because a restart
-    would import it twice, the command's module imports jax inside `main`.
+    Restarts the program with huge pages, silences libraries, exits on SIGTERM and SIGINT until the
+    command handles them, and configures the compilation cache. Does not import jax, which takes a
+    second, so that an invalid command line fails without that delay. For the same reason, and
+    because a restart would import it twice, the command's module imports jax inside `main`.
 
     Args:
-      main: The command. Takes sys.argv, returns the exit code.
-      use_cache: Whether to reuse compiled programs from disk. False for commands that measure how
+      main: The command, which takes sys.argv and returns the exit code.
+      use_cache: Whether to reuse compiled programs from disk; False for commands that measure how
         long compilation takes.
       stop_message: The line that SIGTERM and SIGINT print before they end the process.
     """
@@ -39,7 +39,7 @@ def run(
 
 
 def silence_absl() -> None:
-    """Makes absl log only errors: Orbax reports every file that it writes."""
+    """Makes absl log only errors, because Orbax logs every file that it writes."""
     from absl import logging
 
     logging.set_verbosity(logging.ERROR)

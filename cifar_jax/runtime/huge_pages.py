@@ -1,7 +1,7 @@
-"""Allocates large arrays in huge pages, on Linux.
+"""Lets large arrays use huge pages on Linux.
 
-XLA's CPU client allocates the temporaries of every call again, hundreds of MiB for a ResNet. In
-pages of 4 KiB each page costs a page fault, and TLB misses are frequent; pages of 2 MiB avoid both.
+XLA's CPU client allocates the temporaries of every call again, hundreds of MiB for a ResNet. With
+pages of 4 KiB, each page costs a page fault and TLB misses are frequent; pages of 2 MiB avoid both.
 The C library requests them if GLIBC_TUNABLES, which it reads when a process starts, says so.
 """
 

@@ -18,8 +18,8 @@ Engine = TypeVar("Engine")  # cifar_jax.engine.Engine, which this layer does not
 def traced(engine: Engine, folder: Path) -> Iterator[Engine]:
     """Yields an engine that writes a trace of up to 10 steps of its third call.
 
-    Compilation is not part of the trace. Results are unaffected; the time that it takes to write
-    the trace counts as training time.
+    Compilation is not part of the trace. Results are unaffected, but writing the trace counts as
+    training time.
 
     Args:
       engine: The engine to trace.

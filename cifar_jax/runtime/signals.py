@@ -26,8 +26,8 @@ class Preempted(Exception):
 def exit_on_signals(line: bytes = BEFORE_TRAINING) -> None:
     """Makes SIGTERM and SIGINT end the process immediately, with a message and 128 + signal.
 
-    For use before training begins. An exception would have to propagate through the compiler, some
-    of whose callbacks drop it, and whose threads can crash the interpreter at exit.
+    For use before training begins. An exception would have to propagate through the compiler, but
+    some of its callbacks drop exceptions, and its threads can crash the interpreter at exit.
     """
 
     def leave(signum: int, frame: FrameType | None) -> None:
@@ -42,7 +42,7 @@ class StopRequest:
     """A request to stop, made by a signal or by a deadline.
 
     Attributes:
-      signum: The signal received, or None. SIGTERM once the deadline has passed.
+      signum: The signal received, SIGTERM once the deadline has passed, or None.
     """
 
     def __init__(self, deadline: float):

@@ -1,4 +1,4 @@
-"""Measures the time from the start of the command to the end of the first call to the device."""
+"""Measures the time from the start of a command to the end of its first call to the device."""
 
 import os
 import time
@@ -22,7 +22,7 @@ class Startup:
 
         Args:
           part: Name of the part.
-          within: {name: seconds} of sections to list separately instead of in this part.
+          **within: Seconds of sections, by name, to list separately instead of in this part.
         """
         if "total" in self.seconds:
             return
@@ -40,9 +40,9 @@ class Startup:
 def process_began() -> float:
     """Returns the time.monotonic() at which this process began; the current one if unknown.
 
-    A process that executes another program keeps its start. The time thus includes the restart of
-    huge_pages.py, and also what a shell did before it became Python, as `bash -c "a && python ..."`
-    does with its last command. Linux does not record when a program was executed.
+    A process keeps its start time when it executes another program, and Linux does not record when
+    that happens. The time thus includes the restart in huge_pages.py, and also what a shell did
+    before it became Python, as with `bash -c "a && python ..."`.
     """
     now = time.monotonic()
     try:

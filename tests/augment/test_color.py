@@ -1,4 +1,4 @@
-"""Compares color operations and policies with Pillow, or with Keras' formulas."""
+"""Compares color operations and policies with Pillow, or with Keras's formulas."""
 
 import functools
 import math

@@ -86,7 +86,7 @@ def test_translate_fills_with_black(images):
 
 
 def keras_matrix(rotation, tx, ty, shear, zoom_x, zoom_y):
-    """Returns Keras' matrix, for (row, column), by Keras' steps in double precision."""
+    """Returns Keras's matrix, for (row, column), by Keras's steps in double precision."""
     a, s = np.deg2rad(rotation), np.deg2rad(shear)
     matrix = np.array([[np.cos(a), -np.sin(a), 0], [np.sin(a), np.cos(a), 0], [0, 0, 1]])
     matrix = matrix @ np.array([[1, 0, tx], [0, 1, ty], [0, 0, 1]])

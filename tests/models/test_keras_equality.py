@@ -35,7 +35,7 @@ def transplant(pairs):
     """Sets random weights and statistics in the layers of both networks.
 
     Args:
-      pairs: pairs of (our layer, Keras layer) that have weights.
+      pairs: Pairs of (our layer, Keras layer) that have weights.
     """
     rng = np.random.default_rng(0)
     for ours, theirs in pairs:

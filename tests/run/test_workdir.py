@@ -33,7 +33,7 @@ def test_killed_process_releases_the_lock(tmp_path):
         assert holder.stdout.readline() == b"locked\n"
         assert is_at_work(tmp_path)
         with (
-            pytest.raises(UserError, match=f"another process is at work in --workdir {tmp_path}"),
+            pytest.raises(UserError, match=f"another process is using --workdir {tmp_path}"),
             workdir.locked(tmp_path),
         ):
             pass
