@@ -5,21 +5,22 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from cifar_jax.clock import Call, Clock
 from cifar_jax.engine import Engine, Plan
 from cifar_jax.errors import UserError
 from cifar_jax.metrics import Metrics
-from cifar_jax.run.clock import Call, Clock
 from cifar_jax.step import TrainState
 
 
 class Diverged(UserError):
-    """The loss became NaN or infinite."""
+    """The loss or a parameter became NaN or infinite."""
 
-
-WHAT_TO_DO = (
-    "Earlier checkpoints are kept. Lower optim.learning_rate or set optim.clip_norm, and choose "
-    "another --workdir"
-)
+    def __init__(self, what: str):
+        """Adds advice to what happened, such as "the loss became nan by step 3"."""
+        super().__init__(
+            f"{what}. Earlier checkpoints are kept. Lower optim.learning_rate or set "
+            "optim.clip_norm, and choose another --workdir"
+        )
 
 
 def run_until(
@@ -70,7 +71,7 @@ def run_until(
             if not math.isfinite(values["loss"]):
                 raise Diverged(
                     f"the loss became {values['loss']} in steps {under_way.first_step + 1} to "
-                    f"{reached}. {WHAT_TO_DO}"
+                    f"{reached}"
                 )
             progress(reached, values)
         if call is None:

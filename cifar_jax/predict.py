@@ -119,7 +119,7 @@ def predict(workdir: Path, images: np.ndarray) -> list[list[Prediction]]:
 
     from cifar_jax.engine import make_mesh
     from cifar_jax.evaluate import make_evaluate
-    from cifar_jax.report.read import is_at_work
+    from cifar_jax.run.workdir import is_at_work
     from cifar_jax.runtime import compilation_cache
 
     compilation_cache.use_users_folder()
@@ -151,7 +151,7 @@ def _restore(workdir: Path, mesh: Any) -> tuple[tuple[str, ...], Any, Any]:
     import jax
     from ml_collections import ConfigDict
 
-    from cifar_jax import experiment, resume
+    from cifar_jax import experiment, run_state
     from cifar_jax.engine import replicated
     from cifar_jax.metrics import Metrics
     from cifar_jax.report.read import read_config
@@ -165,11 +165,11 @@ def _restore(workdir: Path, mesh: Any) -> tuple[tuple[str, ...], Any, Any]:
         if latest is None:
             raise UserError(f"{workdir} has no checkpoint")
         meta = checkpoints.read_meta(latest)
-        info = resume.dataset_info(meta)
+        info = run_state.dataset_info(meta)
         if info is None:
             raise UserError(f"the checkpoint in {workdir} is older than this command: train again")
         parts = experiment.make_parts(config, info)
-        target = jax.eval_shape(lambda: resume.arrays(parts.init(0), Metrics.empty()))
+        target = jax.eval_shape(lambda: run_state.arrays(parts.init(0), Metrics.empty()))
         best = experiment.make_selection(config).best(meta["rows"])
         step = latest if best is None else best["step"]
         saved, _ = checkpoints.restore(step, target, replicated(mesh))

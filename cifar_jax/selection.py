@@ -33,6 +33,11 @@ class Selection(NamedTuple):
         """Whether the last epoch is reported, regardless of its metrics."""
         return self.selected_on == "last"
 
+    @property
+    def is_on_curve(self) -> bool:
+        """Whether the evaluations between epochs select the reported one."""
+        return self.selected_on == self.curve
+
     def score(self, row: Row) -> float | None:
         """Returns the score of an epoch (higher is better), or None if it was not evaluated.
 

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from cifar_jax import experiment, reported
+from cifar_jax import experiment, final_evaluation
 from cifar_jax.data import Dataset
 from cifar_jax.run import summary, trackers, workdir
 from cifar_jax.run.checkpoint import open_checkpoints
@@ -78,7 +78,7 @@ def train(
                 tracking = stack.enter_context(trackers.opened(config.trackers, folder, run.rows))
                 startup.mark("state")
                 trainer.train(folder, tracking)
-                result = reported.evaluate_on_test(config, exp, run, checkpoints, folder)
+                result = final_evaluation.evaluate_on_test(config, exp, run, checkpoints, folder)
                 result |= made_on | {"startup_seconds": startup.seconds}
             # Written last: this file makes the run complete.
             summary.write_json(folder / "summary.json", result)

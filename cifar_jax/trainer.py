@@ -9,9 +9,9 @@ import numpy as np
 from clu import parameter_overview
 from ml_collections import ConfigDict
 
-from cifar_jax import resume
+from cifar_jax import run_state
 from cifar_jax.experiment import Experiment
-from cifar_jax.loop import WHAT_TO_DO, Diverged, run_until
+from cifar_jax.loop import Diverged, run_until
 from cifar_jax.metrics import fetch
 from cifar_jax.run.checkpoint import Checkpoints
 from cifar_jax.run.writers import ConsoleWriter, CsvWriter, Row, TensorBoardWriter, Writer
@@ -46,7 +46,7 @@ class Trainer:
         """
         self._config, self._exp, self._checkpoints = config, exp, checkpoints
         self._stop, self._startup = stop, startup
-        self.run = resume.start(exp, config.steps_per_call)
+        self.run = run_state.start(exp, config.steps_per_call)
         params = exp.engine.snapshot(self.run.state).params
         print(parameter_overview.get_parameter_overview(params, include_stats=False))
         if checkpoints.latest_step is not None:
@@ -58,14 +58,15 @@ class Trainer:
         return self._config.num_epochs * self._exp.engine.steps_per_epoch
 
     def _resume(self, step: int) -> None:
-        config, exp, run = self._config, self._exp, self.run
-        resume.resume(self._checkpoints, step, run, exp)
-        is_picked = config.selected_on in ("val", "test")
+        exp, run = self._exp, self.run
+        run_state.resume(self._checkpoints, step, run, exp)
         for row in run.rows:
             # If num_epochs has been increased, the former last epoch was evaluated even if it is
-            # not due now, and its evaluation is dropped. It is kept if the best epoch is reported,
-            # because the best checkpoint may be that one.
-            if not (is_picked or run.callbacks.has_stopped or self._is_due(row["epoch"])):
+            # not due now, and its evaluation is dropped. It is kept if evaluations select the
+            # reported epoch, because the best checkpoint may be that one.
+            if not (
+                exp.selection.is_on_curve or run.callbacks.has_stopped or self._is_due(row["epoch"])
+            ):
                 row.update({name: None for name in row if name.startswith(f"{exp.curve}_")})
         print(f"resumed at step {step:,} of {self._total_steps:,}")
 
@@ -204,7 +205,7 @@ class Trainer:
         exp = self._exp
         found = fetch(exp.evaluate[exp.curve](exp.engine.snapshot(self.run.state))[0])
         if not math.isfinite(found["loss"]):
-            raise Diverged(f"the {exp.curve} loss became {found['loss']} by {when}. {WHAT_TO_DO}")
+            raise Diverged(f"the {exp.curve} loss became {found['loss']} by {when}")
         return {f"{exp.curve}_{name}": value for name, value in found.items()}
 
     def _save(self, row: Row | None, signum: int | None) -> None:
@@ -219,5 +220,5 @@ class Trainer:
         if not is_evaluated and signum is None:
             self._evaluate_curve(f"step {run.step}")
         score = None if row is None else exp.selection.score(row)
-        resume.save(self._checkpoints, run, exp, score)
+        run_state.save(self._checkpoints, run, exp, score)
         self._saved_step, self._saved_at = run.step, time.monotonic()

@@ -4,7 +4,7 @@ import pytest
 import tiny
 
 from cifar_jax import loop
-from cifar_jax.run.clock import Clock
+from cifar_jax.clock import Clock
 
 
 @pytest.fixture(scope="module")

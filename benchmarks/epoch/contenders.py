@@ -21,8 +21,8 @@ def make_cifar_jax(images: np.ndarray, labels: np.ndarray) -> Epoch:
       ValueError: If the config no longer matches the recipe that the other contenders follow.
     """
     from cifar_jax import config, data, experiment
+    from cifar_jax.clock import Clock
     from cifar_jax.loop import run_until
-    from cifar_jax.run.clock import Clock
 
     settings = config.load(ROOT / "configs" / f"{CONFIG}.py")
     if (settings.batch_size, settings.optim.learning_rate) != (BATCH_SIZE, LEARNING_RATE):

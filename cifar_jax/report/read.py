@@ -1,10 +1,8 @@
 """Reads the workdir of a complete, running or interrupted run."""
 
 import csv
-import fcntl
 import json
 import math
-import os
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -15,6 +13,7 @@ import numpy as np
 
 from cifar_jax.config import flatten
 from cifar_jax.errors import UserError
+from cifar_jax.run.workdir import is_at_work
 from cifar_jax.selection import curve_split
 
 # Required fields of config.json and summary.json.
@@ -74,7 +73,7 @@ class Run(NamedTuple):
 
     @property
     def is_at_work(self) -> bool | None:
-        """See `is_at_work`."""
+        """See `workdir.is_at_work`."""
         return is_at_work(self.folder)
 
     @property
@@ -107,23 +106,6 @@ def read(folder: Path) -> Run:
     path = folder / "predictions.npz"
     predictions = _predictions(path) if summary is not None and path.exists() else None
     return Run(folder, config, rows, summary, predictions)
-
-
-def is_at_work(folder: Path) -> bool | None:
-    """Returns whether a process holds a workdir's lock, or None if the file system has no locks."""
-    try:
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return None
-    finally:
-        os.close(handle)
-    return False
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -50,6 +50,23 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
+def is_at_work(folder: Path) -> bool | None:
+    """Returns whether a process holds a workdir's lock, or None if the file system has no locks."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return None
+    finally:
+        os.close(handle)
+    return False
+
+
 def _lock(handle: int, folder: Path) -> None:
     """Locks a folder, retrying for a second because reports lock it briefly to check it."""
     for last in (*[False] * 10, True):

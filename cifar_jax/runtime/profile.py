@@ -11,11 +11,11 @@ import jax
 _CALL = 3
 _MAX_STEPS = 10  # so that the trace of a small network stays small too
 
-Engine = TypeVar("Engine")  # cifar_jax.engine.Engine, which this layer does not import
+EngineT = TypeVar("EngineT")  # cifar_jax.engine.Engine, which this layer does not import
 
 
 @contextlib.contextmanager
-def traced(engine: Engine, folder: Path) -> Iterator[Engine]:
+def traced(engine: EngineT, folder: Path) -> Iterator[EngineT]:
     """Yields an engine that writes a trace of up to 10 steps of its third call.
 
     Compilation is not part of the trace. Results are unaffected, but writing the trace counts as

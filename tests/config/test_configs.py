@@ -70,7 +70,7 @@ def test_every_field_is_read():
     """A field that nothing reads would have no effect. tests/optim checks those of `optim`."""
     source = "".join(
         (tiny.ROOT / "cifar_jax" / f"{name}.py").read_text()
-        for name in ("experiment", "train", "trainer", "reported", "main")
+        for name in ("experiment", "train", "trainer", "final_evaluation", "main")
     )
     for field in config.flatten(base.get_config()):
         group, _, name = field.partition(".")

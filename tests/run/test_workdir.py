@@ -10,8 +10,8 @@ import pytest
 import tiny
 
 from cifar_jax.errors import UserError
-from cifar_jax.report.read import is_at_work
 from cifar_jax.run import workdir
+from cifar_jax.run.workdir import is_at_work
 
 HOLD = """
 import sys, time

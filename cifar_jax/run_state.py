@@ -9,19 +9,19 @@ from typing import Any
 import jax
 import numpy as np
 
+from cifar_jax.clock import Clock
 from cifar_jax.data import DatasetInfo
 from cifar_jax.experiment import Experiment
-from cifar_jax.loop import WHAT_TO_DO, Diverged
+from cifar_jax.loop import Diverged
 from cifar_jax.metrics import Metrics, from_checkpoint, to_checkpoint
 from cifar_jax.optim.callbacks import Callbacks
 from cifar_jax.run.checkpoint import Checkpoints
-from cifar_jax.run.clock import Clock
 from cifar_jax.run.writers import Row
 from cifar_jax.step import TrainState, all_finite
 
 
 @dataclasses.dataclass
-class Run:
+class RunState:
     """The part of a run that changes while it trains, and that a checkpoint holds.
 
     Attributes:
@@ -41,14 +41,14 @@ class Run:
     callbacks: Callbacks
 
 
-def start(exp: Experiment, steps_per_call: int) -> Run:
+def start(exp: Experiment, steps_per_call: int) -> RunState:
     """Returns a run at step 0.
 
     Args:
       exp: The parts of the run.
       steps_per_call: The config field of that name.
     """
-    return Run(
+    return RunState(
         state=exp.engine.init(),
         metrics=exp.engine.no_metrics(),
         step=0,
@@ -61,7 +61,7 @@ def start(exp: Experiment, steps_per_call: int) -> Run:
 _is_finite = jax.jit(all_finite)
 
 
-def save(checkpoints: Checkpoints, run: Run, exp: Experiment, score: float | None) -> None:
+def save(checkpoints: Checkpoints, run: RunState, exp: Experiment, score: float | None) -> None:
     """Saves a run.
 
     Args:
@@ -75,7 +75,7 @@ def save(checkpoints: Checkpoints, run: Run, exp: Experiment, score: float | Non
     """
     arrays = _arrays_of(run, exp)
     if not _is_finite(arrays["state"]):
-        raise Diverged(f"a parameter became NaN or infinite by step {run.step}. {WHAT_TO_DO}")
+        raise Diverged(f"a parameter became NaN or infinite by step {run.step}")
     meta = {
         "rows": [*run.rows],
         "seconds": run.clock.seconds,
@@ -89,7 +89,7 @@ def save(checkpoints: Checkpoints, run: Run, exp: Experiment, score: float | Non
     checkpoints.save(run.step, arrays, meta, score)
 
 
-def resume(checkpoints: Checkpoints, step: int, run: Run, exp: Experiment) -> None:
+def resume(checkpoints: Checkpoints, step: int, run: RunState, exp: Experiment) -> None:
     """Sets a run at step 0 to the state that `save` saved at a later step."""
     saved, meta = checkpoints.restore(step, _arrays_of(run, exp), exp.engine.replicated)
     run.state = exp.engine.place(saved["state"])
@@ -100,7 +100,9 @@ def resume(checkpoints: Checkpoints, step: int, run: Run, exp: Experiment) -> No
     run.callbacks.load_state_dict(meta["callbacks"])
 
 
-def restore_state(checkpoints: Checkpoints, step: int, run: Run, exp: Experiment) -> TrainState:
+def restore_state(
+    checkpoints: Checkpoints, step: int, run: RunState, exp: Experiment
+) -> TrainState:
     """Returns a snapshot of the state that a run saved at an earlier step."""
     saved, _ = checkpoints.restore(step, _arrays_of(run, exp), exp.engine.replicated)
     return saved["state"]
@@ -118,5 +120,5 @@ def dataset_info(meta: dict[str, Any]) -> DatasetInfo | None:
     return DatasetInfo(tuple(meta["classes"]), np.float32(meta["mean"]), np.float32(meta["std"]))
 
 
-def _arrays_of(run: Run, exp: Experiment) -> dict[str, Any]:
+def _arrays_of(run: RunState, exp: Experiment) -> dict[str, Any]:
     return arrays(exp.engine.snapshot(run.state), exp.engine.snapshot(run.metrics))

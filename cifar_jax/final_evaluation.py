@@ -10,18 +10,18 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from cifar_jax import resume
+from cifar_jax import run_state
 from cifar_jax.experiment import Experiment
 from cifar_jax.metrics import fetch
-from cifar_jax.resume import Run
 from cifar_jax.run import summary
 from cifar_jax.run.checkpoint import Checkpoints
 from cifar_jax.run.writers import Row
+from cifar_jax.run_state import RunState
 from cifar_jax.step import TrainState
 
 
 def evaluate_on_test(
-    config: ConfigDict, exp: Experiment, run: Run, checkpoints: Checkpoints, folder: Path
+    config: ConfigDict, exp: Experiment, run: RunState, checkpoints: Checkpoints, folder: Path
 ) -> dict[str, Any]:
     """Writes predictions.npz and returns the summary of a run that has trained to its end.
 
@@ -42,20 +42,20 @@ def evaluate_on_test(
 
 
 def _reported(
-    config: ConfigDict, exp: Experiment, run: Run, checkpoints: Checkpoints
+    config: ConfigDict, exp: Experiment, run: RunState, checkpoints: Checkpoints
 ) -> tuple[Row, TrainState]:
     """Returns the row of the epoch that the run reports, and a snapshot of its state."""
     row = exp.selection.best(run.rows) or run.rows[-1]
     if row["step"] == run.step:
         return row, exp.engine.snapshot(run.state)
     print(f"restored epoch {row['epoch']}, the best by {config.selected_by}")
-    return row, resume.restore_state(checkpoints, row["step"], run, exp)
+    return row, run_state.restore_state(checkpoints, row["step"], run, exp)
 
 
 def _summary(
     config: ConfigDict,
     exp: Experiment,
-    run: Run,
+    run: RunState,
     row: Row,
     test: dict[str, float],
     num_params: int,

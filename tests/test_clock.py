@@ -1,4 +1,4 @@
-from cifar_jax.run.clock import Clock
+from cifar_jax.clock import Clock
 
 
 def test_calls_are_lengthened_to_about_a_second():
