@@ -62,9 +62,9 @@ class Trainer:
         resume.resume(self._checkpoints, step, run, exp)
         is_picked = config.selected_on in ("val", "test")
         for row in run.rows:
-            # If num_epochs has been increased, the former last epoch was evaluated even if it is
-            # not due now, and its evaluation is dropped. It is kept if the best epoch is reported,
-            # because the best checkpoint may be that one.
+            # If num_epochs has been increased, the former last epoch may have been evaluated
+            # although it is not due now. Its evaluation is then dropped, unless the best epoch is
+            # reported: the best checkpoint may be that of this epoch.
             if not (is_picked or run.callbacks.has_stopped or self._is_due(row["epoch"])):
                 row.update({name: None for name in row if name.startswith(f"{exp.curve}_")})
         print(f"resumed at step {step:,} of {self._total_steps:,}")

@@ -31,7 +31,7 @@ _CUDA_GRAPH_OPTIONS = {
 def compile_for_backend(
     lowered: jax.stages.Lowered, cuda_graph: bool = False
 ) -> jax.stages.Compiled:
-    """Compiles with the fastest options for the backend, without those that jaxlib does not know.
+    """Compiles with the fastest options for the backend, except those unknown to this jaxlib.
 
     Args:
       lowered: The program.
