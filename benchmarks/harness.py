@@ -1,4 +1,4 @@
-"""What the benchmark commands share: interleaved timing, JSON lines, and the handling of failures.
+"""Code that benchmark commands share: interleaved timing, JSON lines and the handling of errors.
 
 Nothing here imports JAX when the module is loaded, so that `benchmarks.epoch` can start processes
 that never load it.
@@ -19,18 +19,18 @@ from typing import Any, TextIO, TypeVar
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 
-# What Ctrl-C prints: a record is written as soon as its measurement is complete.
+# The message on Ctrl-C: a record is written as soon as its measurement is complete.
 STOPPED = b"stopped; complete measurements have been recorded\n"
 # The form of a case on the command line.
 CASE = "MODEL[:BATCH[:DTYPE]]"
 
 Record = dict[str, Any]
-# Runs the given number of steps and waits until they have finished.
+# A function that runs the given number of steps and waits until they have finished.
 Run = Callable[[int], None]
 _T = TypeVar("_T")
 
-# Shorter rounds would mainly measure the overhead of a call. On an H100 a call takes 2.5 ms
-# (resnet18) or 0.9 ms (cnn3) more than its steps
+# Shorter rounds would mainly measure the overhead of a call. On an H100, a call takes 2.5 ms
+# (resnet18) or 0.9 ms (cnn3) longer than its steps
 # (benchmarks/results/checks/gpu/first_contact.jsonl).
 _MIN_ROUND_SECONDS = 0.2
 
@@ -82,7 +82,7 @@ def interleave(
     num_rounds: int,
     on_result: Callable[[int, str, _T], None] = lambda *_: None,
 ) -> dict[str, list[_T]]:
-    """Runs each contender once per round, in order, so that disturbances affect all of them.
+    """Runs each contender once per round, in order, so that disturbances affect all contenders.
 
     Args:
       turns: Maps the name of a contender to the function that takes one measurement of it.
@@ -189,7 +189,7 @@ def run_cases(
     Args:
       cases: The name of each case and the function that measures it.
       path: The file of the records.
-      table: Formats records as a table whose last line is that of the last record.
+      table: Formats records as a table whose last line shows the last record.
 
     Returns:
       The exit code, 1 if a case failed.
@@ -217,7 +217,7 @@ def run_cases(
 
 
 def report_failed(names: Sequence[str]) -> int:
-    """Prints the names of what failed, if anything, and returns the exit code."""
+    """Prints the names of the cases that failed, if any, and returns the exit code."""
     if names:
         print(f"failed, see above: {', '.join(names)}", file=sys.stderr)
     return 1 if names else 0

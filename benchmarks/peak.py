@@ -1,4 +1,4 @@
-"""The peak FLOP/s of a device, from its data sheet and as measured with a matrix product."""
+"""Returns the peak FLOP/s of a device, from its data sheet or measured with a matrix product."""
 
 import functools
 import time
@@ -26,7 +26,7 @@ def data_sheet(dtype: str) -> float | None:
 
 @functools.cache
 def measured(dtype: str) -> float:
-    """Returns the FLOP/s of a product of two square matrices on one device in the fastest round.
+    """Returns the FLOP/s of a product of square matrices on one device, in the fastest round.
 
     The matrices have 8,192 rows, or 2,048 on a CPU.
 

@@ -1,7 +1,7 @@
 """Reads the logs of training runs and compares them with the published results.
 
-A log consists of results/accuracy/<experiment>/<run>/{config.json,metrics.csv,summary.json}, which
-`benchmarks.accuracy` copies from a workdir.
+A log consists of config.json, metrics.csv and summary.json in results/accuracy/<experiment>/<run>/,
+which `benchmarks.accuracy` copies from a workdir.
 """
 
 import json

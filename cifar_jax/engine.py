@@ -77,7 +77,7 @@ def gather(images, labels, order, step, num_examples, offset=0, num_replicas=1) 
       images: [N, H, W, C] uint8.
       labels: [N] int32.
       order: [steps, b] int32, this replica's part of the epoch's order.
-      step: [] int32, the number of the step, counted from the start of the run.
+      step: [] int32, the step, counted from the start of the run.
       num_examples: The number of examples in an epoch. Entries of `order` beyond it are padding and
         have weight 0.
       offset: The position of this replica's first example in the global batch.

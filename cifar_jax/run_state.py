@@ -114,7 +114,7 @@ def arrays(state: TrainState, metrics: Metrics) -> dict[str, Any]:
 
 
 def dataset_info(meta: dict[str, Any]) -> DatasetInfo | None:
-    """Returns the facts about the data set in a checkpoint's meta, or None if it is too old."""
+    """Returns the facts about the data set from a checkpoint, or None if it is too old for them."""
     if "classes" not in meta:
         return None
     return DatasetInfo(tuple(meta["classes"]), np.float32(meta["mean"]), np.float32(meta["std"]))

@@ -160,10 +160,10 @@ def make_train_step(
 ) -> TrainStep:
     """Builds the training step: augment, mix, forward pass, backward pass, update, metrics.
 
-    The loss is the mean over the examples of all replicas that count. Under pmap, BatchNorm uses
-    the batch statistics of each replica, and the running statistics are averaged over the replicas
-    at every step. This keeps the state identical on all devices and, since a running mean is
-    linear, equals averaging at the end.
+    The loss is the mean over the examples that count, across all replicas. Under pmap, BatchNorm
+    uses the batch statistics of each replica, and the running statistics are averaged over the
+    replicas at every step. This keeps the state identical on all devices and, since a running mean
+    is linear, equals averaging at the end.
 
     Args:
       network: The graph definition for training.

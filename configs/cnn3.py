@@ -1,4 +1,4 @@
-"""cnn3 on CIFAR-100's 100 classes, the epoch selected on a validation split.
+"""cnn3 on CIFAR-100's 100 classes, with the epoch selected on a validation split.
 
     python -m cifar_jax.main --config configs/cnn3.py
 

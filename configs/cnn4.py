@@ -1,4 +1,4 @@
-"""cnn4 on CIFAR-100's 20 superclasses, the epoch selected on a validation split.
+"""cnn4 on CIFAR-100's 20 superclasses, with the epoch selected on a validation split.
 
     python -m cifar_jax.main --config configs/cnn4.py
 

@@ -9,9 +9,9 @@ Nesterov momentum 0.9 and learning rate 0.1, weight decay 5e-4 on every paramete
 epochs, flips and crops with 4 pixels of zero padding (weiaicunzai/pytorch-cifar100: 75.61% for this
 network, best epoch on the test set, with steps at 60/120/160 and rotation;
 chenyaofo/pytorch-cifar-models: the same with a cosine for its ResNets). A cosine to zero replaces
-the steps, since it needs no milestones when the duration changes. One epoch of warm-up and label
-smoothing 0.1 follow Goyal et al. (2017) and He et al. (2019), "Bag of Tricks". The recipe has not
-been run in full yet.
+the steps, because it needs no new milestones when the duration changes. One epoch of warm-up and
+label smoothing 0.1 follow Goyal et al. (2017) and He et al. (2019), "Bag of Tricks". The recipe has
+not been run in full yet.
 """
 
 from cifar_jax.config import base

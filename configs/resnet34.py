@@ -2,7 +2,7 @@
 
     python -m cifar_jax.main --config configs/resnet34.py
 
-Published for this network with a similar recipe: 76.76%, best epoch on the test set
+A similar recipe is published for this network: 76.76% at the best epoch on the test set
 (weiaicunzai/pytorch-cifar100). The recipe has not been run in full yet.
 """
 

@@ -1,4 +1,4 @@
-"""The README and the pages of docs/: their length, links and code."""
+"""Checks the README and the pages of docs/: their length, links and code."""
 
 import re
 import textwrap
@@ -19,7 +19,7 @@ DOCS = tiny.ROOT / "docs"
 
 
 def headings(path):
-    """The anchors of a page, as GitHub makes them from its headings."""
+    """Returns the anchors of a page, which GitHub makes from its headings."""
     titles = re.findall(r"^#+ (.*)", path.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
 

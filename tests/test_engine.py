@@ -8,15 +8,17 @@ import tiny
 from cifar_jax import data, engine, metrics, step
 from cifar_jax.errors import UserError
 
-# Thin, but with what differs between devices: dropout, augmentation, BatchNorm.
+# Small networks that have everything that may depend on the devices: dropout, augmentation and
+# BatchNorm.
 NETWORKS = {"cnn3": ("cnn3", {}), "thin resnet": ("resnet18", {"width": 8, "depths": (1, 1)})}
 
 
 @pytest.fixture(scope="module", params=NETWORKS)
 def network(request):
-    """10 steps on one device, by jit and in a loop: what every other way must equal.
+    """Returns a network, and its result after 10 steps in a jitted loop on one device.
 
-    After more, rounding alone may tip a rectifier or a maximum over, and the runs part.
+    Every other mode must give the same result. After more steps, rounding may change the sign of a
+    ReLU's input or the position of a maximum, and the runs would diverge.
     """
     name, options = NETWORKS[request.param]
     eng = tiny.make_engine(name, options)
@@ -40,8 +42,8 @@ def test_eight_devices_equal_one(network):
     assert metrics.fetch(epoch) == pytest.approx(values, rel=1e-3)
 
 
-def test_pmap_without_batch_norm_and_draws_equals_one_device():
-    """Statistics and draws are each replica's own: dropout, crops and flips."""
+def test_pmap_without_batch_norm_and_randomness_equals_one_device():
+    """Each replica has its own statistics and random numbers, so this test has none of these."""
     setup = dict(options={"dropout": 0.0}, ops="alternating_flip")
     engines = (
         tiny.make_engine(**setup),
@@ -53,8 +55,8 @@ def test_pmap_without_batch_norm_and_draws_equals_one_device():
     assert metrics.fetch(many[1]) == pytest.approx(metrics.fetch(one[1]), rel=1e-3)
 
 
-def test_pmap_replicas_draw_by_themselves():
-    """All images alike, and dropout: replicas that drew alike would have the same loss."""
+def test_pmap_replicas_draw_independently():
+    """With identical images, replicas with the same dropout masks would have the same loss."""
     train = tiny.dataset().train
     same = data.Split(np.repeat(train.images[:1], 100, 0), np.repeat(train.labels[:1], 100, 0))
     losses = []
@@ -68,8 +70,8 @@ def test_pmap_replicas_draw_by_themselves():
 
 
 @pytest.mark.parametrize("parallel", ["jit", "pmap"])
-def test_steps_take_the_rates_of_the_schedule(parallel):
-    """As with a schedule inside the optimizer, over the border of an epoch of 7 steps."""
+def test_steps_use_the_learning_rates_of_the_schedule(parallel):
+    """Compares with a schedule inside the optimizer, across the end of an epoch of 7 steps."""
 
     def schedule(step):
         return 0.01 / (1.0 + step)
@@ -81,7 +83,7 @@ def test_steps_take_the_rates_of_the_schedule(parallel):
     assert tiny.distance(eng.snapshot(state).params, eng.snapshot(wanted).params) < 1e-6
 
 
-def test_rates_and_seed_are_no_part_of_the_program(monkeypatch):
+def test_learning_rates_and_seed_are_arguments_of_the_program(monkeypatch):
     programs = []
     monkeypatch.setattr(engine, "compile_for_backend", lambda x, _: programs.append(x.as_text()))
     monkeypatch.setattr(engine, "_program_bytes", lambda program: 0)
@@ -91,12 +93,12 @@ def test_rates_and_seed_are_no_part_of_the_program(monkeypatch):
     assert programs[0] == programs[1] != programs[2]
 
 
-def test_a_seed_makes_its_own_start():
+def test_different_seeds_give_different_parameters():
     first, second = (tiny.make_engine(seed=seed).init().params for seed in (0, 2**32 - 1))
     assert tiny.distance(first, second) > 0.1
 
 
-def test_pmap_takes_the_mean_of_the_replicas_gradients():
+def test_pmap_averages_the_gradients_of_the_replicas():
     """With SGD at a learning rate of 1, the update is the gradient of each replica's 8 images."""
     setup = dict(options=NETWORKS["thin resnet"][1], optimizer=optax.sgd(1.0), ops="")
     eng = tiny.make_engine("resnet18", num_devices=2, parallel="pmap", **setup)
@@ -106,7 +108,7 @@ def test_pmap_takes_the_mean_of_the_replicas_gradients():
     state, _ = eng.run(state, eng.no_metrics(), eng.plan(state, 0), 1)
     end = jax.device_get(eng.snapshot(state))
 
-    # Alone: engines whose whole training set is one replica's batch, in any order.
+    # Engines for one device, whose whole training set is the batch of one replica.
     train = tiny.dataset().train
     ends = []
     for replica in range(2):
@@ -119,7 +121,7 @@ def test_pmap_takes_the_mean_of_the_replicas_gradients():
         moved = jax.tree.map(np.subtract, getattr(end, part), getattr(start, part))
         wanted = jax.tree.map(np.subtract, mean, getattr(start, part))
         assert tiny.greatest_difference(moved, wanted) < 1e-4, part
-    # And the replicas saw different statistics: a global batch would have moved otherwise.
+    # The replicas had different statistics, so a global batch would have given another result.
     assert tiny.greatest_difference(ends[0].batch_stats, ends[1].batch_stats) > 1e-3
 
 
@@ -132,7 +134,7 @@ def test_pmap_takes_the_mean_of_the_replicas_gradients():
         (0, 1, "not 0"),
     ],
 )
-def test_wrong_batch_sizes_are_refused(batch_size, num_devices, message):
+def test_invalid_batch_sizes_are_refused(batch_size, num_devices, message):
     with pytest.raises(UserError, match=message):
         engine.check_batch_size(batch_size, 100, num_devices)
 
@@ -154,12 +156,12 @@ def test_an_epoch_visits_every_example_once():
         counted += [int(x) for x, w in zip(batch.labels, batch.weights) if w]
     assert sorted(counted) == list(range(100))
     assert not np.array_equal(orders[0], orders[1])
-    # The last batch is filled up with real images, of weight nothing.
+    # The last batch is padded with real images, which have weight 0.
     assert batch.weights.sum() == batch.num_counting == 100 - 6 * 16
     assert np.array_equal(batch.labels[4:], orders[0][0, :12])
 
 
-def test_replicas_gather_what_one_device_does():
+def test_replicas_gather_the_same_batch_as_one_device():
     train = tiny.dataset().train
     order = step.epoch_order(jax.random.key(0), 0, 100, 16)
     whole = engine.gather(*train, order, 6, 100)
@@ -171,7 +173,7 @@ def test_replicas_gather_what_one_device_does():
             np.testing.assert_array_equal(a, b[4 * replica : 4 * replica + 4] if b.ndim else b)
 
 
-def test_a_batch_knows_its_images_and_its_epoch():
+def test_a_batch_holds_the_indices_and_epoch_of_its_images():
     images, labels = (jnp.arange(10, dtype=jnp.int32) for _ in range(2))
     order = engine.epoch_order(jax.random.key(0), 0, 10, 4)
     for at, epoch in ((1, 0), (4, 1), (8, 2)):
@@ -180,7 +182,7 @@ def test_a_batch_knows_its_images_and_its_epoch():
         np.testing.assert_array_equal(batch.epochs, np.full(4, epoch))
 
 
-def test_alternating_flips_and_mixes_train_on_many_devices_as_on_one():
+def test_alternating_flips_and_mixes_give_the_same_loss_on_one_and_eight_devices():
     losses = []
     for num_devices in (1, 8):
         eng = tiny.make_engine(

@@ -8,7 +8,7 @@ from cifar_jax.step import TrainState
 
 
 def eval_step(params, batch_stats, batch):
-    """Logits that tell which image they are of."""
+    """Returns logits that identify the image that they belong to."""
     logits = batch.images.astype(float).mean((1, 2)) * params["scale"]
     return logits, metrics.measure(logits, batch.labels, logits[:, 0], batch.weights)
 

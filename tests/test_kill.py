@@ -1,6 +1,6 @@
-"""A run that is killed and restarted ends as if it had never been.
+"""A run that is killed and restarted gives the same results as an uninterrupted one.
 
-python -m pytest tests/test_kill.py --kills 10 -s   kills ten times, and tells when.
+`python -m pytest tests/test_kill.py --kills 10 -s` kills a run ten times, and prints when.
 """
 
 import csv
@@ -51,7 +51,7 @@ def curves(workdir):
 
 
 @pytest.mark.scalable
-def test_killed_at_random_moments_equals_straight(tmp_path, pytestconfig):
+def test_a_run_killed_at_random_moments_equals_an_uninterrupted_one(tmp_path, pytestconfig):
     num_kills = pytestconfig.getoption("kills")
     straight, killed = tmp_path / "straight", tmp_path / "killed"
     finish(start(straight))
@@ -59,7 +59,8 @@ def test_killed_at_random_moments_equals_straight(tmp_path, pytestconfig):
     half_written = 0
     for kill in range(num_kills):
         process = start(killed)
-        # On to a few checkpoints more, and then a moment, which may fall into writing the next.
+        # Wait for some more checkpoints and then for a moment, so that the kill may hit the writing
+        # of the next one.
         goal = latest_step(killed) + rng.randint(1, 4 * NUM_EPOCHS // num_kills - 1)
         while latest_step(killed) < goal:
             assert process.poll() is None, process.stdout.read()

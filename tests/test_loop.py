@@ -9,7 +9,7 @@ from cifar_jax.clock import Clock
 
 @pytest.fixture(scope="module")
 def eng():
-    return tiny.make_engine()  # 100 images, batches of 16: 7 steps an epoch
+    return tiny.make_engine()  # 100 images in batches of 16: 7 steps per epoch
 
 
 def run(eng, clock, last_step=7, should_stop=lambda step: False):
@@ -29,24 +29,24 @@ def test_every_call_is_reported_in_order(eng):
     assert 0 < values["loss"] < 10
 
 
-def test_the_length_of_calls_changes_no_bit(eng):
+def test_the_length_of_calls_does_not_affect_results(eng):
     (first, values, *_), (second, others, *_) = (run(eng, Clock(n)) for n in (2, 7))
     jax.tree.map(np.testing.assert_array_equal, first.params, second.params)
     assert values == others
 
 
-def test_stops_where_it_is_told_to_with_all_numbers_in(eng):
+def test_stops_when_requested_with_all_metrics_fetched(eng):
     state, values, step, seen = run(eng, Clock(1), should_stop=lambda step: step == 2)
     assert step == 2 == int(state.step)
     assert [s for s, _ in seen] == [1, 2] and seen[-1][1] == values
 
 
-def test_no_step_behind_a_stop(eng):
+def test_takes_no_step_after_a_stop(eng):
     state, values, step, seen = run(eng, Clock(1), should_stop=lambda step: True)
     assert (step, values, seen, int(state.step)) == (0, {}, [], 0)
 
 
-def test_clock_counts_what_it_waited_for(eng):
+def test_clock_counts_the_time_that_it_waited(eng):
     clock = Clock(1, seconds=10.0)
     run(eng, clock, last_step=5)
     assert len(clock.step_times) == 4  # the first call warms up

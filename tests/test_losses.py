@@ -16,7 +16,7 @@ LOGITS = (5 * RNG.standard_normal((64, 100))).astype(np.float32)
 LABELS = RNG.integers(0, 100, 64).astype(np.int32)
 
 
-def test_of_two_classes_it_is_what_one_computes_by_hand():
+def test_loss_of_two_classes_equals_a_calculation_by_hand():
     logits = np.float32([[0.0, np.log(3.0)]])  # probabilities 1/4 and 3/4
     for label, smoothing, wanted in (
         (1, 0.0, np.log(4 / 3)),
@@ -35,7 +35,7 @@ def torch_cross_entropy(logits, label_smoothing):
 
 @needs_torch
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.1, 0.9])
-def test_loss_and_gradient_are_those_of_pytorch(label_smoothing):
+def test_loss_and_gradient_equal_those_of_pytorch(label_smoothing):
     logits = torch.tensor(LOGITS, requires_grad=True)
     expected = torch_cross_entropy(logits, label_smoothing)
     expected.sum().backward()

@@ -13,7 +13,7 @@ from cifar_jax.range_test import sweep
 
 
 def command(folder, *flags):
-    """Runs the command with a small network on 400 synthetic images, four steps an epoch."""
+    """Runs the command with a small network on 400 synthetic images, four steps per epoch."""
     config = ["--config", str(tiny.ROOT / "configs/quickstart.py"), "--config.model.name=cnn_small"]
     config += ["--config.data.limit=400", "--config.batch_size=104", "--config.augment.ops="]
     return lr_range_test.main(["", *config, "--workdir", str(folder), *flags])

@@ -22,7 +22,7 @@ def test_accuracies_equal_those_of_scikit_learn():
     assert values["loss"] == pytest.approx(losses[:150].mean())
 
 
-def test_of_equal_logits_the_lower_class_goes_first_as_in_argmax():
+def test_the_lower_class_of_equal_logits_ranks_first_as_in_argmax():
     logits = jnp.zeros((20, 20))
     labels = jnp.arange(20)
     ahead = metrics.num_ahead(logits, labels)
@@ -30,7 +30,7 @@ def test_of_equal_logits_the_lower_class_goes_first_as_in_argmax():
     assert (ahead < 5).sum() == 5
 
 
-def test_a_label_without_a_number_is_no_hit():
+def test_a_label_with_a_logit_that_is_not_finite_is_not_a_hit():
     for value in (jnp.nan, jnp.inf, -jnp.inf):
         logits = jnp.zeros((1, 3)).at[0, 1].set(value)
         assert metrics.num_ahead(logits, jnp.array([1])) == 3
@@ -39,18 +39,18 @@ def test_a_label_without_a_number_is_no_hit():
     )
 
 
-def test_filling_counts_for_nothing_even_where_its_loss_is_not_a_number():
+def test_padding_does_not_count_even_if_its_loss_is_nan():
     losses, weights = jnp.float32([1, 3, jnp.nan]), jnp.float32([1, 1, 0])
     found = metrics.measure(jnp.eye(3), jnp.array([0, 2, 2]), losses, weights)
     np.testing.assert_array_equal(found.sums, [4, 1, 2, 2])
 
 
-def test_of_no_examples_there_is_no_mean():
+def test_the_mean_over_no_examples_is_nan():
     assert np.isnan(list(metrics.fetch(metrics.Metrics.empty()).values())).all()
 
 
-def test_checkpoints_hold_totals_and_counts_as_clu_lays_them_out():
-    """So that workdirs made before the sums were packed stay readable."""
+def test_checkpoints_have_the_layout_of_clu():
+    """Workdirs made before the sums were packed into one array thus stay readable."""
     clu_metrics = pytest.importorskip("clu.metrics")
     average = clu_metrics.Average(jnp.float32(0), jnp.int32(0))
     names = ("loss", "accuracy", "top5_accuracy")

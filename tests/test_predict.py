@@ -12,7 +12,7 @@ from cifar_jax.run.workdir import locked
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
-    """A run of two epochs on the tiny data set, whose classes are colors."""
+    """Returns the workdir of a run of two epochs on the tiny data set, whose classes are colors."""
     folder = tmp_path_factory.mktemp("predict") / "run"
     tiny.train(tiny.make_config(num_epochs=2), folder)
     return folder
@@ -110,7 +110,7 @@ def test_command_classifies_the_readable_images(tmp_path, workdir, capsys):
     assert predict.main(["--workdir", str(workdir), files[0]]) == 0
 
 
-def test_predicting_leaves_a_running_run_unchanged(workdir):
+def test_predicting_does_not_change_a_run_that_is_training(workdir):
     unfinished = workdir / "checkpoints" / "99.orbax-checkpoint-tmp"
     unfinished.mkdir()
     try:
@@ -121,7 +121,9 @@ def test_predicting_leaves_a_running_run_unchanged(workdir):
         unfinished.rmdir()
 
 
-def test_restore_is_retried_when_a_running_run_replaces_the_checkpoint(workdir, monkeypatch):
+def test_restore_is_retried_when_a_run_that_is_training_replaces_the_checkpoint(
+    workdir, monkeypatch
+):
     """The first attempt fails as if the run had deleted the checkpoint in the meantime."""
     image, tries = tiny.dataset().test.images[:1], []
     expected, restore = predict.predict(workdir, image), predict._restore

@@ -17,11 +17,11 @@ def test_training_overfits_64_images():
 
 
 def test_golden_steps():
-    """Five steps of cnn3, with augmentation and dropout, as they were when this was written.
+    """Compares five steps of cnn3, with augmentation and dropout, with recorded metrics.
 
-    If you meant to change what a step computes (initialization, order of random numbers, an
-    operation's formula), put the new numbers in and say in the commit what changed. If you did
-    not, this found a bug. Another jax may draw other numbers: compare on the old one first.
+    If a change is meant to affect what a step computes (initialization, order of random numbers, an
+    operation's formula), update the numbers and describe the change in the commit. Otherwise a
+    failure is a bug. Another version of jax may draw other numbers: compare on the old one first.
     """
     eng = tiny.make_engine()
     _, epoch = tiny.run_steps(eng, eng.init(), 5)
@@ -31,7 +31,7 @@ def test_golden_steps():
 GOLDEN = {"loss": 2.283456, "accuracy": 0.1375, "top5_accuracy": 0.5625}
 
 
-def test_states_of_equal_seeds_are_equal_and_of_others_differ():
+def test_equal_seeds_give_equal_states_and_different_seeds_different_orders():
     eng = tiny.make_engine()
     first, second = eng.init(), eng.init()
     assert tiny.greatest_difference(first.params, second.params) == 0
@@ -66,7 +66,7 @@ def test_lr_scale_scales_the_update():
 
 
 def test_mixing_pairs_mixes_their_losses():
-    """The images left alone: the loss is that on each label, by share."""
+    """With unchanged images, the loss is the weighted mean of the losses for both labels."""
     create = partial(models.create, "cnn_small", 10)
     optimizer = optax.sgd(0.1)
     state = jax.jit(partial(step.init, create, optimizer, 0))()

@@ -39,7 +39,7 @@ def params_of(workdir):
 
 
 def assert_same_run(first, second):
-    """Same parameters, bit for bit, and the same curves but for the times."""
+    """Asserts that the parameters are bitwise equal, and the curves are equal except for times."""
     (step, params), (other_step, other_params) = params_of(first), params_of(second)
     assert step == other_step
     jax.tree.map(np.testing.assert_array_equal, params, other_params)
@@ -51,7 +51,7 @@ def assert_same_run(first, second):
     assert rows == other_rows
 
 
-def test_a_run_leaves_what_the_contract_says(tmp_path, capsys):
+def test_a_run_writes_the_documented_files(tmp_path, capsys):
     config = tiny.make_config(num_epochs=3, selected_on="val", data__val_fraction=0.2)
     summary = train(config, tmp_path)
 
@@ -77,21 +77,21 @@ def test_a_run_leaves_what_the_contract_says(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "dense1/kernel" in printed and "epoch 3/3" in printed and "test accuracy" in printed
 
-    # Again: nothing is trained, the same comes back.
+    # The second time, nothing is trained and the same summary is returned.
     assert train(config, tmp_path) == summary
     assert "is complete" in capsys.readouterr().out
 
 
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory):
-    """An uninterrupted run of three epochs, four steps each."""
+    """Returns the workdir of an uninterrupted run of three epochs with four steps each."""
     workdir = tmp_path_factory.mktemp("straight")
     train(tiny.make_config(num_epochs=3), workdir)
     return workdir
 
 
 def train_until(stop_at, config, workdir):
-    """Trains until a SIGTERM that comes while step `stop_at` is being waited for."""
+    """Trains until a SIGTERM that arrives while the loop waits for step `stop_at`."""
     clock_wait = clock.Clock.wait
 
     def wait(self, call):
@@ -108,7 +108,9 @@ def train_until(stop_at, config, workdir):
 
 
 @pytest.mark.parametrize("stop_at", [1, 4, 6, 11])
-def test_stopped_by_sigterm_and_resumed_equals_straight(tmp_path, straight, stop_at):
+def test_a_run_stopped_by_sigterm_and_resumed_equals_an_uninterrupted_one(
+    tmp_path, straight, stop_at
+):
     config = tiny.make_config(num_epochs=3)
     train_until(stop_at, config, tmp_path)
     step, _ = params_of(tmp_path)
@@ -123,22 +125,22 @@ def test_more_epochs_continue_a_complete_run(tmp_path, straight):
     assert_same_run(tmp_path, straight)
 
 
-def test_eight_devices_continue_what_one_began_and_back(tmp_path, straight):
+def test_a_run_can_switch_between_one_and_eight_devices(tmp_path, straight):
     for num_epochs, num_devices in ((1, 8), (2, 1), (3, 8)):
         train(tiny.make_config(num_epochs=num_epochs), tmp_path, num_devices=num_devices)
     step, params = params_of(tmp_path)
     assert step == 12
-    # Adam turns a last bit's difference in a gradient near zero into one of the update; an epoch
-    # of other random numbers would be off by more than 0.05.
+    # If a gradient near zero differs in its last bit, Adam's update may differ as a whole. An epoch
+    # with other random numbers would give a distance of more than 0.05.
     assert tiny.distance(params, params_of(straight)[1]) < 2e-3
 
 
-def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_checkpoint(tmp_path):
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(tmp_path):
     config = tiny.make_config(optim__name="sgd", optim__learning_rate=1e-3)
     train(config, tmp_path)
     before = params_of(tmp_path)
     wild = tiny.make_config(num_epochs=3, optim__name="sgd", optim__learning_rate=1e-3)
-    # The same run, as claim() sees it, but with a learning rate that no network survives.
+    # To claim() this is the same run, but with its learning rate the loss of any network diverges.
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(experiment.optim.schedules, "create", lambda *a, **k: lambda step: 1e30)
         with pytest.raises(loop.Diverged, match=r"the loss became (nan|inf) in steps \d+ to \d+"):
@@ -148,7 +150,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_checkpoint(tm
     jax.tree.map(np.testing.assert_array_equal, params, before[1])
 
 
-def test_the_epoch_picked_on_the_test_set_is_the_one_reported(tmp_path):
+def test_the_epoch_selected_on_the_test_set_is_reported(tmp_path):
     config = tiny.make_config(num_epochs=4, selected_on="test", optim__learning_rate=3e-3)
     summary = train(config, tmp_path)
     accuracies = [float(row["test_accuracy"]) for row in read_csv(tmp_path / "metrics.csv")]
@@ -157,13 +159,13 @@ def test_the_epoch_picked_on_the_test_set_is_the_one_reported(tmp_path):
     assert summary["val_accuracy"] is None and summary["selected_on"] == "test"
 
 
-def test_callbacks_cut_the_learning_rate_and_stop_whatever_interrupts_them(tmp_path):
+def test_callbacks_make_the_same_decisions_in_an_interrupted_run(tmp_path):
     config = tiny.make_config(
         num_epochs=9,
         optim__learning_rate=1e-3,
         plateau__monitor="accuracy",
         plateau__patience=2,
-        plateau__min_delta=1.0,  # after the first epoch nothing is an improvement
+        plateau__min_delta=1.0,  # no epoch after the first is an improvement
         early_stopping__monitor="train_loss",
         early_stopping__min_delta=100.0,
         early_stopping__patience=5,
@@ -178,19 +180,19 @@ def test_callbacks_cut_the_learning_rate_and_stop_whatever_interrupts_them(tmp_p
     assert events == ["", "", cut.format("0.0001"), "", cut.format("1e-05"), stop]
     assert straight["stopped_early"] and (straight["epochs"], straight["steps"]) == (6, 24)
 
-    # In the third epoch, with one that counts behind it, and right behind the cut.
+    # In the third epoch, after one without an improvement, and right after the cut.
     for stop_at in (10, 12):
         train_until(stop_at, config, tmp_path / str(stop_at))
         train(config, tmp_path / str(stop_at))
         assert_same_run(tmp_path / str(stop_at), tmp_path / "straight")
-    assert train(config, tmp_path / "straight") == straight  # complete, with epochs to spare
+    assert train(config, tmp_path / "straight") == straight  # complete, although epochs are left
 
 
 @pytest.mark.parametrize("selected_on", ["last", "test"])
-def test_the_epoch_that_a_callback_ends_is_evaluated(tmp_path, selected_on):
+def test_the_epoch_at_which_a_callback_stops_training_is_evaluated(tmp_path, selected_on):
     config = tiny.make_config(
         num_epochs=5,
-        eval_every_epochs=4,  # not yet, where it stops
+        eval_every_epochs=4,  # the epoch at which training stops is not due
         selected_on=selected_on,
         early_stopping__monitor="train_loss",
         early_stopping__min_delta=100.0,
@@ -205,10 +207,10 @@ def test_the_epoch_that_a_callback_ends_is_evaluated(tmp_path, selected_on):
     assert_same_run(tmp_path / "resumed", tmp_path / "straight")
 
 
-def test_the_best_epoch_before_a_stop_is_restored_whatever_interrupts(tmp_path):
+def test_the_best_epoch_before_a_stop_is_restored_in_an_interrupted_run(tmp_path):
     config = tiny.make_config(
         num_epochs=9,
-        seed=2,  # with which the best epoch is not the last
+        seed=2,  # with this seed, the best epoch is not the last one
         selected_on="train",
         optim__learning_rate=1e-2,
         early_stopping__monitor="accuracy",
@@ -225,8 +227,8 @@ def test_the_best_epoch_before_a_stop_is_restored_whatever_interrupts(tmp_path):
     assert_same_run(tmp_path / "resumed", tmp_path / "straight")
 
 
-def test_the_reported_epoch_may_be_that_of_the_least_loss(tmp_path):
-    # At this learning rate the loss falls to the end, while the accuracy stands still before it.
+def test_the_reported_epoch_may_be_that_with_the_lowest_loss(tmp_path):
+    # At this learning rate the loss falls until the end, but the accuracy stops rising before.
     config = tiny.make_config(
         num_epochs=7, selected_on="test", selected_by="loss", optim__learning_rate=1e-2
     )
@@ -271,15 +273,17 @@ def test_another_runs_workdir_is_refused(straight):
         (dict(model__dropout=(0.5, 0.5)), "dropout needs one number or 3"),
     ],
 )
-def test_wrong_configs_are_refused_before_anything_is_written(tmp_path, overrides, message):
+def test_invalid_configs_are_refused_before_anything_is_written(tmp_path, overrides, message):
     with pytest.raises(UserError, match=message):
         train(tiny.make_config(**overrides), tmp_path / "run")
     assert not [p for p in tmp_path.rglob("*") if p.is_file()]
 
 
 def test_train_loss_is_the_mean_over_all_examples(tmp_path):
-    """At a learning rate of nothing, training measures what evaluation does: 100 images, the last
-    batch with 4 of them."""
+    """With a learning rate of almost zero, training and evaluation must measure the same.
+
+    The last of the 100 images' batches has only 4 images.
+    """
     dataset = tiny.dataset()
     config = tiny.make_config(
         num_epochs=1, optim__learning_rate=1e-30, model__dropout=(0.0,), augment__ops=""
@@ -291,7 +295,7 @@ def test_train_loss_is_the_mean_over_all_examples(tmp_path):
 
 
 def test_a_state_that_fails_in_evaluation_is_not_saved(tmp_path, monkeypatch):
-    """The update behind the last finite training loss may be the one that ruins it."""
+    """The training loss is computed before the update, which may make the parameters infinite."""
     create = experiment.optim.schedules.create
 
     def blow_up_at_the_end_of_epoch_2(*args, **kwargs):
@@ -304,7 +308,7 @@ def test_a_state_that_fails_in_evaluation_is_not_saved(tmp_path, monkeypatch):
     assert params_of(tmp_path)[0] == 4
 
 
-def test_what_was_tried_in_vain_claims_no_workdir(tmp_path):
+def test_a_run_that_fails_to_start_does_not_claim_the_workdir(tmp_path):
     too_small = tiny.dataset(num_train=8)
     with pytest.raises(UserError, match="batch_size needs a value from 1 to 8"):
         train(tiny.make_config(seed=1), tmp_path, dataset=too_small)
@@ -315,7 +319,7 @@ def test_what_was_tried_in_vain_claims_no_workdir(tmp_path):
     assert (tmp_path / "summary.json").read_text() == before
 
 
-def test_damaged_files_are_named(tmp_path):
+def test_messages_name_corrupt_files(tmp_path):
     config = tiny.make_config(num_epochs=1)
     summary = train(config, tmp_path)
     (tmp_path / "summary.json").write_text("{")
@@ -342,8 +346,8 @@ def test_two_processes_do_not_share_a_workdir(tmp_path):
         train(tiny.make_config(), tmp_path)
 
 
-def test_a_checkpoint_holds_no_row_from_its_future(tmp_path, monkeypatch):
-    """Its JSON is written in the background, while training goes on."""
+def test_a_checkpoint_holds_no_later_rows(tmp_path, monkeypatch):
+    """The JSON of a checkpoint is written in the background while training continues."""
     seen = []
     save = checkpoint.Checkpoints.save
 
@@ -356,7 +360,7 @@ def test_a_checkpoint_holds_no_row_from_its_future(tmp_path, monkeypatch):
     assert [(step, len(meta["rows"])) for step, meta in seen] == [(4, 1), (8, 2), (12, 3)]
 
 
-def test_checkpoints_are_saved_by_the_clock_too(tmp_path, monkeypatch):
+def test_checkpoints_are_also_saved_after_a_number_of_minutes(tmp_path, monkeypatch):
     saved = []
     save = checkpoint.Checkpoints.save
     monkeypatch.setattr(
@@ -380,7 +384,7 @@ def test_evaluation_every_second_epoch_survives_an_extension(tmp_path):
     assert [bool(a) for a in accuracies] == [False, True, False, True]
 
 
-def test_pmap_resumes_to_the_same_bits(tmp_path):
+def test_a_resumed_pmap_run_is_bitwise_equal(tmp_path):
     thin = ConfigDict({"name": "resnet18", "width": 4, "depths": (1, 1)})
     options = dict(parallel="pmap", model=thin)
     for num_epochs, name in ((2, "straight"), (1, "resumed"), (2, "resumed")):

@@ -1,6 +1,6 @@
-"""A run small enough for a test: a few images, cnn3, four steps an epoch.
+"""A run that is small enough for tests: a few images, cnn3, four steps per epoch.
 
-As a program, for tests that kill it:  python tests/tiny.py WORKDIR NUM_EPOCHS
+`python tests/tiny.py WORKDIR NUM_EPOCHS` runs it as a program, for tests that kill it.
 """
 
 import json
@@ -20,7 +20,7 @@ CONFIGS = sorted(p for p in (ROOT / "configs").rglob("*.py") if p.name != "base.
 
 
 def dataset(num_train: int = 100, num_test: int = 40, num_val: int = 0) -> data.Dataset:
-    """Ten classes, each a color of its own under noise: learnable from a few images."""
+    """Returns images of ten classes, each a color with noise: learnable from a few examples."""
     rng = np.random.default_rng(0)
     colors = rng.integers(40, 216, (10, 1, 1, 3))
 
@@ -42,19 +42,19 @@ def dataset(num_train: int = 100, num_test: int = 40, num_val: int = 0) -> data.
 
 
 def load(name, *, val_fraction=0.0, **_) -> data.Dataset:
-    """Stands in for data.load, in tests of commands that take no data set."""
+    """Replaces data.load in tests of commands, which take no data set as an argument."""
     return dataset(num_val=32 if val_fraction else 0)
 
 
 def train(cfg, folder, *, dataset=None, num_devices=1):
-    """Trains on the tiny data set, or on another one, and on one device unless told otherwise."""
+    """Trains on the given data set, by default the tiny one, and on one device by default."""
     dataset = dataset or load(cfg.data.name, val_fraction=cfg.data.val_fraction)
     mesh = engine.make_mesh(jax.devices()[:num_devices])
     return training.train(cfg, folder, dataset=dataset, mesh=mesh)
 
 
 def make_config(**overrides):
-    """The quickstart config, cut down; overrides are dotted names with "__" for the dot."""
+    """Returns a smaller quickstart config; overrides are fields with "__" instead of a dot."""
     cfg = config.load(ROOT / "configs" / "quickstart.py")
     config.choose_model(cfg, cfg.model.name)
     small = dict(
@@ -75,7 +75,7 @@ def _set(cfg, **overrides):
 
 
 def write_log(folder, experiment, accuracy, *, seed=0, num_epochs=None, **overrides):
-    """Writes the log of a run that never was, as benchmarks.accuracy keeps them."""
+    """Writes the log of a made-up run, in the format of benchmarks.accuracy."""
     cfg = config.load(ROOT / "configs" / f"{experiment}.py")
     config.choose_model(cfg, cfg.model.name)
     _set(cfg, seed=seed, num_epochs=num_epochs or cfg.num_epochs, **overrides)
@@ -101,7 +101,7 @@ def make_engine(
     mix="",
     **kwargs,
 ):
-    """An engine on the tiny set, or on another training split; batches of 16."""
+    """Returns an engine for the given split, by default the tiny one, with batches of 16."""
     train = train or dataset(num_examples).train
     create = partial(models.create, name, 10, **(options or {}))
     networks = step.split_networks(create)
@@ -129,7 +129,7 @@ def make_engine(
 
 
 def run_steps(eng, state, num_steps, steps_per_call=None):
-    """Takes so many steps from where the state is; returns (state, metrics of the last epoch)."""
+    """Takes `num_steps` steps from a state; returns (state, metrics of the last epoch)."""
     done = int(np.ravel(state.step)[0])
     end = done + num_steps
     metrics = eng.no_metrics()
@@ -145,22 +145,22 @@ def run_steps(eng, state, num_steps, steps_per_call=None):
 
 
 def greatest_difference(tree, reference) -> float:
-    """The greatest |a - b| of any leaf, as a share of that leaf's greatest |b|."""
+    """Returns the largest |a - b| of any leaf, relative to that leaf's largest |b|."""
 
     def difference(a, b):
         a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
         return np.abs(a - b).max() / max(np.abs(b).max(), 1e-30)
 
-    greatest = max(jax.tree.leaves(jax.tree.map(difference, tree, reference)))
-    print(f"greatest difference {greatest:.2e}")  # seen with pytest -s
-    return greatest
+    largest = max(jax.tree.leaves(jax.tree.map(difference, tree, reference)))
+    print(f"largest difference {largest:.2e}")  # shown by pytest -s
+    return largest
 
 
 def distance(tree, reference) -> float:
-    """|tree - reference| / |reference| over all leaves together.
+    """Returns |tree - reference| / |reference| over all leaves together.
 
-    For runs of many steps: a last bit's difference grows at every rectifier that it tips over,
-    and most visibly, as a share, in a leaf whose values are small.
+    For runs of many steps: a difference in the last bit grows whenever it changes the sign of a
+    ReLU's input, and its relative size is largest in leaves with small values.
     """
 
     def norm(tree):
@@ -168,7 +168,7 @@ def distance(tree, reference) -> float:
         return np.sqrt(sum((leaf**2).sum() for leaf in leaves))
 
     share = norm(jax.tree.map(np.subtract, *jax.device_get((tree, reference)))) / norm(reference)
-    print(f"distance {share:.2e}")  # seen with pytest -s
+    print(f"distance {share:.2e}")  # shown by pytest -s
     return share
 
 

@@ -1,4 +1,4 @@
-"""Trains published experiments and prints the measured next to the published results.
+"""Trains published experiments and prints the measured results next to the published ones.
 
     python -m benchmarks.accuracy [ID ...] [--seeds N] [--epochs E] [--data_dir D] [--minutes M]
 
@@ -10,8 +10,8 @@ interrupted or reached the end of --minutes are resumed.
 The log of a completed run (config.json, metrics.csv and summary.json) is copied from its workdir
 under --runs to --out. The default of --out is benchmarks/results/accuracy, from which
 `python -m benchmarks.table` builds the tables of README and docs; with --limit, which is for
-trials, it is a directory under --runs. Runs whose number of epochs differs from the config have
-separate logs and separate rows in the table.
+trials, the default is a directory under --runs. Runs whose number of epochs differs from the config
+have separate logs and separate rows in the table.
 
 --jobs K runs up to K training runs at the same time, each in its own process, and distributes them
 over the GPUs. While one run compiles, others train, and a GPU can train several small networks at
@@ -37,7 +37,7 @@ def main(argv: list[str]) -> int:
     deadline = time.monotonic() + 60 * args.minutes
     try:
         check(args)
-        # These import jax, which entry.run must precede.
+        # These import jax, so they must come after entry.run.
         from benchmarks.accuracy import jobs, runs
         from benchmarks.accuracy.table import table
         from benchmarks.results import rows
@@ -83,7 +83,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--minutes", type=float, default=math.inf, help="time limit (default: none)"
     )
     parser.add_argument(
-        "--limit", type=int, default=0, help="images of each split to use, or 0 for all"
+        "--limit", type=int, default=0, help="number of images of each split to use, or 0 for all"
     )
     parser.add_argument("--data_dir", default="", help="directory of the TFDS data sets")
     parser.add_argument(

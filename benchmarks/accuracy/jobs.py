@@ -59,7 +59,7 @@ def train_all(runs: list[Run], args: argparse.Namespace, deadline: float) -> dic
 
 
 def _next(waiting: deque[Run], failed: dict[str, str]) -> Run | None:
-    """Takes the next run that needs training, or None; notes those that cannot be trained."""
+    """Takes the next run that needs training, or None; records those that cannot be trained."""
     while waiting:
         run = waiting.popleft()
         try:
@@ -104,7 +104,7 @@ def _start(run: Run, minutes: float, gpu: str | None, args: argparse.Namespace) 
         *(f"--data_dir={args.data_dir}", f"--runs={args.runs}", f"--out={args.out}"),
         *([f"--epochs={args.epochs}"] if args.epochs is not None else []),
     ]
-    # By default the first process would reserve three quarters of a GPU's memory.
+    # By default, the first process would reserve three quarters of a GPU's memory.
     environ = os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     if gpu is not None:
         environ["CUDA_VISIBLE_DEVICES"] = gpu

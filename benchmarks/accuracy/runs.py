@@ -1,4 +1,4 @@
-"""The training runs of a command line, and the logs of those that are complete."""
+"""Plans the training runs of a command line, and logs those that are complete."""
 
 import argparse
 import fnmatch
@@ -22,7 +22,7 @@ class Run(NamedTuple):
 
     Attributes:
       experiment: The id of the experiment.
-      name: The name of its workdir and of its log: the seed, and what the command line shortens.
+      name: The name of its workdir and of its log, with the seed and the options that shorten it.
       settings: The config.
       workdir: The directory that it trains in.
       log: The directory that its log is copied to.
@@ -82,7 +82,7 @@ def _make_run(experiment: str, seed: int, args: argparse.Namespace) -> Run:
 
 
 def is_done(run: Run) -> bool:
-    """Returns whether a run needs no more training, and logs it if only its workdir says so.
+    """Returns whether a run needs no more training, and logs it if only its workdir is complete.
 
     Raises:
       UserError: If the log has other settings, for example because the config has changed since.
@@ -104,7 +104,7 @@ def is_done(run: Run) -> bool:
 
 def _is_complete(workdir: Path, settings: ConfigDict) -> bool:
     """Returns whether a workdir holds the complete run of a config."""
-    # A workdir of other settings is left to training, which resumes it or says what differs.
+    # A workdir with other settings is left to train(), which resumes it or reports the difference.
     return (workdir / "summary.json").exists() and not _differing(workdir, settings)
 
 

@@ -1,4 +1,4 @@
-"""Formats measured next to published results."""
+"""Formats measured results next to published ones."""
 
 import statistics
 

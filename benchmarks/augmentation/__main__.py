@@ -4,10 +4,10 @@
 
 A compiled loop gathers batches of random images, augments them and normalizes them. The time of the
 same loop without augmentation is subtracted round by round. The share is that cost divided by the
-sum of the cost and a training step of configs/resnet18.py without augmentation, which is measured
-in the same run. A LINE has the format of config.augment.ops or config.augment.mix; for a mix, the
-loss of the second label is not included. Without a LINE, a selection is measured. One line of
-JSON per LINE is appended to --out.
+time of a training step with it: the sum of the cost and a step of configs/resnet18.py without
+augmentation, which is measured in the same run. A LINE has the format of config.augment.ops or
+config.augment.mix; for a mix, the loss of the second label is not included. Without a LINE, a
+selection is measured. One line of JSON per LINE is appended to the file --out.
 """
 
 import math
@@ -35,7 +35,7 @@ def main(argv: list[str]) -> int:
         "--seconds", type=float, default=1.0, metavar="S", help="duration of a round (default: 1)"
     )
     args = parser.parse_args(argv[1:])
-    # This imports jax, which entry.run must precede.
+    # This imports jax, so it must come after entry.run.
     from benchmarks.augmentation.measure import LINES, measure_lines
 
     try:

@@ -1,4 +1,4 @@
-"""Times augmentation in a loop of its own, and a training step without it."""
+"""Times augmentation in a separate loop, and a training step without augmentation."""
 
 import statistics
 from collections.abc import Sequence
@@ -17,8 +17,8 @@ from cifar_jax import augment
 from cifar_jax.runtime.compiler import compile_for_backend
 from cifar_jax.runtime.environment import environment
 
-# All random operations of Keras's ImageDataGenerator in its order; the operations of this suite's
-# recipes; the policies; the mixes.
+# All random operations of Keras's ImageDataGenerator, in its order; the operations of this suite's
+# recipes; the policies; and the mixes.
 LINES = (
     "affine(15, 0.1, 0.1, 0.2, 0.2)|channel_shift(30)|flip|vertical_flip|brightness(0.8, 1.2)",
     "affine(15, 0.1, 0.1)|flip",
@@ -91,7 +91,7 @@ def time_loops(loops: Sequence[Run], rounds: int, seconds: float) -> list[list[f
 def measure_lines(
     lines: Sequence[str], batch_size: int, rounds: int, seconds: float
 ) -> list[Record]:
-    """Measures augmentations and returns a record of each.
+    """Measures augmentations and returns a record for each.
 
     Args:
       lines: Operations or mixes.

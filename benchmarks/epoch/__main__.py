@@ -1,4 +1,4 @@
-"""Compares a whole training epoch of cnn3 on a CPU with Keras and PyTorch.
+"""Compares a whole training epoch of cnn3 on a CPU in cifar_jax, Keras and PyTorch.
 
     python -m benchmarks.epoch [CONTENDER ...] [--data_dir D] [--rounds N] [--limit N] [--out FILE]
 
@@ -8,8 +8,8 @@ uint8, are shuffled, flipped and shifted by up to a tenth of their size; trainin
 layers RandomFlip and RandomTranslation inside `fit`. PyTorch augments with NumPy in a Dataset that
 a DataLoader reads in the training process or in two worker processes; it shifts by whole pixels,
 which is less work, and uses channels_last and a fused Adam, its fastest setting for this network.
-No contender draws a progress bar. All of them get their large arrays in huge pages, as
-`python -m cifar_jax.main` does by default.
+No contender draws a progress bar. All of them have their large arrays in huge pages, as
+`python -m cifar_jax.main` has by default.
 
 Every turn runs in its own process because Keras chooses its backend at import. It first trains on
 one hundred batches, which compiles everything, and then the epoch is timed. cifar_jax starts the

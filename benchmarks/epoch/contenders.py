@@ -87,7 +87,7 @@ def make_torch(images: np.ndarray, labels: np.ndarray, workers: int = 0) -> Epoc
     from benchmarks.torch_models.cnn3 import CNN3
 
     max_shift = int(SHIFT * 32)
-    # Pixels outside the image take the value of the nearest pixel inside it.
+    # Indices of the padded pixels, which take the value of the nearest pixel inside the image.
     padded = np.clip(np.arange(-max_shift, 32 + max_shift), 0, 31)
 
     class Images(torch.utils.data.Dataset):

@@ -41,8 +41,8 @@ def time_epoch(name: str, data_dir: str | None, limit: int) -> Record:
     images, labels = dataset.train
     count = len(images)
     train = CONTENDERS[name](images, labels)
-    # The warm-up ends with a batch as long as the epoch's last one, because some contenders compile
-    # once per batch size.
+    # The last batch of the warm-up has the size of the epoch's last one, because some contenders
+    # compile once per batch size.
     train(min(_WARM_UP_BATCHES * BATCH_SIZE + (count % BATCH_SIZE), count))
     start = time.perf_counter()
     loss, accuracy = train(count)

@@ -2,18 +2,19 @@
 
     python -m benchmarks.gpu_program [MODEL[:BATCH[:DTYPE]] ...] [--no_cuda_graph] [--out FILE]
 
-A case is as in benchmarks.throughput; without one, all cases of docs/performance.md are compiled,
-which takes about ten minutes on two CPU cores. Needs `pip install -r requirements-gpu-program.txt`
-and Python 3.12 or newer, but no GPU.
+Cases are those of benchmarks.throughput; without one, every network is compiled, which takes about
+ten minutes on two CPU cores. Needs `pip install -r requirements-gpu-program.txt` and Python 3.12 or
+newer, but no GPU.
 
-Per training step the record holds
-  launches: What the host launches; 0 if the whole call is one CUDA graph.
+The record holds, per training step:
+  launches: The launches by the host; 0 if the whole call is one CUDA graph.
   kernels: Kernels, library calls and copies.
-  bytes: The results and distinct operands of all kernels, whether or not they stay in the cache.
-  FLOPs: Those of convolutions and matrix products, as compiled.
-  at least: The sum over kernels of the largest of 2 us, bytes over the bandwidth and FLOPs over the
-    peak. Convolutions take longer than that: on the card, those of ResNet-18 reach about a quarter
-    of the peak.
+  bytes: The size of the results and distinct operands of all kernels, whether or not they stay in
+    the cache.
+  FLOPs: The FLOPs of convolutions and matrix products, as compiled.
+  at least: A lower bound of the time. It is the sum over kernels of 2 us, bytes / bandwidth or
+    FLOPs / peak, whichever is largest. Convolutions take longer: on the card, those of ResNet-18
+    reach about a quarter of the peak.
 One line of JSON per case is appended to FILE.
 """
 
@@ -44,7 +45,7 @@ def main(argv: Sequence[str]) -> int:
         help="use XLA's default compiler options, with which the host launches every step",
     )
     args = parser.parse_args(argv[1:])
-    # Before jax is imported: there is no GPU here, and no need for NVIDIA's libraries.
+    # These must be set before jax is imported. Neither a GPU nor NVIDIA's libraries are needed.
     os.environ["JAX_PLATFORMS"] = "cpu"
     os.environ["JAX_SKIP_CUDA_CONSTRAINTS_CHECK"] = "1"
     from benchmarks.gpu_program import h100

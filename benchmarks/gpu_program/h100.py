@@ -1,4 +1,4 @@
-"""Describes an H100 that is not there to XLA, and bounds the time of its kernels.
+"""Describes an H100 to XLA on a machine without one, and bounds the time of its kernels.
 
 XLA's compiler needs the CUDA plugin of JAX, but neither a GPU nor NVIDIA's libraries.
 """
@@ -13,7 +13,8 @@ from benchmarks.gpu_program.hlo import Kernel
 from cifar_jax.errors import UserError
 
 NAME = "NVIDIA H100 80GB HBM3"
-# Data sheet of the H100 SXM5, dense. XLA computes float32 products in TF32 by default.
+# From the data sheet of the H100 SXM5, for dense matrices. XLA computes float32 products in TF32 by
+# default.
 BYTES_PER_SECOND = 3.35e12
 FLOPS_PER_SECOND = {"bf16": 989e12, "f16": 989e12, "f32": 494e12}
 # The shortest time from the start of one kernel to that of the next in a CUDA graph. A step of
@@ -40,6 +41,6 @@ def devices() -> Sequence[jax.Device]:
 
 
 def min_seconds(kernel: Kernel) -> float:
-    """Returns the time that launching, memory bandwidth and arithmetic ask for at least."""
+    """Returns a lower bound of a kernel's time from launching, memory bandwidth and arithmetic."""
     arithmetic = kernel.flops / FLOPS_PER_SECOND.get(kernel.dtype, FLOPS_PER_SECOND["f32"])
     return max(SECONDS_PER_KERNEL, kernel.num_bytes / BYTES_PER_SECOND, arithmetic)

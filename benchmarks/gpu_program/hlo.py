@@ -1,8 +1,8 @@
-"""Reads the kernels of one step, with their traffic and arithmetic, from an optimized GPU program.
+"""Reads the kernels of a step, with their memory traffic and FLOPs, from an optimized GPU program.
 
 The text of the program (`compiled.as_text()`) holds one computation per fusion and one for the body
-of the training loop. Every instruction of the body that does something is one kernel or one call of
-a library: XLA has fused everything else into them.
+of the training loop. Every instruction of the body that does something is one kernel or one library
+call; XLA has fused everything else into these.
 """
 
 import math
@@ -27,13 +27,13 @@ _CONVOLUTION = "__cudnn$conv"
 
 
 class Kernel(NamedTuple):
-    """One kernel, or one call of a library, in a step.
+    """One kernel, or one library call, in a step.
 
     Attributes:
       name: The name of the instruction.
       kind: "convolution", "matrix product", "reduction", "scatter", "transpose", "copy", "sort" or
         "elementwise".
-      num_bytes: The bytes of its result and of its distinct operands.
+      num_bytes: The size of its result and its distinct operands, in bytes.
       flops: The FLOPs of convolutions and matrix products; 0 for other kernels.
       dtype: The dtype of its first operand, in HLO's notation.
       source: The JAX operation that it comes from (its op_name); "" if unknown.
@@ -70,7 +70,7 @@ def loop_kernels(program: str, partial_reads: Mapping[str, int] | None = None) -
 
     Args:
       program: The text of the optimized program, which holds one while loop at the top level.
-      partial_reads: {type: bytes} of operands of which a kernel reads only a part, for example
+      partial_reads: {type: bytes} for operands of which a kernel reads only a part, for example
         {"u8[50000,32,32,3]": 393216} for the data set and a batch of 128.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Compiles the training program of a case for the H100 and describes a step of it."""
+"""Compiles the training program of a case for the H100, and describes one of its steps."""
 
 import tempfile
 from collections import Counter

@@ -1,8 +1,8 @@
-"""Counts what the host launches, from XLA's dump of a GPU program's thunks.
+"""Counts what the host launches, in XLA's dump of a GPU program's thunks.
 
-A thunk is one thing that XLA's runtime does: launch a kernel, call a library, copy, or replay a
-CUDA graph ("command buffer"). A loop is a thunk whose condition and body are sequences of thunks.
-The dump indents what belongs to a thunk.
+A thunk is one action of XLA's runtime: launch a kernel, call a library, copy, or replay a CUDA
+graph ("command buffer"). A loop is a thunk whose condition and body are sequences of thunks. The
+dump indents the thunks inside another thunk.
 """
 
 import re
@@ -12,13 +12,12 @@ _THUNK = re.compile(r"^( *)\d+: k(\w+)")
 
 
 class Launches(NamedTuple):
-    """What the host launches, and what the device runs.
+    """The number of launches by the host, and of kernels that the device runs.
 
     Attributes:
-      per_call: Launches of a call outside its steps.
-      per_step: Launches of each step; 0 if the loop runs inside a CUDA graph.
-      kernels_per_step: Kernels, library calls and copies of each step, the loop's condition
-        included.
+      per_call: Launches per call, outside its steps.
+      per_step: Launches per step; 0 if the loop runs inside a CUDA graph.
+      kernels_per_step: Kernels, library calls and copies per step, including the loop's condition.
     """
 
     per_call: int

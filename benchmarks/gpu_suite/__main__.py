@@ -4,16 +4,16 @@
     python -m benchmarks.gpu_suite OUT --collect
 
 The first form runs the stages, each of which is a benchmark in its own process, and stops after
---minutes. Run again with the same OUT, it continues where it stopped. This also works on another
-machine, except that an interrupted training run starts again there. OUT holds a few small files:
-records as JSON lines, and accuracy.tar.gz with the logs of the training runs. --collect adds them
-to benchmarks/results; afterwards `python -m benchmarks.table` updates README and docs.
+--minutes. When run again with the same OUT, it continues where it stopped. This also works on
+another machine, except that an interrupted training run starts over there. OUT holds a few small
+files: records as JSON lines, and accuracy.tar.gz with the logs of the training runs. --collect adds
+them to benchmarks/results; afterwards `python -m benchmarks.table` updates README and docs.
 
 --data_dir is a TFDS directory, a directory with the unpacked official archives, or a directory with
-a script unpack.py that writes those (`python unpack.py FOLDER NAME`). No network is needed. --work
-is for temporary files: workdirs and compiled programs. --small tries all stages with tiny settings
-in a minute or two, also on a CPU. If the checkout has no git history, the environment variable
-CIFAR_JAX_COMMIT must hold its commit.
+a script unpack.py that writes such archives (`python unpack.py FOLDER NAME`). No network is needed.
+--work is the directory of temporary files: workdirs and compiled programs. --small tries all stages
+with tiny settings in a minute or two, also on a CPU. If the checkout has no git history, the
+environment variable CIFAR_JAX_COMMIT must hold its commit.
 """
 
 import argparse
@@ -59,7 +59,7 @@ def main(argv: list[str]) -> int:
 
 
 def make_run(args: argparse.Namespace) -> Run:
-    """Creates the directories of a run, with the logs that it already holds unpacked."""
+    """Creates the directories of a run, and unpacks the logs that it already holds."""
     deadline = time.monotonic() + 60 * args.minutes
     out, work = args.out.resolve(), args.work.resolve()
     for folder in (out, work):

@@ -63,7 +63,7 @@ def collect(out: Path) -> None:
     """Adds the measurements of a suite to benchmarks/results and prints how many were new.
 
     Raises:
-      UserError: If the directory holds no measurements, or those of a trial.
+      UserError: If the directory holds no measurements, or only those of a trial.
     """
     environment = read_environment(out)
     if environment is None:

@@ -1,4 +1,4 @@
-"""Prints what the suite runs on, as JSON: device, versions, commit and peak FLOP/s.
+"""Prints the environment of the suite as JSON: device, versions, commit and peak FLOP/s.
 
     python -m benchmarks.gpu_suite.environment
 
@@ -12,7 +12,8 @@ from cifar_jax.runtime import entry
 
 def main(argv: list[str]) -> int:
     """Prints the environment and returns the exit code."""
-    # These import jax, which entry.run must precede; the first three are only checked.
+    # These import jax, so they must come after entry.run. The first three are imported only to
+    # check that they exist.
     import clu.parameter_overview  # noqa: F401
     import tensorboardX  # noqa: F401
 

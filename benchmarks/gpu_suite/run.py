@@ -22,7 +22,7 @@ class Run(NamedTuple):
       out: The directory of the results.
       work: The directory of temporary files.
       data_dir: The directory of the data sets.
-      deadline: When to stop, in terms of time.monotonic().
+      deadline: When to stop, a value of time.monotonic().
       small: Whether this is a trial with tiny settings.
       seeds: The number of runs of each experiment.
       failed: The modules of the benchmarks that failed, in order.

@@ -1,4 +1,4 @@
-"""The stages of the suite, most valuable first."""
+"""The stages of the suite, the most valuable ones first."""
 
 import json
 import subprocess
@@ -67,7 +67,7 @@ def versus_torch(run: Run) -> None:
 def _measure_missing(run: Run, name: str, cases: Sequence[str], flags: Sequence[str]) -> None:
     """Runs a benchmark for the cases that have no record yet.
 
-    If the process crashes, it is restarted without the case that it crashed in.
+    If the process crashes, it is restarted without the case in which it crashed.
     """
     out, skipped = str(run.out / f"{name}.jsonl"), []
     while missing := [c for c in cases if c not in {*_done(run, name), *skipped}]:
@@ -81,13 +81,13 @@ def _measure_missing(run: Run, name: str, cases: Sequence[str], flags: Sequence[
 
 
 def _done(run: Run, name: str) -> Iterator[str]:
-    """Yields the cases that have a record, under all their names."""
+    """Yields all names of the cases that have a record."""
     for r in run.records(name):
         yield from _names(r["model"], r["batch_size"], r["dtype"])
 
 
 def _names(model: str, batch_size: int, dtype: str) -> Iterator[str]:
-    """Yields the command-line cases to which a record belongs."""
+    """Yields the names, on the command line, of the case to which a record belongs."""
     yield f"{model}:{batch_size}:{dtype}"
     settings = load_config(config_of(model))
     if dtype == settings.dtype:
@@ -156,7 +156,7 @@ def versus_torch_zoo(run: Run) -> None:
         print("PyTorch is not installed: make reference")
         run.failed.append("benchmarks.versus_torch")
         return
-    from benchmarks.versus_torch import cases  # here, since other stages do not need PyTorch
+    from benchmarks.versus_torch import cases  # imported here because it needs PyTorch
 
     # PyTorch would need half an hour to autotune all networks.
     quick = ("--settings", "torch_channels_last_fused", "torch_compiled")

@@ -1,4 +1,4 @@
-"""A short table of a suite's results."""
+"""Summarizes a suite's results in a short table."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The tables of accuracies, with a row for runs that differ only in their seed."""
+"""Builds the tables of accuracies, in which runs that differ only in their seed share a row."""
 
 import functools
 import json
@@ -13,7 +13,7 @@ from benchmarks.results import Row, percent, rows, settings_of
 from benchmarks.table.markdown import device, milliseconds, table
 from cifar_jax import data, models
 
-# The (commit, device) pairs of logs that were written while nine trainings shared one GPU through
+# The (commit, device) pairs of logs that were written while nine runs shared one GPU through
 # NVIDIA's MPS. Their step times are longer than those of a network that has the GPU to itself.
 _SHARED_GPU = {("fa6179f", "NVIDIA H100 80GB HBM3")}
 _ALL_TITLES = (
@@ -23,24 +23,24 @@ _ALL_TITLES = (
 
 
 def overview() -> str:
-    """Measured and published accuracy of the complete runs, in short."""
+    """Returns a short table of the measured and published accuracy of the complete runs."""
     titles = ("experiment", "published", "measured", "difference", "epoch selected on", "device")
     return _accuracy_table(_complete_rows(), titles)
 
 
 def complete() -> str:
-    """All columns of the complete runs: one row for runs that differ only in their seed."""
+    """Returns the table of complete runs with all columns."""
     return _accuracy_table(_complete_rows(), _ALL_TITLES)
 
 
 def shortened() -> str:
-    """All columns of runs with fewer epochs or other settings than their config file."""
+    """Returns the table of runs whose epochs or other settings differ from their config file."""
     chosen = [row for row in rows() if row.logs and not _is_complete(row)]
     return _accuracy_table(chosen, _ALL_TITLES)
 
 
 def not_run() -> str:
-    """The experiments of which no complete run has been logged."""
+    """Returns the table of experiments of which no complete run has been logged."""
     found = rows()
     done = {row.experiment for row in found if _is_complete(row)}
     missing = {row.experiment: row for row in found if row.experiment not in done}
@@ -116,7 +116,7 @@ def _published(row: Row) -> str:
 
 
 def _shared_gpu(summary: dict) -> bool:
-    """Returns whether other trainings ran on the GPU at the same time."""
+    """Returns whether other runs trained on the GPU at the same time."""
     return (summary.get("git_commit"), summary["device"]["kind"]) in _SHARED_GPU
 
 

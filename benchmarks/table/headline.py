@@ -1,4 +1,4 @@
-"""The figures that open the README."""
+"""Builds the list of figures at the top of the README."""
 
 import json
 import statistics
@@ -9,7 +9,7 @@ from benchmarks.table.speed import GRAPHS, epochs
 
 
 def headline() -> str:
-    """Lists the figures that open the README, each with a link to its log."""
+    """Returns the list of figures at the top of the README, each with a link to its log."""
     lines = []
     records = [json.loads(line) for line in (ROOT / GRAPHS).read_text().splitlines()]
     for r in records:

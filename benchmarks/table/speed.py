@@ -1,6 +1,6 @@
-"""The tables of step times, epochs and augmentation.
+"""Builds the tables of step times, epochs and augmentation.
 
-They show, for each case and device, the newest record during which the machine was otherwise nearly
+For each case and device, they show the newest record for which the machine was otherwise nearly
 idle.
 """
 
@@ -11,13 +11,13 @@ from typing import NamedTuple
 from benchmarks import harness
 from benchmarks.table.markdown import device, milliseconds, table
 
-# The largest share of processor time that other processes may have used during a measurement.
+# The largest share of processor time that other processes may have taken during a measurement.
 _MAX_BACKGROUND_LOAD = 0.1
 GRAPHS = "benchmarks/results/checks/gpu/graphs.jsonl"
 
 
 def versus_torch() -> str:
-    """Time of a training step in JAX and PyTorch, for each network, batch size and dtype."""
+    """Returns the table of training step times in JAX and PyTorch."""
     rows = [
         (
             model,
@@ -55,7 +55,7 @@ def _ratio(ratio: dict[str, float] | None) -> str:
 
 
 def throughput() -> str:
-    """Compilation, first step and step time of each network, batch size and dtype."""
+    """Returns the table of compilation, first step and step times."""
     rows = [
         (
             name,
@@ -85,7 +85,7 @@ def _share_of_peak(record: dict) -> str:
 
 
 def augmentation() -> str:
-    """Cost of each augmentation, per batch and as a share of a training step."""
+    """Returns the table of the cost of each augmentation."""
     rows = [
         (
             f"`{line}`",
@@ -139,7 +139,7 @@ def epochs() -> list[Contender]:
 
 
 def epoch() -> str:
-    """An epoch of cnn3 in cifar_jax, PyTorch and Keras."""
+    """Returns the table of epochs of cnn3 in cifar_jax, PyTorch and Keras."""
     rows = [
         (
             c.name,
@@ -154,7 +154,7 @@ def epoch() -> str:
 
 
 def cuda_graphs() -> str:
-    """Step times with a call as one CUDA graph, and with every kernel launched by the host."""
+    """Returns the table of step times with one CUDA graph and with launches by the host."""
     records = [json.loads(line) for line in (harness.ROOT / GRAPHS).read_text().splitlines()]
     by_tag = {tag: {r["case"]: r for r in records if r["tag"] == tag} for tag in ("default", "on")}
     lines = []

@@ -3,19 +3,20 @@
     python -m benchmarks.throughput [MODEL[:BATCH[:DTYPE]] ...] [--seconds S] [--out FILE]
 
 Every network trains with the recipe of one experiment, augmentation included, on random images. The
-recipe's batch size and dtype are used unless given on the command line. "all" selects every
-network. Without a MODEL, all networks are timed on an accelerator, and the small ones on a CPU.
+recipe's batch size and dtype are used unless others are given on the command line. "all" selects
+every network. Without a MODEL, all networks are timed on an accelerator, and the small ones on a
+CPU.
 
 The reported quantities are:
   compilation: The time for tracing, lowering and compiling the training program.
   first step: The first call, which runs one step.
   step: The median over rounds, where a round is one call of several steps; p95 is the 95th
     percentile over rounds.
-  FLOP/s: The FLOPs of a step before compilation according to XLA's cost analysis, with every
+  FLOP/s: The FLOPs of a step, before compilation, according to XLA's cost analysis, with every
     convolution computed as a direct sum (most take fewer operations on a CPU). The peak is that of
     a large matrix product in the same dtype, measured in the same run.
-  input: The share of a step that is saved without gathering and augmenting, measured by
-    interleaving with a program that trains on one fixed batch.
+  input: The share of a step that gathering and augmenting take, measured by interleaving with a
+    program that trains on one fixed batch.
   call: The time that a call of one step takes beyond the step itself. Training makes calls that
     last about a second.
 
@@ -50,7 +51,7 @@ def main(argv: list[str]) -> int:
         "--no_input_share", action="store_true", help="do not measure the input's share of a step"
     )
     args = parser.parse_args(argv[1:])
-    # These import jax, which entry.run must precede.
+    # These import jax, so they must come after entry.run.
     import jax
 
     from benchmarks.throughput import cases

@@ -1,4 +1,4 @@
-"""Cases, as in "resnet18:512:bfloat16": a network, the config it is timed with, and its changes."""
+"""Parses cases such as "resnet18:512:bfloat16": a network, its config, batch size and dtype."""
 
 from ml_collections import ConfigDict
 
@@ -8,7 +8,7 @@ from benchmarks.results import load_config
 from cifar_jax import experiment, models
 from cifar_jax.errors import UserError, unknown
 
-# The configs of cases that are not named like their config. "resnet18" has several.
+# The configs of cases that do not have the name of their config. "resnet18" has several.
 _CONFIGS = {
     "cnn13": "hybrid/cnn13_l2",
     "cnn2": "coarse/cnn2_batch64",
@@ -23,15 +23,15 @@ SMALL = ("cnn2", "cnn3", "cnn4", "cnn_deep", "cnn_small", "simple_initial", "sta
 
 
 def names() -> list[str]:
-    """Returns the names of all cases without a batch size: every network, some with a remark."""
+    """Returns the names of all cases without a batch size: every network, some in variants."""
     return sorted(models.MODELS.keys() | _CONFIGS.keys())
 
 
 def config_of(name: str) -> str:
     """Returns the config whose batch size, optimizer and augmentation a case is timed with.
 
-    It is the published experiment of the network's name, as assignment/cnn3 for cnn3, or else the
-    file of that name in configs/.
+    It is the published experiment with the network's name, such as assignment/cnn3 for cnn3, or
+    else the file of that name in configs/.
 
     Raises:
       UserError: If the case is unknown, or no config or more than one has its name.

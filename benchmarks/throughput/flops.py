@@ -12,7 +12,7 @@ from cifar_jax.ops.conv import stock_convolutions
 def count_flops(settings: ConfigDict, dataset: data.Dataset) -> float | None:
     """Returns the FLOPs of one training step without augmentation, or None if XLA reports none.
 
-    They are counted before compilation and for a CPU, since CUDA's runtime has no cost analysis.
+    They are counted before compilation and for a CPU, because CUDA's runtime has no cost analysis.
     Reference convolutions are used, so that padding does not add to the count and algorithms with
     fewer multiplications do not lower it.
     """

@@ -84,11 +84,11 @@ def measure_network(
 
 
 class _Training:
-    """The training loop of cifar_jax, a contender.
+    """The training loop of cifar_jax, as a contender.
 
     Attributes:
       engine: The compiled program.
-      create_seconds: The time for creating the engine, compilation included.
+      create_seconds: The time for creating the engine, including compilation.
       num_params: The number of parameters.
     """
 
@@ -111,7 +111,7 @@ class _Training:
 
 
 def _flops(settings: ConfigDict, dataset: data.Dataset, step_time: float) -> Record:
-    """Returns the record's fields about FLOPs, given the seconds of a step."""
+    """Returns the record's fields about FLOPs, given the time of a step in seconds."""
     flops = count_flops(settings, dataset)
     num_devices = 1 if jax.default_backend() == "cpu" else jax.local_device_count()
     data_sheet = peak.data_sheet(settings.dtype)

@@ -2,7 +2,7 @@
 
 The version of a class in cifar_jax/models/FILE.py is the class of that name in FILE.py here. Its
 modules and options have the same names, so that weights.py can copy parameters by name. The two
-differ only in the layout of images and weights.
+versions differ only in the layout of images and weights.
 """
 
 from collections.abc import Callable

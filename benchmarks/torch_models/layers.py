@@ -1,4 +1,4 @@
-"""Layers of the PyTorch networks that PyTorch lacks."""
+"""Layers that the PyTorch networks need and PyTorch lacks."""
 
 import torch
 from torch import nn
@@ -15,8 +15,8 @@ class FlatLinear(nn.Linear):
     to permute the weights.
 
     Args:
-      pixels: Height times width of the flattened array.
-      channels: The number of channels of the flattened array.
+      pixels: Height times width of the array before flattening.
+      channels: The number of channels of the array before flattening.
       units: The number of outputs.
     """
 

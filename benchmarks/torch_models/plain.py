@@ -23,7 +23,7 @@ class Plain(nn.Module):
     ):
         super().__init__()
         rates = iter(per_layer(dropout, layers.count("D"), "dropout"))
-        size, features, pixels = 32, 3, 0  # pixels: of the last flattened array
+        size, features, pixels = 32, 3, 0  # pixels: those of the last flattened array
         made = []
         for layer in layers:
             if layer == "F":

@@ -38,9 +38,8 @@ def to_state_dict(arrays: Mapping[str, Any], module: nn.Module) -> dict[str, tor
             pixels = getattr(module.get_submodule(".".join(owner)), "pixels", 1)
             units = array.shape[1]
             array = array.reshape(pixels, -1, units).transpose(2, 1, 0).reshape(units, -1)
-        state[".".join([*owner, _NAMES[leaf]])] = torch.tensor(
-            array
-        )  # copies, so that donation is safe
+        # A copy, so that donation is safe.
+        state[".".join([*owner, _NAMES[leaf]])] = torch.tensor(array)
     return state
 
 

@@ -13,17 +13,17 @@ PyTorch is first timed in each of its settings. On a CPU these are eager with ei
 with or without a fused optimizer, and with or without huge pages for large arrays; on a GPU they
 are eager, compiled, and compiled with autotuning, which takes minutes (use --settings to select
 some). The settings within 25% of the fastest one are then interleaved with JAX; on a CPU, PyTorch's
-default setting ("torch") always is. The record's ratio is to the setting with the lowest median,
-and a second ratio is to "torch". In a round, all contenders run the same number of steps one after
-the other, and ratios are taken within rounds, so that temporary slowdowns of the machine affect
-both sides.
+default setting ("torch") is always among them. The record's ratio is to the setting with the lowest
+median, and a second ratio is to "torch". In a round, all contenders run the same number of steps
+one after the other, and ratios are taken within rounds, so that temporary slowdowns of the machine
+affect both sides.
 
 On a CPU, each PyTorch contender runs in its own process. JAX has huge pages, as
 `python -m cifar_jax.main` does by default; PyTorch has them in one of its settings. The record
 holds the peak resident memory of both processes, including compilation.
 
 The machine must be otherwise idle: with one other busy process on two cores, PyTorch's threads
-waited for each other 5 to 40 times longer than they computed. The record holds the share of the
+spent 5 to 40 times as long waiting for each other as computing. The record holds the share of the
 cores' time that other processes took; above a few percent its times are meaningless.
 """
 
@@ -36,7 +36,7 @@ from benchmarks.harness import Record
 from cifar_jax.errors import UserError, unknown
 from cifar_jax.runtime import entry
 
-# By default XLA reserves most of a GPU's memory, which would leave PyTorch too little.
+# By default, XLA reserves most of a GPU's memory, which would leave PyTorch too little.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 CASES = ("cnn3:32", "cnn3:128", "resnet18:32")
@@ -65,7 +65,7 @@ def main(argv: list[str]) -> int:
         help="settings of PyTorch to try, such as torch_channels_last_fused (default: all)",
     )
     args = parser.parse_args(argv[1:])
-    # These import jax, which entry.run must precede.
+    # These import jax, so they must come after entry.run.
     from benchmarks.versus_torch import cases
     from benchmarks.versus_torch.compare import compare_network
     from benchmarks.versus_torch.settings import settings_here

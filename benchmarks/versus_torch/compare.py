@@ -29,7 +29,7 @@ from benchmarks.versus_torch.subprocess_contender import (
 )
 from cifar_jax.runtime.environment import environment
 
-# With fewer batches the networks would memorize these random images, and gradients would vanish.
+# With fewer batches, the networks would memorize these random images, and gradients would vanish.
 NUM_BATCHES = 64
 # A turn without --steps has as many steps as PyTorch runs in this time.
 SECONDS_PER_TURN = 0.5
@@ -38,8 +38,8 @@ SECONDS, MIN_ROUNDS, MAX_ROUNDS = 10.0, 5, 21
 # Settings slower than the fastest one by more than this factor in the first measurement are
 # dropped.
 NEAR = 1.25
-# Untimed steps before each turn, because the previous contender may have left threads spinning and
-# has filled the caches.
+# Untimed steps before each turn, because the previous contender may have left threads spinning, and
+# its data in the caches.
 WARM_UP_STEPS = 2
 
 
@@ -60,7 +60,7 @@ def compare_network(
       dtype: "float32" or "bfloat16".
       num_rounds: The number of rounds; if None, as many as fit into SECONDS.
       num_steps: The number of steps per turn; if None, as many as PyTorch runs in SECONDS_PER_TURN.
-      settings: The settings of PyTorch, names from SETTINGS; all for this device if empty.
+      settings: The settings of PyTorch, as names from SETTINGS; empty for all on this device.
 
     Raises:
       RuntimeError: If PyTorch fails in every setting, or a loss becomes NaN or infinite.
@@ -166,12 +166,12 @@ def _make_contender(*args: Any) -> Run:
 def _try_settings(
     make: Callable[[Setting], Run], names: Iterable[str], num_steps: int | None
 ) -> tuple[dict[str, Run], dict[str, float | None]]:
-    """Times PyTorch once in each setting and keeps those that come near the fastest.
+    """Times PyTorch once in each setting, and keeps those that are nearly as fast as the fastest.
 
     Args:
       make: Creates the contender for a setting.
       names: The names of the settings.
-      num_steps: The number of steps, or None to choose it by SECONDS_PER_TURN.
+      num_steps: The number of steps, or None to choose it from SECONDS_PER_TURN.
 
     Returns:
       The contenders to compare, by setting, and the milliseconds per step of every setting, None

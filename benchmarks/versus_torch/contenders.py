@@ -1,4 +1,4 @@
-"""The two sides of the comparison."""
+"""Creates the two sides of the comparison."""
 
 from collections.abc import Callable
 from functools import partial

@@ -1,4 +1,4 @@
-"""The options with which PyTorch runs."""
+"""Defines the options with which PyTorch runs."""
 
 from typing import NamedTuple
 
@@ -22,7 +22,8 @@ class Setting(NamedTuple):
     compiled: str | None = None
 
 
-# PyTorch with default settings, on a CPU only: on a GPU channels_last is common practice.
+# PyTorch with default settings. It exists only on a CPU: on a GPU, channels_last is common
+# practice.
 DEFAULT = "torch"
 SETTINGS = {
     "cpu": {

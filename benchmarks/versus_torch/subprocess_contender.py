@@ -98,7 +98,7 @@ def _serve(pipe: Connection, num_threads: int, make: Callable[..., Run], *args: 
 def peak_bytes() -> int:
     """Returns the peak resident memory of this process since its start or `reset_peak_bytes`.
 
-    getrusage does not serve here: a child inherits its parent's peak through exec.
+    getrusage is of no use here, because a child process inherits its parent's peak through exec.
     """
     lines = Path("/proc/self/status").read_text().splitlines()
     return 1024 * int(next(line.split()[1] for line in lines if line.startswith("VmHWM")))

@@ -59,7 +59,7 @@ _SCALE, _GAP, _LABEL = 3, 4, 240
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the command; returns the exit code, 0 or 1 (error)."""
+    """Runs the command and returns the exit code: 0 or 1 (error)."""
     args = _parse(argv)
     try:
         if args.out.suffix.lower() not in Image.registered_extensions():

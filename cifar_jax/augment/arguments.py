@@ -36,7 +36,7 @@ def check_pixel_value(what: str, value, channels: int) -> tuple[float, ...]:
     """Returns a pixel value for each channel, from one number for all or one for each.
 
     Raises:
-      UserError: `value` has the wrong length, or a number outside [0, 255].
+      UserError: If `value` has the wrong length, or a number outside [0, 255].
     """
     values = tuple(value) if isinstance(value, tuple | list) else (value,) * channels
     if len(values) != channels:

@@ -7,9 +7,9 @@ at step t. The write-up does not give the initial learning rate; 1e-3 is Keras's
 1e-4 the loss is 4.59 after 4 epochs
 (benchmarks/results/checks/assignment_adam_decay_a_tenth_of_the_rate).
 
-This is a published failure, which is reproduced as it is: the learning rate falls to a tenth after
-180 steps and to a hundredth after 2 of 100 epochs, so that the whole training moves the weights as
-far as about 170 steps at the full learning rate.
+This is a published failure, which is reproduced as is: the learning rate falls to a tenth after 180
+steps and to a hundredth after 2 of 100 epochs. The whole training thus moves the weights only as
+far as about 170 steps at the full learning rate would.
 """
 
 from configs.assignment import no_augment

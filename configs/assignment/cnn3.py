@@ -5,7 +5,7 @@
 Keras 2.1; Adam 1e-4, batch 32, 150 epochs on 41,500 images, 8,500 for validation (fraction 0.17,
 seed 42), real-time augmentation. The write-up reports the last epoch. It does not list the
 augmentation; its file names are those of Keras's CIFAR-10 example, whose augmentation is used here:
-horizontal flips, shifts of up to a tenth, pixels in [0, 1]. Keras's Adam had an eps of 1e-8 at that
+horizontal flips, shifts of up to a tenth, pixels in [0, 1]. Keras's Adam had an eps of 1e-8 at the
 time. The log in the write-up gives a "Total time" of 16 min 42 s, but its timestamps span 52
 minutes; its 7 s per epoch agree with the former.
 """

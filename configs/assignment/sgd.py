@@ -7,8 +7,8 @@ does not give the learning rate; 1e-4 is the one that it uses with Adam. Ten tim
 rate for a tenth of the epochs ends at a test loss of 4.5895, where the write-up has 4.593
 (benchmarks/results/checks/assignment_sgd_ten_times_the_rate).
 
-This is a published failure, which is reproduced as it is: SGD's update is the learning rate times
-the gradient, whereas Adam's is about the learning rate regardless of the gradient's size. With
+This is a published failure, which is reproduced as is: SGD's update is the learning rate times the
+gradient, whereas Adam's is about the learning rate regardless of the gradient's size. With
 gradients this small, the weights hardly change. Chance level is 1% and a loss of 4.605.
 """
 

@@ -4,8 +4,8 @@
 
 callbacks/school with different augmentation and callbacks; the last of at most 80 epochs is
 reported. The write-up has a vertical flip instead of shear; the notebook in the author's repository
-(kurtameyer/CIFAR100) flips horizontally and zooms by 0.2, and so does this config. It halves the
-learning rate when the test loss has not improved for 8 epochs, and stops after 12.
+(kurtameyer/CIFAR100) flips horizontally and zooms by 0.2, and so does this config. The learning
+rate is halved when the test loss has not improved for 8 epochs, and training stops after 12.
 """
 
 from configs.callbacks import school

@@ -5,7 +5,7 @@
 PyTorch; torchvision's ResNet-18 with its ImageNet stem on 32x32 images, from scratch. The write-up
 gives 8 epochs, with a learning rate of 0.001 after the 4th. The author's repository has 7 epochs;
 it is the source of batch 16, SGD without momentum, the initial learning rate of 0.01 and the second
-drop after the 7th epoch. The author evaluates in training mode, see configs/cifar10/cnn_deep.py.
+drop after the 7th epoch. The author evaluates in training mode; see configs/cifar10/cnn_deep.py.
 """
 
 from configs.cifar10 import cnn_deep

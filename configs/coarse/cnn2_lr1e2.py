@@ -4,8 +4,8 @@
 
 coarse/cnn2_batch64 with a learning rate of 1e-2. The result depends on the seed: of four runs, two
 collapse in the first epoch and stay at 5.00%, as in the write-up; two learn, one of them up to
-29.67%. Unscaled pixels are not the reason: with them this learning rate ends at 5.00% too, but
-coarse/cnn2_batch64 reaches 33.30% in 6 epochs, where the write-up has 49.6%
+29.67%. Unscaled pixels are not the reason: with them, training at this learning rate also ends at
+5.00%, but coarse/cnn2_batch64 reaches only 33.30% in 6 epochs, where the write-up has 49.6%
 (benchmarks/results/checks/unscaled_pixels).
 """
 

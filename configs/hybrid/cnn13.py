@@ -5,7 +5,7 @@
 Keras; thirteen weight layers, which overfit. The test set replaces the validation split; the last
 epoch is reported. Adam 1e-4, batch 128, 200 epochs, the network's BN layers and the standardization
 of images are from the author's repository, chentalen2021/CIFAR100_classification. Deviation: images
-are standardized per channel, there over all channels.
+are standardized per channel here, but over all channels there.
 """
 
 from cifar_jax.config import base

@@ -16,7 +16,7 @@ def test_complete_run_is_read(tmp_path):
     assert run.predictions.class_names == reporting.FINE
 
 
-def test_running_run_is_read_up_to_its_latest_complete_row(tmp_path):
+def test_run_that_is_training_is_read_up_to_its_latest_complete_row(tmp_path):
     reporting.write_run(tmp_path / "run", complete=False)
     with (tmp_path / "run" / "metrics.csv").open("a") as file:
         file.write("4,400,0.1,1.")  # an incomplete row

@@ -11,7 +11,7 @@ from cifar_jax.run import trackers
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A workdir. Trackers write to the test's folder."""
+    """Returns a workdir, and makes trackers write to the test's folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "")  # restored after the test

@@ -1,4 +1,4 @@
-"""A workdir made by commit cb05e25 stays readable: it resumes, reports and predicts.
+"""Checks that a workdir made by commit cb05e25 stays usable: it resumes, reports and predicts.
 
 workdir_cb05e25.tar.gz holds the workdir after two epochs of the command below, the first of which
 has the better validation accuracy; the prediction of cb05e25 for an image; and the metrics.csv that
@@ -27,7 +27,7 @@ FLAGS = (
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """The unpacked archive."""
+    """Returns the folder of the unpacked archive."""
     with tarfile.open(tiny.ROOT / "tests" / "run" / "workdir_cb05e25.tar.gz") as archive:
         archive.extractall(tmp_path, filter="data")
     monkeypatch.setattr(main, "exit_on_signals", lambda *_: None)
@@ -40,7 +40,7 @@ def train(folder, num_epochs):
 
 
 def rows_of(path):
-    """The values of a metrics.csv without the times."""
+    """Returns the values of a metrics.csv without the times."""
     with path.open() as file:
         rows = list(csv.DictReader(file))
     for row in rows:

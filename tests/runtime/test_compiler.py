@@ -4,7 +4,7 @@ import pytest
 from cifar_jax.runtime import compiler
 
 
-def test_compiler_options_that_a_jaxlib_does_not_know_are_left_out(monkeypatch, capsys):
+def test_compiler_options_that_jaxlib_does_not_know_are_left_out(monkeypatch, capsys):
     known = dict(compiler._CPU_OPTIONS)
     monkeypatch.setitem(compiler._CPU_OPTIONS, "xla_cpu_no_such_option", True)
     lowered = jax.jit(lambda x: x + 1).lower(1.0)
@@ -29,7 +29,7 @@ def test_other_failures_of_the_compiler_are_raised():
     assert len(tried) == 1
 
 
-def test_cuda_graphs_hold_convolutions_and_loops_where_asked_for(monkeypatch):
+def test_cuda_graphs_hold_convolutions_and_loops_if_requested(monkeypatch):
     class Lowered:
         def compile(self, compiler_options):
             return compiler_options
@@ -42,7 +42,7 @@ def test_cuda_graphs_hold_convolutions_and_loops_where_asked_for(monkeypatch):
     options = compiler.compile_for_backend(Lowered(), cuda_graph=True)
     commands = options["xla_gpu_enable_command_buffer"].split(",")
     assert {"FUSION", "CUDNN", "CONVOLUTION", "WHILE"} <= set(commands)
-    assert loaded  # before the program runs, or its first capture fails
+    assert loaded  # before the program runs, because its first capture would fail
 
 
 def test_cudnn_is_loaded_by_a_convolution_on_every_device(monkeypatch):

@@ -64,7 +64,7 @@ def test_entry_restarts_with_huge_pages_before_anything_else(monkeypatch):
 
 
 @pytest.mark.parametrize("module", ["cifar_jax.run.checkpoint", "cifar_jax.train"])
-def test_importing_a_module_leaves_the_log_level_alone(module):
+def test_importing_a_module_does_not_change_the_log_level(module):
     code = (
         "import logging; from absl import logging as _; before = logging.getLogger('absl').level; "
         f"import {module}; assert logging.getLogger('absl').level == before"

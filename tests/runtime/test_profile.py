@@ -11,7 +11,7 @@ from cifar_jax.runtime import profile
 
 @pytest.fixture(scope="module")
 def eng():
-    return tiny.make_engine()  # 100 images, batches of 16: 7 steps an epoch
+    return tiny.make_engine()  # 100 images in batches of 16: 7 steps per epoch
 
 
 def run(eng, calls):

@@ -2,7 +2,7 @@ import pytest
 
 from benchmarks.gpu_program import thunks
 
-# The host runs the loop: two graphs and a convolution a step, and the kernel of the condition.
+# The host runs the loop: per step, two graphs, a convolution and the kernel of the condition.
 HOST_LOOP = """000: kCommandBuffer [source       | next=014 (1)]
     001: kCopy         [source | sink] kCopy
 002: kWhile         [prev=000 (1) | next=000 (1)]
