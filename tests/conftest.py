@@ -9,7 +9,8 @@ import pytest
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
-# LLVM's optimization takes half of the suite's time and has no benefit for tiny shapes.
+# LLVM's optimization takes half of the suite's time and has no benefit for tiny shapes. Tests with
+# the fixture `optimized` compile as training does.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 # Tests, and the processes that they start, compile the same few programs repeatedly.
 CACHE = Path(__file__).resolve().parent.parent / ".pytest_cache"
@@ -53,3 +54,11 @@ def one_torch_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(num_threads)
+
+
+@pytest.fixture
+def optimized(monkeypatch):
+    """Lets `compile_for_backend` compile at the optimization level that is shipped."""
+    from cifar_jax.runtime import compiler
+
+    monkeypatch.setitem(compiler._CPU_OPTIONS, "xla_backend_optimization_level", 3)

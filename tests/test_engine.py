@@ -7,6 +7,7 @@ import tiny
 
 from cifar_jax import data, engine, metrics, step
 from cifar_jax.errors import UserError
+from cifar_jax.runtime import compiler
 
 # Small networks that have everything that may depend on the devices: dropout, augmentation and
 # BatchNorm.
@@ -191,3 +192,29 @@ def test_alternating_flips_and_mixes_give_the_same_loss_on_one_and_eight_devices
         _, epoch = tiny.run_steps(eng, eng.init(), 2 * eng.steps_per_epoch)
         losses.append(metrics.fetch(epoch)["loss"])
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+@pytest.mark.usefixtures("optimized")
+@pytest.mark.parametrize(("name", "options"), [("cnn_small", {}), ("resnet18", {"width": 16})])
+def test_a_step_as_shipped_equals_one_without_forms_for_cpus(name, options, monkeypatch):
+    """The reference runs lax's convolutions and products on the CPU, as a GPU would."""
+    setup = dict(options=options, optimizer=optax.sgd(1.0), batch_size=4, ops="")
+    eng = tiny.make_engine(name, **setup)
+    start, (ours, _) = jax.device_get((eng.init(), tiny.run_steps(eng, eng.init(), 1)))
+
+    monkeypatch.setattr(jax.lax, "platform_dependent", lambda *args, cpu, default: default(*args))
+    monkeypatch.delitem(compiler._CPU_OPTIONS, "xla_backend_optimization_level")
+    jax.clear_caches()  # jax would reuse the traces of the convolutions
+    eng = tiny.make_engine(name, **setup, loop=False)
+    expected, _ = jax.device_get(tiny.run_steps(eng, eng.init(), 1))
+    jax.clear_caches()
+
+    # The distances are about 3e-6, but where rounding changes the sign of a rectifier's input, the
+    # gradient jumps.
+    for part, tolerance in (("params", 1e-2), ("batch_stats", 1e-5)):
+        moved = [
+            jax.tree.map(np.subtract, getattr(end, part), getattr(start, part))
+            for end in (ours, expected)
+        ]
+        if moved[0]:
+            assert tiny.distance(*moved) < tolerance, part

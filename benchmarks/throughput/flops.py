@@ -6,25 +6,25 @@ from ml_collections import ConfigDict
 
 from cifar_jax import data, experiment
 from cifar_jax.engine import gather
-from cifar_jax.ops.conv import stock_convolutions
 
 
 def count_flops(settings: ConfigDict, dataset: data.Dataset) -> float | None:
     """Returns the FLOPs of one training step without augmentation, or None if XLA reports none.
 
-    They are counted before compilation and for a CPU, because CUDA's runtime has no cost analysis.
-    Reference convolutions are used, so that padding does not add to the count and algorithms with
-    fewer multiplications do not lower it.
+    They are counted in the program before compilation, by the CPU's runtime, since CUDA's has no
+    cost analysis. The program is that for CUDA on every machine: it has `jax.lax`'s convolutions,
+    in which padding does not add to the count and no algorithm has fewer multiplications.
     """
     settings = settings.copy_and_resolve_references()
     settings.augment.ops = settings.augment.mix = ""
     parts = experiment.make_parts(settings, dataset.info)
     order = np.arange(settings.batch_size, dtype=np.int32)[None]
     try:
-        with stock_convolutions(), jax.default_device(jax.local_devices(backend="cpu")[0]):
+        with jax.default_device(jax.local_devices(backend="cpu")[0]):
             state = jax.eval_shape(parts.init, np.uint32(0))
             batch = jax.eval_shape(lambda: gather(*dataset.train, order, 0, settings.batch_size))
-            step = jax.jit(parts.make_train_step(None)).lower(state, batch, np.float32(0))
-            return (step.cost_analysis() or {}).get("flops")
+            step = jax.jit(parts.make_train_step(None)).trace(state, batch, np.float32(0))
+            program = step.lower(lowering_platforms=("cuda",))
+            return (program.cost_analysis() or {}).get("flops")
     except (RuntimeError, NotImplementedError):  # no CPU backend next to the accelerator
         return None

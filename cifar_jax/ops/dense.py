@@ -1,4 +1,4 @@
-"""The matrix product of a dense layer in the form that the backend runs fastest.
+"""The matrix product of a dense layer in the form that each platform runs fastest.
 
 XLA's CPU compiler passes matrix products to Eigen unchanged. The gradient with respect to a dense
 layer's inputs contracts over the columns of the kernel, which takes up to seven times longer than
@@ -19,10 +19,18 @@ def dot_general(
 ):
     """Computes `jax.lax.dot_general`, with a custom gradient on CPUs for [B, I] by [I, O].
 
-    The custom gradient needs operands of the same dtype. The arguments and the result are those of
-    `jax.lax.dot_general`, so that it can be passed as `nnx.Linear(dot_general=...)`. On CPUs only
-    reverse-mode differentiation is defined for the custom gradient.
+    The custom gradient needs operands of the same dtype; for those, only reverse-mode
+    differentiation is defined. The arguments and the result are those of `jax.lax.dot_general`, so
+    that it can be passed as `nnx.Linear(dot_general=...)`. The form is selected when a program is
+    lowered, see `conv`.
     """
+    reference = functools.partial(
+        lax.dot_general,
+        dimension_numbers=dimension_numbers,
+        precision=precision,
+        preferred_element_type=preferred_element_type,
+        out_sharding=out_sharding,
+    )
     is_dense = (
         lhs.ndim == rhs.ndim == 2
         and lhs.dtype == rhs.dtype
@@ -30,20 +38,19 @@ def dot_general(
         and out_sharding is None
         and jax.tree.map(int, dimension_numbers) == _ROWS_BY_COLUMNS
     )
-    if is_dense and jax.default_backend() == "cpu":
-        return _dense(lhs, rhs, precision)
-    return lax.dot_general(
-        lhs, rhs, dimension_numbers, precision, preferred_element_type, out_sharding=out_sharding
-    )
+    if not is_dense:
+        return reference(lhs, rhs)
+    on_cpu = functools.partial(_dense, precision)
+    return lax.platform_dependent(lhs, rhs, cpu=on_cpu, default=reference)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _dense(inputs, kernel, precision):
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _dense(precision, inputs, kernel):
     return lax.dot(inputs, kernel, precision=precision)
 
 
-def _forward(inputs, kernel, precision):
-    return _dense(inputs, kernel, precision), (inputs, kernel)
+def _forward(precision, inputs, kernel):
+    return _dense(precision, inputs, kernel), (inputs, kernel)
 
 
 def _backward(precision, residuals, grad):

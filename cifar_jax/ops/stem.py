@@ -10,7 +10,7 @@ filters takes 0.6 ms instead of 1.5 ms.
 
 import jax.numpy as jnp
 
-from cifar_jax.ops.winograd import TILE, conv_rows, every_fourth, interleaved
+from cifar_jax.ops.tiles import TILE, conv_rows, every_fourth, interleaved
 
 _MAX_CHANNELS = 4
 # With 64 filters, the additional multiplications cost as much time as the patches saved.

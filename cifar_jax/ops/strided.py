@@ -13,8 +13,7 @@ import math
 import jax.numpy as jnp
 from jax import lax
 
-_NHWC = ("NHWC", "HWIO", "NHWC")
-
+from cifar_jax.ops.options import NHWC
 
 # With fewer channels, as in a first layer, the products are too small.
 _MIN_CHANNELS = 8
@@ -126,7 +125,7 @@ def kernel_gradient(images, grad, size, strides, padding, precision=None):
         # With batch and channels exchanged, this is again a convolution.
         sums = lax.conv_general_dilated(
             pixels.transpose(3, 1, 2, 0), grad.transpose(1, 2, 0, 3), (1, 1), "VALID",
-            dimension_numbers=_NHWC, precision=precision,
+            dimension_numbers=NHWC, precision=precision,
         )  # fmt: skip
         for i, j in itertools.product(*map(range, counts)):
             taps[phase[0] + i * strides[0], phase[1] + j * strides[1]] = sums[:, i, j]

@@ -21,9 +21,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-_NHWC = ("NHWC", "HWIO", "NHWC")
-# Number of neighboring outputs that are computed together, and number of taps.
-TILE, _TAPS = 4, 3
+from cifar_jax.ops.tiles import TILE, conv_rows, every_fourth, interleaved, num_tiles
+
+# Number of taps of the kernel along the width.
+_TAPS = 3
 # Outputs = OUTPUT @ ((KERNEL @ taps) * (INPUT @ inputs)) for six neighboring inputs.
 _OUTPUT = np.array(
     [
@@ -85,11 +86,8 @@ def is_applicable(image_shape, kernel_shape, padding, dtype) -> bool:
 
 
 def _waste(width: int) -> float:
-    return _tiles(width) * TILE / width if width > 0 else np.inf
-
-
-def _tiles(width: int) -> int:
-    return -(-width // TILE)
+    """Returns the ratio of computed to used outputs in a row of `width`."""
+    return num_tiles(width) * TILE / width if width > 0 else np.inf
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -167,45 +165,6 @@ def _kernel_gradient(parts, grad, padding, precision):
     ]
     gradient = jnp.concatenate([_weighted(column, products) for column in _KERNEL.T], axis=2)
     return gradient.transpose(1, 2, 0, 3)
-
-
-def conv_rows(images, kernel, padding, precision=None):
-    """Convolves [B, H, W, I] images with an [h, 1, I, O] kernel to [B, H', W, O].
-
-    Args:
-      images: [B, H, W, I].
-      kernel: [h, 1, I, O].
-      padding: ((low, high), ...) in pixels; only the first pair, that of the height, is used.
-      precision: precision of the products, see `lax.conv_general_dilated`.
-    """
-    return lax.conv_general_dilated(
-        images, kernel, (1, 1), (padding[0], (0, 0)), dimension_numbers=_NHWC, precision=precision
-    )
-
-
-def every_fourth(x, width, low=0, overlap=0):
-    """Returns the slices x[:, :, 0::4], x[:, :, 1::4], ..., one per column of a tile's input.
-
-    Args:
-      x: [B, H, W, C].
-      width: number of outputs; each tile has four.
-      low: columns of zeros added on the left; columns on the right are added up to the last tile.
-      overlap: number of columns that the inputs of a tile share with the next tile.
-
-    Returns:
-      A list of 4 + overlap arrays [B, H, ceil(width / 4), C].
-    """
-    reach = _tiles(width) * TILE + overlap
-    missing = reach - x.shape[2] - low
-    x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), (0, 0, 0), (low, missing, 0), (0, 0, 0)])
-    span = reach - TILE - overlap + 1
-    return [lax.slice_in_dim(x, i, i + span, TILE, axis=2) for i in range(TILE + overlap)]
-
-
-def interleaved(x, width):
-    """Interleaves the outputs of the tiles: [B, H, ceil(width / 4), 4 * O] to [B, H, width, O]."""
-    batch, height, tiles, features = x.shape
-    return x.reshape(batch, height, tiles * TILE, features // TILE)[:, :, :width]
 
 
 def _weighted(weights, arrays):

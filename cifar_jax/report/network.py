@@ -1,8 +1,7 @@
 """Lists and draws the layers of a network, found by tracing it."""
 
-import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -56,48 +55,37 @@ def layers(name: str, num_classes: int, options: dict) -> list[Layer]:
     """
     found: list[Layer] = []
 
+    def recorded(path, node):
+        is_leaf = isinstance(node, nnx.Module) and not any(
+            isinstance(child, nnx.Module) for _, child in nnx.iter_children(node)
+        )
+        return _Recorded(node, "/".join(map(str, path)), found.append) if is_leaf else node
+
     def trace():
         model = models.create(name, num_classes, nnx.Rngs(params=0), **options)
         model = nnx.view(
             model, raise_if_not_found=False, deterministic=True, use_running_average=True
         )
-        with _recorded(model, found):
-            return model(jnp.zeros((1, 32, 32, 3)))
+        # nnx.capture would record the outputs too, but not the order of the calls.
+        return nnx.recursive_map(recorded, model)(jnp.zeros((1, 32, 32, 3)))
 
     nnx.eval_shape(trace)
     return found
 
 
-@contextlib.contextmanager
-def _recorded(model: nnx.Module, found: list[Layer]) -> Iterator[None]:
-    """Appends every call of a leaf module to `found`, by patching its class's __call__."""
-    paths = {id(module): "/".join(map(str, path)) for path, module in _leaves(model)}
-    originals = {kind: kind.__call__ for kind in {type(module) for _, module in _leaves(model)}}
+class _Recorded(nnx.Module):
+    """Wraps a layer of the network and records each of its calls as a `Layer`."""
 
-    def recording(kind, call):
-        def wrapper(self, *args, **kwargs):
-            out = call(self, *args, **kwargs)
-            if type(self) is kind and id(self) in paths:  # skip super().__call__
-                params = jax.tree.leaves(nnx.state(self, nnx.Param))
-                count = sum(math.prod(leaf.shape) for leaf in params)
-                found.append(Layer(paths[id(self)], kind.__name__, tuple(out.shape[1:]), count))
-            return out
+    def __init__(self, layer: nnx.Module, path: str, record: Callable[[Layer], None]):
+        self.layer, self.path, self.record = layer, path, record
 
-        return wrapper
-
-    try:
-        for kind, call in originals.items():
-            kind.__call__ = recording(kind, call)
-        yield
-    finally:
-        for kind, call in originals.items():
-            kind.__call__ = call
-
-
-def _leaves(model: nnx.Module) -> list[tuple[tuple, nnx.Module]]:
-    modules = [(path, m) for path, m in nnx.iter_modules(model) if not isinstance(m, nnx.List)]
-    inner = {path[:i] for path, _ in modules for i in range(len(path))}
-    return [(path, module) for path, module in modules if path not in inner]
+    def __call__(self, *args, **kwargs):
+        out = self.layer(*args, **kwargs)
+        params = jax.tree.leaves(nnx.state(self.layer, nnx.Param))
+        num_params = sum(math.prod(leaf.shape) for leaf in params)
+        kind = type(self.layer).__name__
+        self.record(Layer(self.path, kind, tuple(out.shape[1:]), num_params))
+        return out
 
 
 def drawn(found: list[Layer]) -> list[Layer]:

@@ -49,10 +49,14 @@ THIN = {
 }
 
 
-@pytest.fixture(autouse=True)
-def library_convolutions(monkeypatch):
+@pytest.fixture(autouse=True, scope="module")
+def library_convolutions():
     """Disables Winograd, because library convolutions compile in half the time."""
-    monkeypatch.setattr(winograd, "is_applicable", lambda *_: False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(winograd, "is_applicable", lambda *_: False)
+        jax.clear_caches()  # jax would reuse the traces with Winograd, and then those without it
+        yield
+    jax.clear_caches()
 
 
 @pytest.fixture(params=models.MODELS)

@@ -88,12 +88,7 @@ def reference(images, kernel, options):
         return [np.asarray(x) for x in found]  # jax would subtract them in float32
 
 
-@pytest.fixture(autouse=True)
-def optimized(monkeypatch):
-    """Compiles at the optimization level that is shipped instead of that of the other tests."""
-    monkeypatch.setitem(compiler._CPU_OPTIONS, "xla_backend_optimization_level", 3)
-
-
+@pytest.mark.usefixtures("optimized")
 @pytest.mark.scalable
 def test_random_shapes_inside_and_outside_scan_cond_and_vmap(pytestconfig):
     worst = {}

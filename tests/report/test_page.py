@@ -197,7 +197,7 @@ def test_layers_account_for_all_parameters(name):
     params = jax.tree.leaves(nnx.state(shapes, nnx.Param))
     assert sum(layer.num_params for layer in layers) == sum(leaf.size for leaf in params)
     assert layers[-1].shape == (100,)
-    assert network.layers(name, 100, options) == layers  # tracing does not change the classes
+    assert network.layers(name, 100, options) == layers  # tracing changes nothing
 
 
 def test_figures_and_numbers_are_written(tmp_path):
