@@ -50,8 +50,7 @@ def images():
 
 def write_run(folder, *, seed=0, num_epochs=5, complete=True, experiment="assignment/cnn3"):
     """Writes a workdir and returns the run read from it."""
-    settings = config.load(tiny.ROOT / "configs" / f"{experiment}.py")
-    config.choose_model(settings, settings.model.name)
+    settings = config.load_complete(tiny.ROOT / "configs" / f"{experiment}.py")
     with settings.unlocked():
         settings.seed, settings.num_epochs = seed, num_epochs
     folder.mkdir(parents=True)

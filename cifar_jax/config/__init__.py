@@ -4,6 +4,7 @@ base.py defines every field with its default; command_line.py parses --config an
 """
 
 import contextlib
+import json
 import runpy
 import sys
 from collections.abc import Iterator, Mapping
@@ -62,6 +63,22 @@ def load(path: str | Path) -> ConfigDict:
         if field not in known and not field.startswith("model."):
             raise unknown(f"config field in {path}", field, known)
     return config.lock()
+
+
+def load_complete(path: str | Path) -> ConfigDict:
+    """Returns the config of a file like `load`, with the options that its network has by default.
+
+    Raises:
+      UserError: As `load` and `choose_model`.
+    """
+    config = load(path)
+    choose_model(config, config.model.name)
+    return config
+
+
+def flatten_json(config: ConfigDict) -> dict[str, Any]:
+    """Returns `flatten(config)` with the values as config.json holds them: tuples as lists."""
+    return flatten(json.loads(config.to_json()))
 
 
 def choose_model(config: ConfigDict, name: str) -> None:
