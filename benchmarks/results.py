@@ -17,7 +17,8 @@ from benchmarks.harness import ROOT
 from benchmarks.published import PUBLISHED
 from cifar_jax import config
 from cifar_jax.report import published as publications
-from cifar_jax.report.published import Published, what_counts, why_not_comparable
+from cifar_jax.report.published import Published, why_not_comparable
+from cifar_jax.run.workdir import what_counts
 
 
 class Log(NamedTuple):
@@ -75,14 +76,12 @@ class Row(NamedTuple):
 
 def load_config(experiment: str) -> ConfigDict:
     """Returns an experiment's config, completed with the options of its network."""
-    written = config.load(ROOT / "configs" / f"{experiment}.py")
-    config.choose_model(written, written.model.name)
-    return written
+    return config.load_complete(ROOT / "configs" / f"{experiment}.py")
 
 
 def settings_of(experiment: str) -> dict[str, Any]:
     """Returns every field of an experiment's config file, flattened, as JSON values."""
-    return publications.settings_of(ROOT / "configs" / f"{experiment}.py")
+    return config.flatten_json(load_config(experiment))
 
 
 def rows(folder: Path | None = None) -> list[Row]:

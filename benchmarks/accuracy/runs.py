@@ -14,7 +14,7 @@ from benchmarks.published import PUBLISHED
 from benchmarks.results import load_config
 from cifar_jax import config
 from cifar_jax.errors import UserError, unknown
-from cifar_jax.report.published import what_counts
+from cifar_jax.run.workdir import what_counts
 
 
 class Run(NamedTuple):
@@ -110,7 +110,7 @@ def _is_complete(workdir: Path, settings: ConfigDict) -> bool:
 
 def _differing(folder: Path, settings: ConfigDict) -> list[str]:
     """Returns the settings in which a log or workdir differs from a config, as messages."""
-    written = config.flatten(json.loads(settings.to_json()))
+    written = config.flatten_json(settings)
     logged = written | config.flatten(json.loads((folder / "config.json").read_text()))
     return [
         f"{name} is {logged[name]!r} in the log and {value!r} now"
