@@ -47,7 +47,7 @@ def test_numbers_equal_those_of_the_files(run, html):
     for part in (
         f"test accuracy {100 * right:.2f}% published 56.02%, not comparable: shortened",
         "test loss 2.2500", "published 1.6550",
-        "1,193,636", "7.25 ms", "epoch 2: rate cut to 5e-05", "Abacus", "0123abc", "0.25 GiB",
+        "1,193,636", "7.25 ms", f"epoch 2: {reporting.CUT}", "Abacus", "0123abc", "0.25 GiB",
         "optim.learning_rate",
     ):  # fmt: skip
         assert part in text
