@@ -37,7 +37,7 @@ def test_runs_are_logged_once_and_compared_with_published_results(small, tmp_pat
             assert (folder / "metrics.csv").read_text().count("\n") == 2
     printed = capsys.readouterr().out
     row = next(line for line in printed.splitlines() if line.startswith("coarse/cnn2_batch64  "))
-    assert "49.60%" in row and "(2 runs) at epoch 1 of 20" in row and " shortened" in row
+    assert "49.60%" in row and "), 2 runs at epoch 1 of 20" in row and " shortened" in row
     # Every experiment runs with seed 0 before any runs with seed 1.
     order = [printed.index(f"{name}, seed {seed}:") for seed in (0, 1) for name in IDS]
     assert order == sorted(order)

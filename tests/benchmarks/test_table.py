@@ -49,7 +49,7 @@ def test_a_complete_run_is_listed_with_the_complete_runs(write_log):
     write_log("coarse/cnn4_fine", 0.4)
     for make in (accuracy.complete, accuracy.overview):
         (row,) = make().splitlines()[2:]
-        assert "| 38.5% | 40.00% | +1.50 |" in row
+        assert "| 38.5% | 40.00% | 1 run | +1.50 |" in row
     assert not accuracy.shortened().splitlines()[2:]
     rows = accuracy.not_run().splitlines()[2:]
     assert len(rows) == len(PUBLISHED) - 1
