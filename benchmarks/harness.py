@@ -26,7 +26,7 @@ CASE = "MODEL[:BATCH[:DTYPE]]"
 
 Record = dict[str, Any]
 # A function that runs the given number of steps and waits until they have finished.
-Run = Callable[[int], None]
+TimedLoop = Callable[[int], None]
 _T = TypeVar("_T")
 
 # Shorter rounds would mainly measure the overhead of a call. On an H100, a call takes 2.5 ms
@@ -35,21 +35,21 @@ _T = TypeVar("_T")
 _MIN_ROUND_SECONDS = 0.2
 
 
-def timed(run: Run, num_steps: int) -> float:
+def timed(run: TimedLoop, num_steps: int) -> float:
     """Returns the seconds that `run` takes for `num_steps` steps."""
     start = time.perf_counter()
     run(num_steps)
     return time.perf_counter() - start
 
 
-def seconds_per_step(run: Run, num_steps: int, num_warm_up: int = 0) -> float:
+def seconds_per_step(run: TimedLoop, num_steps: int, num_warm_up: int = 0) -> float:
     """Returns the seconds per step over `num_steps` steps, after `num_warm_up` untimed ones."""
     if num_warm_up:
         run(num_warm_up)
     return timed(run, num_steps) / num_steps
 
 
-def calibrate(run: Run, seconds: float) -> int:
+def calibrate(run: TimedLoop, seconds: float) -> int:
     """Returns the number of steps, at least one, that take about `seconds` seconds."""
     num_steps = 1
     while (elapsed := timed(run, num_steps)) < seconds / 4:
@@ -58,7 +58,7 @@ def calibrate(run: Run, seconds: float) -> int:
 
 
 def plan_rounds(
-    run: Run, seconds: float, max_rounds: int = 100, min_rounds: int = 3
+    run: TimedLoop, seconds: float, max_rounds: int = 100, min_rounds: int = 3
 ) -> tuple[int, int]:
     """Chooses the number of rounds, and of steps per round, that fill a time budget.
 

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from benchmarks import harness
 from benchmarks.published import WRITE_UPS
-from benchmarks.results import Row, rows
+from benchmarks.results import Row, percent, points, rows
 from benchmarks.table.speed import epochs, newest
 from cifar_jax.errors import UserError
 from cifar_jax.report import figures
@@ -67,9 +67,11 @@ def _row(row: Row) -> dict[str, Any]:
         "published": row.published.test_accuracy,
         "other": row.published.other,
         "measured": statistics.mean(row.accuracies) if row.logs else None,
-        "deviation": statistics.stdev(row.accuracies) if len(row.logs) > 1 else None,
-        "seeds": len(row.logs),
+        "measured_text": percent(row.accuracies) if row.logs else "",
+        "runs": len(row.logs),
+        "runs_text": row.num_runs,
         "difference": row.difference,
+        "difference_text": points(row),
         "reason": row.reason,
         "epochs": first.get("epochs"),
         "planned": row.num_epochs,

@@ -1,8 +1,10 @@
 """The results that the five write-ups published, by experiment."""
 
 import tomllib
+from pathlib import Path
 
-from cifar_jax.report.published import FILE, read
+from cifar_jax.report.published import read
 
-WRITE_UPS: dict[str, str] = tomllib.loads(FILE.read_text(encoding="utf-8"))["write_ups"]
-PUBLISHED = read(FILE)
+_FILE = Path(__file__).with_name("published.toml")
+WRITE_UPS: dict[str, str] = tomllib.loads(_FILE.read_text(encoding="utf-8"))["write_ups"]
+PUBLISHED = read(_FILE)

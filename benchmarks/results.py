@@ -5,6 +5,7 @@ which `benchmarks.accuracy` copies from a workdir.
 """
 
 import json
+import math
 import statistics
 from collections import defaultdict
 from pathlib import Path
@@ -17,7 +18,14 @@ from benchmarks.harness import ROOT
 from benchmarks.published import PUBLISHED
 from cifar_jax import config
 from cifar_jax.report import published as publications
-from cifar_jax.report.published import Published, what_counts, why_not_comparable
+from cifar_jax.report.published import Published, why_not_comparable
+from cifar_jax.run.workdir import what_counts
+
+# The two-sided 95% quantiles of Student's t distribution by degrees of freedom.
+_T95 = {
+    **{1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262},
+    **{10: 2.228, 12: 2.179, 15: 2.131, 20: 2.086, 30: 2.042, 60: 2.000, 120: 1.980},
+}
 
 
 class Log(NamedTuple):
@@ -36,7 +44,11 @@ class Log(NamedTuple):
 
 
 class Row(NamedTuple):
-    """Runs that differ only in their seed, together with the published result.
+    """Runs of one experiment on one kind of device, together with the published result.
+
+    They have equal settings, but may differ in their seed, machine, versions and commit. Runs with
+    the same seed are separate samples unless they are exact repetitions: rounding differs between
+    machines and versions, and training amplifies the difference.
 
     Attributes:
       experiment: The id of the experiment.
@@ -58,6 +70,13 @@ class Row(NamedTuple):
         return [log.summary["test_accuracy"] for log in self.logs]
 
     @property
+    def num_runs(self) -> str:
+        """The number of runs, with that of their seeds if some have the same: "1 run"."""
+        runs, seeds = len(self.logs), len({log.summary["seed"] for log in self.logs})
+        text = "1 run" if runs == 1 else f"{runs} runs"
+        return text if seeds == runs else f"{text} ({seeds} seed{'s' * (seeds > 1)})"
+
+    @property
     def difference(self) -> float | None:
         """The mean measured minus the published accuracy, or None if they are not comparable."""
         if self.reason:
@@ -75,14 +94,12 @@ class Row(NamedTuple):
 
 def load_config(experiment: str) -> ConfigDict:
     """Returns an experiment's config, completed with the options of its network."""
-    written = config.load(ROOT / "configs" / f"{experiment}.py")
-    config.choose_model(written, written.model.name)
-    return written
+    return config.load_complete(ROOT / "configs" / f"{experiment}.py")
 
 
 def settings_of(experiment: str) -> dict[str, Any]:
     """Returns every field of an experiment's config file, flattened, as JSON values."""
-    return publications.settings_of(ROOT / "configs" / f"{experiment}.py")
+    return config.flatten_json(load_config(experiment))
 
 
 def rows(folder: Path | None = None) -> list[Row]:
@@ -112,12 +129,59 @@ def _row(experiment: str, logs: list[Log]) -> Row:
     written = settings_of(experiment)
     changed = publications.changed(logs[0].settings, written) if logs else ()
     published = PUBLISHED.get(experiment, Published())
-    return Row(experiment, published, changed, written["num_epochs"], tuple(logs))
+    return Row(experiment, published, changed, written["num_epochs"], _distinct(logs))
+
+
+def _distinct(logs: list[Log]) -> tuple[Log, ...]:
+    """Returns logs without exact repetitions, which are not further samples.
+
+    On one machine a seed gives bitwise the same result. The result is compared too because a kind
+    of device, such as "AMD EPYC", may include machines that round differently.
+    """
+    first = {}
+    fields = ("seed", "device", "versions", "git_commit", "test_accuracy", "test_loss")
+    for log in logs:
+        same = json.dumps([log.summary.get(field) for field in fields], sort_keys=True)
+        first.setdefault(same, log)
+    return tuple(first.values())
 
 
 def percent(fractions: list[float]) -> str:
-    """Formats the mean in percent, followed by the standard deviation if there are several runs."""
-    mean = f"{100 * statistics.mean(fractions):.2f}%"
+    """Formats accuracies: "51.00%", or with several "51.00% ± 1.41 (38.29 to 63.71)".
+
+    These are the mean, the standard deviation and the 95% confidence interval of the mean.
+    """
+    mean = statistics.mean(fractions)
     if len(fractions) == 1:
-        return mean
-    return f"{mean} ± {100 * statistics.stdev(fractions):.2f} ({len(fractions)} runs)"
+        return f"{mean:.2%}"
+    margin = margin_of_error(fractions)
+    low, high = max(mean - margin, 0), min(mean + margin, 1)
+    deviation = statistics.stdev(fractions)
+    return f"{mean:.2%} ± {100 * deviation:.2f} ({100 * low:.2f} to {100 * high:.2f})"
+
+
+def points(row: Row) -> str:
+    """Formats the difference from the published accuracy, or why there is none.
+
+    "+2.17" is in percentage points; with several runs, "+2.17 (-0.44 to +4.78)" includes its 95%
+    confidence interval, which takes the published accuracy as exact.
+    """
+    if row.difference is None:
+        return row.reason
+    text = f"{100 * row.difference:+.2f}"
+    if len(row.logs) == 1:
+        return text
+    margin = margin_of_error(row.accuracies)
+    low, high = row.difference - margin, row.difference + margin
+    return f"{text} ({100 * low:+.2f} to {100 * high:+.2f})"
+
+
+def margin_of_error(values: list[float]) -> float:
+    """Returns half the width of the 95% confidence interval of the mean, by Student's t.
+
+    Args:
+      values: Two or more independent samples of a normal distribution.
+    """
+    # Between two entries of the table, the larger quantile is the safe one.
+    quantile = _T95[max(freedom for freedom in _T95 if freedom < len(values))]
+    return quantile * statistics.stdev(values) / math.sqrt(len(values))

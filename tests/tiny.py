@@ -55,8 +55,7 @@ def train(cfg, folder, *, dataset=None, num_devices=1):
 
 def make_config(**overrides):
     """Returns a smaller quickstart config; overrides are fields with "__" instead of a dot."""
-    cfg = config.load(ROOT / "configs" / "quickstart.py")
-    config.choose_model(cfg, cfg.model.name)
+    cfg = config.load_complete(ROOT / "configs" / "quickstart.py")
     small = dict(
         batch_size=32, num_epochs=2, eval_batch_size=16, selected_on="last", data__val_fraction=0.0
     )
@@ -76,8 +75,7 @@ def _set(cfg, **overrides):
 
 def write_log(folder, experiment, accuracy, *, seed=0, num_epochs=None, **overrides):
     """Writes the log of a made-up run, in the format of benchmarks.accuracy."""
-    cfg = config.load(ROOT / "configs" / f"{experiment}.py")
-    config.choose_model(cfg, cfg.model.name)
+    cfg = config.load_complete(ROOT / "configs" / f"{experiment}.py")
     _set(cfg, seed=seed, num_epochs=num_epochs or cfg.num_epochs, **overrides)
     summary = {
         "experiment": experiment, "epochs": cfg.num_epochs, "num_params": 2_119_252, "seed": seed,

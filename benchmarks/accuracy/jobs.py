@@ -10,15 +10,15 @@ import time
 from collections import deque
 from collections.abc import Iterator
 
-from benchmarks.accuracy.runs import Run, is_done
+from benchmarks.accuracy.runs import PlannedRun, is_done
 from cifar_jax.errors import UserError
 from cifar_jax.runtime.signals import Preempted
 
 
-def train_all(runs: list[Run], args: argparse.Namespace, deadline: float) -> dict[str, str]:
+def train_all(runs: list[PlannedRun], args: argparse.Namespace, deadline: float) -> dict[str, str]:
     """Trains the runs that are not complete, args.jobs at a time.
 
-    The output of a process is written to <runs>/<experiment>/seed<N>.log. SIGTERM and SIGINT are
+    The output of a process is written to <runs>/<experiment>/<run>.log. SIGTERM and SIGINT are
     forwarded to the processes, which save a checkpoint and exit.
 
     Args:
@@ -27,13 +27,13 @@ def train_all(runs: list[Run], args: argparse.Namespace, deadline: float) -> dic
       deadline: When to save and stop, a value of time.monotonic().
 
     Returns:
-      The error message of each run that failed.
+      The error message of each run that failed, by its title.
 
     Raises:
       Preempted: After SIGTERM or SIGINT, once every process has exited.
     """
     waiting, gpus = deque(runs), _visible_gpus()
-    running: dict[int, tuple[subprocess.Popen, str]] = {}  # by slot
+    running: dict[int, tuple[subprocess.Popen, PlannedRun]] = {}  # by slot
     failed: dict[str, str] = {}
     with _forwarded_signals(running) as stopped:
         while running or (waiting and not stopped and time.monotonic() < deadline):
@@ -44,21 +44,21 @@ def train_all(runs: list[Run], args: argparse.Namespace, deadline: float) -> dic
                 if run is not None:
                     gpu = gpus[slot % len(gpus)] if gpus else None
                     minutes = (deadline - time.monotonic()) / 60
-                    running[slot] = _start(run, minutes, gpu, args), _title(run)
+                    running[slot] = _start(run, minutes, gpu, args), run
             time.sleep(0.2)
-            for slot, (process, title) in list(running.items()):
+            for slot, (process, run) in list(running.items()):
                 if process.poll() is None:
                     continue
                 del running[slot]
-                print(f"{'ended' if not process.returncode else 'failed'}: {title}", flush=True)
                 if process.returncode and not stopped:
-                    failed[title] = f"exit code {process.returncode}"
+                    failed[run.title] = f"exit code {process.returncode}"
+                print(f"{_outcome(process, run)}: {run.title}", flush=True)
     if stopped:
         raise Preempted(stopped[0], "stopped: run the same command to continue")
     return failed
 
 
-def _next(waiting: deque[Run], failed: dict[str, str]) -> Run | None:
+def _next(waiting: deque[PlannedRun], failed: dict[str, str]) -> PlannedRun | None:
     """Takes the next run that needs training, or None; records those that cannot be trained."""
     while waiting:
         run = waiting.popleft()
@@ -67,16 +67,21 @@ def _next(waiting: deque[Run], failed: dict[str, str]) -> Run | None:
                 return run
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
-            failed[_title(run)] = str(error)
+            failed[run.title] = str(error)
     return None
 
 
-def _title(run: Run) -> str:
-    return f"{run.experiment}, seed {run.settings.seed}"
+def _outcome(process: subprocess.Popen, run: PlannedRun) -> str:
+    """Returns how a run's process ended; it also exits with 0 when it saves at the deadline."""
+    if process.returncode:
+        return "failed"
+    return "ended" if (run.log / "summary.json").exists() else "out of time"
 
 
 @contextlib.contextmanager
-def _forwarded_signals(running: dict[int, tuple[subprocess.Popen, str]]) -> Iterator[list[int]]:
+def _forwarded_signals(
+    running: dict[int, tuple[subprocess.Popen, PlannedRun]],
+) -> Iterator[list[int]]:
     """Forwards SIGTERM and SIGINT to the running processes and collects them in a list."""
     received = []
 
@@ -93,10 +98,12 @@ def _forwarded_signals(running: dict[int, tuple[subprocess.Popen, str]]) -> Iter
             signal.signal(signum, handler)
 
 
-def _start(run: Run, minutes: float, gpu: str | None, args: argparse.Namespace) -> subprocess.Popen:
+def _start(
+    run: PlannedRun, minutes: float, gpu: str | None, args: argparse.Namespace
+) -> subprocess.Popen:
     """Starts a run in its own process, on the given GPU if there is one."""
     seed = run.settings.seed
-    log = args.runs / run.experiment / f"seed{seed}.log"
+    log = args.runs / run.experiment / f"{run.name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     command = [
         *(sys.executable, "-m", "benchmarks.accuracy", run.experiment),
@@ -110,7 +117,7 @@ def _start(run: Run, minutes: float, gpu: str | None, args: argparse.Namespace) 
         environ["CUDA_VISIBLE_DEVICES"] = gpu
     with log.open("w") as file:
         process = subprocess.Popen(command, stdout=file, stderr=file, env=environ)
-    print(f"started {_title(run)}; its output is in {log}", flush=True)
+    print(f"started {run.title}; its output is in {log}", flush=True)
     return process
 
 

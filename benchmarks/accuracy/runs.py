@@ -14,10 +14,10 @@ from benchmarks.published import PUBLISHED
 from benchmarks.results import load_config
 from cifar_jax import config
 from cifar_jax.errors import UserError, unknown
-from cifar_jax.report.published import what_counts
+from cifar_jax.run.workdir import what_counts
 
 
-class Run(NamedTuple):
+class PlannedRun(NamedTuple):
     """One training run.
 
     Attributes:
@@ -33,6 +33,11 @@ class Run(NamedTuple):
     settings: ConfigDict
     workdir: Path
     log: Path
+
+    @property
+    def title(self) -> str:
+        """The experiment and the seed, which identify a run of one command."""
+        return f"{self.experiment}, seed {self.settings.seed}"
 
 
 def choose(patterns: list[str]) -> list[str]:
@@ -54,7 +59,7 @@ def choose(patterns: list[str]) -> list[str]:
     return list(dict.fromkeys(chosen))
 
 
-def plan(experiments: list[str], args: argparse.Namespace) -> list[Run]:
+def plan(experiments: list[str], args: argparse.Namespace) -> list[PlannedRun]:
     """Returns the runs of experiments in order: all with the first seed, then all with the second.
 
     Args:
@@ -65,7 +70,7 @@ def plan(experiments: list[str], args: argparse.Namespace) -> list[Run]:
     return [_make_run(experiment, seed, args) for seed in seeds for experiment in experiments]
 
 
-def _make_run(experiment: str, seed: int, args: argparse.Namespace) -> Run:
+def _make_run(experiment: str, seed: int, args: argparse.Namespace) -> PlannedRun:
     settings = load_config(experiment)
     settings.seed, settings.data.dir, settings.data.limit = seed, args.data_dir, args.limit
     # Save checkpoints by time: an epoch may take less time than saving one.
@@ -78,10 +83,10 @@ def _make_run(experiment: str, seed: int, args: argparse.Namespace) -> Run:
     if args.limit:
         name += f"_{args.limit}images"
     folder = Path(experiment) / name
-    return Run(experiment, name, settings, args.runs / folder, args.out / folder)
+    return PlannedRun(experiment, name, settings, args.runs / folder, args.out / folder)
 
 
-def is_done(run: Run) -> bool:
+def is_done(run: PlannedRun) -> bool:
     """Returns whether a run needs no more training, and logs it if only its workdir is complete.
 
     Raises:
@@ -110,7 +115,7 @@ def _is_complete(workdir: Path, settings: ConfigDict) -> bool:
 
 def _differing(folder: Path, settings: ConfigDict) -> list[str]:
     """Returns the settings in which a log or workdir differs from a config, as messages."""
-    written = config.flatten(json.loads(settings.to_json()))
+    written = config.flatten_json(settings)
     logged = written | config.flatten(json.loads((folder / "config.json").read_text()))
     return [
         f"{name} is {logged[name]!r} in the log and {value!r} now"
@@ -119,7 +124,7 @@ def _differing(folder: Path, settings: ConfigDict) -> list[str]:
     ]
 
 
-def copy_log(run: Run) -> None:
+def copy_log(run: PlannedRun) -> None:
     """Copies the log of a completed run; summary.json is copied last because it marks the end."""
     run.log.mkdir(parents=True, exist_ok=True)
     settings = json.loads((run.workdir / "config.json").read_text())

@@ -6,13 +6,13 @@ import traceback
 
 import jax
 
-from benchmarks.accuracy.runs import Run, copy_log, is_done
+from benchmarks.accuracy.runs import PlannedRun, copy_log, is_done
 from cifar_jax.errors import UserError
 from cifar_jax.runtime.signals import Preempted, exit_on_signals
 from cifar_jax.train import train
 
 
-def train_all(runs: list[Run], deadline: float) -> dict[str, str]:
+def train_all(runs: list[PlannedRun], deadline: float) -> dict[str, str]:
     """Trains the runs that are not complete and copies their logs.
 
     Args:
@@ -20,7 +20,7 @@ def train_all(runs: list[Run], deadline: float) -> dict[str, str]:
       deadline: When to save and stop, a value of time.monotonic().
 
     Returns:
-      The error message of each experiment that failed.
+      The error message of each run that failed, by its title.
 
     Raises:
       Preempted: After SIGTERM or SIGINT, once the state is saved.
@@ -29,12 +29,13 @@ def train_all(runs: list[Run], deadline: float) -> dict[str, str]:
     for run in runs:
         if time.monotonic() >= deadline:
             break
-        print(f"\n{run.experiment}, {run.name}:")
+        print(f"\n{run.title}:")
         exit_on_signals()
         try:
             if is_done(run):
                 continue
             train(run.settings, run.workdir, deadline=deadline)
+            copy_log(run)
         except Preempted as stopped:
             if time.monotonic() < deadline:
                 raise
@@ -42,12 +43,10 @@ def train_all(runs: list[Run], deadline: float) -> dict[str, str]:
             break
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
-            failed[run.experiment] = str(error)
-            continue
-        except Exception as error:  # a failed experiment does not stop the others
+            failed[run.title] = str(error)
+        except Exception as error:  # a failed run does not stop the others
             traceback.print_exc()
-            failed[run.experiment] = f"{type(error).__name__}: {error}".splitlines()[0]
-            continue
-        copy_log(run)
-        jax.clear_caches()  # frees the compiled programs of this network
+            failed[run.title] = f"{type(error).__name__}: {error}".splitlines()[0]
+        finally:
+            jax.clear_caches()  # frees the compiled programs of this network
     return failed

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import harness
-from benchmarks.harness import Record, Run
+from benchmarks.harness import Record, TimedLoop
 from benchmarks.idle import background_load, processor_seconds
 from benchmarks.results import load_config
 from benchmarks.throughput.measure import measure_network
@@ -34,7 +34,7 @@ MODEL = "resnet18"
 _NUM_BATCHES = 4
 
 
-def make_loop(line: str, batch_size: int) -> Run:
+def make_loop(line: str, batch_size: int) -> TimedLoop:
     """Returns a loop that prepares batches on the device and waits for the last one.
 
     Args:
@@ -76,7 +76,7 @@ def make_loop(line: str, batch_size: int) -> Run:
     return run
 
 
-def time_loops(loops: Sequence[Run], rounds: int, seconds: float) -> list[list[float]]:
+def time_loops(loops: Sequence[TimedLoop], rounds: int, seconds: float) -> list[list[float]]:
     """Returns the milliseconds per batch of each loop and round; a round takes about `seconds`."""
     for run in loops:
         run(1)

@@ -23,8 +23,8 @@ from pathlib import Path
 
 from benchmarks import harness
 from benchmarks.gpu_suite.collect import collect, read_environment, unpack
-from benchmarks.gpu_suite.run import MIN_SECONDS, Run
 from benchmarks.gpu_suite.stages import STAGES
+from benchmarks.gpu_suite.suite import MIN_SECONDS, Suite
 from benchmarks.gpu_suite.summary import summarize
 from cifar_jax.errors import UserError
 
@@ -42,24 +42,24 @@ def main(argv: list[str]) -> int:
             raise UserError(f"{args.out} was started {before} --small")
     except UserError as error:
         return harness.reject(error)
-    run = make_run(args)
+    suite = make_suite(args)
     stages = list(args.only or STAGES)
     if environment is None and "environment" not in stages:
         stages.insert(0, "environment")
     for name in stages:
-        if run.seconds_left < MIN_SECONDS:
+        if suite.seconds_left < MIN_SECONDS:
             print(f"{name}: no time left; run the same command again to continue")
             break
         print(f"\n{name}", flush=True)
-        STAGES[name](run)
-    text = summarize(run)
-    (run.out / "summary.txt").write_text(text + "\n")
+        STAGES[name](suite)
+    text = summarize(suite)
+    (suite.out / "summary.txt").write_text(text + "\n")
     print("\n" + text)
-    return harness.report_failed(run.failed)
+    return harness.report_failed(suite.failed)
 
 
-def make_run(args: argparse.Namespace) -> Run:
-    """Creates the directories of a run, and unpacks the logs that it already holds."""
+def make_suite(args: argparse.Namespace) -> Suite:
+    """Creates the directories of a suite, and unpacks the logs that it already holds."""
     deadline = time.monotonic() + 60 * args.minutes
     out, work = args.out.resolve(), args.work.resolve()
     for folder in (out, work):
@@ -67,7 +67,7 @@ def make_run(args: argparse.Namespace) -> Run:
     data_dir = args.data_dir.expanduser().resolve()
     if (out / "accuracy.tar.gz").exists():
         unpack(out / "accuracy.tar.gz", work / "accuracy")
-    return Run(out, work, data_dir, deadline, args.small, args.seeds, failed=[])
+    return Suite(out, work, data_dir, deadline, args.small, args.seeds, failed=[])
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -8,7 +8,7 @@ from importlib import util
 from pathlib import Path
 
 from benchmarks.gpu_suite.collect import pack, read_environment
-from benchmarks.gpu_suite.run import MIN_SECONDS, Run
+from benchmarks.gpu_suite.suite import MIN_SECONDS, Suite
 from benchmarks.harness import ROOT
 from benchmarks.published import PUBLISHED
 from benchmarks.results import load_config
@@ -28,61 +28,61 @@ TORCH_CASES = (
 REFERENCES = (("resnet18", 30), ("resnet34", 30), ("resnet18", None), ("resnet34", None))
 
 
-def check_environment(run: Run) -> None:
+def check_environment(suite: Suite) -> None:
     """Writes environment.json with the device, the versions and the speed of a matrix product.
 
     Raises:
       SystemExit: If a package is missing or the commit is unknown.
     """
-    if read_environment(run.out) is not None:
+    if read_environment(suite.out) is not None:
         return
     command = [sys.executable, "-m", "benchmarks.gpu_suite.environment"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     if done.returncode:
         raise SystemExit(f"{done.stderr}\nthe environment is incomplete, see above")
-    environment = json.loads(done.stdout.splitlines()[-1]) | {"small": run.small}
-    if environment["git_commit"] is None and not run.small:
+    environment = json.loads(done.stdout.splitlines()[-1]) | {"small": suite.small}
+    if environment["git_commit"] is None and not suite.small:
         raise SystemExit("the commit of this checkout is unknown: set CIFAR_JAX_COMMIT")
-    (run.out / "environment.json").write_text(json.dumps(environment) + "\n")
+    (suite.out / "environment.json").write_text(json.dumps(environment) + "\n")
     print(json.dumps(environment))
 
 
-def throughput(run: Run) -> None:
+def throughput(suite: Suite) -> None:
     """Times every network, and ResNets at large batch sizes in bfloat16."""
     cases = [*names(), *REFERENCE_CASES]
     flags = ()
-    if run.small:
+    if suite.small:
         cases, flags = ["cnn_small:8", "cnn2:8"], ("--seconds", "0.1")
-    _measure_missing(run, "throughput", cases, flags)
+    _measure_missing(suite, "throughput", cases, flags)
 
 
-def versus_torch(run: Run) -> None:
+def versus_torch(suite: Suite) -> None:
     """Compares ResNets at large batch sizes with PyTorch in all its settings."""
-    if run.small:
-        _measure_missing(run, "versus_torch", ["cnn_small:8"], ("--rounds", "1", "--steps", "2"))
+    if suite.small:
+        _measure_missing(suite, "versus_torch", ["cnn_small:8"], ("--rounds", "1", "--steps", "2"))
         return
-    _measure_missing(run, "versus_torch", TORCH_CASES, ("--rounds", "5"))
+    _measure_missing(suite, "versus_torch", TORCH_CASES, ("--rounds", "5"))
 
 
-def _measure_missing(run: Run, name: str, cases: Sequence[str], flags: Sequence[str]) -> None:
+def _measure_missing(suite: Suite, name: str, cases: Sequence[str], flags: Sequence[str]) -> None:
     """Runs a benchmark for the cases that have no record yet.
 
     If the process crashes, it is restarted without the case in which it crashed.
     """
-    out, skipped = str(run.out / f"{name}.jsonl"), []
-    while missing := [c for c in cases if c not in {*_done(run, name), *skipped}]:
-        if run.seconds_left < MIN_SECONDS:
+    out, skipped = str(suite.out / f"{name}.jsonl"), []
+    while missing := [c for c in cases if c not in {*_done(suite, name), *skipped}]:
+        if suite.seconds_left < MIN_SECONDS:
             return
-        if run.call(f"benchmarks.{name}", *missing, *flags, "--out", out) in (0, None):
+        if suite.call(f"benchmarks.{name}", *missing, *flags, "--out", out) in (0, None):
             return
         # The first case without a record may have crashed the process.
-        failed = [case for case in missing if case not in set(_done(run, name))]
+        failed = [case for case in missing if case not in set(_done(suite, name))]
         skipped += failed[:1]
 
 
-def _done(run: Run, name: str) -> Iterator[str]:
+def _done(suite: Suite, name: str) -> Iterator[str]:
     """Yields all names of the cases that have a record."""
-    for r in run.records(name):
+    for r in suite.records(name):
         yield from _names(r["model"], r["batch_size"], r["dtype"])
 
 
@@ -96,73 +96,73 @@ def _names(model: str, batch_size: int, dtype: str) -> Iterator[str]:
             yield model
 
 
-def augmentation(run: Run) -> None:
+def augmentation(suite: Suite) -> None:
     """Measures the cost of augmentation relative to a step of ResNet-18."""
-    if not run.records("augmentation"):
+    if not suite.records("augmentation"):
         flags = ("flip", "--batch_size", "2", "--rounds", "1", "--seconds", "0.05")
-        out = str(run.out / "augmentation.jsonl")
-        run.call("benchmarks.augmentation", *(flags if run.small else ()), "--out", out)
+        out = str(suite.out / "augmentation.jsonl")
+        suite.call("benchmarks.augmentation", *(flags if suite.small else ()), "--out", out)
 
 
-def accuracy(run: Run) -> None:
+def accuracy(suite: Suite) -> None:
     """Trains the 37 published experiments in order of increasing cost."""
-    flags = ("--seeds", str(run.seeds))
-    experiments = sorted(PUBLISHED, key=lambda experiment: _cost(run, experiment))
-    if run.small:
+    flags = ("--seeds", str(suite.seeds))
+    experiments = sorted(PUBLISHED, key=lambda experiment: _cost(suite, experiment))
+    if suite.small:
         experiments, flags = ["cifar10/cnn_small", "assignment/cnn3"], ("--limit", "500")
         flags += ("--epochs", "1")
-    _train(run, experiments, flags)
+    _train(suite, experiments, flags)
 
 
-def references(run: Run) -> None:
+def references(suite: Suite) -> None:
     """Trains this suite's own ResNet recipes."""
-    if run.small:
+    if suite.small:
         # Two epochs, because the first one is the warm-up.
-        _train(run, ["resnet18"], ("--limit", "128", "--epochs", "2"))
+        _train(suite, ["resnet18"], ("--limit", "128", "--epochs", "2"))
         return
     for name, epochs in REFERENCES:
-        _train(run, [name], () if epochs is None else ("--epochs", str(epochs)))
+        _train(suite, [name], () if epochs is None else ("--epochs", str(epochs)))
 
 
-def _train(run: Run, experiments: Sequence[str], flags: Sequence[str]) -> None:
+def _train(suite: Suite, experiments: Sequence[str], flags: Sequence[str]) -> None:
     """Trains the experiments that have no log yet, and packs the logs."""
-    minutes = run.seconds_left / 60 - 0.75  # leaves time to start, and to save at the end
+    minutes = suite.seconds_left / 60 - 0.75  # leaves time to start, and to save at the end
     if minutes <= 0:
         return
-    data_dir = find_data(run.data_dir, run.work)
-    run.call(
+    data_dir = find_data(suite.data_dir, suite.work)
+    suite.call(
         "benchmarks.accuracy", *experiments, *flags,
         *("--data_dir", str(data_dir), "--minutes", f"{minutes:.2f}"),
-        *("--runs", str(run.work / "runs"), "--out", str(run.work / "accuracy")),
-        save=lambda: pack(run.work / "accuracy", run.out / "accuracy.tar.gz"),
+        *("--runs", str(suite.work / "runs"), "--out", str(suite.work / "accuracy")),
+        save=lambda: pack(suite.work / "accuracy", suite.out / "accuracy.tar.gz"),
     )  # fmt: skip
 
 
-def _cost(run: Run, experiment: str) -> float:
+def _cost(suite: Suite, experiment: str) -> float:
     """Estimates the seconds that an experiment takes, from the measured throughput if available."""
     settings = load_config(experiment)
-    records = [r for r in run.records("throughput") if r["dtype"] == "float32"]
+    records = [r for r in suite.records("throughput") if r["dtype"] == "float32"]
     speeds = {r["model"]: r["images_per_second"] for r in records}
     speeds |= {r["config"]: r["images_per_second"] for r in records}
     images_per_second = speeds.get(experiment) or speeds.get(settings.model.name) or 1e4
     return settings.num_epochs * NUM_IMAGES / images_per_second
 
 
-def versus_torch_zoo(run: Run) -> None:
+def versus_torch_zoo(suite: Suite) -> None:
     """Compares every network with PyTorch."""
-    if run.small:
+    if suite.small:
         return
     if util.find_spec("torch") is None:
         print("PyTorch is not installed: make reference")
-        run.failed.append("benchmarks.versus_torch")
+        suite.failed.append("benchmarks.versus_torch")
         return
     from benchmarks.versus_torch import cases  # imported here because it needs PyTorch
 
     # PyTorch would need half an hour to autotune all networks.
     quick = ("--settings", "torch_channels_last_fused", "torch_compiled")
-    on_gpu = read_environment(run.out)["device"]["platform"] == "gpu"
+    on_gpu = read_environment(suite.out)["device"]["platform"] == "gpu"
     flags = ("--rounds", "5", *(quick if on_gpu else ()))
-    _measure_missing(run, "versus_torch", cases.names(), flags)
+    _measure_missing(suite, "versus_torch", cases.names(), flags)
 
 
 def find_data(data_dir: Path, work: Path) -> Path:
@@ -184,7 +184,7 @@ def find_data(data_dir: Path, work: Path) -> Path:
     return target
 
 
-STAGES: dict[str, Callable[[Run], None]] = {
+STAGES: dict[str, Callable[[Suite], None]] = {
     "environment": check_environment,
     "throughput": throughput,
     "versus_torch": versus_torch,

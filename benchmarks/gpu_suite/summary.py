@@ -2,26 +2,26 @@
 
 import json
 
-from benchmarks.gpu_suite.run import Run
+from benchmarks.gpu_suite.suite import Suite
 
 
-def summarize(run: Run) -> str:
+def summarize(suite: Suite) -> str:
     """Formats the results so far as a short table."""
     lines = []
-    for r in run.records("throughput"):
+    for r in suite.records("throughput"):
         achieved, peak = r["flops_per_second"], r["peak_flops_per_second"]["measured"]
         lines.append(
             f"{r['model']:<18} {r['batch_size']:>4} {r['dtype']:<8} "
             f"{r['step_time_ms']['median']:9.3f} ms {r['images_per_second']:>11,.0f} img/s "
             f"{(achieved or 0) / peak:6.1%} of peak  compile {r['compile_seconds']:5.1f} s"
         )
-    for r in run.records("versus_torch"):
+    for r in suite.records("versus_torch"):
         lines.append(
             f"{r['model']:<18} {r['batch_size']:>4} {r['dtype']:<8} "
             f"{r['jax_ms']:9.3f} ms, {r['torch_setting']} {r['torch_ms']:.3f} ms, "
             f"ratio {r['ratio']['median']:.2f}"
         )
-    logs = sorted((run.work / "accuracy").rglob("summary.json"))
+    logs = sorted((suite.work / "accuracy").rglob("summary.json"))
     for path in logs:
         s = json.loads(path.read_text())
         lines.append(

@@ -1,4 +1,4 @@
-"""Builds the tables of accuracies, in which runs that differ only in their seed share a row."""
+"""Builds the tables of accuracies; runs with equal settings on one kind of device share a row."""
 
 import functools
 import json
@@ -9,7 +9,7 @@ import jax
 from flax import nnx
 
 from benchmarks.harness import ROOT
-from benchmarks.results import Row, percent, rows, settings_of
+from benchmarks.results import Row, percent, points, rows, settings_of
 from benchmarks.table.markdown import device, milliseconds, table
 from cifar_jax import data, models
 
@@ -17,15 +17,15 @@ from cifar_jax import data, models
 # NVIDIA's MPS. Their step times are longer than those of a network that has the GPU to itself.
 _SHARED_GPU = {("fa6179f", "NVIDIA H100 80GB HBM3")}
 _ALL_TITLES = (
-    *("experiment", "published", "measured", "difference", "epochs", "epoch selected on"),
-    *("step time", "parameters", "device", "logs by seed"),
+    *("experiment", "published", "measured", "runs", "difference", "epochs"),
+    *("epoch selected on", "step time", "parameters", "device", "logs by seed"),
 )
 
 
 def overview() -> str:
     """Returns a short table of the measured and published accuracy of the complete runs."""
-    titles = ("experiment", "published", "measured", "difference", "epoch selected on", "device")
-    return _accuracy_table(_complete_rows(), titles)
+    titles = ("experiment", "published", "measured", "runs", "difference", "epoch selected on")
+    return _accuracy_table(_complete_rows(), (*titles, "device"))
 
 
 def complete() -> str:
@@ -95,12 +95,13 @@ def _accuracy_cells(row: Row) -> dict[str, str]:
         ),
         "published": _published(row),
         "measured": percent(row.accuracies),
-        "difference": row.reason or f"{100 * row.difference:+.2f}",
+        "runs": row.num_runs,
+        "difference": points(row),
         "epochs": _epochs(row),
         "epoch selected on": first["selected_on"],
         "step time": milliseconds(step_time) + mark,
         "parameters": f"{_num_params(row.experiment):,}",
-        "device": ", ".join(sorted({device(log.summary) for log in row.logs})),
+        "device": "; ".join(sorted({device(log.summary) for log in row.logs})),
         "logs by seed": " ".join(links),
     }
 
@@ -136,7 +137,6 @@ def _num_params(experiment: str) -> int:
     return _count(settings["model.name"], num_classes, json.dumps(options))
 
 
-@functools.cache
 @functools.cache
 def _count(model: str, num_classes: int, options: str) -> int:
     def build():

@@ -14,6 +14,14 @@ from benchmarks.table.markdown import device, milliseconds, table
 # The largest share of processor time that other processes may have taken during a measurement.
 _MAX_BACKGROUND_LOAD = 0.1
 GRAPHS = "benchmarks/results/checks/gpu/graphs.jsonl"
+# The contenders of benchmarks.epoch, with the names to display.
+CONTENDER_NAMES = {
+    "cifar_jax": "cifar_jax",
+    "keras_jax": "Keras on JAX",
+    "keras_torch": "Keras on PyTorch",
+    "torch": "PyTorch with a DataLoader",
+    "torch_workers": "PyTorch with a DataLoader, two workers",
+}
 
 
 def versus_torch() -> str:
@@ -118,21 +126,23 @@ class Contender(NamedTuple):
 
 
 def epochs() -> list[Contender]:
-    """Returns the contenders of the newest record of benchmarks.epoch, the fastest first."""
-    names = {
-        "cifar_jax": "cifar_jax",
-        "keras_jax": "Keras on JAX",
-        "keras_torch": "Keras on PyTorch",
-        "torch": "PyTorch with a DataLoader",
-        "torch_workers": "PyTorch with a DataLoader, two workers",
-    }
+    """Returns the contenders of each device's newest record of benchmarks.epoch.
+
+    Those of one record are sorted by time, the fastest first.
+    """
 
     def relative_time(turns: dict[str, list[dict]], name: str) -> float:
         pairs = zip(turns["cifar_jax"], turns[name], strict=True)
         return statistics.median(turn["seconds"] / ours["seconds"] for ours, turn in pairs)
 
     return [
-        Contender(names[name], seconds, r["images"] / seconds, relative_time(r["turns"], name), r)
+        Contender(
+            CONTENDER_NAMES[name],
+            seconds,
+            r["images"] / seconds,
+            relative_time(r["turns"], name),
+            r,
+        )
         for _, r in newest("epoch", "config", "images")
         for name, seconds in sorted(r["seconds"].items(), key=lambda item: item[1])
     ]
@@ -180,16 +190,22 @@ def cuda_graphs() -> str:
 def newest(name: str, *fields: str) -> list[tuple[tuple, dict]]:
     """Returns (field values, newest record) for each case and device.
 
+    Args:
+      name: A file in benchmarks/results, as in `idle_records`.
+      *fields: The fields that distinguish cases.
+    """
+    latest = {(*(r[field] for field in fields), device(r)): r for r in idle_records(name)}
+    return [(key[:-1], latest[key]) for key in sorted(latest)]
+
+
+def idle_records(name: str) -> list[dict]:
+    """Returns the records of an otherwise nearly idle machine, the newest last.
+
     Records made while other processes used more than _MAX_BACKGROUND_LOAD are left out.
 
     Args:
       name: A file in benchmarks/results, without its suffix.
-      *fields: The fields that distinguish cases.
     """
     path = harness.RESULTS / f"{name}.jsonl"
     lines = path.read_text().splitlines() if path.exists() else ()
-    records = [
-        r for r in map(json.loads, lines) if (r["used_elsewhere"] or 0) <= _MAX_BACKGROUND_LOAD
-    ]
-    latest = {(*(r[field] for field in fields), device(r)): r for r in records}
-    return [(key[:-1], latest[key]) for key in sorted(latest)]
+    return [r for r in map(json.loads, lines) if (r["used_elsewhere"] or 0) <= _MAX_BACKGROUND_LOAD]

@@ -10,7 +10,7 @@ from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
 from benchmarks import harness, peak
-from benchmarks.harness import Record, Run
+from benchmarks.harness import Record, TimedLoop
 from benchmarks.idle import background_load, processor_seconds
 from benchmarks.throughput.flops import count_flops
 from cifar_jax import data, experiment
@@ -42,7 +42,7 @@ def measure_network(
     dataset = random_data(settings)
     training = _Training(settings, dataset)
     first_step = harness.timed(training, 1)
-    loops: dict[str, Run] = {"training": training}
+    loops: dict[str, TimedLoop] = {"training": training}
     if with_input_share:
         loops["without input"] = loop_without_input(settings, dataset)
         loops["without input"](1)
@@ -125,7 +125,7 @@ def _flops(settings: ConfigDict, dataset: data.Dataset, step_time: float) -> Rec
     }
 
 
-def loop_without_input(settings: ConfigDict, dataset: data.Dataset) -> Run:
+def loop_without_input(settings: ConfigDict, dataset: data.Dataset) -> TimedLoop:
     """Returns a training loop on one fixed batch, which is neither gathered nor augmented."""
     settings = settings.copy_and_resolve_references()
     settings.augment.ops = settings.augment.mix = ""

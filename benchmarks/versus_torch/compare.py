@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from benchmarks import harness
-from benchmarks.harness import Record, Run
+from benchmarks.harness import Record, TimedLoop
 from benchmarks.idle import background_load, processor_seconds
 from benchmarks.versus_torch.contenders import (
     NUM_CLASSES,
@@ -119,7 +119,7 @@ def random_case(model: str, batch_size: int, dtype: str) -> Case:
 
 
 def time_contenders(
-    contenders: dict[str, Run], num_rounds: int, num_steps: int
+    contenders: dict[str, TimedLoop], num_rounds: int, num_steps: int
 ) -> dict[str, list[float]]:
     """Returns the milliseconds per step of every contender, one value per round."""
     turns = {
@@ -150,7 +150,7 @@ def comparison(ms: dict[str, Sequence[float]]) -> Record:
     }
 
 
-def _make_contender(*args: Any) -> Run:
+def _make_contender(*args: Any) -> TimedLoop:
     """Calls `make_torch`, in a new process if on a CPU; the last argument is the setting."""
     if jax.default_backend() != "cpu":
         return make_torch(*args)
@@ -164,8 +164,8 @@ def _make_contender(*args: Any) -> Run:
 
 
 def _try_settings(
-    make: Callable[[Setting], Run], names: Iterable[str], num_steps: int | None
-) -> tuple[dict[str, Run], dict[str, float | None]]:
+    make: Callable[[Setting], TimedLoop], names: Iterable[str], num_steps: int | None
+) -> tuple[dict[str, TimedLoop], dict[str, float | None]]:
     """Times PyTorch once in each setting, and keeps those that are nearly as fast as the fastest.
 
     Args:
@@ -204,14 +204,14 @@ def _try_settings(
     return contenders, first_ms
 
 
-def _processor_seconds(contenders: Iterable[Run]) -> tuple[float, ...]:
+def _processor_seconds(contenders: Iterable[TimedLoop]) -> tuple[float, ...]:
     """Returns idle.processor_seconds, counting the contenders' processes as part of this one."""
     seconds = [run.processor_seconds for run in contenders if isinstance(run, SubprocessContender)]
     reading = processor_seconds()
     return reading and (reading[0] + sum(seconds), *reading[1:])
 
 
-def _close(contenders: Iterable[Run]) -> None:
+def _close(contenders: Iterable[TimedLoop]) -> None:
     for run in contenders:
         if isinstance(run, SubprocessContender):
             run.close()

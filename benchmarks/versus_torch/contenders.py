@@ -11,7 +11,7 @@ import optax
 import torch
 
 from benchmarks import harness, torch_models
-from benchmarks.harness import Run
+from benchmarks.harness import TimedLoop
 from benchmarks.torch_models import weights
 from benchmarks.versus_torch.settings import Setting
 from cifar_jax import augment, engine, models, optim, step
@@ -51,7 +51,9 @@ def make_optimizers(model: str) -> tuple[str, optax.GradientTransformation, Make
     return "adam 1e-3", optim.create("adam", 1e-3), partial(torch.optim.Adam, lr=1e-3)
 
 
-def make_jax(case: Case, optimizer: optax.GradientTransformation) -> tuple[Run, TrainState, float]:
+def make_jax(
+    case: Case, optimizer: optax.GradientTransformation
+) -> tuple[TimedLoop, TrainState, float]:
     """Creates the JAX contender.
 
     Args:
@@ -98,7 +100,7 @@ def make_torch(
     state: TrainState,
     setting: Setting,
     device: str | None = None,
-) -> Run:
+) -> TimedLoop:
     """Creates a PyTorch contender.
 
     Args:

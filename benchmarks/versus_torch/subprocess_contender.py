@@ -13,7 +13,7 @@ from unittest import mock
 
 import torch
 
-from benchmarks.harness import Run
+from benchmarks.harness import TimedLoop
 
 
 class SubprocessContender:
@@ -25,7 +25,7 @@ class SubprocessContender:
     """
 
     def __init__(
-        self, make: Callable[..., Run], *args: Any, num_threads: int, huge_pages: bool = False
+        self, make: Callable[..., TimedLoop], *args: Any, num_threads: int, huge_pages: bool = False
     ):
         """Starts the process and creates the contender in it.
 
@@ -75,7 +75,7 @@ class SubprocessContender:
         self._process.join()
 
 
-def _serve(pipe: Connection, num_threads: int, make: Callable[..., Run], *args: Any) -> None:
+def _serve(pipe: Connection, num_threads: int, make: Callable[..., TimedLoop], *args: Any) -> None:
     """Creates a contender and runs the requested numbers of steps until the pipe is closed."""
     torch.set_num_threads(num_threads)
 

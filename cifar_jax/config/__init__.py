@@ -4,6 +4,7 @@ base.py defines every field with its default; command_line.py parses --config an
 """
 
 import contextlib
+import json
 import runpy
 import sys
 import traceback
@@ -86,6 +87,22 @@ def _call(get_config: Callable[[], Any], path: Path) -> Any:
             message = message.args[0]
         reason = ": ".join(message.splitlines())
         raise UserError(f"{inside[-1].filename}, line {inside[-1].lineno}: {reason}") from error
+
+
+def load_complete(path: str | Path) -> ConfigDict:
+    """Returns the config of a file like `load`, completed with the default options of its network.
+
+    Raises:
+      UserError: As `load` and `choose_model`.
+    """
+    config = load(path)
+    choose_model(config, config.model.name)
+    return config
+
+
+def flatten_json(config: ConfigDict) -> dict[str, Any]:
+    """Returns `flatten(config)` with the values as config.json holds them: tuples as lists."""
+    return flatten(json.loads(config.to_json()))
 
 
 def choose_model(config: ConfigDict, name: str) -> None:

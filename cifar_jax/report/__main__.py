@@ -12,8 +12,15 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from cifar_jax import config
 from cifar_jax.errors import UserError
+
+# A checkout has published results, and the config files that define a full run. An installed
+# package has neither, and its reports omit what is published.
+_CHECKOUT = Path(__file__).resolve().parents[2]
+_PUBLISHED = _CHECKOUT / "benchmarks" / "published.toml"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--published",
         type=Path,
         metavar="FILE",
+        default=_PUBLISHED if _PUBLISHED.is_file() else None,
         help="TOML file of published results; default: the checkout's benchmarks/published.toml.",
     )
     args = parser.parse_args(argv)
@@ -42,14 +50,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         # List each folder once, even if it is given under several paths.
         folders = {folder.resolve(): folder for folder in args.workdirs}
         runs = [read.read(folder) for folder in folders.values()]
-        file = args.published or published.FILE
-        known = published.read(file) if args.published or file.exists() else {}
+        known = published.read(args.published) if args.published else {}
+        written = [_written(run.config["experiment"]) for run in runs]
+        results = [published.of_run(run, known, w) for run, w in zip(runs, written, strict=True)]
         note = ""
         if len(runs) == 1:
             images, note = examples.load(runs[0], args.data_dir)
-            html = run_page.of_run(runs[0], published.of_run(runs[0], known), images, note)
+            html = run_page.of_run(runs[0], results[0], images, note)
         else:
-            html = comparison.of_runs(runs, [published.of_run(run, known) for run in runs])
+            html = comparison.of_runs(runs, results, written)
         page.write(html, args.out)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -58,6 +67,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(note, file=sys.stderr)
     print(f"{args.out}: {len(html) / 1e6:.1f} MB; open it in a browser")
     return 0
+
+
+def _written(experiment: str) -> dict[str, Any]:
+    """Returns the settings of an experiment's config file, or {} if there is no such file."""
+    # The name comes from a workdir: as a path, it could lead out of configs/.
+    for path in (_CHECKOUT / "configs").rglob("*.py"):
+        if config.experiment_name(path) == experiment:
+            return config.flatten_json(config.load_complete(path))
+    return {}
 
 
 if __name__ == "__main__":

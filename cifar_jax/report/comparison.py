@@ -9,15 +9,21 @@ from cifar_jax.report import figures, pictures
 from cifar_jax.report.page import Chart, render
 from cifar_jax.report.published import PublishedResult
 from cifar_jax.report.read import Run
-from cifar_jax.run.workdir import NON_SEMANTIC_FIELDS
+from cifar_jax.run.workdir import what_counts
 
 
-def of_runs(runs: Sequence[Run], published: Sequence[PublishedResult | None]) -> str:
+def of_runs(
+    runs: Sequence[Run],
+    published: Sequence[PublishedResult | None],
+    written: Sequence[dict[str, Any]],
+) -> str:
     """Returns the page that compares runs.
 
     Args:
       runs: Two or more runs.
       published: The published result of each run's experiment.
+      written: The settings of the config file of each run's experiment, or {}. A field that an
+        older run lacks had the value that is written there.
     """
     labels = _labels(runs)
     labeled = list(zip(labels, runs, strict=True))
@@ -34,7 +40,7 @@ def of_runs(runs: Sequence[Run], published: Sequence[PublishedResult | None]) ->
     context = {
         "title": f"{len(runs)} runs",
         "rows": [_compared(*of) for of in zip(labels, runs, published, strict=True)],
-        "groups": _over_seeds(runs),
+        "groups": _over_seeds(runs, written),
         "charts": charts,
         "differences": _differences(labeled),
     }
@@ -79,17 +85,22 @@ def _state(run: Run) -> str:
     return {True: "running", False: "stopped", None: "not complete"}[run.is_at_work]
 
 
-def _over_seeds(runs: Sequence[Run]) -> list[tuple[str, int, float, float]]:
+def _over_seeds(
+    runs: Sequence[Run], written: Sequence[dict[str, Any]]
+) -> list[tuple[str, int, float, float]]:
     """Summarizes the accuracy of complete runs that differ only in their seed.
+
+    Args:
+      runs: The runs.
+      written: The settings of each run's config file.
 
     Returns:
       (experiment, number of seeds, mean, standard deviation) of each such group of runs.
     """
     groups: dict[str, dict[int, Run]] = defaultdict(dict)
-    for run in runs:
+    for run, defaults in zip(runs, written, strict=True):
         if run.summary is not None:
-            ignored = ("seed", *NON_SEMANTIC_FIELDS)
-            same = {k: v for k, v in run.config.items() if not k.startswith(ignored)}
+            same = what_counts(defaults | run.config)
             groups[repr(sorted(same.items()))][run.config["seed"]] = run
     found = []
     for by_seed in groups.values():

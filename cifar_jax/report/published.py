@@ -1,23 +1,12 @@
-"""Looks up the published result of a run's experiment, and checks whether the two are comparable.
+"""Reads published results, and checks whether a run is comparable with that of its experiment."""
 
-Published results are read from a TOML file. A checkout has one, benchmarks/published.toml, and the
-config files that define a full run. An installed package has neither, and its reports omit them.
-"""
-
-import json
 import tomllib
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cifar_jax import config
 from cifar_jax.errors import UserError
 from cifar_jax.report.read import Run
-from cifar_jax.run.workdir import NON_SEMANTIC_FIELDS
-
-_CHECKOUT = Path(__file__).resolve().parents[2]
-FILE = _CHECKOUT / "benchmarks" / "published.toml"
-# Fields in which two runs of one experiment may differ.
-_NOT_COMPARED = ("seed", *NON_SEMANTIC_FIELDS)
+from cifar_jax.run.workdir import what_counts
 
 
 class Published(NamedTuple):
@@ -69,32 +58,25 @@ def read(path: Path) -> dict[str, Published]:
         raise UserError(f"--published {path} holds no published results: {error}") from error
 
 
-def of_run(run: Run, known: dict[str, Published]) -> PublishedResult | None:
-    """Returns the published result of a run's experiment, or None if there is none."""
-    experiment = run.config["experiment"]
-    record = known.get(experiment)
-    path = _CHECKOUT / "configs" / f"{experiment}.py"
+def of_run(
+    run: Run, known: dict[str, Published], written: dict[str, Any]
+) -> PublishedResult | None:
+    """Returns the published result of a run's experiment, or None if there is none.
+
+    Args:
+      run: The run.
+      known: The published results by experiment.
+      written: The settings of the experiment's config file; empty if there is no such file.
+    """
+    record = known.get(run.config["experiment"])
     if record is None:
         return None
-    if not path.is_file():
-        return PublishedResult(record, f"there is no {path}")
-    written = settings_of(path)
-    # Fields that the run's version lacked have their defaults.
+    if not written:
+        return PublishedResult(record, f"there is no configs/{run.config['experiment']}.py")
+    # A field that the run's version lacked had the value that the file has.
     settings = what_counts(written | run.config)
     lengths = settings["num_epochs"], written["num_epochs"]
     return PublishedResult(record, why_not_comparable(record, changed(settings, written), *lengths))
-
-
-def settings_of(path: Path) -> dict[str, Any]:
-    """Returns the flattened fields of a config file as JSON values."""
-    written = config.load(path)
-    config.choose_model(written, written.model.name)
-    return config.flatten(json.loads(written.to_json()))
-
-
-def what_counts(settings: dict[str, Any]) -> dict[str, Any]:
-    """Returns the settings in which runs of one experiment must agree."""
-    return {k: v for k, v in settings.items() if not k.startswith(_NOT_COMPARED)}
 
 
 def changed(settings: dict[str, Any], written: dict[str, Any]) -> tuple[str, ...]:

@@ -27,6 +27,13 @@ NON_SEMANTIC_FIELDS = (
     *("data.dir", "steps_per_call", "gpu_graph", "eval_batch_size", "checkpoint."),
     "trackers",
 )
+# Fields in which runs whose results are compared may differ.
+_NOT_COMPARED = ("seed", *NON_SEMANTIC_FIELDS)
+
+
+def what_counts(settings: dict[str, Any]) -> dict[str, Any]:
+    """Returns the flattened settings in which runs must agree to be runs of the same experiment."""
+    return {k: v for k, v in settings.items() if not k.startswith(_NOT_COMPARED)}
 
 
 @contextlib.contextmanager

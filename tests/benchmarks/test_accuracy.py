@@ -37,9 +37,9 @@ def test_runs_are_logged_once_and_compared_with_published_results(small, tmp_pat
             assert (folder / "metrics.csv").read_text().count("\n") == 2
     printed = capsys.readouterr().out
     row = next(line for line in printed.splitlines() if line.startswith("coarse/cnn2_batch64  "))
-    assert "49.60%" in row and "(2 runs) at epoch 1 of 20" in row and " shortened" in row
+    assert "49.60%" in row and "), 2 runs at epoch 1 of 20" in row and " shortened" in row
     # Every experiment runs with seed 0 before any runs with seed 1.
-    order = [printed.index(f"{name}, seed{seed}") for seed in (0, 1) for name in IDS]
+    order = [printed.index(f"{name}, seed {seed}:") for seed in (0, 1) for name in IDS]
     assert order == sorted(order)
 
     before = sorted((path, path.stat().st_mtime_ns) for path in tmp_path.rglob("*"))
@@ -64,9 +64,14 @@ def test_a_failed_run_is_named_and_the_others_continue(small, tmp_path, monkeypa
         return real(name, **kwargs)
 
     monkeypatch.setattr(data, "load", load)
-    assert accuracy.main([*small, "--epochs", "1"]) == 1
-    assert "failed: coarse/cnn2_batch64: no such data" in capsys.readouterr().out
-    assert [path.parent.name for path in (tmp_path / "out").rglob("seed*")] == ["cnn_small"]
+    cleared = []
+    monkeypatch.setattr(jax, "clear_caches", lambda: cleared.append(1))
+    assert accuracy.main([*small, "--epochs", "1", "--seeds", "2"]) == 1
+    printed = capsys.readouterr().out
+    for seed in (0, 1):
+        assert f"failed: coarse/cnn2_batch64, seed {seed}: no such data" in printed
+    assert {path.parent.name for path in (tmp_path / "out").rglob("seed*")} == {"cnn_small"}
+    assert len(cleared) == 4
 
 
 def test_a_log_with_other_settings_does_not_count_as_complete(small, tmp_path, capsys):
@@ -84,7 +89,7 @@ def test_a_run_is_saved_at_the_time_limit_and_the_next_call_resumes_it(small, tm
     assert accuracy.main([*flags, "--minutes", "0.001"]) == 0
     printed = capsys.readouterr().out
     assert "saved at step 0 of" in printed and "minutes is reached" in printed
-    assert "assignment/cnn3, seed0" not in printed  # the second was not started
+    assert f"{IDS[1]}, seed 0:" not in printed  # the second was not started
     assert not (tmp_path / "out").exists()
     assert accuracy.main([*flags[:2], *flags[3:], "--minutes", "9"]) == 0
     printed = capsys.readouterr().out
@@ -116,7 +121,9 @@ def test_jobs_run_in_separate_processes(tmp_path, capsys):
     for seed in (0, 1):
         folder = tmp_path / "out" / "quickstart" / f"seed{seed}_1epochs_64images"
         assert json.loads((folder / "summary.json").read_text())["seed"] == seed
-        assert "train loss" in (tmp_path / "runs" / "quickstart" / f"seed{seed}.log").read_text()
+        log = tmp_path / "runs" / "quickstart" / f"seed{seed}_1epochs_64images.log"
+        assert "train loss" in log.read_text()
+        assert f"ended: quickstart, seed {seed}" in printed
         assert f"started quickstart, seed {seed}" in printed
 
 
@@ -144,7 +151,10 @@ def test_a_failed_job_is_named_and_sets_the_exit_code(tmp_path, capsys):
 
 
 def test_jobs_stop_at_the_time_limit(tmp_path, capsys):
-    flags = ["quickstart", "--jobs", "2", "--seeds", "9", "--minutes", "0.0001", "--limit", "64"]
+    # Three seconds are enough to start two processes, and too few to compile their programs.
+    flags = ["quickstart", "--jobs", "2", "--seeds", "9", "--minutes", "0.05", "--limit", "64"]
     folders = ["--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]
     assert accuracy.main(["", *flags, *folders]) == 0
-    assert " is reached: run the same command to continue" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert " is reached: run the same command to continue" in printed
+    assert "out of time: quickstart, seed 0" in printed and "ended:" not in printed

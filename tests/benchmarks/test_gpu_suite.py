@@ -1,9 +1,10 @@
 import json
+import time
 
 import pytest
 
-from benchmarks.gpu_suite import run as suite_run
 from benchmarks.gpu_suite import stages
+from benchmarks.gpu_suite.suite import Suite
 from benchmarks.published import PUBLISHED
 
 CPU = {"device": {"platform": "cpu"}, "small": False}
@@ -15,34 +16,34 @@ def calls(monkeypatch):
     """Replaces calls of benchmarks; returns a list of their (module, arguments)."""
     recorded = []
     monkeypatch.setattr(
-        suite_run.Run,
+        Suite,
         "call",
-        lambda run, module, *arguments, **_: recorded.append((module, arguments)),
+        lambda suite, module, *arguments, **_: recorded.append((module, arguments)),
     )
     return recorded
 
 
-def make_run(folder, environment=CPU, **changes):
-    """Returns a run with one minute left whose files are in a directory."""
+def make_suite(folder, environment=CPU, **changes):
+    """Returns a suite with one minute left whose files are in a directory."""
     out, work = folder / "out", folder / "work"
     for path in (out, work):
         path.mkdir(exist_ok=True)
     (out / "environment.json").write_text(json.dumps(environment))
-    deadline = suite_run.time.monotonic() + 60
+    deadline = time.monotonic() + 60
     settings = dict(data_dir=folder, deadline=deadline, small=False, seeds=1, failed=[])
-    return suite_run.Run(out, work, **(settings | changes))
+    return Suite(out, work, **(settings | changes))
 
 
-def write_records(run, name, *records):
-    (run.out / f"{name}.jsonl").write_text("".join(f"{json.dumps(r)}\n" for r in records))
+def write_records(suite, name, *records):
+    (suite.out / f"{name}.jsonl").write_text("".join(f"{json.dumps(r)}\n" for r in records))
 
 
 def test_cases_with_a_record_are_not_measured_again(tmp_path, calls):
-    run = make_run(tmp_path)
+    suite = make_suite(tmp_path)
     done = [dict(model="resnet18 reference", batch_size=128, dtype="bfloat16"),
             dict(model="cnn3", batch_size=32, dtype="float32")]  # fmt: skip
-    write_records(run, "throughput", *done)
-    stages.throughput(run)
+    write_records(suite, "throughput", *done)
+    stages.throughput(suite)
     ((module, arguments),) = calls
     assert module == "benchmarks.throughput"
     assert {"cnn2", "resnet18", "resnet34:512:bfloat16"} <= set(arguments)
@@ -50,54 +51,54 @@ def test_cases_with_a_record_are_not_measured_again(tmp_path, calls):
 
 
 def test_no_benchmark_runs_if_no_record_is_missing(tmp_path, calls):
-    run = make_run(tmp_path, small=True)
-    write_records(run, "versus_torch", dict(model="cnn_small", batch_size=8, dtype="float32"))
-    stages.versus_torch(run)
+    suite = make_suite(tmp_path, small=True)
+    write_records(suite, "versus_torch", dict(model="cnn_small", batch_size=8, dtype="float32"))
+    stages.versus_torch(suite)
     assert calls == []
 
 
 @pytest.mark.parametrize(("environment", "is_limited"), [(GPU, True), (CPU, False)])
 def test_the_zoo_skips_autotuning_on_gpus(tmp_path, calls, environment, is_limited):
-    run = make_run(tmp_path, environment)
-    stages.versus_torch(run)
-    stages.versus_torch_zoo(run)
+    suite = make_suite(tmp_path, environment)
+    stages.versus_torch(suite)
+    stages.versus_torch_zoo(suite)
     (_, references), (_, zoo) = calls
     assert "resnet18:512:bfloat16" in references and "--settings" not in references
     assert "cnn13" in zoo and ("--settings" in zoo) == is_limited
 
 
 def test_a_case_that_crashes_the_process_is_skipped(tmp_path, monkeypatch):
-    run, attempts = make_run(tmp_path), []
+    suite, attempts = make_suite(tmp_path), []
 
-    def call(run, module, *arguments):
+    def call(suite, module, *arguments):
         attempts.append([case for case in arguments if case in ("cnn2", "cnn3", "cnn4")])
         if "cnn3" in arguments:  # the process crashes in this case
             done = [dict(model="cnn2", batch_size=64, dtype="float32")]
         else:
             done = [dict(model="cnn4", batch_size=64, dtype="float32")]
-        write_records(run, "throughput", *run.records("throughput"), *done)
+        write_records(suite, "throughput", *suite.records("throughput"), *done)
         return -6 if "cnn3" in arguments else 0
 
-    monkeypatch.setattr(suite_run.Run, "call", call)
-    stages._measure_missing(run, "throughput", ("cnn2", "cnn3", "cnn4"), ())
+    monkeypatch.setattr(Suite, "call", call)
+    stages._measure_missing(suite, "throughput", ("cnn2", "cnn3", "cnn4"), ())
     assert attempts == [["cnn2", "cnn3", "cnn4"], ["cnn4"]]
 
 
 def test_a_truncated_line_is_ignored(tmp_path):
-    run = make_run(tmp_path)
-    (run.out / "throughput.jsonl").write_text('{"model": "a"}\n{"model": "b')
-    assert run.records("throughput") == [{"model": "a"}]
+    suite = make_suite(tmp_path)
+    (suite.out / "throughput.jsonl").write_text('{"model": "a"}\n{"model": "b')
+    assert suite.records("throughput") == [{"model": "a"}]
 
 
 def test_experiments_are_trained_in_order_of_increasing_cost(tmp_path, calls):
-    run = make_run(tmp_path, seeds=3)
+    suite = make_suite(tmp_path, seeds=3)
     write_records(
-        run,
+        suite,
         "throughput",
         *(dict(model=model, config="", batch_size=1, dtype="float32", images_per_second=speed)
           for model, speed in (("cnn_small", 1e6), ("cnn2", 1e4), ("cnn4", 1.0))),
     )  # fmt: skip
-    stages.accuracy(run)
+    stages.accuracy(suite)
     ((module, arguments),) = calls
     assert module == "benchmarks.accuracy" and set(PUBLISHED) <= set(arguments)
     assert arguments[arguments.index("--seeds") + 1] == "3"
@@ -107,12 +108,12 @@ def test_experiments_are_trained_in_order_of_increasing_cost(tmp_path, calls):
 
 
 def test_only_failed_calls_are_reported_not_those_out_of_time(tmp_path):
-    run = make_run(tmp_path)
-    run.call("benchmarks.throughput", "no_such_network")
-    assert run.failed == ["benchmarks.throughput"]
-    run = make_run(tmp_path, deadline=0)  # the call gets one second
-    run.call("benchmarks.throughput", "cnn2")
-    assert run.failed == []
+    suite = make_suite(tmp_path)
+    suite.call("benchmarks.throughput", "no_such_network")
+    assert suite.failed == ["benchmarks.throughput"]
+    suite = make_suite(tmp_path, deadline=0)  # the call gets one second
+    suite.call("benchmarks.throughput", "cnn2")
+    assert suite.failed == []
 
 
 def test_images_are_unpacked_once(tmp_path):

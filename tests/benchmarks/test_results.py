@@ -1,5 +1,7 @@
 import json
+import math
 
+import numpy as np
 import pytest
 import tiny
 
@@ -10,13 +12,53 @@ def rows_of(folder, experiment):
     return [row for row in results.rows(folder) if row.experiment == experiment]
 
 
-def test_runs_that_differ_only_in_their_seed_share_a_row(tmp_path):
+def test_runs_with_other_seeds_share_a_row(tmp_path):
     for seed, accuracy in ((0, 0.50), (1, 0.52)):
         tiny.write_log(tmp_path / f"seed{seed}", "coarse/cnn2_batch64", accuracy, seed=seed)
     (row,) = rows_of(tmp_path, "coarse/cnn2_batch64")
     assert row.accuracies == [0.50, 0.52] and row.changed == () and row.reason == ""
     assert row.difference == pytest.approx(0.51 - 0.496)
-    assert results.percent(row.accuracies) == "51.00% ± 1.41 (2 runs)"
+    assert row.num_runs == "2 runs"
+    assert results.percent(row.accuracies) == "51.00% ± 1.41 (38.29 to 63.71)"
+    assert results.points(row) == "+1.40 (-11.31 to +14.11)"
+
+
+def test_a_single_run_has_no_interval(tmp_path):
+    tiny.write_log(tmp_path / "a", "coarse/cnn2_batch64", 0.51)
+    (row,) = rows_of(tmp_path, "coarse/cnn2_batch64")
+    texts = (results.percent(row.accuracies), row.num_runs, results.points(row))
+    assert texts == ("51.00%", "1 run", "+1.40")
+
+
+def test_a_repeated_seed_is_another_run_unless_it_is_an_exact_repetition(tmp_path):
+    same = {"git_commit": "a", "versions": {"jax": "1"}, "device": {"kind": "Abacus", "count": 2}}
+    changes = [
+        {}, {}, {"git_commit": "b"}, {"versions": {"jax": "2"}},
+        {"device": same["device"] | {"cores": 4}}, {"test_loss": 1.25},
+    ]  # fmt: skip
+    for i, change in enumerate(changes):
+        tiny.write_log(tmp_path / f"{i}", "coarse/cnn4", 0.5, seed=0)
+        path = tmp_path / f"{i}/summary.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | same | change))
+    (row,) = rows_of(tmp_path, "coarse/cnn4")
+    assert [log.folder.name for log in row.logs] == ["0", "2", "3", "4", "5"]
+    assert row.num_runs == "5 runs (1 seed)"
+
+
+def test_accuracies_outside_0_to_1_are_not_in_the_interval():
+    assert results.percent([0.0, 0.1]) == "5.00% ± 7.07 (0.00 to 68.53)"
+    assert results.percent([0.9, 1.0]) == "95.00% ± 7.07 (31.47 to 100.00)"
+
+
+@pytest.mark.parametrize("count", [*range(2, 40), 100, 1000])
+def test_the_interval_is_that_of_students_t(count):
+    stats = pytest.importorskip("scipy.stats")
+    values = [math.sin(i) for i in range(count)]
+    _, high = stats.t.interval(0.95, count - 1, np.mean(values), stats.sem(values))
+    exact = high - np.mean(values)
+    # Above 11 values, the table has gaps, across which it overestimates.
+    assert results.margin_of_error(values) == pytest.approx(exact, rel=3e-4 if count < 12 else 0.03)
+    assert results.margin_of_error(values) > exact * (1 - 3e-4)
 
 
 def test_runs_with_other_settings_or_epochs_have_separate_rows(tmp_path):

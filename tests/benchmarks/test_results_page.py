@@ -2,7 +2,7 @@ from reporting import Page
 
 from benchmarks import page
 from benchmarks.published import PUBLISHED
-from benchmarks.results import rows
+from benchmarks.results import percent, points, rows
 from benchmarks.table.speed import epochs
 
 
@@ -16,7 +16,8 @@ def test_the_page_has_every_experiment_and_works_offline(tmp_path):
         assert experiment in text
     for row in rows():
         if row.difference is not None:
-            assert f"{100 * row.difference:+.2f}" in text
+            assert points(row) in text and percent(row.accuracies) in text
+            assert row.num_runs in text
     for contender in epochs():
         assert contender.name in text and f"{contender.seconds:.1f} s" in text
     assert "shortened" in text and "AMD EPYC" in text

@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 import tiny
@@ -6,7 +7,7 @@ import tiny
 from benchmarks import harness
 from benchmarks.published import PUBLISHED
 from benchmarks.table import __main__ as table
-from benchmarks.table import accuracy, markdown, speed
+from benchmarks.table import accuracy, headline, markdown, speed
 
 
 @pytest.mark.parametrize("name", table.FILES)
@@ -48,7 +49,7 @@ def test_a_complete_run_is_listed_with_the_complete_runs(write_log):
     write_log("coarse/cnn4_fine", 0.4)
     for make in (accuracy.complete, accuracy.overview):
         (row,) = make().splitlines()[2:]
-        assert "| 38.5% | 40.00% | +1.50 |" in row
+        assert "| 38.5% | 40.00% | 1 run | +1.50 |" in row
     assert not accuracy.shortened().splitlines()[2:]
     rows = accuracy.not_run().splitlines()[2:]
     assert len(rows) == len(PUBLISHED) - 1
@@ -114,3 +115,55 @@ def test_contenders_of_an_epoch_are_sorted_by_time(tmp_path, monkeypatch):
         "| cifar_jax | 20.0 s | 50 | 1.00 | Abacus |",
         "| PyTorch with a DataLoader | 30.0 s | 33 | 1.50 | Abacus |",
     ]
+
+
+def epoch_record(cores=2, ratio=2.0, **changes):
+    """A record of an epoch in which PyTorch is the fastest other contender."""
+    seconds = {name: 100.0 for name in speed.CONTENDER_NAMES} | {
+        "cifar_jax": 20.0,
+        "torch": ratio * 20,
+    }
+    return {
+        "seconds": seconds, "fastest_other": "torch", "rounds": 3, "used_elsewhere": 0.0,
+        "times_as_fast": {"median": ratio, "min": ratio / 2, "max": ratio * 2},
+        "device": {"kind": "Abacus", "count": 1, "cores": cores},
+    } | changes  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("records", "line"),
+    [
+        (
+            [epoch_record(ratio=0.8)],
+            "0.80 times as fast as PyTorch with a DataLoader, the fastest ",
+        ),
+        (
+            [epoch_record(8), epoch_record(1, 3.0)],
+            "3.00 times as fast as PyTorch .* on 1 CPU core ",
+        ),
+        # A record of other contenders does not say which of all is the fastest.
+        (
+            [epoch_record(4), epoch_record(seconds={"cifar_jax": 1.0, "torch": 9.0})],
+            r"2.00 times as fast as PyTorch .* on 4 CPU cores \(1.00 to 4.00 in 3 rounds",
+        ),
+    ],
+)
+def test_the_headline_takes_the_latest_epoch_of_all_contenders(
+    tmp_path, monkeypatch, records, line
+):
+    monkeypatch.setattr(harness, "RESULTS", tmp_path)
+    lines = "".join(f"{json.dumps(record)}\n" for record in records)
+    (tmp_path / "epoch.jsonl").write_text(lines)
+    assert re.match(line, headline._epoch().replace("**", ""))
+
+
+def test_a_headline_without_a_record_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(harness, "RESULTS", tmp_path)
+    with pytest.raises(ValueError, match=r"no record of benchmarks\.epoch with all contenders"):
+        headline._epoch()
+    path = tmp_path / speed.GRAPHS
+    path.parent.mkdir(parents=True)
+    path.write_text('{"tag": "on", "case": "resnet18:512:bfloat16"}\n')
+    monkeypatch.setattr(harness, "ROOT", tmp_path)
+    with pytest.raises(ValueError, match="no record of resnet18 reference:512:bfloat16"):
+        headline._throughput()

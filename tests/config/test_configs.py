@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import tiny
 
-from cifar_jax import config, data, engine, experiment, models
+from cifar_jax import config, data, engine, experiment
 from cifar_jax.config import base
-from cifar_jax.optim import callbacks, schedules
+from cifar_jax.optim import callbacks
 
 
 @pytest.mark.parametrize("path", tiny.CONFIGS, ids=config.experiment_name)
@@ -45,8 +45,6 @@ def test_every_config_builds_and_traces_a_step(path, monkeypatch):
     experiment.create(experiment.checked(cfg), dataset, mesh=mesh)
     state, _ = traced[0]
     assert state.params  # the traced step returned a state
-    assert cfg.model.name in models.MODELS
-    assert cfg.optim.schedule in schedules.SCHEDULES
 
 
 def test_every_field_has_a_comment_in_base():

@@ -5,16 +5,22 @@ import jax
 import numpy as np
 import pytest
 import reporting
+import tiny
 from flax import nnx
 from reporting import Page
 
-from cifar_jax import data, models
+from cifar_jax import config, data, models
 from cifar_jax.errors import UserError
 from cifar_jax.report import __main__ as command
 from cifar_jax.report import comparison, network, page, published, run_page
 from cifar_jax.run import workdir
 
-KNOWN = published.read(published.FILE)
+KNOWN = published.read(tiny.ROOT / "benchmarks" / "published.toml")
+
+
+def settings_of(experiment):
+    """The settings of an experiment's config file."""
+    return config.flatten_json(config.load_complete(tiny.ROOT / "configs" / f"{experiment}.py"))
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +47,7 @@ def test_numbers_equal_those_of_the_files(run, html):
     for part in (
         f"test accuracy {100 * right:.2f}% published 56.02%, not comparable: shortened",
         "test loss 2.2500", "published 1.6550",
-        "1,193,636", "7.25 ms", "epoch 2: rate cut to 5e-05", "Abacus", "0123abc", "0.25 GiB",
+        "1,193,636", "7.25 ms", f"epoch 2: {reporting.CUT}", "Abacus", "0123abc", "0.25 GiB",
         "optim.learning_rate",
     ):  # fmt: skip
         assert part in text
@@ -62,14 +68,16 @@ def test_full_run_shows_the_difference_from_published(run):
 
 
 def test_only_runs_of_the_published_recipe_are_compared_with_it(run):
-    full = run.config | {"num_epochs": 150}
+    full, written = run.config | {"num_epochs": 150}, settings_of("assignment/cnn3")
     reasons = {
         "": full, "shortened": run.config, "other settings": full | {"data.limit": 500},
     }  # fmt: skip
-    for reason, config in reasons.items():
-        result = published.of_run(run._replace(config=config), KNOWN)
+    for reason, settings in reasons.items():
+        result = published.of_run(run._replace(config=settings), KNOWN, written)
         assert result.reason == reason
-    assert published.of_run(run._replace(config=full | {"experiment": "cnn3"}), KNOWN) is None
+    assert published.of_run(run, KNOWN, {}).reason == "there is no configs/assignment/cnn3.py"
+    other = run._replace(config=full | {"experiment": "cnn3"})
+    assert published.of_run(other, KNOWN, settings_of("cnn3")) is None
 
 
 def test_published_results_can_come_from_another_file(tmp_path, run, capsys):
@@ -153,9 +161,9 @@ def test_runs_are_compared(tmp_path):
         reporting.write_run(tmp_path / "c", num_epochs=7, complete=False),
         reporting.write_run(tmp_path / "d", experiment="assignment/sgd"),
     ]
-    text = " ".join(
-        Page(comparison.of_runs(runs, [published.of_run(run, KNOWN) for run in runs])).text.split()
-    )
+    out = tmp_path / "report.html"
+    assert command.main([*(str(run.folder) for run in runs), "--out", str(out)]) == 0
+    text = " ".join(Page(out.read_text()).text.split())
     values = [run.summary["test_accuracy"] for run in runs[:2]]
     mean, deviation = 100 * np.mean(values), 100 * np.std(values, ddof=1)
     assert f"assignment/cnn3 2 {mean:.2f}% {deviation:.2f} points" in text
@@ -163,6 +171,15 @@ def test_runs_are_compared(tmp_path):
     assert all(f"assignment/cnn3, seed 0 ({tmp_path / name})" in text for name in "ac")
     assert "shortened" in text
     assert "2.11%" in text  # the published result of assignment/sgd
+
+
+def test_seeds_of_an_older_version_group_with_those_of_this_one(tmp_path):
+    runs = [reporting.write_run(tmp_path / f"{seed}", seed=seed) for seed in (0, 1, 2)]
+    old = {k: v for k, v in runs[0].config.items() if k not in ("optim.clip_norm", "model.dropout")}
+    runs[0] = runs[0]._replace(config=old)
+    written = settings_of("assignment/cnn3")
+    ((name, seeds, *_),) = comparison._over_seeds(runs, [written] * 3)
+    assert (name, seeds) == ("assignment/cnn3", 3)
 
 
 def test_command_writes_the_page(tmp_path, capsys, monkeypatch, run):

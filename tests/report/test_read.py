@@ -12,7 +12,7 @@ def test_complete_run_is_read(tmp_path):
     assert run.config["optim.name"] == "adam" and run.summary["test_loss"] == 2.25
     epochs, values = run.series("val_accuracy")
     assert epochs == [1, 3, 4, 5] and values == pytest.approx([0.09, 0.27, 0.36, 0.45])
-    assert run.events() == [(2, "rate cut to 5e-05")]
+    assert run.events() == [(2, reporting.CUT)]
     assert run.predictions.class_names == reporting.FINE
 
 

@@ -15,7 +15,7 @@ from benchmarks.harness import ROOT
 MIN_SECONDS = 20
 
 
-class Run(NamedTuple):
+class Suite(NamedTuple):
     """The settings and state of one invocation of the command.
 
     Attributes:
