@@ -53,11 +53,11 @@ def main(argv: Sequence[str]) -> int:
     from benchmarks.throughput.cases import parse_case
 
     try:
-        cases = [(case, parse_case(case)[1]) for case in args.cases or CASES]
+        cases = [(case, *parse_case(case)) for case in args.cases or CASES]
         h100.devices()
         measurements = [
-            (case, partial(measure, case, settings, not args.no_cuda_graph))
-            for case, settings in cases
+            (case, partial(measure, case, model, settings, not args.no_cuda_graph))
+            for case, model, settings in cases
         ]
         return harness.run_cases(measurements, args.out, table)
     except (UserError, OSError) as error:

@@ -17,8 +17,15 @@ from cifar_jax.runtime.compiler import compiler_options
 from cifar_jax.runtime.environment import environment
 
 
-def measure(case: str, settings: ConfigDict, cuda_graph: bool) -> Record:
-    """Compiles the training program of a case and returns its record."""
+def measure(case: str, model: str, settings: ConfigDict, cuda_graph: bool) -> Record:
+    """Compiles the training program of a case and returns its record.
+
+    Args:
+      case: The case as given on the command line.
+      model: The name of its network.
+      settings: Its config.
+      cuda_graph: Whether to compile the program with the engine's options for CUDA graphs.
+    """
     settings = settings.copy_and_resolve_references()
     if settings.dtype == "auto":
         settings.dtype = "bfloat16"
@@ -43,6 +50,7 @@ def measure(case: str, settings: ConfigDict, cuda_graph: bool) -> Record:
     num_bytes = [kernel.num_bytes for kernel in kernels]
     return {
         "case": case,
+        "model": model,
         "config": settings.experiment,
         "batch_size": batch_size,
         "dtype": settings.dtype,

@@ -8,7 +8,7 @@ A test fails if the tables differ from the logs.
 import argparse
 
 from benchmarks.harness import ROOT
-from benchmarks.table import accuracy, headline, speed
+from benchmarks.table import accuracy, gpu_program, headline, speed
 
 # The tables of each file, by the name in their markers.
 FILES = {
@@ -22,7 +22,10 @@ FILES = {
         "epoch": speed.epoch,
         "augmentation": speed.augmentation,
     },
-    "docs/performance.md": {"cuda_graphs": speed.cuda_graphs},
+    "docs/performance.md": {
+        "cuda_graphs": speed.cuda_graphs,
+        "gpu_program": gpu_program.gpu_program,
+    },
 }
 
 
