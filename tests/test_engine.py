@@ -204,10 +204,8 @@ def test_a_step_as_shipped_equals_one_without_forms_for_cpus(name, options, monk
 
     monkeypatch.setattr(jax.lax, "platform_dependent", lambda *args, cpu, default: default(*args))
     monkeypatch.delitem(compiler._CPU_OPTIONS, "xla_backend_optimization_level")
-    jax.clear_caches()  # jax would reuse the traces of the convolutions
     eng = tiny.make_engine(name, **setup, loop=False)
     expected, _ = jax.device_get(tiny.run_steps(eng, eng.init(), 1))
-    jax.clear_caches()
 
     # The distances are about 3e-6, but where rounding changes the sign of a rectifier's input, the
     # gradient jumps.

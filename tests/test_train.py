@@ -11,9 +11,9 @@ import tiny
 from ml_collections import ConfigDict
 from tiny import train
 
-from cifar_jax import experiment, loop
+from cifar_jax import clock, experiment, loop
 from cifar_jax.errors import UserError
-from cifar_jax.run import checkpoint, clock, workdir
+from cifar_jax.run import checkpoint, workdir
 from cifar_jax.runtime.signals import Preempted
 
 

@@ -12,15 +12,14 @@ All other platforms run `jax.lax.conv_general_dilated` unchanged.
 
 `jax.lax.platform_dependent` selects the form when a program is lowered. A program for GPUs holds
 only lax's convolutions, wherever it was traced, and one for CPUs holds no conditional. Both forms
-are traced, with their gradients, but `jax.jit` traces each of them once for all layers of the same
-shape. Tracing and lowering a training step of resnet18 take 2.1 s of CPU time, 3.1 s without
-`jax.jit`, and took 2.2 s when the form was selected while tracing; those of cnn3, in which no two
-layers have the same shape, take 1.0 s instead of 0.85 s (benchmarks/results/checks/dispatch.txt).
+are traced, and differentiated twice, so the forward and backward passes of `winograd` and `library`
+are wrapped in `jax.jit`, which traces each once for all layers of the same shape. Tracing and
+lowering a training step of resnet18 then takes 2.5 s of CPU time instead of 3.7 s; it took 2.6 s
+when the form was selected while tracing (benchmarks/results/checks/dispatch.txt).
 """
 
 import functools
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -49,6 +48,19 @@ def conv_general_dilated(
     one-dimensional convolutions, are passed on to lax. For all others, only reverse-mode
     differentiation is defined.
     """
+    reference = functools.partial(
+        lax.conv_general_dilated,
+        window_strides=window_strides,
+        padding=padding,
+        lhs_dilation=lhs_dilation,
+        rhs_dilation=rhs_dilation,
+        dimension_numbers=dimension_numbers,
+        feature_group_count=feature_group_count,
+        batch_group_count=batch_group_count,
+        precision=precision,
+        preferred_element_type=preferred_element_type,
+        out_sharding=out_sharding,
+    )
     ones = (1,) * (lhs.ndim - 2)
     spec = lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers)
     if (
@@ -58,49 +70,28 @@ def conv_general_dilated(
         or batch_group_count != 1
         or out_sharding is not None
     ):
-        return lax.conv_general_dilated(
-            lhs, rhs, window_strides, padding, lhs_dilation, rhs_dilation, dimension_numbers,
-            feature_group_count, batch_group_count, precision, preferred_element_type,
-            out_sharding=out_sharding,
-        )  # fmt: skip
+        return reference(lhs, rhs)
     dilation = tuple(rhs_dilation or ones)
     if isinstance(padding, str):
         extent = [(k - 1) * d + 1 for k, d in zip(rhs.shape[:2], dilation, strict=True)]
         padding = lax.padtype_to_pads(lhs.shape[1:3], extent, window_strides, padding)
     padding = tuple((int(low), int(high)) for low, high in padding)
     options = Options(tuple(window_strides), padding, dilation, precision, preferred_element_type)
-    return _conv(lhs, rhs, options, feature_group_count)
+    on_cpu = functools.partial(_conv_on_cpu, options=options, num_groups=feature_group_count)
+    return lax.platform_dependent(lhs, rhs, cpu=on_cpu, default=reference)
 
 
-@functools.partial(jax.jit, static_argnums=(2, 3))
-def _conv(images, kernel, options: Options, num_groups: int):
+def _conv_on_cpu(images, kernel, options: Options, num_groups: int):
     """Convolves [B, H, W, I] images with an [h, w, I / groups, O] kernel to [B, H', W', O]."""
-
-    def on_cpu(images, kernel):
-        if num_groups == 1:
-            return _ungrouped_on_cpu(images, kernel, options)
-        if kernel.shape[2] == 1 and images.dtype == kernel.dtype == jnp.float32:
-            return depthwise.conv(images, kernel, options)
-        groups = zip(*(jnp.split(x, num_groups, axis=3) for x in (images, kernel)), strict=True)
-        return jnp.concatenate([_ungrouped_on_cpu(*group, options) for group in groups], axis=3)
-
-    def elsewhere(images, kernel):
-        return lax.conv_general_dilated(
-            images,
-            kernel,
-            options.strides,
-            options.padding,
-            rhs_dilation=options.dilation,
-            dimension_numbers=NHWC,
-            feature_group_count=num_groups,
-            precision=options.precision,
-            preferred_element_type=options.dtype,
-        )
-
-    return lax.platform_dependent(images, kernel, cpu=on_cpu, default=elsewhere)
+    if num_groups == 1:
+        return _ungrouped_conv(images, kernel, options)
+    if kernel.shape[2] == 1 and images.dtype == kernel.dtype == jnp.float32:
+        return depthwise.conv(images, kernel, options)
+    groups = zip(*(jnp.split(x, num_groups, axis=3) for x in (images, kernel)), strict=True)
+    return jnp.concatenate([_ungrouped_conv(*group, options) for group in groups], axis=3)
 
 
-def _ungrouped_on_cpu(images, kernel, options: Options):
+def _ungrouped_conv(images, kernel, options: Options):
     if is_plain(images, kernel, options) and winograd.is_applicable(
         images.shape, kernel.shape, options.padding, images.dtype
     ):

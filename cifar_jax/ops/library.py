@@ -35,6 +35,7 @@ def conv(images, kernel, options: Options):
     return _forward(images, kernel, options)[0]
 
 
+@functools.partial(jax.jit, static_argnums=2)
 def _forward(images, kernel, options):
     if is_plain(images, kernel, options) and stem.is_applicable(
         images.shape, kernel.shape, options.padding, images.dtype
@@ -45,6 +46,7 @@ def _forward(images, kernel, options):
     return out, (images, kernel)
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def _backward(options, residuals, grad):
     images, kernel = residuals
     grad = grad.astype(images.dtype)

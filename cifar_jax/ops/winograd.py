@@ -103,11 +103,13 @@ def conv(images, kernel, padding, precision=None):
     return _forward(images, kernel, padding, precision)[0]
 
 
+@functools.partial(jax.jit, static_argnums=(2, 3))
 def _forward(images, kernel, padding, precision):
     out, parts = _convolve(images, _transform(kernel), padding, precision)
     return out, (parts, kernel)
 
 
+@functools.partial(jax.jit, static_argnums=(0, 1))
 def _backward(padding, precision, residuals, grad):
     parts, kernel = residuals
     flipped = [lax.rev(taps, (0,)).transpose(0, 1, 3, 2) for taps in _transform(kernel)]

@@ -1,7 +1,7 @@
 import json
 
 import tiny
-from test_gpu_suite import CPU, make_run, write_records
+from test_gpu_suite import CPU, make_suite, write_records
 
 from benchmarks import harness
 from benchmarks.gpu_suite import __main__ as gpu_suite
@@ -23,17 +23,17 @@ def test_unpacking_logs_does_not_overwrite_existing_files(tmp_path):
 
 def test_measurements_are_collected_once(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(harness, "RESULTS", tmp_path / "results")
-    run = make_run(tmp_path)
+    suite = make_suite(tmp_path)
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "throughput.jsonl").write_text('{"model": "old"}\n')
-    write_records(run, "throughput", {"model": "a"}, {"model": "b"})
+    write_records(suite, "throughput", {"model": "a"}, {"model": "b"})
     # Another machine has already trained the same experiment with the same seed.
     before = tmp_path / "results" / "accuracy" / "assignment/cnn3/seed0"
     tiny.write_log(before, "assignment/cnn3", 0.4)
-    tiny.write_log(run.work / "accuracy" / "assignment/cnn3/seed0", "assignment/cnn3", 0.5)
-    collect.pack(run.work / "accuracy", run.out / "accuracy.tar.gz")
+    tiny.write_log(suite.work / "accuracy" / "assignment/cnn3/seed0", "assignment/cnn3", 0.5)
+    collect.pack(suite.work / "accuracy", suite.out / "accuracy.tar.gz")
     for _ in range(2):
-        assert gpu_suite.main(["", str(run.out), "--collect"]) == 0
+        assert gpu_suite.main(["", str(suite.out), "--collect"]) == 0
     lines = (tmp_path / "results" / "throughput.jsonl").read_text().splitlines()
     assert [json.loads(line)["model"] for line in lines] == ["old", "a", "b"]
     log = before.with_name("seed0_abacus")
@@ -45,10 +45,10 @@ def test_measurements_are_collected_once(tmp_path, monkeypatch, capsys):
 
 
 def test_a_trial_cannot_be_collected(tmp_path, capsys):
-    run = make_run(tmp_path, CPU | {"small": True})
-    assert gpu_suite.main(["", str(run.out), "--collect"]) == 1
+    suite = make_suite(tmp_path, CPU | {"small": True})
+    assert gpu_suite.main(["", str(suite.out), "--collect"]) == 1
     assert "which are not results" in capsys.readouterr().err
-    assert gpu_suite.main(["", str(run.out)]) == 1
+    assert gpu_suite.main(["", str(suite.out)]) == 1
     assert "was started with --small" in capsys.readouterr().err
     assert gpu_suite.main(["", str(tmp_path / "none"), "--collect"]) == 1
     assert "no measurements" in capsys.readouterr().err

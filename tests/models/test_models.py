@@ -49,14 +49,10 @@ THIN = {
 }
 
 
-@pytest.fixture(autouse=True, scope="module")
-def library_convolutions():
+@pytest.fixture(autouse=True)
+def library_convolutions(monkeypatch):
     """Disables Winograd, because library convolutions compile in half the time."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(winograd, "is_applicable", lambda *_: False)
-        jax.clear_caches()  # jax would reuse the traces with Winograd, and then those without it
-        yield
-    jax.clear_caches()
+    monkeypatch.setattr(winograd, "is_applicable", lambda *_: False)
 
 
 @pytest.fixture(params=models.MODELS)
