@@ -14,7 +14,7 @@ The record holds, per training step:
   FLOPs: The FLOPs of convolutions and matrix products, as compiled.
   at least: A lower bound of the time. It is the sum over kernels of 2 us, bytes / bandwidth or
     FLOPs / peak, whichever is largest. Convolutions take longer: on the card, those of ResNet-18
-    reach about a quarter of the peak.
+    reach about half of the peak.
 One line of JSON per case is appended to FILE.
 """
 
