@@ -1,11 +1,9 @@
 """Builds the list of figures at the top of the README."""
 
-import json
 import statistics
 
-from benchmarks import harness
 from benchmarks.table.accuracy import comparable
-from benchmarks.table.speed import CONTENDER_NAMES, GRAPHS, idle_records
+from benchmarks.table.speed import CONTENDER_NAMES, GRAPHS, graphs, idle_records
 
 
 def headline() -> str:
@@ -19,10 +17,7 @@ def headline() -> str:
 
 def _throughput() -> str:
     case = "resnet18 reference:512:bfloat16"
-    records = map(json.loads, (harness.ROOT / GRAPHS).read_text().splitlines())
-    r = _latest(
-        [r for r in records if (r["tag"], r["case"]) == ("on", case)], f"{case} in {GRAPHS}"
-    )
+    r = _latest([r for name, r in graphs("on").items() if name == case], f"{case} in {GRAPHS}")
     return (
         f"**{r['images_per_second']:,.0f} images/s** training ResNet-18 in bfloat16 on one "
         f"{r['device']['kind']}, at batch size {r['batch_size']} ([log]({GRAPHS}), tag `on`)"

@@ -6,6 +6,7 @@ idle.
 
 import json
 import statistics
+from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks import harness
@@ -165,11 +166,9 @@ def epoch() -> str:
 
 def cuda_graphs() -> str:
     """Returns the table of step times with one CUDA graph and with launches by the host."""
-    records = [json.loads(line) for line in (harness.ROOT / GRAPHS).read_text().splitlines()]
-    by_tag = {tag: {r["case"]: r for r in records if r["tag"] == tag} for tag in ("default", "on")}
-    lines = []
-    for case, graph in by_tag["on"].items():
-        host = by_tag["default"][case]["step_ms"]["median"]
+    by_host, lines = graphs("default"), []
+    for case, graph in graphs("on").items():
+        host = by_host[case]["step_ms"]["median"]
         step = graph["step_ms"]["median"]
         lines.append(
             (
@@ -185,6 +184,15 @@ def cuda_graphs() -> str:
         )
     titles = ("network", "batch", "dtype", "launched by the host", "one graph", "ratio")
     return table((*titles, "images/s, one graph", "device"), lines)
+
+
+def graphs(tag: str) -> dict[str, dict]:
+    """Returns the newest record of each case in the log of CUDA graphs.
+
+    Args:
+      tag: "on" with one graph per call, "default" with launches by the host.
+    """
+    return {r["case"]: r for r in records(harness.ROOT / GRAPHS) if r["tag"] == tag}
 
 
 def newest(name: str, *fields: str) -> list[tuple[tuple, dict]]:
@@ -207,5 +215,10 @@ def idle_records(name: str) -> list[dict]:
       name: A file in benchmarks/results, without its suffix.
     """
     path = harness.RESULTS / f"{name}.jsonl"
-    lines = path.read_text().splitlines() if path.exists() else ()
-    return [r for r in map(json.loads, lines) if (r["used_elsewhere"] or 0) <= _MAX_BACKGROUND_LOAD]
+    found = records(path) if path.exists() else ()
+    return [r for r in found if (r["used_elsewhere"] or 0) <= _MAX_BACKGROUND_LOAD]
+
+
+def records(path: Path) -> list[dict]:
+    """Returns the records in a file of JSON lines, the newest last."""
+    return [json.loads(line) for line in path.read_text().splitlines()]
