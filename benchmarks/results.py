@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
+from scipy.special import stdtrit  # jax depends on SciPy
 
 from benchmarks import harness
 from benchmarks.harness import ROOT
@@ -20,12 +21,6 @@ from cifar_jax import config
 from cifar_jax.report import published as publications
 from cifar_jax.report.published import Published, why_not_comparable
 from cifar_jax.run.workdir import what_counts
-
-# The two-sided 95% quantiles of Student's t distribution by degrees of freedom.
-_T95 = {
-    **{1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262},
-    **{10: 2.228, 12: 2.179, 15: 2.131, 20: 2.086, 30: 2.042, 60: 2.000, 120: 1.980},
-}
 
 
 class Log(NamedTuple):
@@ -182,6 +177,5 @@ def margin_of_error(values: list[float]) -> float:
     Args:
       values: Two or more independent samples of a normal distribution.
     """
-    # Between two entries of the table, the larger quantile is the safe one.
-    quantile = _T95[max(freedom for freedom in _T95 if freedom < len(values))]
+    quantile = float(stdtrit(len(values) - 1, 0.975))
     return quantile * statistics.stdev(values) / math.sqrt(len(values))
