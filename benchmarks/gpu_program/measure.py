@@ -11,8 +11,8 @@ from ml_collections import ConfigDict
 
 from benchmarks.gpu_program import h100, hlo, thunks
 from benchmarks.harness import Record
-from benchmarks.throughput.measure import NUM_IMAGES
-from cifar_jax import data, engine, experiment
+from benchmarks.throughput.measure import NUM_IMAGES, random_data_info
+from cifar_jax import engine, experiment
 from cifar_jax.runtime.compiler import compiler_options
 from cifar_jax.runtime.environment import environment
 
@@ -71,13 +71,7 @@ def measure(case: str, model: str, settings: ConfigDict, cuda_graph: bool) -> Re
 
 def lower(settings: ConfigDict, devices: Sequence[jax.Device]) -> jax.stages.Lowered:
     """Traces and lowers the training program of a config for the given devices."""
-    num_classes = data.num_classes(settings.data.name, settings.data.label)
-    info = data.DatasetInfo(
-        class_names=tuple(map(str, range(num_classes))),
-        mean=np.full(3, 0.5, np.float32),
-        std=np.full(3, 0.25, np.float32),
-    )
-    parts = experiment.make_parts(settings, info)
+    parts = experiment.make_parts(settings, random_data_info(settings))
     return engine.lower(
         parts.make_train_step,
         parts.init,

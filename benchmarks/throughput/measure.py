@@ -164,16 +164,24 @@ def random_data(settings: ConfigDict) -> data.Dataset:
 
     Fewer images would fit into the processor's caches, and the network would memorize them.
     """
-    num_classes = data.num_classes(settings.data.name, settings.data.label)
+    info = random_data_info(settings)
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (NUM_IMAGES, 32, 32, 3), np.uint8)
-    split = data.Split(images, rng.integers(0, num_classes, NUM_IMAGES, np.int32))
+    split = data.Split(images, rng.integers(0, info.num_classes, NUM_IMAGES, np.int32))
     return data.Dataset(
         name=settings.data.name,
         label=settings.data.label,
         train=split,
         val=None,
         test=split,
+        **info._asdict(),
+    )
+
+
+def random_data_info(settings: ConfigDict) -> data.DatasetInfo:
+    """Returns the facts about `random_data` without making it."""
+    num_classes = data.num_classes(settings.data.name, settings.data.label)
+    return data.DatasetInfo(
         class_names=tuple(map(str, range(num_classes))),
         mean=np.full(3, 0.5, np.float32),
         std=np.full(3, 0.25, np.float32),
