@@ -53,8 +53,12 @@ def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:
     return NamedSharding(mesh, P())
 
 
-def check_batch_size(batch_size: int, num_examples: int, num_devices: int) -> None:
-    """Raises UserError if the batch size does not fit the split or the devices."""
+def count_steps(batch_size: int, num_examples: int, num_devices: int) -> int:
+    """Returns the number of steps per epoch, ceil(num_examples / batch_size).
+
+    Raises:
+      UserError: If the batch size does not fit the split or the devices.
+    """
     if not 1 <= batch_size <= num_examples:
         raise UserError(
             f"batch_size needs a value from 1 to {num_examples}, the number of training images, "
@@ -68,6 +72,7 @@ def check_batch_size(batch_size: int, num_examples: int, num_devices: int) -> No
             f"batch_size {batch_size} is not divisible by the number of devices, {num_devices}; "
             f"{nearest if near else f'there are only {num_examples} images'}"
         )
+    return -(-num_examples // batch_size)
 
 
 def gather(images, labels, order, step, num_examples, offset=0, num_replicas=1) -> Batch:
@@ -190,8 +195,7 @@ class Engine:
         self.mesh = mesh or make_mesh()
         self.replicated = replicated(self.mesh)
         self._num_examples, self._batch_size, self._loop = len(images), batch_size, loop
-        check_batch_size(batch_size, self._num_examples, self.mesh.size)
-        self.steps_per_epoch = -(-self._num_examples // batch_size)
+        self.steps_per_epoch = count_steps(batch_size, self._num_examples, self.mesh.size)
         self._seed = np.uint32(seed)
 
         self._init = jax.jit(init, out_shardings=self.replicated)
@@ -368,6 +372,9 @@ def lower(
       num_examples: The number of training images, which have 32 x 32 pixels and three channels.
       batch_size: The number of images per step, over all devices.
       mesh: The devices to lower for.
+
+    Raises:
+      UserError: If the batch size does not fit the data or the devices.
     """
     everywhere = replicated(mesh)
 
@@ -376,7 +383,7 @@ def lower(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree
         )
 
-    num_steps = -(-num_examples // batch_size)
+    num_steps = count_steps(batch_size, num_examples, mesh.size)
     images = jax.ShapeDtypeStruct((num_examples, 32, 32, 3), jnp.uint8)
     labels = jax.ShapeDtypeStruct((num_examples,), jnp.int32)
     order = jax.ShapeDtypeStruct((num_steps, batch_size), jnp.int32)

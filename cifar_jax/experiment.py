@@ -10,7 +10,7 @@ import optax
 from ml_collections import ConfigDict
 
 from cifar_jax import augment, data, models, optim, step
-from cifar_jax.engine import PARALLEL, Engine, check_batch_size, make_mesh
+from cifar_jax.engine import PARALLEL, Engine, count_steps, make_mesh
 from cifar_jax.engine import create as create_engine
 from cifar_jax.errors import UserError, unknown
 from cifar_jax.evaluate import Evaluate, make_evaluate
@@ -224,10 +224,8 @@ def create(
       UserError: If parts of the config do not fit together.
     """
     mesh = mesh or make_mesh()
-    num_examples = len(dataset.train.labels)
-    check_batch_size(config.batch_size, num_examples, mesh.size)
-    make_schedule = make_schedule or partial(_schedule, config)
-    schedule = make_schedule(-(-num_examples // config.batch_size))
+    steps_per_epoch = count_steps(config.batch_size, len(dataset.train.labels), mesh.size)
+    schedule = (make_schedule or partial(_schedule, config))(steps_per_epoch)
     parts = make_parts(config, dataset.info)
     engine = create_engine(
         parts.make_train_step,

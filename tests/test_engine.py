@@ -137,7 +137,7 @@ def test_pmap_averages_the_gradients_of_the_replicas():
 )
 def test_invalid_batch_sizes_are_refused(batch_size, num_devices, message):
     with pytest.raises(UserError, match=message):
-        engine.check_batch_size(batch_size, 100, num_devices)
+        engine.count_steps(batch_size, 100, num_devices)
 
 
 def test_unknown_parallel_is_refused():
