@@ -59,12 +59,21 @@ def test_no_benchmark_runs_if_no_record_is_missing(tmp_path, calls):
 
 @pytest.mark.parametrize(("environment", "is_limited"), [(GPU, True), (CPU, False)])
 def test_the_zoo_skips_autotuning_on_gpus(tmp_path, calls, environment, is_limited):
+    pytest.importorskip("torch")
     suite = make_suite(tmp_path, environment)
     stages.versus_torch(suite)
     stages.versus_torch_zoo(suite)
     (_, references), (_, zoo) = calls
     assert "resnet18:512:bfloat16" in references and "--settings" not in references
     assert "cnn13" in zoo and ("--settings" in zoo) == is_limited
+
+
+def test_the_zoo_fails_without_pytorch(tmp_path, calls, capsys, monkeypatch):
+    monkeypatch.setattr(stages.util, "find_spec", lambda name: None)
+    suite = make_suite(tmp_path)
+    stages.versus_torch_zoo(suite)
+    assert suite.failed == ["benchmarks.versus_torch"] and not calls
+    assert "PyTorch is not installed: make reference" in capsys.readouterr().out
 
 
 def test_a_case_that_crashes_the_process_is_skipped(tmp_path, monkeypatch):
