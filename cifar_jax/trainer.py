@@ -65,7 +65,9 @@ class Trainer:
             # not due now, and its evaluation is dropped. It is kept if evaluations select the
             # reported epoch, because the best checkpoint may be that one.
             if not (
-                exp.selection.is_on_curve or run.callbacks.has_stopped or self._is_due(row["epoch"])
+                exp.selection.is_on_curve
+                or run.callbacks.has_stopped
+                or self._evaluates_at(row["epoch"])
             ):
                 row.update({name: None for name in row if name.startswith(f"{exp.curve}_")})
         print(f"resumed at step {step:,} of {self._total_steps:,}")
@@ -116,19 +118,19 @@ class Trainer:
             run.step,
             end,
             run.clock,
-            should_stop=lambda step: self._stop.signum is not None or self._is_late(step),
+            should_stop=lambda step: self._stop.signum is not None or self._save_is_overdue(step),
             progress=progress,
         )
         signum = self._stop.signum  # read once, because the lines below must agree on it
-        is_due, row = self._is_late(run.step), None
+        saves, row = self._save_is_overdue(run.step), None
         if run.step == end:
             row = self._finish_epoch(epoch, values)
-            is_due |= epoch % self._config.checkpoint.every_epochs == 0
-            is_due |= run.step == self._total_steps or run.callbacks.has_stopped
-            is_due |= not exp.selection.is_last and exp.selection.is_best(row, run.rows[:-1])
+            saves |= epoch % self._config.checkpoint.every_epochs == 0
+            saves |= run.step == self._total_steps or run.callbacks.has_stopped
+            saves |= not exp.selection.is_last and exp.selection.is_best(row, run.rows[:-1])
             for writer in writers:
                 writer.epoch(row)
-        if is_due or signum is not None:
+        if saves or signum is not None:
             self._save(row, signum)
         if signum is not None:
             raise Preempted(
@@ -137,13 +139,13 @@ class Trainer:
                 "The same command resumes",
             )
 
-    def _is_late(self, step: int) -> bool:
+    def _save_is_overdue(self, step: int) -> bool:
         """Returns whether a checkpoint within an epoch is due."""
         minutes = (time.monotonic() - self._saved_at) / 60
         return step > self._saved_step and minutes > self._config.checkpoint.every_minutes
 
-    def _is_due(self, epoch: int) -> bool:
-        """Returns whether an epoch is evaluated even if no callback ends the training there."""
+    def _evaluates_at(self, epoch: int) -> bool:
+        """Returns whether an epoch is evaluated even if no callback ends training there."""
         return epoch % self._config.eval_every_epochs == 0 or epoch == self._config.num_epochs
 
     def _finish_epoch(self, epoch: int, values: dict[str, float]) -> Row:
@@ -156,7 +158,7 @@ class Trainer:
         run, exp = self.run, self._exp
         scale = np.ravel(run.state.lr_scale)[0]  # under pmap, that of one replica
         curve = {f"{exp.curve}_{name}": None for name in METRICS}
-        if self._is_due(epoch):
+        if self._evaluates_at(epoch):
             curve = self._evaluate_curve(f"epoch {epoch}")
         row = {
             "epoch": epoch,

@@ -8,11 +8,13 @@ import optax
 import pytest
 import tiny
 from flax import nnx
+from models import test_models
 
-from cifar_jax import experiment, optim
+from cifar_jax import experiment, models, optim
 from cifar_jax.config import base
 from cifar_jax.errors import UserError
 from cifar_jax.models import layers
+from cifar_jax.ops import pooling
 from cifar_jax.optim.options import require
 
 DOCS = tiny.ROOT / "docs"
@@ -50,11 +52,15 @@ def example(text_in_it):
     return textwrap.dedent(found)
 
 
-def test_the_example_network_works():
-    scope = {"nnx": nnx, "jnp": jnp, **vars(layers)}
-    exec(example("OneLayer"), scope)
-    network = scope["OneLayer"](10, nnx.Rngs(0), dropout=0.5)
-    assert network(jnp.zeros((2, 32, 32, 3)), rngs=nnx.Rngs(1)).shape == (2, 10)
+def test_the_example_network_passes_the_tests_of_networks(monkeypatch):
+    scope = {"nnx": nnx, "jnp": jnp, "max_pool": pooling.max_pool, **vars(layers)}
+    exec(example("OneConv"), scope)
+    monkeypatch.setitem(models.MODELS, "one_conv", scope["OneConv"])
+    monkeypatch.setitem(test_models.NUM_PARAMS, "one_conv", 820_196)
+    test_models.test_number_of_parameters("one_conv")
+    test_models.test_logits_in_training_and_evaluation("one_conv")
+    test_models.test_bfloat16_keeps_parameters_statistics_and_logits_in_float32("one_conv")
+    assert models.options_of("one_conv") == {"filters": 32, "dropout": 0.5}
 
 
 def test_the_example_schedule_and_optimizer_work(monkeypatch):

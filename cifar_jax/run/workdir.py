@@ -17,7 +17,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from cifar_jax.config import flatten, flatten_json
+from cifar_jax.config import base, choose_model, flatten, flatten_json
 from cifar_jax.errors import UserError
 from cifar_jax.optim import schedules
 from cifar_jax.run.summary import write_json
@@ -106,7 +106,7 @@ def check(config: ConfigDict, folder: Path) -> dict[str, Any] | None:
             f"--workdir {folder} holds checkpoints, but no readable config.json that says which "
             "run they belong to. Choose another --workdir, or remove that folder"
         )
-    _check_same(flatten(previous), flatten_json(config), folder)
+    _check_same(_defaults(config) | flatten(previous), flatten_json(config), folder)
     summary = _read(folder / "summary.json")
     if previous.get("num_epochs") == config.num_epochs and summary and "test_accuracy" in summary:
         return summary
@@ -126,6 +126,13 @@ def claim(config: ConfigDict, folder: Path) -> None:
     """Assigns the folder to this config's run, and marks the run as incomplete."""
     write_json(folder / "config.json", json.loads(config.to_json()))
     (folder / "summary.json").unlink(missing_ok=True)
+
+
+def _defaults(config: ConfigDict) -> dict[str, Any]:
+    """Returns the values of the fields that did not exist yet when a run was started."""
+    defaults = base.get_config()
+    choose_model(defaults, config.model.name)
+    return flatten_json(defaults)
 
 
 def _check_same(old: dict[str, Any], new: dict[str, Any], folder: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 import tiny
 
 from cifar_jax import main, predict
+from cifar_jax.config import base
 from cifar_jax.report import __main__ as report
 
 FLAGS = (
@@ -72,6 +73,21 @@ def test_it_resumes_and_continues_near_cb05e25(folder, capsys):
             assert value == pytest.approx(other[name], rel=0.1, abs=images), name
     after = json.loads((folder / "workdir" / "summary.json").read_text())
     assert before.keys() <= after.keys() and after["best_epoch"] == 4
+
+
+def test_a_field_added_since_then_may_only_have_its_default(folder, monkeypatch, capsys):
+    get_config = base.get_config
+
+    def get_config_with_hold():
+        config = get_config()
+        config.optim.hold = 0.8
+        return config
+
+    monkeypatch.setattr(base, "get_config", get_config_with_hold)
+    flags = ["", "--workdir", str(folder / "workdir"), "--config.num_epochs=2", *FLAGS]
+    assert main.main(flags) == 0
+    assert main.main([*flags, "--config.optim.hold=0.7"]) == 1
+    assert "optim.hold is 0.8 there and 0.7 here" in capsys.readouterr().err
 
 
 def test_it_reports(folder):
