@@ -11,7 +11,7 @@ from cifar_jax.runtime import compiler
 
 # Small networks that have everything that may depend on the devices: dropout, augmentation and
 # BatchNorm.
-NETWORKS = {"cnn3": ("cnn3", {}), "thin resnet": ("resnet18", {"width": 8, "depths": (1, 1)})}
+NETWORKS = {"thin cnn2": ("cnn2", {}), "thin resnet": ("resnet18", {"width": 8, "depths": (1, 1)})}
 
 
 @pytest.fixture(scope="module", params=NETWORKS)

@@ -23,6 +23,13 @@ def main(*args, cwd=tiny.ROOT, **env):
 
 
 QUICKSTART = ("--config", "configs/quickstart.py")
+# A run of one epoch on a few images.
+SMALL = [
+    *QUICKSTART, "--config.num_epochs=1", "--config.model.name=cnn2",
+    "--config.model.filters=(8,16)", "--config.model.dense_units=32", "--config.batch_size=32",
+    "--config.eval_batch_size=16", "--config.data.limit=100", "--config.data.val_fraction=0.0",
+    "--config.selected_on=last",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -115,9 +122,7 @@ def test_configs_work_from_any_directory(tmp_path):
 def test_pictures_of_a_complete_run_are_drawn_once(tmp_path, monkeypatch, capsys):
     """Runs in this process, on a few images of the synthetic data set and on all devices."""
     monkeypatch.setattr(command, "exit_on_signals", lambda *_: None)
-    flags = [*QUICKSTART, "--config.num_epochs=1", "--workdir", str(tmp_path)]
-    flags += ["--config.eval_batch_size=16", "--config.batch_size=32", "--config.data.limit=100"]
-    flags += ["--config.data.val_fraction=0.0", "--config.selected_on=last"]
+    flags = [*SMALL, "--workdir", str(tmp_path)]
     monkeypatch.chdir(tiny.ROOT)
     assert command.main(["", *flags]) == 0
     assert "pictures in" in capsys.readouterr().out
@@ -139,9 +144,7 @@ def test_profile_is_a_flag_that_leaves_config_and_results_as_they_are(tmp_path, 
     monkeypatch.setattr(command, "exit_on_signals", lambda *_: None)
     monkeypatch.setattr(command, "_draw", lambda _: None)
     monkeypatch.chdir(tiny.ROOT)
-    flags = [*QUICKSTART, "--config.num_epochs=1", "--config.steps_per_call=1"]
-    flags += ["--config.eval_batch_size=16", "--config.batch_size=32", "--config.data.limit=100"]
-    flags += ["--config.data.val_fraction=0.0", "--config.selected_on=last"]
+    flags = [*SMALL, "--config.steps_per_call=1"]
     plain, profiled = tmp_path / "plain", tmp_path / "profiled"
     assert command.main(["", *flags, "--workdir", str(plain)]) == 0
     assert command.main(["", *flags, "--workdir", str(profiled), "--profile"]) == 0

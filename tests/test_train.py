@@ -56,7 +56,7 @@ def test_a_run_writes_the_documented_files(tmp_path, capsys):
 
     assert json.loads((tmp_path / "summary.json").read_text()) == summary
     assert summary.keys() >= summary_fields_of_cb05e25()
-    assert summary["steps"] == 12 and summary["num_params"] == 1_147_466
+    assert summary["steps"] == 12 and summary["num_params"] == 132_826
     rows = read_csv(tmp_path / "metrics.csv")
     assert [row["step"] for row in rows] == ["4", "8", "12"]
     best = max(rows, key=lambda row: float(row["val_accuracy"]))
@@ -209,7 +209,7 @@ def test_the_epoch_at_which_a_callback_stops_training_is_evaluated(tmp_path, sel
 def test_the_best_epoch_before_a_stop_is_restored_in_an_interrupted_run(tmp_path):
     config = tiny.make_config(
         num_epochs=9,
-        seed=2,  # with this seed, the best epoch is not the last one
+        seed=1,  # with this seed, the best epoch is not the last one
         selected_on="train",
         optim__learning_rate=1e-2,
         early_stopping__monitor="accuracy",

@@ -1,4 +1,4 @@
-"""A run that is small enough for tests: a few images, cnn3, four steps per epoch.
+"""A run that is small enough for tests: a few images, a thin cnn2, four steps per epoch.
 
 `python tests/tiny.py WORKDIR NUM_EPOCHS` runs it as a program, for tests that kill it.
 """
@@ -10,10 +10,13 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from cifar_jax import augment, config, data, engine, models, optim, step
 from cifar_jax import train as training
 
+# The network of these runs: two convolutions, with dropout.
+NETWORK = {"name": "cnn2", "filters": (8, 16), "dense_units": 32, "dropout": (0.1, 0.1, 0.1)}
 ROOT = Path(__file__).resolve().parent.parent
 # Every config file but the base config's old name.
 CONFIGS = sorted(p for p in (ROOT / "configs").rglob("*.py") if p.name != "base.py")
@@ -57,7 +60,12 @@ def make_config(**overrides):
     """Returns a smaller quickstart config; overrides are fields with "__" instead of a dot."""
     cfg = config.load_complete(ROOT / "configs" / "quickstart.py")
     small = dict(
-        batch_size=32, num_epochs=2, eval_batch_size=16, selected_on="last", data__val_fraction=0.0
+        model=ConfigDict(NETWORK),
+        batch_size=32,
+        num_epochs=2,
+        eval_batch_size=16,
+        selected_on="last",
+        data__val_fraction=0.0,
     )
     _set(cfg, **small | overrides)
     return cfg
@@ -88,7 +96,7 @@ def write_log(folder, experiment, accuracy, *, seed=0, num_epochs=None, **overri
 
 
 def make_engine(
-    name="cnn3",
+    name="cnn2",
     options=None,
     *,
     num_examples=100,
@@ -99,9 +107,13 @@ def make_engine(
     mix="",
     **kwargs,
 ):
-    """Returns an engine for the given split, by default the tiny one, with batches of 16."""
+    """Returns an engine for the given split, by default the tiny one, with batches of 16.
+
+    The network is the tiny one, or that of the name, with the given options.
+    """
     train = train or dataset(num_examples).train
-    create = partial(models.create, name, 10, **(options or {}))
+    options = {k: NETWORK[k] for k in NETWORK if name == "cnn2" and k != "name"} | (options or {})
+    create = partial(models.create, name, 10, **options)
     networks = step.split_networks(create)
     optimizer = optimizer or optim.create("sgd", 0.01, momentum=0.9)
 

@@ -106,7 +106,8 @@ def check(config: ConfigDict, folder: Path) -> dict[str, Any] | None:
             f"--workdir {folder} holds checkpoints, but no readable config.json that says which "
             "run they belong to. Choose another --workdir, or remove that folder"
         )
-    _check_same(_defaults(config) | flatten(previous), flatten_json(config), folder)
+    defaults = _defaults(config)
+    _check_same(defaults | flatten(previous), defaults | flatten_json(config), folder)
     summary = _read(folder / "summary.json")
     if previous.get("num_epochs") == config.num_epochs and summary and "test_accuracy" in summary:
         return summary
@@ -129,7 +130,7 @@ def claim(config: ConfigDict, folder: Path) -> None:
 
 
 def _defaults(config: ConfigDict) -> dict[str, Any]:
-    """Returns the values of the fields that did not exist yet when a run was started."""
+    """Returns the values of the fields that a config may lack, such as an older run's."""
     defaults = base.get_config()
     choose_model(defaults, config.model.name)
     return flatten_json(defaults)

@@ -8,7 +8,7 @@ from cifar_jax.report import analysis
 
 def test_confusion_equals_scikit_learn():
     metrics = pytest.importorskip("sklearn.metrics")
-    logits, labels = reporting.predictions()
+    labels, logits = reporting.draw_predictions()
     ours = analysis.confusion(labels, logits.argmax(1), 100)
     np.testing.assert_array_equal(ours, metrics.confusion_matrix(labels, logits.argmax(1)))
 
@@ -34,7 +34,7 @@ def test_most_confused_pairs_are_sorted_and_nonzero():
 
 def test_calibration_equals_scikit_learn():
     curve = pytest.importorskip("sklearn.calibration").calibration_curve
-    logits, labels = reporting.predictions()
+    labels, logits = reporting.draw_predictions()
     found = analysis.calibration(logits, labels, num_bins=10)
     confidence = analysis.probabilities(logits).max(1)
     accuracy, mean = curve(logits.argmax(1) == labels, confidence, n_bins=10)
