@@ -50,7 +50,7 @@ QUICKSTART = ("--config", "configs/quickstart.py")
             (*QUICKSTART, "--config.plateau.factor=0.5"),
             "plateau.factor has no effect while plateau.patience is 0",
         ),
-        ((*QUICKSTART, "--config.model.dropout=(2.0,)"), "dropout rate needs to lie in [0, 1)"),
+        ((*QUICKSTART, "--config.model.dropout=(2.0,)"), "dropout rate must be in [0, 1)"),
         (
             (*QUICKSTART, "--config.model.name=resnet8", "--workdir", "/dev/null/x"),
             "unknown model 'resnet8': did you mean 'resnet18'",

@@ -253,8 +253,8 @@ def test_another_runs_workdir_is_refused(straight):
         (dict(selected_on="val"), "needs data.val_fraction above 0"),
         (dict(selected_on="best"), "unknown selected_on 'best'"),
         (dict(selected_by="acuracy"), "unknown selected_by 'acuracy': did you mean 'accuracy'"),
-        (dict(plateau__patience=2, plateau__factor=2.0), "plateau.factor needs .* not 2.0"),
-        (dict(early_stopping__patience=-1), "early_stopping.patience needs .* not -1"),
+        (dict(plateau__patience=2, plateau__factor=2.0), "plateau.factor must be .* got 2.0"),
+        (dict(early_stopping__patience=-1), "early_stopping.patience must be .* got -1"),
         (dict(num_epochs=0), "num_epochs needs a whole number of at least 1, not 0"),
         (dict(dtype="float16"), "unknown dtype 'float16'"),
         (dict(optim__name="adamm"), "did you mean 'adam'"),
@@ -267,9 +267,9 @@ def test_another_runs_workdir_is_refused(straight):
         (dict(data__name="mnist"), "unknown data.name 'mnist'"),
         (dict(data__val_fraction=1.5), "data.val_fraction needs a value from 0 to below 1"),
         (dict(augment__ops="crop(-1)"), "crop needs a whole number"),
-        (dict(optim__warmup_epochs=5.0), "optim.warmup_epochs needs 0 or more"),
+        (dict(optim__warmup_epochs=5.0), "optim.warmup_epochs must be at least 0"),
         (dict(optim__schedule="step"), "needs optim.step_epochs"),
-        (dict(model__dropout=(0.5, 0.5)), "dropout needs one number or 3"),
+        (dict(model__dropout=(0.5, 0.5)), "dropout must be one number or 3"),
     ],
 )
 def test_invalid_configs_are_refused_before_anything_is_written(tmp_path, overrides, message):

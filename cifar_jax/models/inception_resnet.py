@@ -1,4 +1,4 @@
-"""inception_resnet: the hybrid write-up's own network, GoogLeNet's branches in ResNet blocks.
+"""inception_resnet: the hybrid write-up's own network: GoogLeNet's branches in ResNet blocks.
 
 | layer | output |
 |---|---|
@@ -84,7 +84,7 @@ class InceptionResNet(nnx.Module):
     Args:
       num_classes: Number of logits.
       rngs: The `params` stream initializes the kernels.
-      features: Number of filters of the blocks of each stage, multiples of 3.
+      features: Number of filters of the blocks in each stage; multiples of 3.
       depth: Number of blocks per stage.
       stem_features: Number of filters of the first convolution.
       dtype: Dtype of the computation; parameters, statistics, BN and logits are float32.
@@ -105,7 +105,7 @@ class InceptionResNet(nnx.Module):
     ):
         if any(count % 3 for count in features):
             raise UserError(
-                f"features need to be multiples of 3, the number of branches, not {features}"
+                f"features must be multiples of 3, the number of branches, got {features}"
             )
         self.conv_stem = Conv(
             3, stem_features, (3, 3), kernel_init=keras_init, dtype=dtype, rngs=rngs

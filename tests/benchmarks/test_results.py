@@ -70,12 +70,12 @@ def test_runs_with_other_settings_or_epochs_have_separate_rows(tmp_path):
     by_accuracy = {row.accuracies[0]: row for row in rows_of(tmp_path, "coarse/cnn2_batch64")}
     assert by_accuracy[0.5].changed == () and by_accuracy[0.5].difference == pytest.approx(0.004)
     assert by_accuracy[0.4].changed == ("optim.learning_rate=0.002",)
-    assert (by_accuracy[0.4].reason, by_accuracy[0.4].difference) == ("other settings", None)
+    assert (by_accuracy[0.4].reason, by_accuracy[0.4].difference) == ("different settings", None)
     assert by_accuracy[0.3].changed == () and by_accuracy[0.3].reason == "shortened"
-    assert by_accuracy[0.2].changed == () and by_accuracy[0.2].reason == "prolonged"
+    assert by_accuracy[0.2].changed == () and by_accuracy[0.2].reason == "extended"
     assert (
         by_accuracy[0.1].changed == ("dtype=bfloat16",)
-        and by_accuracy[0.1].reason == "other settings"
+        and by_accuracy[0.1].reason == "different settings"
     )
 
 

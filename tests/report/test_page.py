@@ -70,7 +70,7 @@ def test_full_run_shows_the_difference_from_published(run):
 def test_only_runs_of_the_published_recipe_are_compared_with_it(run):
     full, written = run.config | {"num_epochs": 150}, settings_of("assignment/cnn3")
     reasons = {
-        "": full, "shortened": run.config, "other settings": full | {"data.limit": 500},
+        "": full, "shortened": run.config, "different settings": full | {"data.limit": 500},
     }  # fmt: skip
     for reason, settings in reasons.items():
         result = published.of_run(run._replace(config=settings), KNOWN, written)
@@ -99,7 +99,7 @@ def test_page_of_a_run_without_images_and_of_an_incomplete_run(tmp_path, run):
     text = Page(run_page.of_run(going)).text
     assert "it stopped with 3 of 5 epochs done" in text and "Confusion" not in text
     with workdir.locked(tmp_path / "going"):
-        assert "running: 3 of 5 epochs done" in run_page.of_run(going)
+        assert "in progress: 3 of 5 epochs done" in run_page.of_run(going)
     (tmp_path / "going" / "metrics.csv").unlink()
     fresh = reporting.read(tmp_path / "going")
     assert "No epoch is complete yet" in run_page.of_run(fresh)
@@ -128,7 +128,7 @@ def test_fields_that_older_runs_lack_do_not_differ(tmp_path):
 def test_pages_are_written_only_to_html_files(tmp_path, name):
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "folder.html").mkdir()
-    with pytest.raises(UserError, match=r"ends in \.html"):
+    with pytest.raises(UserError, match=r"must end in \.html"):
         page.write("<!doctype html>", tmp_path / name)
     assert (tmp_path / "config.json").read_text() == "{}"
 
@@ -145,7 +145,7 @@ def test_folder_given_twice_is_one_run(tmp_path, run, capsys):
     twice = [str(run.folder), str(run.folder / ".." / "run")]
     assert command.main([*twice, "--data_dir", str(tmp_path), "--out", str(out)]) == 0
     assert "<title>assignment/cnn3, seed 0</title>" in out.read_text()
-    assert f"cifar100 is not in {tmp_path}" in capsys.readouterr().err
+    assert f"cifar100 was not found in {tmp_path}" in capsys.readouterr().err
 
 
 def test_names_from_files_are_escaped(tmp_path, run):
@@ -203,7 +203,7 @@ def test_images_of_another_test_set_are_not_shown(monkeypatch, run):
     split = data.Split(other.test.images, (other.test.labels + 1) % 100)
     monkeypatch.setattr(data, "load", lambda *_, **__: other._replace(test=split))
     images, note = examples.load(run)
-    assert images is None and "not the run's" in note
+    assert images is None and "differs from the run's" in note
 
 
 @pytest.mark.parametrize("name", sorted(models.MODELS))
