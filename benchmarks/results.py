@@ -66,7 +66,7 @@ class Row(NamedTuple):
 
     @property
     def num_runs(self) -> str:
-        """The number of runs, with that of their seeds if some have the same: "1 run"."""
+        """The number of runs and, if some share a seed, of seeds: "5 runs (4 seeds)"."""
         runs, seeds = len(self.logs), len({log.summary["seed"] for log in self.logs})
         text = "1 run" if runs == 1 else f"{runs} runs"
         return text if seeds == runs else f"{text} ({seeds} seed{'s' * (seeds > 1)})"
@@ -128,7 +128,7 @@ def _row(experiment: str, logs: list[Log]) -> Row:
 
 
 def _distinct(logs: list[Log]) -> tuple[Log, ...]:
-    """Returns logs without exact repetitions, which are not further samples.
+    """Returns logs without exact repetitions, which add no information.
 
     On one machine a seed gives bitwise the same result. The result is compared too because a kind
     of device, such as "AMD EPYC", may include machines that round differently.

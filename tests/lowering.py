@@ -1,4 +1,4 @@
-"""Lowers functions for one platform, which need not be present, and counts the operations."""
+"""Lowers functions for a platform that need not be present, and counts their operations."""
 
 import re
 from collections import Counter

@@ -9,8 +9,8 @@ from cifar_jax import data, engine, metrics, step
 from cifar_jax.errors import UserError
 from cifar_jax.runtime import compiler
 
-# Small networks that have everything that may depend on the devices: dropout, augmentation and
-# BatchNorm.
+# Small networks with everything that could depend on the number of devices: dropout, augmentation
+# and BatchNorm.
 NETWORKS = {"cnn3": ("cnn3", {}), "thin resnet": ("resnet18", {"width": 8, "depths": (1, 1)})}
 
 
@@ -44,7 +44,7 @@ def test_eight_devices_equal_one(network):
 
 
 def test_pmap_without_batch_norm_and_randomness_equals_one_device():
-    """Each replica has its own statistics and random numbers, so this test has none of these."""
+    """Each replica has its own statistics and random numbers, so this test uses neither."""
     setup = dict(options={"dropout": 0.0}, ops="alternating_flip")
     engines = (
         tiny.make_engine(**setup),
@@ -196,7 +196,7 @@ def test_alternating_flips_and_mixes_give_the_same_loss_on_one_and_eight_devices
 
 @pytest.mark.usefixtures("optimized")
 @pytest.mark.parametrize(("name", "options"), [("cnn_small", {}), ("resnet18", {"width": 16})])
-def test_a_step_as_shipped_equals_one_without_forms_for_cpus(name, options, monkeypatch):
+def test_a_step_as_shipped_equals_one_without_the_forms_for_cpus(name, options, monkeypatch):
     """The reference runs lax's convolutions and products on the CPU, as a GPU would."""
     setup = dict(options=options, optimizer=optax.sgd(1.0), batch_size=4, ops="")
     eng = tiny.make_engine(name, **setup)
@@ -207,8 +207,8 @@ def test_a_step_as_shipped_equals_one_without_forms_for_cpus(name, options, monk
     eng = tiny.make_engine(name, **setup, loop=False)
     expected, _ = jax.device_get(tiny.run_steps(eng, eng.init(), 1))
 
-    # The distances are about 3e-6, but where rounding changes the sign of a rectifier's input, the
-    # gradient jumps.
+    # The distances are about 3e-6, but the gradient jumps if rounding changes the sign of a ReLU's
+    # input.
     for part, tolerance in (("params", 1e-2), ("batch_stats", 1e-5)):
         moved = [
             jax.tree.map(np.subtract, getattr(end, part), getattr(start, part))

@@ -31,8 +31,8 @@ def test_command_stops_at_divergence_and_writes_its_files(tmp_path, capsys):
     assert all(math.isfinite(float(row["loss"])) for row in rows)
     found = json.loads((tmp_path / "range_test.json").read_text())
     assert rates[0] < found["base_learning_rate"] < found["max_learning_rate"] < rates[-1]
-    asked = {"from": 1e-4, "to": 1000.0, "epochs": 20, "by": "step", "ended_by": "divergence"}
-    assert asked.items() <= found.items() and found["versions"]["jax"]
+    settings = {"from": 1e-4, "to": 1000.0, "epochs": 20, "by": "step", "ended_by": "divergence"}
+    assert settings.items() <= found.items() and found["versions"]["jax"]
     assert (tmp_path / "range_test.png").read_bytes().startswith(b"\x89PNG")
     printed = capsys.readouterr().out
     assert found["flags"] in printed and "schedule=triangular2" in printed

@@ -93,7 +93,7 @@ def test_help_lists_the_fields_of_the_config():
 
 
 def test_missing_data_error_lists_the_remedies(tmp_path):
-    """A proxy on a port where nothing listens stands in for a machine without network."""
+    """A proxy on a port where nothing listens simulates a machine without network."""
     closed = "http://127.0.0.1:9"
     result = main(
         "--config", "configs/cnn3.py", f"--config.data.dir={tmp_path}",
@@ -127,7 +127,7 @@ def test_pictures_of_a_complete_run_are_drawn_once(tmp_path, monkeypatch, capsys
     assert command.main(["", *flags]) == 0
     assert "is complete" in capsys.readouterr().out
     assert times == {path.name: path.stat().st_mtime_ns for path in plots.iterdir()}
-    # Unreadable predictions do not make a complete training fail.
+    # Unreadable predictions do not make the command fail.
     (plots / "errors.json").unlink()
     (tmp_path / "predictions.npz").write_bytes(b"damaged")
     assert command.main(["", *flags]) == 0

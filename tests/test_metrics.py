@@ -30,7 +30,7 @@ def test_the_lower_class_of_equal_logits_ranks_first_as_in_argmax():
     assert (ahead < 5).sum() == 5
 
 
-def test_a_label_with_a_logit_that_is_not_finite_is_not_a_hit():
+def test_a_label_whose_logit_is_not_finite_counts_as_wrong():
     for value in (jnp.nan, jnp.inf, -jnp.inf):
         logits = jnp.zeros((1, 3)).at[0, 1].set(value)
         assert metrics.num_ahead(logits, jnp.array([1])) == 3
@@ -50,7 +50,7 @@ def test_the_mean_over_no_examples_is_nan():
 
 
 def test_checkpoints_have_the_layout_of_clu():
-    """Workdirs made before the sums were packed into one array thus stay readable."""
+    """This keeps workdirs readable that were made before the sums were packed into one array."""
     clu_metrics = pytest.importorskip("clu.metrics")
     average = clu_metrics.Average(jnp.float32(0), jnp.int32(0))
     names = ("loss", "accuracy", "top5_accuracy")

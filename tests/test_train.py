@@ -18,7 +18,7 @@ from cifar_jax.runtime.signals import Preempted
 
 
 def summary_fields_of_cb05e25():
-    """The fields of summary.json, none of which may ever be lost."""
+    """Returns the fields of cb05e25's summary.json, none of which may be removed."""
     with tarfile.open(tiny.ROOT / "tests" / "run" / "workdir_cb05e25.tar.gz") as archive:
         return json.load(archive.extractfile("workdir/summary.json")).keys()
 
@@ -139,7 +139,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(t
     train(config, tmp_path)
     before = params_of(tmp_path)
     wild = tiny.make_config(num_epochs=3, optim__name="sgd", optim__learning_rate=1e-3)
-    # To claim() this is the same run, but with its learning rate the loss of any network diverges.
+    # The config is that of the same run, but at this learning rate the loss diverges.
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(experiment.optim.schedules, "create", lambda *a, **k: lambda step: 1e30)
         with pytest.raises(loop.Diverged, match=r"the loss became (nan|inf) in steps \d+ to \d+"):
@@ -179,7 +179,7 @@ def test_callbacks_make_the_same_decisions_in_an_interrupted_run(tmp_path):
     assert events == ["", "", cut.format("0.0001"), "", cut.format("1e-05"), stop]
     assert straight["stopped_early"] and (straight["epochs"], straight["steps"]) == (6, 24)
 
-    # In the third epoch, after one without an improvement, and right after the cut.
+    # Stop in the third epoch, after one without an improvement, and right after the cut.
     for stop_at in (10, 12):
         train_until(stop_at, config, tmp_path / str(stop_at))
         train(config, tmp_path / str(stop_at))
@@ -191,7 +191,7 @@ def test_callbacks_make_the_same_decisions_in_an_interrupted_run(tmp_path):
 def test_the_epoch_at_which_a_callback_stops_training_is_evaluated(tmp_path, selected_on):
     config = tiny.make_config(
         num_epochs=5,
-        eval_every_epochs=4,  # the epoch at which training stops is not due
+        eval_every_epochs=4,  # no evaluation is due at the epoch at which training stops
         selected_on=selected_on,
         early_stopping__monitor="train_loss",
         early_stopping__min_delta=100.0,
@@ -227,7 +227,7 @@ def test_the_best_epoch_before_a_stop_is_restored_in_an_interrupted_run(tmp_path
 
 
 def test_the_reported_epoch_may_be_that_with_the_lowest_loss(tmp_path):
-    # At this learning rate the loss falls until the end, but the accuracy stops rising before.
+    # At this learning rate the loss falls until the end, but the accuracy stops rising earlier.
     config = tiny.make_config(
         num_epochs=7, selected_on="test", selected_by="loss", optim__learning_rate=1e-2
     )
@@ -281,7 +281,7 @@ def test_invalid_configs_are_refused_before_anything_is_written(tmp_path, overri
 def test_train_loss_is_the_mean_over_all_examples(tmp_path):
     """With a learning rate of almost zero, training and evaluation must measure the same.
 
-    The last of the 100 images' batches has only 4 images.
+    The last batch of the 100 images has only 4 of them.
     """
     dataset = tiny.dataset()
     config = tiny.make_config(

@@ -15,7 +15,7 @@ from cifar_jax import augment, config, data, engine, models, optim, step
 from cifar_jax import train as training
 
 ROOT = Path(__file__).resolve().parent.parent
-# Every config file but the base config's old name.
+# All config files except base.py, which only re-exports the base config.
 CONFIGS = sorted(p for p in (ROOT / "configs").rglob("*.py") if p.name != "base.py")
 
 
@@ -157,7 +157,7 @@ def greatest_difference(tree, reference) -> float:
 def distance(tree, reference) -> float:
     """Returns |tree - reference| / |reference| over all leaves together.
 
-    For runs of many steps: a difference in the last bit grows whenever it changes the sign of a
+    Suits runs of many steps: a difference in the last bit grows whenever it changes the sign of a
     ReLU's input, and its relative size is largest in leaves with small values.
     """
 

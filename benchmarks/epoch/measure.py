@@ -68,7 +68,7 @@ def time_epoch_in_subprocess(name: str, data_dir: str | None, limit: int) -> Rec
 
 
 def comparison(turns: dict[str, list[Record]]) -> Record:
-    """Summarizes the turns of each contender, which include "cifar_jax".
+    """Summarizes the turns of each contender, including "cifar_jax".
 
     Returns:
       The record's fields `seconds`, the median of each contender; `fastest_other`; and

@@ -41,6 +41,6 @@ def devices() -> Sequence[jax.Device]:
 
 
 def min_seconds(kernel: Kernel) -> float:
-    """Returns a lower bound of a kernel's time from launching, memory bandwidth and arithmetic."""
+    """Returns a lower bound on a kernel's time, from its launch, its bytes and its FLOPs."""
     arithmetic = kernel.flops / FLOPS_PER_SECOND.get(kernel.dtype, FLOPS_PER_SECOND["f32"])
     return max(SECONDS_PER_KERNEL, kernel.num_bytes / BYTES_PER_SECOND, arithmetic)

@@ -60,7 +60,7 @@ def main(argv: list[str]) -> int:
     texts = args.models or (cases.SMALL if jax.default_backend() == "cpu" else ["all"])
     try:
         if not 0 < args.seconds < math.inf:
-            raise UserError("--seconds needs more than 0")
+            raise UserError("--seconds must be above 0")
         texts = cases.names() if list(texts) == ["all"] else texts
         measurements = [
             (name, partial(measure_network, name, cfg, args.seconds, not args.no_input_share))

@@ -1,4 +1,4 @@
-"""hybrid/lr_range_test: published as learning rates from 1.6e-5 to 3.98e-4.
+"""hybrid/lr_range_test: published result: learning rates from 1.6e-5 to 3.98e-4.
 
     python -m cifar_jax.main --config configs/hybrid/lr_range_test.py
 

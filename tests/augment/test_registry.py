@@ -11,7 +11,7 @@ from cifar_jax.errors import UserError
 
 KEY = jax.random.key(0)
 
-# One line for each family of operations: compiling each operation separately would take a minute.
+# Each line has several operations, because compiling them one by one would take a minute.
 LINES = [
     "crop(2)|flip|vertical_flip|translate(1)|cutout(6, 2)|random_erasing(1.0)",
     "flip|affine(20, 0.2, 0.2, 10, 0.2)|channel_shift(20)|brightness(0.5, 1.5)",

@@ -1,6 +1,6 @@
-"""Compiles every fast form inside a loop and at the optimization level that is shipped.
+"""Compiles every fast form as shipped: inside a loop, and with LLVM's optimization.
 
-The other tests compile without LLVM's optimization, see conftest.py.
+The other tests compile without the latter; see conftest.py.
 """
 
 from functools import partial
@@ -54,7 +54,7 @@ def relative_error(ours, expected):
     return np.linalg.norm(ours - expected) / np.linalg.norm(expected)
 
 
-def test_convolutions_take_the_forms_of_their_names():
+def test_convolutions_take_the_forms_that_they_are_named_after():
     shapes = {name: case[:2] for name, case in CONVOLUTIONS.items()}
     assert winograd.is_applicable(*shapes["winograd"], SAME, jnp.float32)
     assert stem.is_applicable(*shapes["stem"], SAME, jnp.float32)

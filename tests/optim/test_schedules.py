@@ -98,7 +98,7 @@ def test_schedule_equals_pytorch(ours, theirs):
     ("ours", "theirs"),
     [
         (dict(name="constant"), lambda s, o: s.ConstantLR(o, 1.0)),
-        # Steps are counted from the start of training, the cosine from the end of the warm-up.
+        # step_epochs count from the start of training, the cosine from the end of the warm-up.
         (
             dict(name="step", step_epochs=(30, 60)),
             lambda s, o: s.MultiStepLR(o, [250, 550], gamma=0.1),
@@ -143,7 +143,7 @@ def create(name, steps_per_epoch, num_epochs, warmup_epochs=0.0):
 @pytest.mark.parametrize("warmup_epochs", [0.0, 1.5])
 def test_learning_rates_are_finite_and_lie_between_zero_and_the_peak(name, warmup_epochs):
     schedule = create(name, 20, 6, warmup_epochs)
-    # Beyond the end of training too.
+    # 200 steps go beyond the end of training.
     result = jax.jit(jax.vmap(schedule))(jnp.arange(200, dtype=jnp.int32))
     assert result.shape == (200,) and result.dtype == jnp.float32
     assert jnp.all((result >= 0) & (result <= PEAK * (1 + 1e-6)))  # False for NaN
@@ -163,7 +163,7 @@ def test_compiled_schedule_changes_at_the_right_step(name, steps_per_epoch):
 
 @every_schedule
 def test_warmup_precedes_any_schedule(name):
-    """At Python integers too, as training logs the learning rate."""
+    """Steps are Python integers here, as when training logs the learning rate."""
     warm = create(name, 20, 6, warmup_epochs=1.5)
     function = schedules.SCHEDULES[name]
     options = OPTIONS | dict(steps_per_epoch=20, num_steps=90, warmup_epochs=1.5)

@@ -95,13 +95,13 @@ def test_published_results_can_come_from_another_file(tmp_path, run, capsys):
 def test_page_of_a_run_without_images_and_of_an_incomplete_run(tmp_path, run):
     html = run_page.of_run(run, note="No example images: reason.")
     assert "No example images: reason." in html and "predicted as" in html
-    going = reporting.write_run(tmp_path / "going", complete=False)
-    text = Page(run_page.of_run(going)).text
+    unfinished = reporting.write_run(tmp_path / "unfinished", complete=False)
+    text = Page(run_page.of_run(unfinished)).text
     assert "it stopped with 3 of 5 epochs done" in text and "Confusion" not in text
-    with workdir.locked(tmp_path / "going"):
-        assert "in progress: 3 of 5 epochs done" in run_page.of_run(going)
-    (tmp_path / "going" / "metrics.csv").unlink()
-    fresh = reporting.read(tmp_path / "going")
+    with workdir.locked(tmp_path / "unfinished"):
+        assert "in progress: 3 of 5 epochs done" in run_page.of_run(unfinished)
+    (tmp_path / "unfinished" / "metrics.csv").unlink()
+    fresh = reporting.read(tmp_path / "unfinished")
     assert "No epoch is complete yet" in run_page.of_run(fresh)
 
 
@@ -140,7 +140,7 @@ def test_symlink_to_a_page_is_kept(tmp_path):
     assert (tmp_path / "pages" / "a.html").read_text() == "<!doctype html>"
 
 
-def test_folder_given_twice_is_one_run(tmp_path, run, capsys):
+def test_a_folder_given_twice_is_one_run(tmp_path, run, capsys):
     out = tmp_path / "report.html"
     twice = [str(run.folder), str(run.folder / ".." / "run")]
     assert command.main([*twice, "--data_dir", str(tmp_path), "--out", str(out)]) == 0
@@ -173,7 +173,7 @@ def test_runs_are_compared(tmp_path):
     assert "2.11%" in text  # the published result of assignment/sgd
 
 
-def test_seeds_of_an_older_version_group_with_those_of_this_one(tmp_path):
+def test_runs_of_older_versions_are_grouped_with_new_ones(tmp_path):
     runs = [reporting.write_run(tmp_path / f"{seed}", seed=seed) for seed in (0, 1, 2)]
     old = {k: v for k, v in runs[0].config.items() if k not in ("optim.clip_norm", "model.dropout")}
     runs[0] = runs[0]._replace(config=old)
