@@ -131,8 +131,8 @@ def test_pmap_averages_the_gradients_of_the_replicas():
     [
         (12, 8, "nearest that is: 8 or 16"),
         (5, 8, "nearest that is: 8"),
-        (101, 1, "1 to 100, the number of training images, not 101"),
-        (0, 1, "not 0"),
+        (101, 1, "1 to 100, the number of training images, got 101"),
+        (0, 1, "got 0"),
     ],
 )
 def test_invalid_batch_sizes_are_refused(batch_size, num_devices, message):

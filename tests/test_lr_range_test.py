@@ -84,10 +84,10 @@ def test_unusable_folder_is_refused_before_the_test(tmp_path, monkeypatch, capsy
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--by=epoch", "--epochs=3"], "--epochs needs 4 or more with --by=epoch, not 3"),
+        (["--by=epoch", "--epochs=3"], "--epochs must be at least 4 with --by=epoch, got 3"),
         (["--epochs=1", "--config.batch_size=200"], "2 steps are too few for a curve"),
-        (["--from=1", "--to=0.1"], "--from and --to need 0 < from < to, not 1.0 and 0.1"),
-        (["--epochs=0"], "--epochs needs 1 or more with --by=step, not 0"),
+        (["--from=1", "--to=0.1"], "--from and --to need 0 < from < to, got 1.0 and 0.1"),
+        (["--epochs=0"], "--epochs must be at least 1 with --by=step, got 0"),
         (["--from=1e6", "--to=1e9"], "ended by divergence after"),
         (["--by=week"], "week"),
     ],

@@ -45,7 +45,7 @@ QUICKSTART = ("--config", "configs/quickstart.py")
         ((*QUICKSTART, "--confg.seed=1"), "unknown flag --confg.seed: there are"),
         ((*QUICKSTART, "--num_epochs=1"), "did you mean --config.num_epochs?"),
         ((*QUICKSTART, "seed=1"), "unexpected argument 'seed=1'; flags look like"),
-        ((*QUICKSTART, "--config.seed=-1"), "seed needs a value from 0 to 4294967295, not -1"),
+        ((*QUICKSTART, "--config.seed=-1"), "seed must be from 0 to 4294967295, got -1"),
         (
             (*QUICKSTART, "--config.plateau.factor=0.5"),
             "plateau.factor has no effect while plateau.patience is 0",

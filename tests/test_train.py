@@ -248,24 +248,24 @@ def test_another_runs_workdir_is_refused(straight):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (dict(batch_size=101), "1 to 100, the number of training images, not 101"),
+        (dict(batch_size=101), "1 to 100, the number of training images, got 101"),
         (dict(model__name="cnn33"), "unknown model 'cnn33': did you mean 'cnn3'"),
         (dict(selected_on="val"), "needs data.val_fraction above 0"),
         (dict(selected_on="best"), "unknown selected_on 'best'"),
         (dict(selected_by="acuracy"), "unknown selected_by 'acuracy': did you mean 'accuracy'"),
         (dict(plateau__patience=2, plateau__factor=2.0), "plateau.factor must be .* got 2.0"),
         (dict(early_stopping__patience=-1), "early_stopping.patience must be .* got -1"),
-        (dict(num_epochs=0), "num_epochs needs a whole number of at least 1, not 0"),
+        (dict(num_epochs=0), "num_epochs must be a positive integer, got 0"),
         (dict(dtype="float16"), "unknown dtype 'float16'"),
         (dict(optim__name="adamm"), "did you mean 'adam'"),
         (dict(optim__schedule="cosin"), "did you mean 'cosine'"),
         (dict(augment__ops="flop"), "did you mean 'flip'"),
-        (dict(label_smoothing=1.0), "label_smoothing needs a value in"),
-        (dict(steps_per_call=-1), "steps_per_call needs 0 or more"),
+        (dict(label_smoothing=1.0), "label_smoothing must be in"),
+        (dict(steps_per_call=-1), "steps_per_call must be at least 0"),
         (dict(parallel="pmpa"), "did you mean 'pmap'"),
-        (dict(data__val_seed=-1), "data.val_seed needs a value from 0 to"),
+        (dict(data__val_seed=-1), "data.val_seed must be from 0 to"),
         (dict(data__name="mnist"), "unknown data.name 'mnist'"),
-        (dict(data__val_fraction=1.5), "data.val_fraction needs a value from 0 to below 1"),
+        (dict(data__val_fraction=1.5), "data.val_fraction must be in"),
         (dict(augment__ops="crop(-1)"), "crop needs a whole number"),
         (dict(optim__warmup_epochs=5.0), "optim.warmup_epochs must be at least 0"),
         (dict(optim__schedule="step"), "needs optim.step_epochs"),
@@ -309,11 +309,11 @@ def test_a_state_that_fails_in_evaluation_is_not_saved(tmp_path, monkeypatch):
 
 def test_a_run_that_fails_to_start_does_not_claim_the_workdir(tmp_path):
     too_small = tiny.dataset(num_train=8)
-    with pytest.raises(UserError, match="batch_size needs a value from 1 to 8"):
+    with pytest.raises(UserError, match="batch_size must be from 1 to 8"):
         train(tiny.make_config(seed=1), tmp_path, dataset=too_small)
     train(tiny.make_config(num_epochs=1), tmp_path)
     before = (tmp_path / "summary.json").read_text()
-    with pytest.raises(UserError, match="batch_size needs a value from 1 to 8"):
+    with pytest.raises(UserError, match="batch_size must be from 1 to 8"):
         train(tiny.make_config(num_epochs=3), tmp_path, dataset=too_small)
     assert (tmp_path / "summary.json").read_text() == before
 

@@ -125,7 +125,7 @@ def test_an_empty_mix_is_none_and_invalid_ones_are_rejected():
         ("mixup(0.2", "neither a name nor a call"),
         ("mixup(beta=1)", "unexpected keyword argument 'beta'"),
         ("mixup|cutmix", "neither a name nor a call"),
-        ("cutmix(0)", "cutmix needs a number from 0.01 to 100, not 0"),
+        ("cutmix(0)", "cutmix needs a number from 0.01 to 100, got 0"),
     ]:
         with pytest.raises(UserError, match=message):
             jax.eval_shape(augment.parse_mix(line), jax.random.key(0), WHITE[:2])
