@@ -159,7 +159,7 @@ def points(row: Row) -> str:
     """Formats the difference from the published accuracy, or why there is none.
 
     "+2.17" is in percentage points; with several runs, "+2.17 (-0.44 to +4.78)" includes its 95%
-    confidence interval, which takes the published accuracy as exact.
+    confidence interval, which treats the published accuracy as exact.
     """
     if row.difference is None:
         return row.reason

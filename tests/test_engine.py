@@ -114,8 +114,8 @@ def test_pmap_averages_the_gradients_of_the_replicas():
     ends = []
     for replica in range(2):
         part = data.Split(*(x[order[replica, 0]] for x in train))
-        alone = tiny.make_engine("resnet18", train=part, batch_size=8, **setup)
-        one, _ = alone.run(alone.init(), alone.no_metrics(), alone.plan(alone.init(), 0), 1)
+        single = tiny.make_engine("resnet18", train=part, batch_size=8, **setup)
+        one, _ = single.run(single.init(), single.no_metrics(), single.plan(single.init(), 0), 1)
         ends.append(jax.device_get(one))
     for part in ("params", "batch_stats"):
         mean = jax.tree.map(lambda a, b: (a + b) / 2, *(getattr(e, part) for e in ends))

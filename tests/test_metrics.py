@@ -50,7 +50,7 @@ def test_the_mean_over_no_examples_is_nan():
 
 
 def test_checkpoints_have_the_layout_of_clu():
-    """This keeps workdirs readable that were made before the sums were packed into one array."""
+    """Workdirs made before the sums were packed into one array must stay readable."""
     clu_metrics = pytest.importorskip("clu.metrics")
     average = clu_metrics.Average(jnp.float32(0), jnp.int32(0))
     names = ("loss", "accuracy", "top5_accuracy")

@@ -129,8 +129,8 @@ def test_a_run_can_switch_between_one_and_eight_devices(tmp_path, straight):
         train(tiny.make_config(num_epochs=num_epochs), tmp_path, num_devices=num_devices)
     step, params = params_of(tmp_path)
     assert step == 12
-    # If a gradient near zero differs in its last bit, Adam's update may differ as a whole. An epoch
-    # with other random numbers would give a distance of more than 0.05.
+    # If a gradient near zero differs in its last bit, Adam's whole update may differ. An epoch with
+    # different random numbers would give a distance of more than 0.05.
     assert tiny.distance(params, params_of(straight)[1]) < 2e-3
 
 
@@ -139,7 +139,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(t
     train(config, tmp_path)
     before = params_of(tmp_path)
     wild = tiny.make_config(num_epochs=3, optim__name="sgd", optim__learning_rate=1e-3)
-    # The config is that of the same run, but at this learning rate the loss diverges.
+    # The config describes the same run, but at this learning rate the loss diverges.
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(experiment.optim.schedules, "create", lambda *a, **k: lambda step: 1e30)
         with pytest.raises(loop.Diverged, match=r"the loss became (nan|inf) in steps \d+ to \d+"):

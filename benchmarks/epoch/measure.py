@@ -72,7 +72,7 @@ def comparison(turns: dict[str, list[Record]]) -> Record:
 
     Returns:
       The record's fields `seconds`, the median of each contender; `fastest_other`; and
-      `times_as_fast`, the median, min and max over rounds of its time divided by that of cifar_jax.
+      `times_as_fast`, the median, min and max over rounds of its time / the time of cifar_jax.
     """
     seconds = {name: [turn["seconds"] for turn in results] for name, results in turns.items()}
     medians, fastest = harness.compare(seconds, "cifar_jax")

@@ -8,7 +8,7 @@ from benchmarks.results import load_config
 from cifar_jax import experiment, models
 from cifar_jax.errors import UserError, unknown
 
-# The configs of cases whose name is not that of one config; "resnet18" would match several.
+# The configs of cases for which `config_of` would find several, none, or not the intended one.
 _CONFIGS = {
     "cnn13": "hybrid/cnn13_l2",
     "cnn2": "coarse/cnn2_batch64",

@@ -1,4 +1,4 @@
-"""inception_resnet: the hybrid write-up's own network: GoogLeNet's branches in ResNet blocks.
+"""inception_resnet: GoogLeNet's branches in ResNet blocks, as proposed by the hybrid write-up.
 
 | layer | output |
 |---|---|
@@ -10,8 +10,8 @@
 
 A layer has three parallel branches: a 3x3 convolution, a 3x3 convolution with dilation 2, and a 3x3
 max-pool with stride 1 followed by a 1x1 convolution. Their outputs, each with a third of the
-filters, are concatenated. A block consists of layer, BN, relu, layer, BN, to which a shortcut is
-added before the last relu; where the number of filters changes, the shortcut is a 1x1 convolution
+filters, are concatenated. A block consists of layer, BN, relu, layer, BN and relu, with a shortcut
+added before the last relu. Where the number of filters changes, the shortcut is a 1x1 convolution
 with BN. 4,448,580 parameters with 100 classes.
 
 The write-up specifies the three branches, the concatenation and the shortcut over two layers. The

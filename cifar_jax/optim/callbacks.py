@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 from cifar_jax.errors import UserError, unknown
 from cifar_jax.selection import METRICS
 
-# The metrics that can be monitored: those of the split that is evaluated during training and, with
-# the prefix "train_", those of the training images.
+# The metrics that can be monitored, on the split that is evaluated during training or, with the
+# prefix "train_", on the training images.
 MONITORS = (*METRICS, *(f"train_{name}" for name in METRICS))
 
 

@@ -1,6 +1,6 @@
 """Passes options to registered functions by name: their keyword-only arguments are config fields.
 
-A schedule or an optimizer thus declares its fields once, in its signature.
+So a schedule or an optimizer declares its fields once, in its signature.
 """
 
 import inspect

@@ -151,7 +151,7 @@ class Pair:
         assert_close(ours, theirs, "logits")
 
     def assert_same_step(self, images, labels, num_counting=None):
-        """Takes a step on both sides, in PyTorch with only the first num_counting examples."""
+        """Takes a step on both sides; PyTorch uses only the first num_counting examples."""
         old_ours, old_theirs = self._ours(), self._theirs()
         batch = make_batch(images, labels, num_counting)
         self.state, metrics = self._jitted_step(self.state, batch)
@@ -231,7 +231,7 @@ def test_logits(case):
     ids=name_of,
 )
 def test_gradients_and_statistics(case, float64):
-    """With SGD, the update of a parameter in training mode is its gradient."""
+    """With SGD, the update of a parameter is proportional to its gradient."""
     name, options = case
     pair = Pair(name, dtype=float64, random=True, **options)
     pair.assert_same_step(*make_data(6))
