@@ -122,7 +122,7 @@ def test_pmap_averages_the_gradients_of_the_replicas():
         moved = jax.tree.map(np.subtract, getattr(end, part), getattr(start, part))
         wanted = jax.tree.map(np.subtract, mean, getattr(start, part))
         assert tiny.greatest_difference(moved, wanted) < 1e-4, part
-    # The replicas had different statistics, so a global batch would have given another result.
+    # The replicas had different statistics, so a global batch would have given a different result.
     assert tiny.greatest_difference(ends[0].batch_stats, ends[1].batch_stats) > 1e-3
 
 

@@ -39,7 +39,7 @@ def test_command_stops_at_divergence_and_writes_its_files(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("steps_per_call", [0, 1])
-def test_accuracy_by_epoch_is_that_of_the_evaluated_split(tmp_path, steps_per_call):
+def test_accuracy_by_epoch_is_measured_on_the_evaluated_split(tmp_path, steps_per_call):
     flags = ["--from=1e-4", "--to=1e-2", "--epochs=5", "--by=epoch"]
     assert command(tmp_path, *flags, f"--config.steps_per_call={steps_per_call}") == 0
     with (tmp_path / "range_test.csv").open() as file:

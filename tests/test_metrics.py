@@ -6,7 +6,7 @@ import pytest
 from cifar_jax import metrics
 
 
-def test_accuracies_equal_those_of_scikit_learn():
+def test_accuracies_equal_scikit_learn():
     sklearn_metrics = pytest.importorskip("sklearn.metrics")
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(200, 20)).astype(np.float32)

@@ -87,7 +87,7 @@ def _make_run(experiment: str, seed: int, args: argparse.Namespace) -> PlannedRu
 
 
 def is_done(run: PlannedRun) -> bool:
-    """Returns whether a run is complete; copies its log if only its workdir is.
+    """Returns whether a run is complete; if only its workdir is, copies the log from there.
 
     Raises:
       UserError: If the log has different settings, for example because the config has changed.

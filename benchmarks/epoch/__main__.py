@@ -8,8 +8,8 @@ uint8, are shuffled, flipped and shifted by up to a tenth of their size; trainin
 layers RandomFlip and RandomTranslation inside `fit`. PyTorch augments with NumPy in a Dataset that
 a DataLoader reads in the training process or in two worker processes; it shifts by whole pixels,
 which is less work, and uses channels_last and a fused Adam, its fastest setting for this network.
-No contender draws a progress bar. All of them have their large arrays in huge pages, as
-`python -m cifar_jax.main` has by default.
+No contender draws a progress bar. All of them keep large arrays in huge pages, as
+`python -m cifar_jax.main` does by default.
 
 Every turn runs in its own process because Keras chooses its backend at import. It first trains on
 one hundred batches, which compiles everything; then it times an epoch. cifar_jax starts the epoch

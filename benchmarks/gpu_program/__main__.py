@@ -3,8 +3,8 @@
     python -m benchmarks.gpu_program [MODEL[:BATCH[:DTYPE]] ...] [--no_cuda_graph] [--out FILE]
 
 Cases are those of benchmarks.throughput; without one, every network is compiled, which takes about
-ten minutes on two CPU cores. Needs `pip install -r requirements-gpu-program.txt` and Python 3.12 or
-newer, but no GPU.
+ten minutes on two CPU cores. This needs `pip install -r requirements-gpu-program.txt` and Python
+3.12 or newer, but no GPU.
 
 The record holds, per training step:
   launches: The launches by the host; 0 if the whole call is one CUDA graph.

@@ -176,7 +176,7 @@ def _shape(type_: str) -> list[int]:
 
 
 def _convolution_flops(target: str, instruction: _Instruction, operands: list[str]) -> int:
-    """Returns 2 * filter size * batch * output pixels, the same for a convolution's gradients."""
+    """Returns 2 * filter size * batch * output pixels, which also holds for the gradients."""
     direction = target.removeprefix(_CONVOLUTION)
     roles = {  # which arrays are the filter and the convolution's output
         "Forward": (operands[1:2], [instruction.type]),

@@ -51,7 +51,7 @@ def test_the_interval_stays_within_0_to_1():
 
 
 @pytest.mark.parametrize("count", [*range(2, 40), 100, 1000])
-def test_the_interval_is_that_of_students_t(count):
+def test_the_interval_uses_students_t(count):
     stats = pytest.importorskip("scipy.stats")
     values = [math.sin(i) for i in range(count)]
     _, high = stats.t.interval(0.95, count - 1, np.mean(values), stats.sem(values))

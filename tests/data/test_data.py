@@ -27,7 +27,7 @@ def fake(monkeypatch, tmp_path):
     return fake
 
 
-def test_default_directory_is_that_of_tfds(monkeypatch, tmp_path):
+def test_the_default_directory_is_the_one_of_tfds(monkeypatch, tmp_path):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
     assert data.default_data_dir() == tmp_path
     monkeypatch.delenv("TFDS_DATA_DIR")

@@ -41,7 +41,7 @@ def test_page_loads_nothing_and_describes_every_image(html):
     assert len(html) < 5e6
 
 
-def test_numbers_equal_those_of_the_files(run, html):
+def test_numbers_equal_the_files(run, html):
     text = " ".join(Page(html).text.split())
     right = np.mean(run.predictions.predictions == run.predictions.labels)
     for part in (

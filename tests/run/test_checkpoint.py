@@ -32,7 +32,7 @@ def test_restore_returns_what_was_saved(tmp_path):
 
 
 @pytest.mark.parametrize(("saved_on", "restored_on"), [(8, 1), (1, 8)])
-def test_checkpoints_restore_on_other_devices(tmp_path, saved_on, restored_on):
+def test_checkpoints_restore_on_a_different_number_of_devices(tmp_path, saved_on, restored_on):
     with open_checkpoints(tmp_path) as checkpoints:
         checkpoints.save(1, tree(2.0, saved_on), {})
     with open_checkpoints(tmp_path) as checkpoints:
