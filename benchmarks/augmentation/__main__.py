@@ -5,9 +5,9 @@
 A compiled loop gathers batches of random images, augments them and normalizes them. The time of the
 same loop without augmentation is subtracted round by round. The share is cost / (cost + step),
 where step is the time of a training step of configs/resnet18.py without augmentation, measured in
-the same run. A LINE has the format of config.augment.ops or
-config.augment.mix; for a mix, the loss of the second label is not included. Without a LINE, a
-default selection is measured. One line of JSON per LINE is appended to the file --out.
+the same run. A LINE has the format of config.augment.ops or config.augment.mix; for a mix, the loss
+of the second label is not included. Without a LINE, a default selection is measured. One line of
+JSON per LINE is appended to the file --out.
 """
 
 import math

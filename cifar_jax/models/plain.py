@@ -17,8 +17,8 @@ class is always appended.
 
 vgg16 is the body of keras.applications.VGG16 (Simonyan and Zisserman, 2014; 14,714,688 parameters)
 followed by one dense layer; at 32x32 pixels the output of the body is 1 x 1 x 512. cnn13, with
-thirteen weight layers, is the hybrid write-up's first network. cnn9 has the first three blocks
-of cnn13; the write-up only calls it "shallower". The other four, with valid padding, are from the
+thirteen weight layers, is the hybrid write-up's first network. cnn9 has the first three blocks of
+cnn13; the write-up only calls it "shallower". The other four, with valid padding, are from the
 callbacks write-up. The layers are those in the authors' repositories,
 chentalen2021/CIFAR100_classification, kurtameyer/CIFAR100 and coreymunk/Deep-Learning-CIFAR-100.
 Keras includes the running means and variances of BN in its parameter counts: 5,816,740 for

@@ -62,7 +62,7 @@ def suggest(points: Sequence[Point], ended_by: str = "rate") -> dict[str, Any]:
     top = int(np.argmax(accuracy))
     half = len(points) // 20
     noise = 1e-9
-    if half:  # standard error of a mean over 2 half + 1 points, from their differences
+    if half:  # standard error of a mean of 2 half + 1 points, from neighbors' differences
         noise += np.std(np.diff(measured)) / math.sqrt(2 * (2 * half + 1))
     is_at_end = top >= len(points) - 1 - half
     refusal = None

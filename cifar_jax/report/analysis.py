@@ -77,8 +77,8 @@ def calibration(logits: np.ndarray, labels: np.ndarray, num_bins: int = 15) -> C
     """Bins predictions by their confidence.
 
     Args:
-      logits: [N, C].
-      labels: [N].
+      logits: Logits, [N, C].
+      labels: True classes, [N].
       num_bins: Number of bins of equal width.
     """
     confidence, right = probabilities(logits).max(axis=1), logits.argmax(axis=1) == labels

@@ -73,7 +73,7 @@ def matrices(run: Run) -> dict[str, tuple[np.ndarray, Sequence[str]]]:
 
 
 def numbers(run: Run, by: dict[str, tuple[np.ndarray, Sequence[str]]]) -> dict[str, Any]:
-    """Returns the numbers of the error figures as JSON values; `matrices` returns `by`."""
+    """Returns the numbers of the error figures as JSON values; `by` is from `matrices`."""
     if run.predictions is None:
         return {}
     found, names = run.predictions, run.predictions.class_names
