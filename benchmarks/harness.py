@@ -113,7 +113,7 @@ def ratio(numerators: Sequence[float], denominators: Sequence[float]) -> dict[st
 
 
 def check_loss(loss: float) -> None:
-    """Checks that a loss is finite, since steps with other values may take a different time.
+    """Checks that a loss is finite; otherwise steps may take a different time.
 
     Raises:
       RuntimeError: If the loss is NaN or infinite.

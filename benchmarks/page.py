@@ -108,7 +108,7 @@ def dumbbells(
       names: The names of the experiments.
       published: The published accuracies, as fractions.
       measured: The measured accuracies, as fractions.
-      is_full: Whether each pair is comparable; if not, the measured accuracy is a hollow marker.
+      is_full: Whether each pair is comparable; if not, the marker of the measured one is hollow.
     """
     figure = figures.new((figures.SIZE[0], 1.0 + 0.25 * len(names)))
     axes = figure.subplots()

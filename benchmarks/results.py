@@ -66,7 +66,7 @@ class Row(NamedTuple):
 
     @property
     def num_runs(self) -> str:
-        """The number of runs, with that of their seeds if some have the same: "1 run"."""
+        """The number of runs and, if some share a seed, of seeds: "5 runs (4 seeds)"."""
         runs, seeds = len(self.logs), len({log.summary["seed"] for log in self.logs})
         text = "1 run" if runs == 1 else f"{runs} runs"
         return text if seeds == runs else f"{text} ({seeds} seed{'s' * (seeds > 1)})"
@@ -128,7 +128,7 @@ def _row(experiment: str, logs: list[Log]) -> Row:
 
 
 def _distinct(logs: list[Log]) -> tuple[Log, ...]:
-    """Returns logs without exact repetitions, which are not further samples.
+    """Returns logs without exact repetitions, which add no information.
 
     On one machine a seed gives bitwise the same result. The result is compared too because a kind
     of device, such as "AMD EPYC", may include machines that round differently.
@@ -159,7 +159,7 @@ def points(row: Row) -> str:
     """Formats the difference from the published accuracy, or why there is none.
 
     "+2.17" is in percentage points; with several runs, "+2.17 (-0.44 to +4.78)" includes its 95%
-    confidence interval, which takes the published accuracy as exact.
+    confidence interval, which treats the published accuracy as exact.
     """
     if row.difference is None:
         return row.reason

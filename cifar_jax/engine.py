@@ -61,8 +61,8 @@ def count_steps(batch_size: int, num_examples: int, num_devices: int) -> int:
     """
     if not 1 <= batch_size <= num_examples:
         raise UserError(
-            f"batch_size needs a value from 1 to {num_examples}, the number of training images, "
-            f"not {batch_size}"
+            f"batch_size must be from 1 to {num_examples}, the number of training images, "
+            f"got {batch_size}"
         )
     if batch_size % num_devices:
         below = batch_size // num_devices * num_devices

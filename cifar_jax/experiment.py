@@ -62,15 +62,15 @@ def checked(config: ConfigDict) -> ConfigDict:
 def _check_fields(config: ConfigDict) -> None:
     for field in ("num_epochs", "eval_every_epochs", "eval_batch_size", "batch_size"):
         if not isinstance(config[field], int) or config[field] < 1:
-            raise UserError(f"{field} needs a whole number of at least 1, not {config[field]}")
+            raise UserError(f"{field} must be a positive integer, got {config[field]}")
     if config.checkpoint.every_epochs < 1:
         raise UserError(
-            f"checkpoint.every_epochs needs at least 1, not {config.checkpoint.every_epochs}"
+            f"checkpoint.every_epochs must be at least 1, got {config.checkpoint.every_epochs}"
         )
     if config.steps_per_call < 0:
-        raise UserError(f"steps_per_call needs 0 or more, not {config.steps_per_call}")
+        raise UserError(f"steps_per_call must be at least 0, got {config.steps_per_call}")
     if not 0 <= config.label_smoothing < 1:
-        raise UserError(f"label_smoothing needs a value in [0, 1), not {config.label_smoothing}")
+        raise UserError(f"label_smoothing must be in [0, 1), got {config.label_smoothing}")
     if config.selected_on not in SELECTED_ON:
         raise unknown("selected_on", config.selected_on, SELECTED_ON)
     if config.selected_by not in METRICS:
@@ -85,9 +85,9 @@ def _check_fields(config: ConfigDict) -> None:
         raise unknown("data.label", config.data.label, data.LABELS)
     if not 0 <= config.data.val_fraction < 1:
         fraction = config.data.val_fraction
-        raise UserError(f"data.val_fraction needs a value from 0 to below 1, not {fraction}")
+        raise UserError(f"data.val_fraction must be in [0, 1), got {fraction}")
     if config.data.limit < 0:
-        raise UserError(f"data.limit needs 0 (all images) or more, not {config.data.limit}")
+        raise UserError(f"data.limit must be at least 0 (all images), got {config.data.limit}")
     if config.augment.normalize not in NORMALIZE:
         raise unknown("augment.normalize", config.augment.normalize, NORMALIZE)
     trackers.parse(config.trackers)
@@ -99,7 +99,7 @@ def _check_fields(config: ConfigDict) -> None:
         raise unknown("gpu_graph", config.gpu_graph, GPU_GRAPH)
     for field, seed in (("seed", config.seed), ("data.val_seed", config.data.val_seed)):
         if not 0 <= seed < 2**32:
-            raise UserError(f"{field} needs a value from 0 to 4294967295, not {seed}")
+            raise UserError(f"{field} must be from 0 to 4294967295, got {seed}")
 
 
 def _check_parts(config: ConfigDict) -> None:

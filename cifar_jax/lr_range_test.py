@@ -36,12 +36,12 @@ def main(argv: list[str]) -> int:
         folder = Path(values.workdir or Path("runs") / config.experiment / "range_test")
         lowest, highest = values["from"].value, values["to"].value
         if not 0 < lowest < highest < math.inf:
-            raise UserError(f"--from and --to need 0 < from < to, not {lowest} and {highest}")
+            raise UserError(f"--from and --to need 0 < from < to, got {lowest} and {highest}")
         num_epochs = _EPOCHS[values.by] if values.epochs is None else values.epochs
         min_epochs = MIN_POINTS if values.by == "epoch" else 1
         if num_epochs < min_epochs:
             raise UserError(
-                f"--epochs needs {min_epochs} or more with --by={values.by}, not {num_epochs}"
+                f"--epochs must be at least {min_epochs} with --by={values.by}, got {num_epochs}"
             )
         # These import jax, which takes a second: an invalid command line fails without that delay.
         from cifar_jax.range_test import files, sweep

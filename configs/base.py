@@ -1,4 +1,4 @@
-"""The base config for config files written before it moved to cifar_jax/config/base.py."""
+"""The old location of cifar_jax/config/base.py, which older config files import."""
 
 from cifar_jax.config.base import get_config
 

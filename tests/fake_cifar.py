@@ -29,7 +29,7 @@ def shrink(monkeypatch) -> None:
 
 
 def write(name: str, parent: Path, seed: int = 0) -> Fake:
-    """Writes the unpacked archive of a data set, in the sizes of `shrink`."""
+    """Writes the unpacked archive of a data set, with as many records as `shrink` expects."""
     rng = np.random.default_rng(seed)
     official = archive.ARCHIVES[name]
     folder = parent / official.folder

@@ -1,4 +1,4 @@
-"""Lowers functions for one platform, which need not be present, and counts the operations."""
+"""Lowers functions for a platform that need not be present, and counts their operations."""
 
 import re
 from collections import Counter
@@ -12,7 +12,7 @@ def program(function, *args, platform="cpu") -> str:
 
 
 def count_operations(text: str) -> Counter:
-    """Counts the operations of a StableHLO program, those of a function once per call."""
+    """Counts the operations that a StableHLO program runs; each call of a function counts."""
     bodies = dict(re.findall(r"func\.func \w+ @([\w.]+)(.*?)(?=func\.func|\Z)", text, re.DOTALL))
 
     def count(name):

@@ -21,7 +21,7 @@ _PLATEAU.decide(1.0, 1e-4)
 
 
 class Page(HTMLParser):
-    """The text of a page, its image descriptions, and the URLs that it loads."""
+    """Parses a page: its text, its image descriptions, and the URLs that it loads."""
 
     def __init__(self, html):
         super().__init__()

@@ -77,7 +77,7 @@ def test_the_example_schedule_and_optimizer_work(monkeypatch):
     expected = [0.0, 0.1, 0.1, 0.05, 0.0]
     assert [float(schedule(step)) for step in (0, 10, 30, 40, 50)] == pytest.approx(expected)
     config.optim.hold = 1.0
-    with pytest.raises(UserError, match=r"optim\.hold needs a value from 0 to below 1, not 1"):
+    with pytest.raises(UserError, match=r"optim\.hold must be in \[0, 1\), got 1"):
         experiment.checked(config)
     weights, config.optim.eps = jnp.ones(3), 0.5
     optimizer = experiment._optimizer(config)

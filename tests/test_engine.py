@@ -9,8 +9,8 @@ from cifar_jax import data, engine, metrics, step
 from cifar_jax.errors import UserError
 from cifar_jax.runtime import compiler
 
-# Small networks that have everything that may depend on the devices: dropout, augmentation and
-# BatchNorm.
+# Small networks with everything that could depend on the number of devices: dropout, augmentation
+# and BatchNorm.
 NETWORKS = {"thin cnn2": ("cnn2", {}), "thin resnet": ("resnet18", {"width": 8, "depths": (1, 1)})}
 
 
@@ -44,7 +44,7 @@ def test_eight_devices_equal_one(network):
 
 
 def test_pmap_without_batch_norm_and_randomness_equals_one_device():
-    """Each replica has its own statistics and random numbers, so this test has none of these."""
+    """Each replica has its own statistics and random numbers, so this test uses neither."""
     setup = dict(options={"dropout": 0.0}, ops="alternating_flip")
     engines = (
         tiny.make_engine(**setup),
@@ -114,15 +114,15 @@ def test_pmap_averages_the_gradients_of_the_replicas():
     ends = []
     for replica in range(2):
         part = data.Split(*(x[order[replica, 0]] for x in train))
-        alone = tiny.make_engine("resnet18", train=part, batch_size=8, **setup)
-        one, _ = alone.run(alone.init(), alone.no_metrics(), alone.plan(alone.init(), 0), 1)
+        single = tiny.make_engine("resnet18", train=part, batch_size=8, **setup)
+        one, _ = single.run(single.init(), single.no_metrics(), single.plan(single.init(), 0), 1)
         ends.append(jax.device_get(one))
     for part in ("params", "batch_stats"):
         mean = jax.tree.map(lambda a, b: (a + b) / 2, *(getattr(e, part) for e in ends))
         moved = jax.tree.map(np.subtract, getattr(end, part), getattr(start, part))
         wanted = jax.tree.map(np.subtract, mean, getattr(start, part))
         assert tiny.greatest_difference(moved, wanted) < 1e-4, part
-    # The replicas had different statistics, so a global batch would have given another result.
+    # The replicas had different statistics, so a global batch would have given a different result.
     assert tiny.greatest_difference(ends[0].batch_stats, ends[1].batch_stats) > 1e-3
 
 
@@ -131,8 +131,8 @@ def test_pmap_averages_the_gradients_of_the_replicas():
     [
         (12, 8, "nearest that is: 8 or 16"),
         (5, 8, "nearest that is: 8"),
-        (101, 1, "1 to 100, the number of training images, not 101"),
-        (0, 1, "not 0"),
+        (101, 1, "1 to 100, the number of training images, got 101"),
+        (0, 1, "got 0"),
     ],
 )
 def test_invalid_batch_sizes_are_refused(batch_size, num_devices, message):
@@ -196,7 +196,7 @@ def test_alternating_flips_and_mixes_give_the_same_loss_on_one_and_eight_devices
 
 @pytest.mark.usefixtures("optimized")
 @pytest.mark.parametrize(("name", "options"), [("cnn_small", {}), ("resnet18", {"width": 16})])
-def test_a_step_as_shipped_equals_one_without_forms_for_cpus(name, options, monkeypatch):
+def test_a_step_as_shipped_equals_one_without_the_forms_for_cpus(name, options, monkeypatch):
     """The reference runs lax's convolutions and products on the CPU, as a GPU would."""
     setup = dict(options=options, optimizer=optax.sgd(1.0), batch_size=4, ops="")
     eng = tiny.make_engine(name, **setup)
@@ -207,8 +207,8 @@ def test_a_step_as_shipped_equals_one_without_forms_for_cpus(name, options, monk
     eng = tiny.make_engine(name, **setup, loop=False)
     expected, _ = jax.device_get(tiny.run_steps(eng, eng.init(), 1))
 
-    # The distances are about 3e-6, but where rounding changes the sign of a rectifier's input, the
-    # gradient jumps.
+    # The distances are about 3e-6, but the gradient jumps if rounding changes the sign of a ReLU's
+    # input.
     for part, tolerance in (("params", 1e-2), ("batch_stats", 1e-5)):
         moved = [
             jax.tree.map(np.subtract, getattr(end, part), getattr(start, part))

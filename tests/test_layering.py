@@ -8,8 +8,8 @@ import tomllib
 import pytest
 import tiny
 
-# Each layer may import the layers below it, and a package its own modules. Parts of one layer must
-# not import each other. A module that is not listed here belongs to its package.
+# Each part may import its own modules and the layers below, but not other parts of its layer. A
+# module that is not listed belongs to its package.
 LAYERS = [
     {"main", "prepare", "predict", "lr_range_test", "augment.__main__", "report.__main__"},
     {"train", "report", "range_test"},

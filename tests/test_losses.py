@@ -35,7 +35,7 @@ def torch_cross_entropy(logits, label_smoothing):
 
 @needs_torch
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.1, 0.9])
-def test_loss_and_gradient_equal_those_of_pytorch(label_smoothing):
+def test_loss_and_gradient_equal_pytorch(label_smoothing):
     logits = torch.tensor(LOGITS, requires_grad=True)
     expected = torch_cross_entropy(logits, label_smoothing)
     expected.sum().backward()

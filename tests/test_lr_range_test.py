@@ -31,15 +31,15 @@ def test_command_stops_at_divergence_and_writes_its_files(tmp_path, capsys):
     assert all(math.isfinite(float(row["loss"])) for row in rows)
     found = json.loads((tmp_path / "range_test.json").read_text())
     assert rates[0] < found["base_learning_rate"] < found["max_learning_rate"] < rates[-1]
-    asked = {"from": 1e-4, "to": 1000.0, "epochs": 20, "by": "step", "ended_by": "divergence"}
-    assert asked.items() <= found.items() and found["versions"]["jax"]
+    settings = {"from": 1e-4, "to": 1000.0, "epochs": 20, "by": "step", "ended_by": "divergence"}
+    assert settings.items() <= found.items() and found["versions"]["jax"]
     assert (tmp_path / "range_test.png").read_bytes().startswith(b"\x89PNG")
     printed = capsys.readouterr().out
     assert found["flags"] in printed and "schedule=triangular2" in printed
 
 
 @pytest.mark.parametrize("steps_per_call", [0, 1])
-def test_accuracy_by_epoch_is_that_of_the_evaluated_split(tmp_path, steps_per_call):
+def test_accuracy_by_epoch_is_measured_on_the_evaluated_split(tmp_path, steps_per_call):
     flags = ["--from=1e-4", "--to=1e-2", "--epochs=5", "--by=epoch"]
     assert command(tmp_path, *flags, f"--config.steps_per_call={steps_per_call}") == 0
     with (tmp_path / "range_test.csv").open() as file:
@@ -84,10 +84,10 @@ def test_unusable_folder_is_refused_before_the_test(tmp_path, monkeypatch, capsy
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--by=epoch", "--epochs=3"], "--epochs needs 4 or more with --by=epoch, not 3"),
+        (["--by=epoch", "--epochs=3"], "--epochs must be at least 4 with --by=epoch, got 3"),
         (["--epochs=1", "--config.batch_size=200"], "2 steps are too few for a curve"),
-        (["--from=1", "--to=0.1"], "--from and --to need 0 < from < to, not 1.0 and 0.1"),
-        (["--epochs=0"], "--epochs needs 1 or more with --by=step, not 0"),
+        (["--from=1", "--to=0.1"], "--from and --to need 0 < from < to, got 1.0 and 0.1"),
+        (["--epochs=0"], "--epochs must be at least 1 with --by=step, got 0"),
         (["--from=1e6", "--to=1e9"], "ended by divergence after"),
         (["--by=week"], "week"),
     ],

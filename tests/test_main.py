@@ -52,12 +52,12 @@ SMALL = [
         ((*QUICKSTART, "--confg.seed=1"), "unknown flag --confg.seed: there are"),
         ((*QUICKSTART, "--num_epochs=1"), "did you mean --config.num_epochs?"),
         ((*QUICKSTART, "seed=1"), "unexpected argument 'seed=1'; flags look like"),
-        ((*QUICKSTART, "--config.seed=-1"), "seed needs a value from 0 to 4294967295, not -1"),
+        ((*QUICKSTART, "--config.seed=-1"), "seed must be from 0 to 4294967295, got -1"),
         (
             (*QUICKSTART, "--config.plateau.factor=0.5"),
             "plateau.factor has no effect while plateau.patience is 0",
         ),
-        ((*QUICKSTART, "--config.model.dropout=(2.0,)"), "dropout rate needs to lie in [0, 1)"),
+        ((*QUICKSTART, "--config.model.dropout=(2.0,)"), "dropout rate must be in [0, 1)"),
         (
             (*QUICKSTART, "--config.model.name=resnet8", "--workdir", "/dev/null/x"),
             "unknown model 'resnet8': did you mean 'resnet18'",
@@ -100,7 +100,7 @@ def test_help_lists_the_fields_of_the_config():
 
 
 def test_missing_data_error_lists_the_remedies(tmp_path):
-    """A proxy on a port where nothing listens stands in for a machine without network."""
+    """A proxy on a port where nothing listens simulates a machine without network."""
     closed = "http://127.0.0.1:9"
     result = main(
         "--config", "configs/cnn3.py", f"--config.data.dir={tmp_path}",
@@ -132,7 +132,7 @@ def test_pictures_of_a_complete_run_are_drawn_once(tmp_path, monkeypatch, capsys
     assert command.main(["", *flags]) == 0
     assert "is complete" in capsys.readouterr().out
     assert times == {path.name: path.stat().st_mtime_ns for path in plots.iterdir()}
-    # Unreadable predictions do not make a complete training fail.
+    # Unreadable predictions do not make the command fail.
     (plots / "errors.json").unlink()
     (tmp_path / "predictions.npz").write_bytes(b"damaged")
     assert command.main(["", *flags]) == 0

@@ -6,7 +6,7 @@ import pytest
 from cifar_jax import metrics
 
 
-def test_accuracies_equal_those_of_scikit_learn():
+def test_accuracies_equal_scikit_learn():
     sklearn_metrics = pytest.importorskip("sklearn.metrics")
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(200, 20)).astype(np.float32)
@@ -30,7 +30,7 @@ def test_the_lower_class_of_equal_logits_ranks_first_as_in_argmax():
     assert (ahead < 5).sum() == 5
 
 
-def test_a_label_with_a_logit_that_is_not_finite_is_not_a_hit():
+def test_a_label_whose_logit_is_not_finite_counts_as_wrong():
     for value in (jnp.nan, jnp.inf, -jnp.inf):
         logits = jnp.zeros((1, 3)).at[0, 1].set(value)
         assert metrics.num_ahead(logits, jnp.array([1])) == 3
@@ -50,7 +50,7 @@ def test_the_mean_over_no_examples_is_nan():
 
 
 def test_checkpoints_have_the_layout_of_clu():
-    """Workdirs made before the sums were packed into one array thus stay readable."""
+    """Workdirs made before the sums were packed into one array must stay readable."""
     clu_metrics = pytest.importorskip("clu.metrics")
     average = clu_metrics.Average(jnp.float32(0), jnp.int32(0))
     names = ("loss", "accuracy", "top5_accuracy")

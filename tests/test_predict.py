@@ -18,7 +18,7 @@ def workdir(tmp_path_factory):
     return folder
 
 
-def test_predictions_equal_those_of_the_evaluation(workdir):
+def test_predictions_equal_the_evaluation(workdir):
     with np.load(workdir / "predictions.npz") as file:
         logits = file["logits"]
     found = predict.predict(workdir, tiny.dataset().test.images)
@@ -30,7 +30,7 @@ def test_predictions_equal_those_of_the_evaluation(workdir):
     assert all(len(predictions) == 5 for predictions in found)
 
 
-def test_the_reported_epoch_predicts(tmp_path):
+def test_predictions_come_from_the_reported_epoch(tmp_path):
     # The learning rate after the first epoch makes training diverge.
     config = tiny.make_config(
         num_epochs=3, selected_on="test", optim__schedule="step", optim__step_epochs=(1,),

@@ -13,7 +13,7 @@ ROWS = [
     ("selected_on", "selected_by", "epoch"),
     [("val", "accuracy", 1), ("val", "loss", 3), ("train", "accuracy", 2), ("last", "loss", None)],
 )
-def test_the_best_epoch_is_the_first_of_the_highest_scores(selected_on, selected_by, epoch):
+def test_the_best_epoch_is_the_first_with_the_best_score(selected_on, selected_by, epoch):
     best = Selection(selected_on, selected_by, "val").best(ROWS)
     assert (best and best["epoch"]) == epoch
 

@@ -21,7 +21,7 @@ def test_golden_steps():
 
     If a change is meant to affect what a step computes (initialization, order of random numbers, an
     operation's formula), update the numbers and describe the change in the commit. Otherwise a
-    failure is a bug. Another version of jax may draw other numbers: compare on the old one first.
+    failure is a bug. A new version of jax may draw different numbers: first check with the old one.
     """
     eng = tiny.make_engine("cnn3")
     _, epoch = tiny.run_steps(eng, eng.init(), 5)
@@ -84,14 +84,14 @@ def test_mixing_pairs_mixes_their_losses():
         after, new = jax.jit(train_step)(state, batch._replace(labels=labels))
         return metrics.fetch(new)["loss"], after.params
 
-    def mix(share):
-        return lambda key, images: (images, jnp.arange(8)[::-1], jnp.full(8, share))
+    def mix(lam):
+        return lambda key, images: (images, jnp.arange(8)[::-1], jnp.full(8, lam))
 
     own, own_params = loss_and_params(None, batch.labels)
     others, others_params = loss_and_params(None, batch.labels[::-1])
     assert own != pytest.approx(others, rel=1e-4)
-    for share, loss, params in ((1.0, own, own_params), (0.0, others, others_params)):
-        found, found_params = loss_and_params(mix(share), batch.labels)
+    for lam, loss, params in ((1.0, own, own_params), (0.0, others, others_params)):
+        found, found_params = loss_and_params(mix(lam), batch.labels)
         assert found == pytest.approx(loss, rel=1e-6)
         assert tiny.greatest_difference(found_params, params) < 1e-5
     assert loss_and_params(mix(0.25), batch.labels)[0] == pytest.approx(0.25 * own + 0.75 * others)

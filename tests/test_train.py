@@ -18,7 +18,7 @@ from cifar_jax.runtime.signals import Preempted
 
 
 def summary_fields_of_cb05e25():
-    """The fields of summary.json, none of which may ever be lost."""
+    """Returns the fields of cb05e25's summary.json, none of which may be removed."""
     with tarfile.open(tiny.ROOT / "tests" / "run" / "workdir_cb05e25.tar.gz") as archive:
         return json.load(archive.extractfile("workdir/summary.json")).keys()
 
@@ -129,8 +129,8 @@ def test_a_run_can_switch_between_one_and_eight_devices(tmp_path, straight):
         train(tiny.make_config(num_epochs=num_epochs), tmp_path, num_devices=num_devices)
     step, params = params_of(tmp_path)
     assert step == 12
-    # If a gradient near zero differs in its last bit, Adam's update may differ as a whole. An epoch
-    # with other random numbers would give a distance of more than 0.05.
+    # If a gradient near zero differs in its last bit, Adam's whole update may differ. An epoch with
+    # different random numbers would give a distance of more than 0.05.
     assert tiny.distance(params, params_of(straight)[1]) < 2e-3
 
 
@@ -139,7 +139,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(t
     train(config, tmp_path)
     before = params_of(tmp_path)
     wild = tiny.make_config(num_epochs=3, optim__name="sgd", optim__learning_rate=1e-3)
-    # To claim() this is the same run, but with its learning rate the loss of any network diverges.
+    # The config describes the same run, but at this learning rate the loss diverges.
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(experiment.optim.schedules, "create", lambda *a, **k: lambda step: 1e30)
         with pytest.raises(loop.Diverged, match=r"the loss became (nan|inf) in steps \d+ to \d+"):
@@ -179,7 +179,7 @@ def test_callbacks_make_the_same_decisions_in_an_interrupted_run(tmp_path):
     assert events == ["", "", cut.format("0.0001"), "", cut.format("1e-05"), stop]
     assert straight["stopped_early"] and (straight["epochs"], straight["steps"]) == (6, 24)
 
-    # In the third epoch, after one without an improvement, and right after the cut.
+    # Stop in the third epoch, after one without an improvement, and right after the cut.
     for stop_at in (10, 12):
         train_until(stop_at, config, tmp_path / str(stop_at))
         train(config, tmp_path / str(stop_at))
@@ -191,7 +191,7 @@ def test_callbacks_make_the_same_decisions_in_an_interrupted_run(tmp_path):
 def test_the_epoch_at_which_a_callback_stops_training_is_evaluated(tmp_path, selected_on):
     config = tiny.make_config(
         num_epochs=5,
-        eval_every_epochs=4,  # the epoch at which training stops is not due
+        eval_every_epochs=4,  # no evaluation is due at the epoch at which training stops
         selected_on=selected_on,
         early_stopping__monitor="train_loss",
         early_stopping__min_delta=100.0,
@@ -227,7 +227,7 @@ def test_the_best_epoch_before_a_stop_is_restored_in_an_interrupted_run(tmp_path
 
 
 def test_the_reported_epoch_may_be_that_with_the_lowest_loss(tmp_path):
-    # At this learning rate the loss falls until the end, but the accuracy stops rising before.
+    # At this learning rate the loss falls until the end, but the accuracy stops rising earlier.
     config = tiny.make_config(
         num_epochs=7, selected_on="test", selected_by="loss", optim__learning_rate=1e-2
     )
@@ -248,28 +248,28 @@ def test_another_runs_workdir_is_refused(straight):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (dict(batch_size=101), "1 to 100, the number of training images, not 101"),
+        (dict(batch_size=101), "1 to 100, the number of training images, got 101"),
         (dict(model__name="cnn33"), "unknown model 'cnn33': did you mean 'cnn3'"),
         (dict(selected_on="val"), "needs data.val_fraction above 0"),
         (dict(selected_on="best"), "unknown selected_on 'best'"),
         (dict(selected_by="acuracy"), "unknown selected_by 'acuracy': did you mean 'accuracy'"),
-        (dict(plateau__patience=2, plateau__factor=2.0), "plateau.factor needs .* not 2.0"),
-        (dict(early_stopping__patience=-1), "early_stopping.patience needs .* not -1"),
-        (dict(num_epochs=0), "num_epochs needs a whole number of at least 1, not 0"),
+        (dict(plateau__patience=2, plateau__factor=2.0), "plateau.factor must be .* got 2.0"),
+        (dict(early_stopping__patience=-1), "early_stopping.patience must be .* got -1"),
+        (dict(num_epochs=0), "num_epochs must be a positive integer, got 0"),
         (dict(dtype="float16"), "unknown dtype 'float16'"),
         (dict(optim__name="adamm"), "did you mean 'adam'"),
         (dict(optim__schedule="cosin"), "did you mean 'cosine'"),
         (dict(augment__ops="flop"), "did you mean 'flip'"),
-        (dict(label_smoothing=1.0), "label_smoothing needs a value in"),
-        (dict(steps_per_call=-1), "steps_per_call needs 0 or more"),
+        (dict(label_smoothing=1.0), "label_smoothing must be in"),
+        (dict(steps_per_call=-1), "steps_per_call must be at least 0"),
         (dict(parallel="pmpa"), "did you mean 'pmap'"),
-        (dict(data__val_seed=-1), "data.val_seed needs a value from 0 to"),
+        (dict(data__val_seed=-1), "data.val_seed must be from 0 to"),
         (dict(data__name="mnist"), "unknown data.name 'mnist'"),
-        (dict(data__val_fraction=1.5), "data.val_fraction needs a value from 0 to below 1"),
+        (dict(data__val_fraction=1.5), "data.val_fraction must be in"),
         (dict(augment__ops="crop(-1)"), "crop needs a whole number"),
-        (dict(optim__warmup_epochs=5.0), "optim.warmup_epochs needs 0 or more"),
+        (dict(optim__warmup_epochs=5.0), "optim.warmup_epochs must be at least 0"),
         (dict(optim__schedule="step"), "needs optim.step_epochs"),
-        (dict(model__dropout=(0.5, 0.5)), "dropout needs one number or 3"),
+        (dict(model__dropout=(0.5, 0.5)), "dropout must be one number or 3"),
     ],
 )
 def test_invalid_configs_are_refused_before_anything_is_written(tmp_path, overrides, message):
@@ -281,7 +281,7 @@ def test_invalid_configs_are_refused_before_anything_is_written(tmp_path, overri
 def test_train_loss_is_the_mean_over_all_examples(tmp_path):
     """With a learning rate of almost zero, training and evaluation must measure the same.
 
-    The last of the 100 images' batches has only 4 images.
+    The last batch of the 100 images has only 4 of them.
     """
     dataset = tiny.dataset()
     config = tiny.make_config(
@@ -309,11 +309,11 @@ def test_a_state_that_fails_in_evaluation_is_not_saved(tmp_path, monkeypatch):
 
 def test_a_run_that_fails_to_start_does_not_claim_the_workdir(tmp_path):
     too_small = tiny.dataset(num_train=8)
-    with pytest.raises(UserError, match="batch_size needs a value from 1 to 8"):
+    with pytest.raises(UserError, match="batch_size must be from 1 to 8"):
         train(tiny.make_config(seed=1), tmp_path, dataset=too_small)
     train(tiny.make_config(num_epochs=1), tmp_path)
     before = (tmp_path / "summary.json").read_text()
-    with pytest.raises(UserError, match="batch_size needs a value from 1 to 8"):
+    with pytest.raises(UserError, match="batch_size must be from 1 to 8"):
         train(tiny.make_config(num_epochs=3), tmp_path, dataset=too_small)
     assert (tmp_path / "summary.json").read_text() == before
 

@@ -18,7 +18,7 @@ from cifar_jax import train as training
 # The network of these runs: two convolutions, with dropout.
 NETWORK = {"name": "cnn2", "filters": (8, 16), "dense_units": 32, "dropout": (0.1, 0.1, 0.1)}
 ROOT = Path(__file__).resolve().parent.parent
-# Every config file but the base config's old name.
+# All config files except base.py, which only re-exports the base config.
 CONFIGS = sorted(p for p in (ROOT / "configs").rglob("*.py") if p.name != "base.py")
 
 
@@ -169,7 +169,7 @@ def greatest_difference(tree, reference) -> float:
 def distance(tree, reference) -> float:
     """Returns |tree - reference| / |reference| over all leaves together.
 
-    For runs of many steps: a difference in the last bit grows whenever it changes the sign of a
+    Suits runs of many steps: a difference in the last bit grows whenever it changes the sign of a
     ReLU's input, and its relative size is largest in leaves with small values.
     """
 

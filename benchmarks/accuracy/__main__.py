@@ -13,9 +13,8 @@ under --runs to --out. The default of --out is benchmarks/results/accuracy, from
 trials, the default is a directory under --runs. Runs whose number of epochs differs from the config
 have separate logs and separate rows in the table.
 
---jobs K runs up to K training runs at the same time, each in its own process, and distributes them
-over the GPUs. While one run compiles, others train, and a GPU can train several small networks at
-once.
+--jobs K trains up to K runs at the same time, each in its own process, and distributes them over
+the GPUs. While one run compiles, others train, and a GPU can train several small networks at once.
 """
 
 import argparse
@@ -100,11 +99,11 @@ def check(args: argparse.Namespace) -> None:
       UserError: If one is out of range.
     """
     if args.seeds < 1 or args.jobs < 1 or (args.epochs is not None and args.epochs < 1):
-        raise UserError("--seeds, --jobs and --epochs need 1 or more")
+        raise UserError("--seeds, --jobs and --epochs must be at least 1")
     if args.limit < 0 or args.first_seed < 0:
-        raise UserError("--limit and --first_seed need 0 or more")
+        raise UserError("--limit and --first_seed must be at least 0")
     if not args.minutes > 0:
-        raise UserError(f"--minutes needs more than 0, not {args.minutes}")
+        raise UserError(f"--minutes must be above 0, got {args.minutes}")
 
 
 if __name__ == "__main__":

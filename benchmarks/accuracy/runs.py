@@ -22,7 +22,7 @@ class PlannedRun(NamedTuple):
 
     Attributes:
       experiment: The id of the experiment.
-      name: The name of its workdir and of its log, with the seed and the options that shorten it.
+      name: The name of its workdir and its log, from the seed and any options that shorten it.
       settings: The config.
       workdir: The directory that it trains in.
       log: The directory that its log is copied to.
@@ -87,17 +87,17 @@ def _make_run(experiment: str, seed: int, args: argparse.Namespace) -> PlannedRu
 
 
 def is_done(run: PlannedRun) -> bool:
-    """Returns whether a run needs no more training, and logs it if only its workdir is complete.
+    """Returns whether a run is complete; if only its workdir is, copies the log from there.
 
     Raises:
-      UserError: If the log has other settings, for example because the config has changed since.
+      UserError: If the log has different settings, for example because the config has changed.
     """
     if (run.log / "summary.json").exists():
         differing = _differing(run.log, run.settings)
         if differing:
             raise UserError(
-                f"{run.log} holds the log of other settings: {'; '.join(differing)}. Remove it to "
-                "run the experiment again"
+                f"{run.log} holds a log with different settings: {'; '.join(differing)}. Remove it "
+                "to run the experiment again"
             )
     elif _is_complete(run.workdir, run.settings):
         copy_log(run)
@@ -109,7 +109,7 @@ def is_done(run: PlannedRun) -> bool:
 
 def _is_complete(workdir: Path, settings: ConfigDict) -> bool:
     """Returns whether a workdir holds the complete run of a config."""
-    # A workdir with other settings is left to train(), which resumes it or reports the difference.
+    # A workdir with different settings is left to train(), which resumes it or reports them.
     return (workdir / "summary.json").exists() and not _differing(workdir, settings)
 
 

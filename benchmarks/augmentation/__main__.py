@@ -3,11 +3,11 @@
     python -m benchmarks.augmentation [LINE ...] [--batch_size B] [--rounds N] [--seconds S]
 
 A compiled loop gathers batches of random images, augments them and normalizes them. The time of the
-same loop without augmentation is subtracted round by round. The share is that cost divided by the
-time of a training step with it: the sum of the cost and a step of configs/resnet18.py without
-augmentation, which is measured in the same run. A LINE has the format of config.augment.ops or
-config.augment.mix; for a mix, the loss of the second label is not included. Without a LINE, a
-selection is measured. One line of JSON per LINE is appended to the file --out.
+same loop without augmentation is subtracted round by round. The share is cost / (cost + step),
+where step is the time of a training step of configs/resnet18.py without augmentation, measured in
+the same run. A LINE has the format of config.augment.ops or config.augment.mix; for a mix, the loss
+of the second label is not included. Without a LINE, a default selection is measured. One line of
+JSON per LINE is appended to the file --out.
 """
 
 import math
@@ -40,9 +40,9 @@ def main(argv: list[str]) -> int:
 
     try:
         if args.rounds < 1 or args.batch_size < 1 or not 0 < args.seconds < math.inf:
-            raise UserError("--rounds and --batch_size need 1 or more, --seconds more than 0")
+            raise UserError("--rounds and --batch_size must be at least 1, --seconds above 0")
         if not all(line.strip() for line in args.lines):
-            raise UserError("a LINE needs an operation, such as flip")
+            raise UserError("a LINE must contain an operation, such as flip")
         with harness.open_output(args.out) as output:
             records = measure_lines(args.lines or LINES, args.batch_size, args.rounds, args.seconds)
             harness.append(output, *records)

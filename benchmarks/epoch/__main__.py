@@ -8,13 +8,13 @@ uint8, are shuffled, flipped and shifted by up to a tenth of their size; trainin
 layers RandomFlip and RandomTranslation inside `fit`. PyTorch augments with NumPy in a Dataset that
 a DataLoader reads in the training process or in two worker processes; it shifts by whole pixels,
 which is less work, and uses channels_last and a fused Adam, its fastest setting for this network.
-No contender draws a progress bar. All of them have their large arrays in huge pages, as
-`python -m cifar_jax.main` has by default.
+No contender draws a progress bar. All of them keep large arrays in huge pages, as
+`python -m cifar_jax.main` does by default.
 
 Every turn runs in its own process because Keras chooses its backend at import. It first trains on
-one hundred batches, which compiles everything, and then the epoch is timed. cifar_jax starts the
-epoch from a new initialization; the others continue from those batches. Contenders are interleaved
-and ratios are taken within rounds. The machine must be otherwise idle.
+one hundred batches, which compiles everything; then it times an epoch. cifar_jax starts the epoch
+from a new initialization; the others continue training. Contenders are interleaved and ratios are
+taken within rounds. The machine must be otherwise idle.
 """
 
 import argparse
@@ -90,11 +90,11 @@ def check(args: argparse.Namespace, names: list[str]) -> None:
       UserError: If an option is invalid.
     """
     if "cifar_jax" not in names or len(names) < 2:
-        raise UserError("the comparison needs cifar_jax and another contender")
+        raise UserError("the contenders must include cifar_jax and another one")
     if args.rounds < 1:
-        raise UserError("--rounds needs a whole number above 0")
+        raise UserError("--rounds must be at least 1")
     if args.limit < 0:
-        raise UserError("--limit needs 0, for all images, or more")
+        raise UserError("--limit must be at least 0 (all images)")
     if args.out == harness.default_output("epoch") and (args.limit or args.synthetic):
         raise UserError("a trial is not a result: choose another file with --out")
 

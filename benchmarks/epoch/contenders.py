@@ -27,7 +27,7 @@ def make_cifar_jax(images: np.ndarray, labels: np.ndarray) -> Epoch:
     settings = config.load(ROOT / "configs" / f"{CONFIG}.py")
     if (settings.batch_size, settings.optim.learning_rate) != (BATCH_SIZE, LEARNING_RATE):
         raise ValueError(
-            f"{CONFIG} needs batch size {BATCH_SIZE} and learning rate {LEARNING_RATE}"
+            f"{CONFIG} must have batch size {BATCH_SIZE} and learning rate {LEARNING_RATE}"
         )
     settings.data.val_fraction = 0.0  # `images` is already the training split
     settings.dtype = "float32"

@@ -68,11 +68,11 @@ def time_epoch_in_subprocess(name: str, data_dir: str | None, limit: int) -> Rec
 
 
 def comparison(turns: dict[str, list[Record]]) -> Record:
-    """Summarizes the turns of each contender, which include "cifar_jax".
+    """Summarizes the turns of each contender, including "cifar_jax".
 
     Returns:
       The record's fields `seconds`, the median of each contender; `fastest_other`; and
-      `times_as_fast`, the median, min and max over rounds of its time divided by that of cifar_jax.
+      `times_as_fast`, the median, min and max over rounds of its time / the time of cifar_jax.
     """
     seconds = {name: [turn["seconds"] for turn in results] for name, results in turns.items()}
     medians, fastest = harness.compare(seconds, "cifar_jax")

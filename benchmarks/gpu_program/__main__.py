@@ -3,8 +3,8 @@
     python -m benchmarks.gpu_program [MODEL[:BATCH[:DTYPE]] ...] [--no_cuda_graph] [--out FILE]
 
 Cases are those of benchmarks.throughput; without one, every network is compiled, which takes about
-ten minutes on two CPU cores. Needs `pip install -r requirements-gpu-program.txt` and Python 3.12 or
-newer, but no GPU.
+ten minutes on two CPU cores. This needs `pip install -r requirements-gpu-program.txt` and Python
+3.12 or newer, but no GPU.
 
 The record holds, per training step:
   launches: The launches by the host; 0 if the whole call is one CUDA graph.
@@ -12,9 +12,9 @@ The record holds, per training step:
   bytes: The size of the results and distinct operands of all kernels, whether or not they stay in
     the cache.
   FLOPs: The FLOPs of convolutions and matrix products, as compiled.
-  at least: A lower bound of the time. It is the sum over kernels of 2 us, bytes / bandwidth or
-    FLOPs / peak, whichever is largest. Convolutions take longer: on the card, those of ResNet-18
-    reach about half of the peak.
+  at least: A lower bound on the time. It is the sum over kernels of 2 us, bytes / bandwidth or
+    FLOPs / peak, whichever is largest. Convolutions take longer: those of ResNet-18 reach
+    about half of the peak.
 One line of JSON per case is appended to FILE.
 """
 

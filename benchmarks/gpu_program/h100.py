@@ -17,8 +17,8 @@ NAME = "NVIDIA H100 80GB HBM3"
 # default.
 BYTES_PER_SECOND = 3.35e12
 FLOPS_PER_SECOND = {"bf16": 989e12, "f16": 989e12, "f32": 494e12}
-# The shortest time from the start of one kernel to that of the next in a CUDA graph. A step of
-# cnn_small, whose arrays stay in the cache, takes 113 us with 42 kernels.
+# The shortest time between the starts of two kernels in a CUDA graph. A step of cnn_small, whose
+# arrays stay in the cache, takes 113 us with 42 kernels.
 SECONDS_PER_KERNEL = 2e-6
 
 
@@ -41,6 +41,6 @@ def devices() -> Sequence[jax.Device]:
 
 
 def min_seconds(kernel: Kernel) -> float:
-    """Returns a lower bound of a kernel's time from launching, memory bandwidth and arithmetic."""
+    """Returns a lower bound on a kernel's time, from its launch, its bytes and its FLOPs."""
     arithmetic = kernel.flops / FLOPS_PER_SECOND.get(kernel.dtype, FLOPS_PER_SECOND["f32"])
     return max(SECONDS_PER_KERNEL, kernel.num_bytes / BYTES_PER_SECOND, arithmetic)

@@ -70,7 +70,7 @@ def loop_kernels(program: str, partial_reads: Mapping[str, int] | None = None) -
 
     Args:
       program: The text of the optimized program, which holds one while loop at the top level.
-      partial_reads: {type: bytes} for operands of which a kernel reads only a part, for example
+      partial_reads: {type: bytes read} for operands that kernels read only in part, for example
         {"u8[50000,32,32,3]": 393216} for the data set and a batch of 128.
 
     Raises:
@@ -176,7 +176,7 @@ def _shape(type_: str) -> list[int]:
 
 
 def _convolution_flops(target: str, instruction: _Instruction, operands: list[str]) -> int:
-    """Returns 2 * filter size * batch * output pixels, the same for a convolution's gradients."""
+    """Returns 2 * filter size * batch * output pixels, which also holds for the gradients."""
     direction = target.removeprefix(_CONVOLUTION)
     roles = {  # which arrays are the filter and the convolution's output
         "Forward": (operands[1:2], [instruction.type]),

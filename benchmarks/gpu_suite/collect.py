@@ -69,7 +69,7 @@ def collect(out: Path) -> None:
     if environment is None:
         raise UserError(f"{out} holds no measurements")
     if environment["small"]:
-        raise UserError(f"{out} holds measurements of --small, which are not results")
+        raise UserError(f"{out} holds measurements made with --small, which are not results")
     for name in JSON_LINES:
         target = harness.RESULTS / f"{name}.jsonl"
         known = read_records(target)

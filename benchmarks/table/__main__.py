@@ -44,7 +44,7 @@ def rewritten(text: str, name: str) -> str:
 
     Args:
       text: The file's current content.
-      name: The file, as FILES names it.
+      name: A key of FILES.
 
     Raises:
       ValueError: If a table's markers are missing.

@@ -14,7 +14,7 @@ from benchmarks.table.markdown import device, milliseconds, table
 from cifar_jax import data, models
 
 # The (commit, device) pairs of logs that were written while nine runs shared one GPU through
-# NVIDIA's MPS. Their step times are longer than those of a network that has the GPU to itself.
+# NVIDIA's MPS, which lengthens their step times.
 _SHARED_GPU = {("fa6179f", "NVIDIA H100 80GB HBM3")}
 _ALL_TITLES = (
     *("experiment", "published", "measured", "runs", "difference", "epochs"),
@@ -40,7 +40,7 @@ def shortened() -> str:
 
 
 def not_run() -> str:
-    """Returns the table of experiments of which no complete run has been logged."""
+    """Returns the table of experiments without a logged complete run."""
     found = rows()
     done = {row.experiment for row in found if _is_complete(row)}
     missing = {row.experiment: row for row in found if row.experiment not in done}
@@ -122,7 +122,7 @@ def _shared_gpu(summary: dict) -> bool:
 
 
 def _epochs(row: Row) -> str:
-    """Returns the epochs of a row's runs, with those of the config file if they differ."""
+    """Returns the epochs of a row's runs and, if different, of the config file."""
     planned = row.logs[0].settings["num_epochs"]
     done = sorted({log.summary["epochs"] for log in row.logs})
     text = str(planned) if planned == row.num_epochs else f"{planned} of {row.num_epochs}"

@@ -1,4 +1,4 @@
-"""Builds the table of training programs that were compiled for a GPU without one."""
+"""Builds the table of training programs compiled for a GPU on a machine without one."""
 
 from benchmarks import harness
 from benchmarks.table.markdown import table
@@ -25,6 +25,6 @@ def gpu_program() -> str:
     ]
     titles = (
         *("network, batch, dtype", "launches by the host", "kernels", "memory traffic"),
-        *("outside convolutions", "GFLOP", "time at least", "measured"),
+        *("outside convolutions", "GFLOP", "lower bound", "measured"),
     )
     return table(titles, rows)

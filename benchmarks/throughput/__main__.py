@@ -13,8 +13,8 @@ The reported quantities are:
   step: The median over rounds, where a round is one call of several steps; p95 is the 95th
     percentile over rounds.
   FLOP/s: The FLOPs of a step, before compilation, according to XLA's cost analysis, with every
-    convolution computed as a direct sum (most take fewer operations on a CPU). The peak is that of
-    a large matrix product in the same dtype, measured in the same run.
+    convolution computed as a direct sum (most take fewer operations on a CPU). The peak is
+    measured in the same run, with a large matrix product in the same dtype.
   input: The share of a step that gathering and augmenting take, measured by interleaving with a
     program that trains on one fixed batch.
   call: The time that a call of one step takes beyond the step itself. Training makes calls that
@@ -60,7 +60,7 @@ def main(argv: list[str]) -> int:
     texts = args.models or (cases.SMALL if jax.default_backend() == "cpu" else ["all"])
     try:
         if not 0 < args.seconds < math.inf:
-            raise UserError("--seconds needs more than 0")
+            raise UserError("--seconds must be above 0")
         texts = cases.names() if list(texts) == ["all"] else texts
         measurements = [
             (name, partial(measure_network, name, cfg, args.seconds, not args.no_input_share))

@@ -8,7 +8,7 @@ from benchmarks.results import load_config
 from cifar_jax import experiment, models
 from cifar_jax.errors import UserError, unknown
 
-# The configs of cases that do not have the name of their config. "resnet18" has several.
+# The configs of cases for which `config_of` would find several, none, or not the intended one.
 _CONFIGS = {
     "cnn13": "hybrid/cnn13_l2",
     "cnn2": "coarse/cnn2_batch64",
@@ -42,7 +42,7 @@ def config_of(name: str) -> str:
         raise unknown("model", name, names())
     experiments = [e for e in sorted(PUBLISHED) if e.rpartition("/")[2] == name]
     if len(experiments) > 1:
-        raise UserError(f"{name} needs one config to be timed with, not {', '.join(experiments)}")
+        raise UserError(f"{name} has several configs to be timed with: {', '.join(experiments)}")
     if not experiments and not (ROOT / "configs" / f"{name}.py").is_file():
         raise UserError(f"{name} has no config to be timed with: configs/{name}.py is missing")
     return experiments[0] if experiments else name

@@ -11,9 +11,9 @@ from cifar_jax.engine import gather
 def count_flops(settings: ConfigDict, dataset: data.Dataset) -> float | None:
     """Returns the FLOPs of one training step without augmentation, or None if XLA reports none.
 
-    They are counted in the program before compilation, by the CPU's runtime, since CUDA's has no
-    cost analysis. The program is that for CUDA on every machine: it has `jax.lax`'s convolutions,
-    in which padding does not add to the count and no algorithm has fewer multiplications.
+    They are counted before compilation, by the CPU's runtime because CUDA's has no cost analysis.
+    On every machine, the program is lowered for CUDA: its convolutions are those of `jax.lax`, in
+    which padding does not count and no algorithm reduces the number of multiplications.
     """
     settings = settings.copy_and_resolve_references()
     settings.augment.ops = settings.augment.mix = ""

@@ -179,7 +179,7 @@ def random_data(settings: ConfigDict) -> data.Dataset:
 
 
 def random_data_info(settings: ConfigDict) -> data.DatasetInfo:
-    """Returns the facts about `random_data` without making it."""
+    """Returns the `DatasetInfo` of `random_data`, without the images."""
     num_classes = data.num_classes(settings.data.name, settings.data.label)
     return data.DatasetInfo(
         class_names=tuple(map(str, range(num_classes))),

@@ -23,7 +23,7 @@ class Plain(nn.Module):
     ):
         super().__init__()
         rates = iter(per_layer(dropout, layers.count("D"), "dropout"))
-        size, features, pixels = 32, 3, 0  # pixels: those of the last flattened array
+        size, features, pixels = 32, 3, 0  # pixels: 0 before flatten
         made = []
         for layer in layers:
             if layer == "F":

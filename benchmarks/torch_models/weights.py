@@ -38,7 +38,7 @@ def to_state_dict(arrays: Mapping[str, Any], module: nn.Module) -> dict[str, tor
             pixels = getattr(module.get_submodule(".".join(owner)), "pixels", 1)
             units = array.shape[1]
             array = array.reshape(pixels, -1, units).transpose(2, 1, 0).reshape(units, -1)
-        # A copy, so that donation is safe.
+        # torch.tensor copies, so that JAX may donate the original.
         state[".".join([*owner, _NAMES[leaf]])] = torch.tensor(array)
     return state
 

@@ -79,7 +79,7 @@ def main(argv: list[str]) -> int:
             if name not in settings_here():
                 raise unknown("setting", name, settings_here())
         if any(number is not None and number < 1 for number in (args.rounds, args.steps)):
-            raise UserError("--rounds and --steps need whole numbers above 0")
+            raise UserError("--rounds and --steps must be at least 1")
         measurements = [
             (":".join(map(str, case)), partial(compare_network, *case, **options))
             for case in map(cases.parse_case, texts)

@@ -33,7 +33,7 @@ from cifar_jax.runtime.environment import environment
 NUM_BATCHES = 64
 # A turn without --steps has as many steps as PyTorch runs in this time.
 SECONDS_PER_TURN = 0.5
-# Without --rounds, each contender gets about this time in total, within these numbers of rounds.
+# Without --rounds, each contender gets about this time in total, in a bounded number of rounds.
 SECONDS, MIN_ROUNDS, MAX_ROUNDS = 10.0, 5, 21
 # Settings slower than the fastest one by more than this factor in the first measurement are
 # dropped.

@@ -1,6 +1,7 @@
 """The networks, by name.
 
-A new network needs a file, a line in MODELS, a config and its parameter count in test_models.py.
+To add a network, write a file, a line in MODELS and a config, and add its parameter count to
+tests/models/test_models.py.
 """
 
 import inspect
@@ -68,21 +69,21 @@ def create(
 
 
 def _check_kind(option: str, value: Any, default: Any) -> None:
-    """Raises UserError unless numbers in `value` are of the same kind as in the default."""
+    """Raises UserError unless `value` holds the same kind of numbers as the default."""
     default_values, values = (x if isinstance(x, tuple | list) else (x,) for x in (default, value))
     if isinstance(default, bool):
         return
     if all(isinstance(x, int) for x in default_values):
-        kind, is_valid = "whole number", lambda x: isinstance(x, int) and x >= 1
-        kind += "s above 0" if isinstance(default, tuple) else " above 0"
+        kind = "positive integers" if isinstance(default, tuple) else "a positive integer"
+        is_valid = lambda x: isinstance(x, int) and x >= 1  # noqa: E731
         is_of_kind = isinstance(value, tuple | list) == isinstance(default, tuple)
     elif all(isinstance(x, int | float) for x in default_values):
-        kind, is_valid = "numbers", lambda x: isinstance(x, int | float)
+        kind, is_valid = "one or more numbers", lambda x: isinstance(x, int | float)
         is_of_kind = True  # a single number may be given for several
     else:
         return
     if not (is_of_kind and values and all(is_valid(x) and x is not True for x in values)):
-        raise UserError(f"{option} needs {kind}, as in {default}, not {value!r}")
+        raise UserError(f"{option} must be {kind}, as in {default}, got {value!r}")
 
 
 def options_of(name: str) -> dict[str, Any]:

@@ -38,7 +38,7 @@ class CNN4(nnx.Module):
     Args:
       num_classes: Number of logits.
       rngs: The `params` stream initializes the kernels.
-      filters: Numbers of filters of the four convolutions.
+      filters: Number of filters of each convolution.
       dense_units: Number of units of the hidden dense layer.
       dropout: Dropout rates after the pool, after flatten and after the dense layer; a single
         number applies to all.

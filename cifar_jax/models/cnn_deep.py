@@ -13,7 +13,7 @@
 
 453,242 parameters with 10 classes. The convolutions have valid padding; BN has no scale and no
 bias, eps 1e-5 and momentum 0.1 (0.9 in flax). PyTorch's initialization: kernels and biases uniform
-in +-1 / sqrt(fan-in). The write-up lists only the layers; the relus are in their customary places.
+in +-1 / sqrt(fan-in). The write-up lists only the layers; the relus are placed as usual.
 """
 
 from collections.abc import Sequence

@@ -8,7 +8,7 @@
 | dense classes | classes |
 
 80,090 parameters with 10 classes. PyTorch's initialization: kernels and biases uniform in
-+-1 / sqrt(fan-in). The write-up lists only the layers; the relus are in their customary places.
++-1 / sqrt(fan-in). The write-up lists only the layers; the relus are placed as usual.
 """
 
 import jax

@@ -1,4 +1,4 @@
-"""inception_resnet: the hybrid write-up's own network, GoogLeNet's branches in ResNet blocks.
+"""inception_resnet: GoogLeNet's branches in ResNet blocks, as proposed by the hybrid write-up.
 
 | layer | output |
 |---|---|
@@ -10,8 +10,8 @@
 
 A layer has three parallel branches: a 3x3 convolution, a 3x3 convolution with dilation 2, and a 3x3
 max-pool with stride 1 followed by a 1x1 convolution. Their outputs, each with a third of the
-filters, are concatenated. A block consists of layer, BN, relu, layer, BN, to which a shortcut is
-added before the last relu; where the number of filters changes, the shortcut is a 1x1 convolution
+filters, are concatenated. A block consists of layer, BN, relu, layer, BN and relu, with a shortcut
+added before the last relu. Where the number of filters changes, the shortcut is a 1x1 convolution
 with BN. 4,448,580 parameters with 100 classes.
 
 The write-up specifies the three branches, the concatenation and the shortcut over two layers. The
@@ -84,7 +84,7 @@ class InceptionResNet(nnx.Module):
     Args:
       num_classes: Number of logits.
       rngs: The `params` stream initializes the kernels.
-      features: Number of filters of the blocks of each stage, multiples of 3.
+      features: Number of filters of the blocks in each stage; multiples of 3.
       depth: Number of blocks per stage.
       stem_features: Number of filters of the first convolution.
       dtype: Dtype of the computation; parameters, statistics, BN and logits are float32.
@@ -105,7 +105,7 @@ class InceptionResNet(nnx.Module):
     ):
         if any(count % 3 for count in features):
             raise UserError(
-                f"features need to be multiples of 3, the number of branches, not {features}"
+                f"features must be multiples of 3, the number of branches, got {features}"
             )
         self.conv_stem = Conv(
             3, stem_features, (3, 3), kernel_init=keras_init, dtype=dtype, rngs=rngs

@@ -17,11 +17,11 @@ from cifar_jax.ops.dense import dot_general
 Conv = partial(nnx.Conv, conv_general_dilated=conv_general_dilated)
 Linear = partial(nnx.Linear, dot_general=dot_general)
 
-# The default initializers of kernels in the write-ups' frameworks.
+# The default kernel initializers of the write-ups' frameworks.
 keras_init = glorot_uniform()
-# torch.nn.Conv2d and Linear: kaiming_uniform(a=sqrt(5)), a variance of 1 / (3 fan_in).
+# torch.nn.Conv2d and Linear: kaiming_uniform(a=sqrt(5)), i.e. a variance of 1 / (3 fan_in).
 torch_init = variance_scaling(1 / 3, "fan_in", "uniform")
-# That of He et al. (2015) for ResNets: kaiming_normal(mode='fan_out', nonlinearity='relu').
+# He et al. (2015), for ResNets: kaiming_normal(mode='fan_out', nonlinearity='relu').
 he_fan_out_init = variance_scaling(2.0, "fan_out", "normal")
 
 
@@ -62,7 +62,7 @@ class Dropout(nnx.Dropout):
 
     def __init__(self, rate: float):
         if not 0 <= rate < 1:
-            raise UserError(f"a dropout rate needs to lie in [0, 1), not {rate}")
+            raise UserError(f"a dropout rate must be in [0, 1), got {rate}")
         super().__init__(rate)
 
 
@@ -135,5 +135,5 @@ def per_layer(value: float | Sequence[float], count: int, name: str) -> tuple[fl
     if len(values) == 1:
         values *= count
     if len(values) != count:
-        raise UserError(f"{name} needs one number or {count}, one per layer, not {values}")
+        raise UserError(f"{name} must be one number or {count}, one per layer, got {values}")
     return values

@@ -2,13 +2,13 @@
 
 A network is a list of layers in the notation of torchvision's VGGs: a number is a 3x3 convolution
 with this many filters and a relu, "M" a max-pool 2, "B" BatchNorm, "D" dropout, "F" flatten. After
-"F", a number is a dense layer with this many units and a relu. The dense layer of the classes is
-always appended.
+"F", a number is a dense layer with this many units and a relu. A dense layer with one unit per
+class is always appended.
 
 | network | layers | parameters, 100 classes |
 |---|---|---|
 | vgg16 | 64 64 M 128 128 M 256 256 256 M 512 512 512 M 512 512 512 M F | 14,765,988 |
-| cnn13 | cnn9 with two more units of 512 before F | 9,585,700 |
+| cnn13 | cnn9 with two more blocks of 512 before F | 9,585,700 |
 | cnn9 | 64 B 64 B D M 128 B D 128 M 256 B D 256 M F 256 B D 128 | 2,241,572 |
 | simple_initial | 64 128 M D F | 2,584,548 |
 | stacked3 | 32 64 128 M B D F 256 512 B D | 5,815,460 |
@@ -17,7 +17,7 @@ always appended.
 
 vgg16 is the body of keras.applications.VGG16 (Simonyan and Zisserman, 2014; 14,714,688 parameters)
 followed by one dense layer; at 32x32 pixels the output of the body is 1 x 1 x 512. cnn13, with
-thirteen weight layers, is the hybrid write-up's first network. cnn9 has the first three units of
+thirteen weight layers, is the hybrid write-up's first network. cnn9 has the first three blocks of
 cnn13; the write-up only calls it "shallower". The other four, with valid padding, are from the
 callbacks write-up. The layers are those in the authors' repositories,
 chentalen2021/CIFAR100_classification, kurtameyer/CIFAR100 and coreymunk/Deep-Learning-CIFAR-100.
@@ -49,10 +49,10 @@ from cifar_jax.ops.pooling import max_pool
 Layers = Sequence[int | str]
 
 VGG16 = (64, 64, "M", 128, 128, "M", *(256,) * 3, "M", *(512,) * 3, "M", *(512,) * 3, "M", "F")
-_UNITS = tuple((filters, "B", "D", filters, "M") for filters in (128, 256, 512, 512))
+_BLOCKS = tuple((filters, "B", "D", filters, "M") for filters in (128, 256, 512, 512))
 _FIRST, _DENSE = (64, "B", 64, "B", "D", "M"), ("F", 256, "B", "D", 128)
-CNN13 = (*_FIRST, *_UNITS[0], *_UNITS[1], *_UNITS[2], *_UNITS[3], *_DENSE)
-CNN9 = (*_FIRST, *_UNITS[0], *_UNITS[1], *_DENSE)
+CNN13 = (*_FIRST, *_BLOCKS[0], *_BLOCKS[1], *_BLOCKS[2], *_BLOCKS[3], *_DENSE)
+CNN9 = (*_FIRST, *_BLOCKS[0], *_BLOCKS[1], *_DENSE)
 SIMPLE_INITIAL = (64, 128, "M", "D", "F")
 STACKED3 = (32, 64, 128, "M", "B", "D", "F", 256, 512, "B", "D")
 SCHOOL = (
@@ -91,14 +91,14 @@ class Plain(nnx.Module):
         dtype=jnp.float32,
     ):
         if padding not in ("SAME", "VALID"):
-            raise UserError(f"padding needs to be 'SAME' or 'VALID', not {padding!r}")
+            raise UserError(f"padding must be 'SAME' or 'VALID', got {padding!r}")
         if layers.count("F") != 1:
             raise UserError(
-                f"layers need exactly one 'F', flatten, not {layers.count('F')}: {layers}"
+                f"layers must contain exactly one 'F' (flatten), got {layers.count('F')}: {layers}"
             )
         count = layers.count("D")
         if not count and dropout:
-            raise UserError(f"dropout {dropout} needs a 'D' in the layers: {layers}")
+            raise UserError(f"dropout {dropout} requires a 'D' in the layers, got {layers}")
         rates = iter(per_layer(dropout, count, "dropout") if count else ())
         init = dict(kernel_init=keras_init, rngs=rngs)
         size, features, is_flat = 32, 3, False  # shape of the next layer's input
@@ -122,7 +122,7 @@ class Plain(nnx.Module):
                 size, features = size - 2 * (padding == "VALID"), layer
             else:
                 raise UserError(
-                    f"invalid layer {layer!r}: needs a number, 'M' before 'F', 'B', 'D' or 'F'"
+                    f"a layer must be a number, 'B', 'D', 'F' or, before 'F', 'M', got {layer!r}"
                 )
             if size < 1:
                 raise UserError(f"layer {len(modules)}, {layer!r}, leaves no pixels: {layers}")

@@ -1,4 +1,4 @@
-"""ResNet-50 as keras.applications.ResNet50 builds it: He et al. (2015), the first version.
+"""ResNet-50, version 1 (He et al., 2015), as in keras.applications.ResNet50.
 
 | layer | output |
 |---|---|

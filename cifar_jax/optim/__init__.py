@@ -1,7 +1,7 @@
 """Optimizers, learning rate schedules and callbacks, created from plain values.
 
-A new schedule or optimizer needs a function, its name in a registry (SCHEDULES in schedules.py or
-OPTIMIZERS in optimizers.py), and a test.
+To add a schedule or an optimizer, write a function, list it in SCHEDULES (schedules.py) or
+OPTIMIZERS (optimizers.py), and add a test.
 """
 
 from cifar_jax.optim import callbacks, schedules

@@ -11,17 +11,17 @@ from typing import Any, NamedTuple
 from cifar_jax.errors import UserError, unknown
 from cifar_jax.selection import METRICS
 
-# The metrics that can be monitored: those of the split that is evaluated during training and, with
-# the prefix "train_", those of the training images.
+# The metrics that can be monitored, on the split that is evaluated during training or, with the
+# prefix "train_", on the training images.
 MONITORS = (*METRICS, *(f"train_{name}" for name in METRICS))
 
 
 class Decision(NamedTuple):
-    """The consequences of an epoch.
+    """What the callbacks decide after an epoch.
 
     Attributes:
       learning_rate_factor: Factor applied to the learning rate from the next epoch on.
-      stops: Whether to end the training.
+      stops: Whether training ends.
       events: Messages for the user, one line each.
     """
 
@@ -37,9 +37,9 @@ class _Best:
         if monitor not in MONITORS:
             raise unknown(f"{name}.monitor", monitor, MONITORS)
         if not isinstance(patience, int) or patience < 1:
-            raise UserError(f"{name}.patience needs a whole number above 0, not {patience!r}")
+            raise UserError(f"{name}.patience must be a positive integer, got {patience!r}")
         if not min_delta >= 0:
-            raise UserError(f"{name}.min_delta needs 0 or more, not {min_delta}")
+            raise UserError(f"{name}.min_delta must be at least 0, got {min_delta}")
         self.monitor, self.patience, self.min_delta = monitor, patience, min_delta
         self._sign = -1.0 if monitor.endswith("loss") else 1.0
         self.best, self.wait = -math.inf, 0
@@ -64,7 +64,7 @@ class Plateau(_Best):
       patience: Number of evaluations without improvement before a reduction.
       factor: Factor of the learning rate, in (0, 1).
       cooldown: Number of evaluations after a reduction that are not counted.
-      min_delta: Improvement that must be exceeded to count.
+      min_delta: An improvement must exceed this to count.
       min_learning_rate: Lower bound of the learning rate.
 
     Raises:
@@ -83,10 +83,10 @@ class Plateau(_Best):
     ):
         super().__init__("plateau", monitor, patience, min_delta)
         if not 0 < factor < 1:
-            raise UserError(f"plateau.factor needs a value between 0 and 1, not {factor}")
+            raise UserError(f"plateau.factor must be in (0, 1), got {factor}")
         if cooldown < 0 or min_learning_rate < 0:
             raise UserError(
-                "plateau.cooldown and plateau.min_learning_rate need 0 or more, not "
+                "plateau.cooldown and plateau.min_learning_rate must be at least 0, got "
                 f"{cooldown} and {min_learning_rate}"
             )
         self.factor, self.cooldown = factor, cooldown
@@ -133,7 +133,7 @@ class EarlyStopping(_Best):
     Args:
       monitor: One of MONITORS.
       patience: Number of evaluations without improvement before training ends.
-      min_delta: Improvement that must be exceeded to count.
+      min_delta: An improvement must exceed this to count.
 
     Raises:
       UserError: If the monitor is unknown or a value is out of range.

@@ -1,7 +1,7 @@
 """Optax optimizers, created by name from plain values.
 
-An optimizer is one function in OPTIMIZERS. It receives the learning rate and, by name, those fields
-of `config.optim` that it has as keyword-only arguments, and returns an optax transformation. It
+An optimizer is one function in OPTIMIZERS. It receives the learning rate and the fields of
+`config.optim` that are among its keyword-only arguments, and returns an optax transformation. It
 raises UserError for a field that is out of range. Its updates must be proportional to the learning
 rate: it is created with a learning rate of 1, and the training step multiplies its updates by the
 actual one.
@@ -51,13 +51,13 @@ def create(
         options,
         kind="optimizer",
         field="optim.name",
-        # adam has momentum too, as beta1.
+        # Ignoring them would be misleading: adam has momentum too, but calls it beta1.
         exclusive=("momentum", "nesterov"),
     )
     if weight_decay_mask not in MASKS:
         raise unknown("weight decay mask", weight_decay_mask, MASKS)
-    require(weight_decay >= 0, "weight_decay", "a value of 0 or more", weight_decay)
-    require(clip_norm >= 0, "clip_norm", "a value of 0 or more", clip_norm)
+    require(weight_decay >= 0, "weight_decay", "at least 0", weight_decay)
+    require(clip_norm >= 0, "clip_norm", "at least 0", clip_norm)
 
     make = OPTIMIZERS[name]
     options |= {"weight_decay": weight_decay, "weight_decay_mask": weight_decay_mask}
@@ -125,7 +125,7 @@ def adamw(
     weight_decay: float = 0.0,
     weight_decay_mask: str = "all",
 ) -> optax.GradientTransformation:
-    """Adam with decoupled weight decay (Loshchilov and Hutter, 2019); the options are adam's."""
+    """Adam with decoupled weight decay (Loshchilov and Hutter, 2019); see `adam` for options."""
     _require_adam(beta1, beta2, eps)
     mask = MASKS[weight_decay_mask]
     return optax.adamw(learning_rate, beta1, beta2, eps, weight_decay=weight_decay, mask=mask)
@@ -139,8 +139,8 @@ OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
 def _require_adam(beta1: float, beta2: float, eps: float) -> None:
     _require_below_one("beta1", beta1)
     _require_below_one("beta2", beta2)
-    require(eps >= 0, "eps", "a value of 0 or more", eps)
+    require(eps >= 0, "eps", "at least 0", eps)
 
 
 def _require_below_one(field: str, value: float) -> None:
-    require(0 <= value < 1, field, "a value from 0 to below 1", value)
+    require(0 <= value < 1, field, "in [0, 1)", value)

@@ -1,6 +1,6 @@
 """Passes options to registered functions by name: their keyword-only arguments are config fields.
 
-A schedule or an optimizer thus declares its fields once, in its signature.
+So a schedule or an optimizer declares its fields once, in its signature.
 """
 
 import inspect
@@ -33,7 +33,7 @@ def check_options(
 ) -> None:
     """Checks the name of a registered function, and the names of the options given for it.
 
-    An option that only other functions of the registry have is ignored: a command line can thus
+    An option that only other functions in the registry have is ignored, so that a command line can
     choose another function and keep the config's other fields. Exclusive options are the exception.
 
     Args:
@@ -57,11 +57,11 @@ def check_options(
         users = [user for user, function in registry.items() if option in keywords(function)]
         if option in exclusive and value and name not in users:
             raise UserError(
-                f"optim.{option} needs {field} {' or '.join(map(repr, users))}, not {name!r}"
+                f"optim.{option} needs {field} {' or '.join(map(repr, users))}, got {name!r}"
             )
 
 
 def require(is_valid: bool, field: str, needs: str, value: Any) -> None:
     """Raises UserError unless the value of a field of config.optim is valid."""
     if not is_valid:
-        raise UserError(f"optim.{field} needs {needs}, not {value}")
+        raise UserError(f"optim.{field} must be {needs}, got {value}")

@@ -1,7 +1,7 @@
 """Learning rate schedules: functions of the step, created by name from durations in epochs.
 
 A schedule is one function in SCHEDULES. It receives the peak learning rate. Its keyword-only
-arguments are passed by name; they can be fields of `config.optim`, and
+arguments are passed by name; they can be any fields of `config.optim`, and
 
   steps_per_epoch: Number of optimizer steps per epoch.
   num_steps: Number of steps from the end of the warm-up to the end of training.
@@ -55,11 +55,11 @@ def create(
         # Keras's optimizers apply their `decay` with any schedule.
         exclusive=("decay",),
     )
-    require(0 < learning_rate < float("inf"), "learning_rate", "a value above 0", learning_rate)
+    require(0 < learning_rate < float("inf"), "learning_rate", "above 0", learning_rate)
     require(
         0 <= warmup_epochs < num_epochs,
         "warmup_epochs",
-        f"0 or more and less than num_epochs = {num_epochs}",
+        f"at least 0 and less than num_epochs = {num_epochs}",
         warmup_epochs,
     )
     num_warmup_steps = round(warmup_epochs * steps_per_epoch)
@@ -67,7 +67,7 @@ def create(
     if num_warmup_steps >= total:
         raise UserError(
             f"optim.warmup_epochs = {warmup_epochs} leaves no step after the warm-up: "
-            f"training has {total}"
+            f"training has {total} in all"
         )
     options |= {
         "steps_per_epoch": steps_per_epoch,
@@ -81,7 +81,7 @@ def create(
     if not start:
         raise UserError(
             "optim.warmup_epochs needs optim.base_learning_rate above 0 with the schedule "
-            f"{name!r}, which begins there"
+            f"{name!r}, which begins with it"
         )
     ramp = optax.linear_schedule(0.0, start, num_warmup_steps)
     # The join also evaluates the schedule during the warm-up, at steps below 0, and discards the
@@ -114,21 +114,21 @@ def step(
       learning_rate: Initial learning rate.
       steps_per_epoch: See the module's docstring.
       warmup_epochs: Duration of the warm-up.
-      step_epochs: Increasing epochs, counted from the start of training including the warm-up.
+      step_epochs: Increasing epochs, counted from the start of training, warm-up included.
       step_factor: Factor at each of them, above 0.
     """
     if not step_epochs:
-        raise UserError("optim.schedule 'step' needs optim.step_epochs, the epochs to step at")
+        raise UserError("optim.schedule 'step' needs optim.step_epochs, a list of epochs")
     if not all(isinstance(epoch, int | float) for epoch in step_epochs):
-        raise UserError(f"optim.step_epochs need to be numbers, not {step_epochs!r}")
+        raise UserError(f"optim.step_epochs must be numbers, got {step_epochs!r}")
     if list(step_epochs) != sorted(set(step_epochs)) or step_epochs[0] <= 0:
         raise UserError(
-            f"optim.step_epochs need to increase from above 0, not {tuple(step_epochs)}"
+            f"optim.step_epochs must be above 0 and increasing, got {tuple(step_epochs)}"
         )
     if step_epochs[0] < warmup_epochs:
         raise UserError(
-            f"optim.step_epochs need to lie after the warm-up of {warmup_epochs} epochs, "
-            f"not {tuple(step_epochs)}"
+            f"optim.step_epochs must come after the warm-up of {warmup_epochs} epochs, "
+            f"got {tuple(step_epochs)}"
         )
     _require_factor(step_factor)
     num_warmup_steps = round(warmup_epochs * steps_per_epoch)
@@ -154,7 +154,7 @@ def inverse_time(learning_rate: float, *, decay: float = 0.0) -> optax.Schedule:
 
     The decay is 0 or more.
     """
-    require(decay >= 0, "decay", "0 or more", decay)
+    require(decay >= 0, "decay", "at least 0", decay)
     return lambda step: learning_rate / (1.0 + decay * step)
 
 
@@ -163,7 +163,7 @@ def polynomial(
 ) -> optax.Schedule:
     """Decays to `final_learning_rate` at the end of training, linearly with a `power` of 1."""
     _require_at_most_peak("final_learning_rate", final_learning_rate, learning_rate)
-    require(power > 0, "power", "a value above 0", power)
+    require(power > 0, "power", "above 0", power)
     return optax.polynomial_schedule(learning_rate, final_learning_rate, power, num_steps)
 
 
@@ -194,7 +194,7 @@ def one_cycle(
     """
     _require_at_most_peak("base_learning_rate", base_learning_rate, learning_rate)
     _require_at_most_peak("final_learning_rate", final_learning_rate, learning_rate)
-    require(0 < rise < 1, "rise", "a value between 0 and 1", rise)
+    require(0 < rise < 1, "rise", "in (0, 1)", rise)
     if not base_learning_rate > 0:
         raise UserError("optim.schedule 'one_cycle' needs optim.base_learning_rate above 0")
     # As in PyTorch, the last step, not the one after it, has the final learning rate.
@@ -249,7 +249,7 @@ def exp_range(
 
     The factor is in (0, 1].
     """
-    require(0 < cycle_factor <= 1, "cycle_factor", "a value from above 0 to 1", cycle_factor)
+    require(0 < cycle_factor <= 1, "cycle_factor", "in (0, 1]", cycle_factor)
     half_cycle = _half_cycle("exp_range", half_cycle_epochs, steps_per_epoch)
     return _cyclical(
         learning_rate, base_learning_rate, half_cycle, lambda cycle, step: cycle_factor**step
@@ -308,8 +308,8 @@ def _cyclical(
 
 
 def _require_factor(step_factor: float) -> None:
-    require(step_factor > 0, "step_factor", "a value above 0", step_factor)
+    require(step_factor > 0, "step_factor", "above 0", step_factor)
 
 
 def _require_at_most_peak(field: str, value: float, peak: float) -> None:
-    require(0 <= value <= peak, field, "a value from 0 to optim.learning_rate", value)
+    require(0 <= value <= peak, field, "between 0 and optim.learning_rate", value)

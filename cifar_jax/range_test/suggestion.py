@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
-# Minimum number of points of a curve.
+# Minimum number of points in a curve.
 MIN_POINTS = 4
 
 
@@ -29,7 +29,7 @@ class Point(NamedTuple):
 
 
 def smooth(values: Sequence[float]) -> np.ndarray:
-    """Returns the centered moving mean over a tenth of the points, truncated at the ends."""
+    """Returns the centered moving average over a tenth of the points, truncated at the ends."""
     values = np.asarray(values, np.float64)
     half = len(values) // 20
     sums = np.concatenate([[0.0], np.cumsum(values)])
@@ -49,7 +49,7 @@ def suggest(points: Sequence[Point], ended_by: str = "rate") -> dict[str, Any]:
       A dictionary with these entries:
       base_learning_rate: Where the accuracy has risen by a tenth of its total rise.
       max_learning_rate: Where the accuracy peaks, before it falls or levels off.
-      steepest_learning_rate: Where the loss falls fastest per factor of the learning rate.
+      steepest_learning_rate: Where the loss falls fastest with the log of the learning rate.
       warnings: A list of reasons to doubt these values.
 
       The learning rates are None if the accuracy does not rise above its noise, or was still rising
@@ -62,7 +62,7 @@ def suggest(points: Sequence[Point], ended_by: str = "rate") -> dict[str, Any]:
     top = int(np.argmax(accuracy))
     half = len(points) // 20
     noise = 1e-9
-    if half:  # the noise of a mean over 2 half + 1 points, from the differences of neighbors
+    if half:  # standard error of a mean of 2 half + 1 points, from neighbors' differences
         noise += np.std(np.diff(measured)) / math.sqrt(2 * (2 * half + 1))
     is_at_end = top >= len(points) - 1 - half
     refusal = None

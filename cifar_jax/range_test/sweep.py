@@ -12,7 +12,7 @@ from cifar_jax.metrics import fetch
 from cifar_jax.range_test.suggestion import MIN_POINTS, Point
 from cifar_jax.runtime.signals import StopRequest, catch_signals
 
-# Points of the curve if the learning rate grows per step.
+# Number of points in the curve if the learning rate grows per step.
 _NUM_POINTS = 200
 # The loss counts as diverged when it exceeds this multiple of its minimum. It is smoothed if the
 # learning rate grows per step.
@@ -22,7 +22,7 @@ _DIVERGED = 4.0
 def run(
     config: ConfigDict, lowest: float, highest: float, num_epochs: int, *, by_epoch: bool = False
 ) -> tuple[list[Point], str]:
-    """Trains with a growing learning rate until the last one, divergence or Ctrl-C.
+    """Trains with a growing learning rate until the highest one, divergence or Ctrl-C.
 
     Args:
       config: A config with the fields of cifar_jax/config/base.py.
@@ -124,7 +124,7 @@ def growth(
 
 
 class _ExponentialMean:
-    """A bias-corrected exponential moving mean; with a `keep` of 0, the latest value."""
+    """A bias-corrected exponential moving average; with a `keep` of 0, the latest value."""
 
     def __init__(self, keep: float):
         self._keep, self._sum, self._weight = keep, 0.0, 0.0

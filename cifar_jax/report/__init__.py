@@ -2,8 +2,8 @@
 
     python -m cifar_jax.report runs/cnn3 --out report.html
 
-read.py reads the workdir, and analysis.py counts errors. figures.py, examples.py and network.py
-draw, and pictures.py writes the files. run_page.py builds the page about one run and comparison.py
-the page about several, from the parts in page.py. All numbers come from the workdir; example images
-also need the data set.
+read.py reads the workdir, and analysis.py counts errors. figures.py and network.py draw,
+examples.py selects test images, and pictures.py writes the files. run_page.py builds the page about
+one run and comparison.py the page about several, from the parts in page.py. All numbers come from
+the workdir; example images also need the data set.
 """

@@ -18,7 +18,7 @@ from cifar_jax import config
 from cifar_jax.errors import UserError
 
 # A checkout has published results, and the config files that define a full run. An installed
-# package has neither, and its reports omit what is published.
+# package has neither, so its reports omit published results.
 _CHECKOUT = Path(__file__).resolve().parents[2]
 _PUBLISHED = _CHECKOUT / "benchmarks" / "published.toml"
 
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "workdirs", nargs="+", type=Path, metavar="WORKDIR", help="Folders of runs."
     )
     parser.add_argument("--out", type=Path, default=Path("report.html"), help="HTML file to write.")
-    parser.add_argument("--data_dir", help="Folder of the data set, which example images need.")
+    parser.add_argument("--data_dir", help="Folder of the data set, for example images.")
     parser.add_argument(
         "--published",
         type=Path,

@@ -42,12 +42,12 @@ def by_group(matrix: np.ndarray, groups: Sequence[int], num_groups: int) -> np.n
     """Sums a confusion matrix [C, C] over groups of classes.
 
     Args:
-      matrix: [C, C].
+      matrix: [C, C] counts by class.
       groups: The group of each class, in [0, G).
       num_groups: G.
 
     Returns:
-      [G, G].
+      [G, G] counts by group.
     """
     member = np.eye(num_groups, dtype=matrix.dtype)[list(groups)]
     return member.T @ matrix @ member
@@ -77,8 +77,8 @@ def calibration(logits: np.ndarray, labels: np.ndarray, num_bins: int = 15) -> C
     """Bins predictions by their confidence.
 
     Args:
-      logits: [N, C].
-      labels: [N].
+      logits: Logits, [N, C].
+      labels: True classes, [N].
       num_bins: Number of bins of equal width.
     """
     confidence, right = probabilities(logits).max(axis=1), logits.argmax(axis=1) == labels

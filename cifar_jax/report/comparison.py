@@ -22,8 +22,8 @@ def of_runs(
     Args:
       runs: Two or more runs.
       published: The published result of each run's experiment.
-      written: The settings of the config file of each run's experiment, or {}. A field that an
-        older run lacks had the value that is written there.
+      written: The settings of the config file of each run's experiment, or {}. They supply the
+        fields that an older run lacks.
     """
     labels = _labels(runs)
     labeled = list(zip(labels, runs, strict=True))

@@ -1,4 +1,4 @@
-"""Selects test images of hard classes and of confused pairs of classes."""
+"""Loads test images, and selects examples of classes and of confused pairs of classes."""
 
 import io
 from typing import NamedTuple
@@ -44,8 +44,8 @@ def load(run: Run, data_dir: str | None = None) -> tuple[np.ndarray | None, str]
     name, folder = run.config["data.name"], data_dir or run.config.get("data.dir") or None
     try:
         if not data.is_there(name, folder):
-            where = f"in {data_dir}" if data_dir else "here; set its folder with --data_dir"
-            return None, f"No example images: {name} is not {where}."
+            where = f" in {data_dir}" if data_dir else "; set its folder with --data_dir"
+            return None, f"No example images: {name} was not found{where}."
         dataset = data.load(
             name,
             label=run.config["data.label"],
@@ -55,7 +55,7 @@ def load(run: Run, data_dir: str | None = None) -> tuple[np.ndarray | None, str]
     except UserError as error:
         return None, f"No example images: {error}"
     if not np.array_equal(dataset.test.labels, run.predictions.labels):
-        return None, "No example images: the test set found here is not the run's."
+        return None, "No example images: the test set differs from the run's."
     return dataset.test.images, ""
 
 

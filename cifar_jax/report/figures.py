@@ -110,7 +110,7 @@ def _mark_events(axes, run: Run) -> None:
     seen = set()
     for epoch, text in run.events():
         stops = "stop" in text
-        label = "early stop" if stops else "rate cut"
+        label = "early stop" if stops else "learning rate cut"
         axes.axvline(
             epoch, color="#555555", linestyle="-" if stops else ":", lw=1.2,
             label=None if label in seen else label,
@@ -202,14 +202,14 @@ def error_bars(rates: np.ndarray, names: Sequence[str], counts: np.ndarray, over
     axes.set_yticks(at, [names[i].replace("_", " ") for i in order], fontsize=9)
     axes.set_ylim(len(order) - 0.4, -0.6)
     axes.set_xlim(0, 100)
-    axes.set_xlabel("error (%) and its 95% interval")
+    axes.set_xlabel("error (%) with 95% interval")
     axes.grid(axis="y", visible=False)
     axes.legend(frameon=False, loc="lower right")
     return figure
 
 
 def wilson(shares: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the bounds of the 95% Wilson score interval of fractions, given their counts."""
+    """Returns the bounds of the 95% Wilson score interval of fractions of the given counts."""
     z, n = 1.959964, np.maximum(counts, 1)
     center = (shares + z**2 / (2 * n)) / (1 + z**2 / n)
     reach = z / (1 + z**2 / n) * np.sqrt(shares * (1 - shares) / n + z**2 / (4 * n**2))

@@ -95,9 +95,10 @@ def drawn(found: list[Layer]) -> list[Layer]:
 
 @figures.styled
 def diagram(found: list[Layer]) -> Figure:
-    """Draws layers with parameters as blocks, whose height shows the resolution, as a wide figure.
+    """Draws the layers with parameters as blocks, as a wide figure.
 
-    Each block is labeled with its number of channels. Normalization layers are omitted.
+    The height of a block shows the resolution, and its label is the number of channels.
+    Normalization layers are omitted.
     """
     shown = drawn(found)
     width = max(5.2, 0.42 * len(shown) + 1.2)

@@ -38,10 +38,11 @@ def write(html: str, path: Path) -> None:
     """Writes a page atomically.
 
     Raises:
-      UserError: If the path is a folder or lacks the suffix .html, as a run's own files do.
+      UserError: If the path is a folder, lacks the suffix .html (so that no file of a run is
+        overwritten), or cannot be written.
     """
     if path.is_dir() or path.suffix.lower() not in (".html", ".htm"):
-        raise UserError(f"--out needs a file name that ends in .html, as in report.html: {path}")
+        raise UserError(f"--out must end in .html, as in report.html, got {path}")
     try:
         with atomic.replacing(path.resolve()) as part:
             part.write_text(html, encoding="utf-8")

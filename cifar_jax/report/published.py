@@ -1,4 +1,4 @@
-"""Reads published results, and checks whether a run is comparable with that of its experiment."""
+"""Reads published results, and checks whether a run is comparable with them."""
 
 import tomllib
 from pathlib import Path
@@ -73,7 +73,7 @@ def of_run(
         return None
     if not written:
         return PublishedResult(record, f"there is no configs/{run.config['experiment']}.py")
-    # A field that the run's version lacked had the value that the file has.
+    # Fields that an older run lacks are taken from the file.
     settings = what_counts(written | run.config)
     lengths = settings["num_epochs"], written["num_epochs"]
     return PublishedResult(record, why_not_comparable(record, changed(settings, written), *lengths))
@@ -109,7 +109,7 @@ def why_not_comparable(
     if published.test_accuracy is None:
         return "no number published"
     if changed:
-        return "other settings"
+        return "different settings"
     if num_epochs != planned:
-        return "shortened" if num_epochs < planned else "prolonged"
+        return "shortened" if num_epochs < planned else "extended"
     return published.caveat

@@ -132,7 +132,7 @@ def _json(path: Path) -> dict[str, Any] | None:
         return None
     try:
         value = json.loads(path.read_text())
-    except FileNotFoundError:  # deleted by a run that was extended
+    except FileNotFoundError:  # just deleted by a run that continues with more epochs
         return None
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {error}") from error

@@ -46,14 +46,13 @@ def of_run(
     if run.predictions is not None:
         context |= errors(run, images)
     elif run.summary is not None and not note:
-        context["note"] = "No errors by class: there is no predictions.npz."
+        context["note"] = "Errors by class are missing: there is no predictions.npz."
     layers = context["layers"]
     if layers:
         count = len(network.drawn(layers))
         context["diagram"] = Chart(
             "Layers", figures.svg(network.diagram(layers), "layers"),
-            f"{len([x for x in layers if x.num_params])} layers with parameters, the output of "
-            "each as a block; the table below has the same numbers",
+            f"{count} layers with weights, drawn as blocks; the table below has the same numbers",
             is_wide=count > 12, min_width=max(40, 2 * count),
         )  # fmt: skip
     return render("run.html", context)
@@ -84,7 +83,7 @@ def state(run: Run) -> str:
     if run.is_at_work is None:
         return f"not complete: {done}"
     if run.is_at_work:
-        return f"running: {done}"
+        return f"in progress: {done}"
     return f"not complete: it stopped with {done}; the same command resumes it"
 
 

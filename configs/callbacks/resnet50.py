@@ -5,7 +5,7 @@
 keras.applications.ResNet50 from random initialization, SGD 1e-3 with momentum 0.9, batch 128, 80
 epochs on 40,000 images, 10,000 for validation; rotation up to 10 degrees, shifts of up to a tenth,
 zoom and shear 0.1, flips; the learning rate is multiplied by 0.6 when the validation accuracy has
-not improved for 3 epochs. The figure ends at a validation accuracy of about 74% and starts like
+not improved for 3 epochs. The curve ends at a validation accuracy of about 74% and starts like
 that of a network with frozen weights. Like the notebook of the author's team
 (coreymunk/Deep-Learning-CIFAR-100), the write-up apparently starts from ImageNet weights on images
 enlarged to 224 pixels, with all layers but BN frozen, followed by dropout 0.25, dense 256 and BN.

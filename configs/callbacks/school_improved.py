@@ -5,7 +5,8 @@
 callbacks/school with different augmentation and callbacks; the last of at most 80 epochs is
 reported. The write-up has a vertical flip instead of shear; the notebook in the author's repository
 (kurtameyer/CIFAR100) flips horizontally and zooms by 0.2, and so does this config. The learning
-rate is halved when the test loss has not improved for 8 epochs, and training stops after 12.
+rate is halved after 8 epochs without improvement of the test loss, and training stops after 12 such
+epochs.
 """
 
 from configs.callbacks import school

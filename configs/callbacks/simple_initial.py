@@ -3,8 +3,8 @@
     python -m cifar_jax.main --config configs/callbacks/simple_initial.py
 
 One of the first attempts: two convolutions, one pool, dropout, one dense layer; Adam 1e-3, batch
-64, no augmentation. The learning rate is divided by 5 when the test loss has not improved for 3
-epochs, and training stops after 8. The notes of the author's team
+64, no augmentation. The learning rate is divided by 5 after 3 epochs without improvement of the
+test loss, and training stops after 8 such epochs. The notes of the author's team
 (coreymunk/Deep-Learning-CIFAR-100) report 36.74% at the last of 11 epochs and 37.06% at the best.
 """
 

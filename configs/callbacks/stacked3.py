@@ -3,8 +3,8 @@
     python -m cifar_jax.main --config configs/callbacks/stacked3.py
 
 Three consecutive convolutions; Adam 1e-3, batch 64; rotation by up to 20 degrees, shifts of up to a
-fifth, zoom and shear 0.2. The learning rate is divided by 5 when the test loss has not improved for
-2 epochs, and training stops after 5. The notes of the author's team
+fifth, zoom and shear 0.2. The learning rate is divided by 5 after 2 epochs without improvement of
+the test loss, and training stops after 5 such epochs. The notes of the author's team
 (coreymunk/Deep-Learning-CIFAR-100) report 46.99% at the last of 26 epochs.
 """
 

@@ -4,7 +4,7 @@
 
 Keras; Adam 1e-3, batch 64, 20 epochs on all 50,000 images. The write-up reports the epoch that
 is best on the test set, and so does this config (selected_on is "test"). It does not say how pixels
-are scaled; they are scaled to [0, 1] here, as customary with Keras.
+are scaled; they are scaled to [0, 1] here, as is usual with Keras.
 """
 
 from cifar_jax.config import base

@@ -3,7 +3,7 @@
     python -m cifar_jax.main --config configs/hybrid/cnn13_dropout.py
 
 hybrid/cnn13_augment with dropout at the positions and rates of the author's repository: 0.3 in each
-unit, 0.4 after the first dense layer. In that repository, dropout has no effect, because the
+block, 0.4 after the first dense layer. In that repository, dropout has no effect, because the
 training loop calls the network in inference mode; here it is active, as the write-up describes.
 """
 

@@ -1,4 +1,4 @@
-"""hybrid/cnn13_l2: the write-up's best 13-layer run on the 100 classes of CIFAR-100, by its figure.
+"""hybrid/cnn13_l2: the best 13-layer run in the write-up's figure, on CIFAR-100's 100 classes.
 
     python -m cifar_jax.main --config configs/hybrid/cnn13_l2.py
 

@@ -1,8 +1,8 @@
-"""hybrid/cnn_shallow: slightly better than cnn13 on the 100 classes of CIFAR-100, by the figure.
+"""hybrid/cnn_shallow: slightly better than cnn13 in the figure, on 100 classes of CIFAR-100.
 
     python -m cifar_jax.main --config configs/hybrid/cnn_shallow.py
 
-hybrid/cnn13_l2 with the first three of its five units. The write-up only describes it as "a
+hybrid/cnn13_l2 with the first three of its five blocks. The write-up only describes it as "a
 shallower structure".
 """
 

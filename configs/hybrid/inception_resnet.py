@@ -1,4 +1,4 @@
-"""hybrid/inception_resnet: the write-up's own network on the 100 classes of CIFAR-100; no number.
+"""hybrid/inception_resnet: the write-up's own network on CIFAR-100's 100 classes; only figures.
 
     python -m cifar_jax.main --config configs/hybrid/inception_resnet.py
 

@@ -229,7 +229,7 @@ def test_policies_equal_pillow_for_the_drawn_operations(images, policy):
     assert_pillow_agrees(images, drawn, apply(drawn, images))
 
 
-def test_policies_compile_to_draw_and_apply():
+def test_policies_trace_to_draw_and_apply():
     """The other tests check the two parts; this one checks that a policy is their composition."""
     images = np.zeros((4, 32, 32, 3), np.uint8)
     for policy, arguments in (("randaugment", (2, 9)), ("autoaugment", ())):
@@ -244,7 +244,7 @@ def test_policies_compile_to_draw_and_apply():
 
 
 def test_policies_draw_for_each_image_independently():
-    """Correlations between two rounds and between adjacent images are within 5 deviations of 0."""
+    """Correlations between rounds and between images are within 5 standard deviations of 0."""
     for policy in ("randaugment", "autoaugment"):
         operation = many_draws(policy).operation
         drawn = np.stack([operation[:-1, 0], operation[1:, 0], operation[1:, 1]])
@@ -259,7 +259,7 @@ def test_randaugment_draws_14_operations_uniformly_with_torchvisions_magnitudes(
     counts = np.bincount(operation, minlength=15)
     assert (
         counts[14] == 0 and counts[:14].min() > 455 and counts[:14].max() < 690
-    )  # 571 +- 5 deviations
+    )  # 571 +- 5 standard deviations
     expected = {
         "Identity": 0, "ShearX": 0.09, "ShearY": 0.09, "TranslateX": 4, "TranslateY": 4,
         "Rotate": 9, "Brightness": 0.27, "Color": 0.27, "Contrast": 0.27, "Sharpness": 0.27,
@@ -278,8 +278,8 @@ def test_randaugment_draws_14_operations_uniformly_with_torchvisions_magnitudes(
 def test_autoaugment_has_the_papers_policy():
     """Compares checksums of each operation with those of torchvision's list.
 
-    They are the number of occurrences, the sum of probability in tenths times the pair's
-    number, and the sum of magnitude times the pair's number.
+    They are the number of occurrences, and the sums of the probabilities (in tenths) and of the
+    magnitudes, each weighted by the index of the pair.
     """
     expected = {
         "AutoContrast": (7, 942, 0), "Brightness": (4, 244, 265), "Color": (5, 435, 372),
@@ -299,7 +299,7 @@ def test_autoaugment_has_the_papers_policy():
 
 
 def test_autoaugment_applies_operations_with_their_probabilities():
-    """Checks the frequency of each operation in each round, and two of the magnitudes."""
+    """Checks the frequency of each operation in each round, and the magnitudes of two."""
     operation, magnitude = many_draws("autoaugment")
     num = len(operation)
     assert len(policies._PAIRS) == 25 and all(len(pair) == 2 for pair in policies._PAIRS)

@@ -43,7 +43,7 @@ def test_cutout_accepts_a_count_and_a_fill_value():
     assert area.max() > 50 and area.max() <= 75 and area.min() >= 4
 
 
-def test_random_erasing_draws_areas_and_ratios_as_torchvision():
+def test_random_erasing_draws_areas_and_ratios_as_torchvision_does():
     images = np.full((2000, 32, 32, 1), 255, np.uint8)
     out = run("random_erasing(0.7, (0.05, 0.3), (0.4, 2.5), 0)", images)
     is_erased = out[..., 0] == 0
@@ -89,8 +89,8 @@ def test_mixup_interpolates_with_weights_from_a_beta_distribution(alpha):
     assert stats.kstest(lam, stats.beta(alpha, alpha).cdf).pvalue > 1e-3
 
 
-def test_cutmix_replaces_the_authors_boxes_and_lam_is_the_remaining_fraction():
-    """Every image has a color of its own, so each output pixel identifies the image it is from.
+def test_cutmix_replaces_a_box_and_lam_is_the_remaining_fraction():
+    """Every image has its own color, so each output pixel identifies the image that it is from.
 
     With alpha 1, the fraction of pixels outside the unclipped box is uniform; the side of the box
     is sqrt(1 - fraction).
@@ -125,7 +125,7 @@ def test_an_empty_mix_is_none_and_invalid_ones_are_rejected():
         ("mixup(0.2", "neither a name nor a call"),
         ("mixup(beta=1)", "unexpected keyword argument 'beta'"),
         ("mixup|cutmix", "neither a name nor a call"),
-        ("cutmix(0)", "cutmix needs a number from 0.01 to 100, not 0"),
+        ("cutmix(0)", "cutmix needs a number from 0.01 to 100, got 0"),
     ]:
         with pytest.raises(UserError, match=message):
             jax.eval_shape(augment.parse_mix(line), jax.random.key(0), WHITE[:2])

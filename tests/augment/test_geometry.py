@@ -86,7 +86,7 @@ def test_translate_fills_with_black(images):
 
 
 def keras_matrix(rotation, tx, ty, shear, zoom_x, zoom_y):
-    """Returns Keras's matrix, for (row, column), by Keras's steps in double precision."""
+    """Returns Keras's matrix for (row, column), computed as in Keras, in double precision."""
     a, s = np.deg2rad(rotation), np.deg2rad(shear)
     matrix = np.array([[np.cos(a), -np.sin(a), 0], [np.sin(a), np.cos(a), 0], [0, 0, 1]])
     matrix = matrix @ np.array([[1, 0, tx], [0, 1, ty], [0, 0, 1]])
@@ -180,7 +180,7 @@ def test_affine_draws_uniformly_and_independently():
         ("zoom(0.4, fill='constant', value=9)", dict(zoom=0.4, fill="constant", value=9)),
     ],
 )
-def test_single_transforms_compile_to_the_program_of_affine(line, same):
+def test_single_transforms_trace_to_the_program_of_affine(line, same):
 
     def expected(key, images):
         return augment.affine(jax.random.fold_in(key, 0), images, **same)

@@ -11,7 +11,7 @@ from cifar_jax.errors import UserError
 
 KEY = jax.random.key(0)
 
-# One line for each family of operations: compiling each operation separately would take a minute.
+# Each line has several operations, because compiling them one by one would take a minute.
 LINES = [
     "crop(2)|flip|vertical_flip|translate(1)|cutout(6, 2)|random_erasing(1.0)",
     "flip|affine(20, 0.2, 0.2, 10, 0.2)|channel_shift(20)|brightness(0.5, 1.5)",
@@ -89,30 +89,30 @@ def test_missing_index_or_epoch_raises_if_an_operation_needs_it(images):
         ("crop(-1)", "crop needs a whole number of pixels"),
         ("crop('a')", "crop needs a whole number of pixels"),
         ("crop(4, 'mirror')", "unknown crop mode 'mirror'"),
-        ("translate(1.5)", "translate needs a whole number of pixels, 0 or more, not 1.5"),
-        ("flip(2)", "flip's probability needs a number from 0 to 1, not 2"),
-        ("shift(3)", "width_shift needs a number from 0 to 1, not 3"),
-        ("rotation(270)", "rotation needs a number from 0 to 180 degrees, not 270"),
-        ("shear(90)", "shear needs a number from 0 to 89 degrees, not 90"),
-        ("zoom(1)", "zoom needs a number from 0 to 0.99, not 1"),
-        ("zoom('a')", "zoom needs a number from 0 to 0.99, not 'a'"),
+        ("translate(1.5)", "translate needs a whole number of pixels, 0 or more, got 1.5"),
+        ("flip(2)", "flip's probability needs a number from 0 to 1, got 2"),
+        ("shift(3)", "width_shift needs a number from 0 to 1, got 3"),
+        ("rotation(270)", "rotation needs a number from 0 to 180 degrees, got 270"),
+        ("shear(90)", "shear needs a number from 0 to 89 degrees, got 90"),
+        ("zoom(1)", "zoom needs a number from 0 to 0.99, got 1"),
+        ("zoom('a')", "zoom needs a number from 0 to 0.99, got 'a'"),
         ("shift(fill='edge')", "unknown fill 'edge'"),
         ("shift(interpolation='cubic')", "unknown interpolation 'cubic'"),
-        ("shift(fill='constant', value=300)", "value needs a number from 0 to 255, not 300"),
+        ("shift(fill='constant', value=300)", "value needs a number from 0 to 255, got 300"),
         (
             "brightness(1.2, 0.8)",
-            r"brightness needs \(min, max\) with min <= max, not \(1.2, 0.8\)",
+            r"brightness needs \(min, max\) with min <= max, got \(1.2, 0.8\)",
         ),
-        ("channel_shift(-1)", "channel_shift needs a number from 0 to 255, not -1"),
-        ("posterize(9)", "posterize needs a number from 1 to 8 bits, not 9"),
+        ("channel_shift(-1)", "channel_shift needs a number from 0 to 255, got -1"),
+        ("posterize(9)", "posterize needs a number from 1 to 8 bits, got 9"),
         (
             "shift|equalize",
-            "equalize needs uint8 images with 3 channels, not float32 with 3: put it",
+            "equalize needs uint8 images with 3 channels, got float32 with 3: put it",
         ),
         ("shift|randaugment", "randaugment needs uint8 images"),
-        ("randaugment(2, 31)", "randaugment's magnitude needs a number from 0 to 30, not 31"),
-        ("cutout(8, fill=(0, 0))", "cutout's fill needs 1 or 3 pixel values, not 2"),
-        ("cutout(8, fill=-1)", "cutout's fill needs a number from 0 to 255, not -1"),
+        ("randaugment(2, 31)", "randaugment's magnitude needs a number from 0 to 30, got 31"),
+        ("cutout(8, fill=(0, 0))", "cutout's fill needs 1 or 3 pixel values, got 2"),
+        ("cutout(8, fill=-1)", "cutout's fill needs a number from 0 to 255, got -1"),
         ("random_erasing(0.5, 0.2)", "random_erasing's scale needs two numbers"),
     ],
 )

@@ -74,14 +74,14 @@ def test_a_failed_run_is_named_and_the_others_continue(small, tmp_path, monkeypa
     assert len(cleared) == 4
 
 
-def test_a_log_with_other_settings_does_not_count_as_complete(small, tmp_path, capsys):
+def test_a_log_with_different_settings_does_not_count_as_complete(small, tmp_path, capsys):
     for name in IDS:
         folder = tmp_path / "out" / name / "seed0_1epochs"
         tiny.write_log(folder, name, 0.3, num_epochs=1, augment__ops="flip")
     assert accuracy.main([*small, "--epochs", "1"]) == 1
     printed = capsys.readouterr()
     for name in IDS:
-        assert f"{name}/seed0_1epochs holds the log of other settings: augment.ops" in printed.err
+        assert f"{name}/seed0_1epochs holds a log with different settings: augment" in printed.err
 
 
 def test_a_run_is_saved_at_the_time_limit_and_the_next_call_resumes_it(small, tmp_path, capsys):

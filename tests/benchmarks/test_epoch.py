@@ -68,11 +68,11 @@ def test_cifar_jax_is_compared_with_the_fastest_other_contender():
 @pytest.mark.parametrize(
     ("flags", "reason"),
     [
-        (["torch"], "cifar_jax and another"),
-        (["cifar_jax", "torch", "--limit", "-5"], "--limit needs 0"),
+        (["torch"], "must include cifar_jax and another"),
+        (["cifar_jax", "torch", "--limit", "-5"], "--limit must be at least 0"),
         (["troch"], "did you mean"),
         (["--limit", "96"], "a trial is not a result"),
-        (["--rounds", "0"], "above 0"),
+        (["--rounds", "0"], "--rounds must be at least 1"),
     ],
 )
 def test_invalid_arguments_are_rejected(flags, reason, capsys):

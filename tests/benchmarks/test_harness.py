@@ -24,7 +24,7 @@ def clock(monkeypatch):
     return make, calls
 
 
-def test_calibrate_hides_the_overhead_of_a_call(clock):
+def test_calibrate_makes_the_overhead_of_a_call_negligible(clock):
     make, _ = clock
     # A single step would be timed at ten times its true duration.
     num_steps = harness.calibrate(make("a", 0.0001, 0.0009), 0.02)
@@ -89,8 +89,8 @@ def test_run_cases_succeeds_if_every_case_does(tmp_path):
 
 
 def test_errors_are_printed_in_one_line(capsys):
-    assert harness.reject(UserError("--rounds needs 1 or more")) == 1
-    assert capsys.readouterr().err == "error: --rounds needs 1 or more\n"
+    assert harness.reject(UserError("--rounds must be at least 1")) == 1
+    assert capsys.readouterr().err == "error: --rounds must be at least 1\n"
 
 
 def test_parsers_name_their_command():

@@ -141,7 +141,7 @@ def epoch_record(cores=2, ratio=2.0, **changes):
             [epoch_record(8), epoch_record(1, 3.0)],
             "3.00 times as fast as PyTorch .* on 1 CPU core ",
         ),
-        # A record of other contenders does not say which of all is the fastest.
+        # A record without some of the contenders does not show which one is the fastest.
         (
             [epoch_record(4), epoch_record(seconds={"cifar_jax": 1.0, "torch": 9.0})],
             r"2.00 times as fast as PyTorch .* on 4 CPU cores \(1.00 to 4.00 in 3 rounds",

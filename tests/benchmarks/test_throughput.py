@@ -28,7 +28,7 @@ def test_a_new_network_is_timed_with_the_config_of_its_name(monkeypatch, tmp_pat
     monkeypatch.setitem(cases.PUBLISHED, "a/yours", None)
     assert cases.config_of("yours") == "a/yours"
     monkeypatch.setitem(cases.PUBLISHED, "b/yours", None)
-    with pytest.raises(UserError, match="one config to be timed with, not a/yours, b/yours"):
+    with pytest.raises(UserError, match="several configs to be timed with: a/yours, b/yours"):
         cases.config_of("yours")
 
 
@@ -88,8 +88,8 @@ def test_a_case_sets_batch_size_and_dtype():
         (["cnn3:0"], "is not MODEL"),
         (["cnn3:8:float16"], "unknown dtype 'float16'"),
         (["cnn3:8:float32:1"], "is not MODEL"),
-        (["cnn3", "--seconds", "0"], "--seconds needs more than 0"),
-        (["cnn3", "--seconds", "nan"], "--seconds needs more than 0"),
+        (["cnn3", "--seconds", "0"], "--seconds must be above 0"),
+        (["cnn3", "--seconds", "nan"], "--seconds must be above 0"),
         (["cnn3", "--out", "/proc/none/out.jsonl"], "No such file"),
     ],
 )

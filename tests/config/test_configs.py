@@ -83,7 +83,7 @@ CALLBACKS = {
 
 
 def test_every_field_is_read():
-    """A field that nothing reads would have no effect. tests/optim checks those of `optim`."""
+    """A field that nothing reads has no effect. tests/optim checks the fields of `optim`."""
     source = "".join(
         (tiny.ROOT / "cifar_jax" / f"{name}.py").read_text()
         for name in ("experiment", "train", "trainer", "final_evaluation", "main")

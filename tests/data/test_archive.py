@@ -143,7 +143,7 @@ def test_unknown_data_set_suggests_the_closest_name(tmp_path):
         archive.read("cifar1000", tmp_path)
 
 
-def test_archive_facts_equal_those_of_tfds(monkeypatch):
+def test_archive_facts_equal_tfds(monkeypatch):
     monkeypatch.undo()  # restores the real record counts
     cifar = pytest.importorskip("tensorflow_datasets.image_classification.cifar")
     for name, builder in {"cifar10": cifar.Cifar10, "cifar100": cifar.Cifar100}.items():

@@ -32,12 +32,12 @@ def offline(monkeypatch):
 def test_tfds_reads_every_bit(tmp_path, name):
     fake = write(name, tmp_path)
     directory = builders.prepare(name, tmp_path, fake.folder)
-    stock = tfds.builder(name, data_dir=tmp_path, file_format="array_record")
-    assert directory == tmp_path / name / str(stock.version) and stock.is_prepared()
-    assert stock.info.splits["train"].num_examples == len(fake.images["train"])
+    reference = tfds.builder(name, data_dir=tmp_path, file_format="array_record")
+    assert directory == tmp_path / name / str(reference.version) and reference.is_prepared()
+    assert reference.info.splits["train"].num_examples == len(fake.images["train"])
     for label, names in fake.names.items():
-        assert stock.info.features[label].names == names
-    for split, source in stock.as_data_source().items():
+        assert reference.info.features[label].names == names
+    for split, source in reference.as_data_source().items():
         assert len(source) == len(fake.images[split])
         for example in source:
             i = int(example["id"].removeprefix(f"{split}_".encode()))

@@ -76,7 +76,7 @@ def _empty(content):
 
 
 def _encrypted_flag(content):
-    entry = content.index(b"PK\x01\x02")  # the first one of the directory
+    entry = content.index(b"PK\x01\x02")  # the first entry of the zip file's directory
     return content[: entry + 8] + b"\x01" + content[entry + 9 :]
 
 

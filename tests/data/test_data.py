@@ -27,7 +27,7 @@ def fake(monkeypatch, tmp_path):
     return fake
 
 
-def test_default_directory_is_that_of_tfds(monkeypatch, tmp_path):
+def test_the_default_directory_is_the_one_of_tfds(monkeypatch, tmp_path):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
     assert data.default_data_dir() == tmp_path
     monkeypatch.delenv("TFDS_DATA_DIR")
@@ -143,6 +143,6 @@ def test_real_images_are_loaded_bit_for_bit(tmp_path, name, pytestconfig):
         images = part.images.transpose(0, 3, 1, 2).reshape(len(records), -1)
         assert np.array_equal(images, records[:, -3072:])
         assert np.array_equal(part.labels, records[:, -3073])
-    # The constants of commonly used CIFAR recipes.
+    # The constants that CIFAR recipes commonly use.
     known = {"cifar10": (0.4914, 0.2470), "cifar100": (0.5071, 0.2673)}[name]
     np.testing.assert_allclose((dataset.mean[0], dataset.std[0]), known, atol=1e-4)

@@ -23,7 +23,7 @@ def test_published_split_has_41500_and_8500_images():
     train, val = split.train_val_indices(50_000, 0.17, 42)
     assert (len(train), len(val)) == (41_500, 8_500)
     assert np.array_equal(np.sort(np.concatenate([train, val])), np.arange(50_000))
-    # The result of scikit-learn 1.9.1, to check against even if it is not installed.
+    # The result of scikit-learn 1.9.1, for machines on which it is not installed.
     assert train[:3].tolist() == [42615, 30051, 8206]
     assert val[:3].tolist() == [33553, 9427, 199]
 

@@ -1,4 +1,4 @@
-"""Compares the networks that follow Keras with Keras: layers, constants and published bodies.
+"""Compares the networks that follow Keras with their Keras versions: logits, sizes and constants.
 
 Keras runs on the PyTorch backend, so that one side is independent of XLA and is not compiled.
 """
@@ -12,7 +12,7 @@ import pytest
 from flax import nnx
 
 torch = pytest.importorskip("torch")
-# Before Keras is imported.
+# This must be set before Keras is imported.
 os.environ["KERAS_BACKEND"] = "torch"
 keras = pytest.importorskip("keras")
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
@@ -43,7 +43,7 @@ def transplant(pairs):
             assert isinstance(theirs, keras.layers.BatchNormalization)
             assert (ours.epsilon, ours.momentum) == (theirs.epsilon, theirs.momentum)
             shape = theirs.gamma.shape
-            variance = 10 ** rng.uniform(-4, 0, shape)  # small, so that eps counts
+            variance = 10 ** rng.uniform(-4, 0, shape)  # small, so that eps matters
             scale = rng.uniform(0.5, 1.5, shape) * np.sqrt(variance)
             arrays = [scale, *rng.normal(0, 0.3, (2, *shape)), variance]
             targets = [ours.scale, ours.bias, ours.mean, ours.var]
@@ -137,7 +137,7 @@ def test_cnn3_equals_the_code_of_the_write_up():
 
 
 def make_school(width):
-    """Returns `school` in Keras with 1 / width of the filters."""
+    """Returns `school` in Keras, with the numbers of filters divided by `width`."""
     layers = keras.layers
     theirs = keras.Sequential([keras.Input((32, 32, 3))])
     for filters in (128, 256, 512):

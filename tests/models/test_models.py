@@ -11,7 +11,7 @@ from cifar_jax import models
 from cifar_jax.errors import UserError
 from cifar_jax.ops import winograd
 
-# With 100 classes; from the write-ups, or counted by PyTorch for the same layers.
+# With 100 classes, from the write-ups or counted by PyTorch for the same layers.
 NUM_PARAMS = {
     "cnn13": 9_585_700,
     "cnn2": 2_129_572,
@@ -153,9 +153,9 @@ def test_options_of_returns_the_defaults():
         ("inception_resnet", dict(depth=0)),
     ],
 )
-def test_options_of_a_different_kind_are_rejected(name, options):
+def test_options_of_the_wrong_kind_are_rejected(name, options):
     (option,) = options
-    with pytest.raises(UserError, match=rf"^{option} needs "):
+    with pytest.raises(UserError, match=rf"^{option} must be "):
         models.create(name, 10, nnx.Rngs(params=0), **options)
 
 
@@ -164,5 +164,5 @@ def test_errors_suggest_the_nearest_name():
         build("resnet81")
     with pytest.raises(UserError, match="unknown option of cnn2 'drop': did you mean 'dropout'"):
         build("cnn2", drop=0.5)
-    with pytest.raises(UserError, match="dropout needs one number or 3"):
+    with pytest.raises(UserError, match="dropout must be one number or 3"):
         build("cnn2", dropout=(0.5, 0.5))

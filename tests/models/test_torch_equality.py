@@ -51,7 +51,7 @@ def assert_close(ours, theirs, what):
 
 
 def draw_state(init, optimizer):
-    """Returns a random state without the zeros and ones that would hide an eps or an order.
+    """Returns a random state without the zeros and ones that would hide a wrong eps or order.
 
     Nothing is compiled: compiling the initializers would take longer than the rest of the tests.
     """
@@ -59,7 +59,7 @@ def draw_state(init, optimizer):
     state = jax.eval_shape(init)
     params, stats = flatten_dict(state.params), flatten_dict(state.batch_stats)
     for path, leaf in stats.items():
-        # Small variances, so that eps counts.
+        # Small variances, so that eps matters.
         new = 10 ** rng.uniform(-4, 0, leaf.shape) if path[-1] == "var" else rng.normal(0, 0.3)
         stats[path] = jnp.full(leaf.shape, new, leaf.dtype)
     for path, leaf in params.items():
@@ -151,7 +151,7 @@ class Pair:
         assert_close(ours, theirs, "logits")
 
     def assert_same_step(self, images, labels, num_counting=None):
-        """Takes a step on both sides; PyTorch receives only the first num_counting examples."""
+        """Takes a step on both sides; PyTorch uses only the first num_counting examples."""
         old_ours, old_theirs = self._ours(), self._theirs()
         batch = make_batch(images, labels, num_counting)
         self.state, metrics = self._jitted_step(self.state, batch)
@@ -231,7 +231,7 @@ def test_logits(case):
     ids=name_of,
 )
 def test_gradients_and_statistics(case, float64):
-    """With SGD, the update of a parameter in training mode is its gradient."""
+    """With SGD, the update of a parameter is proportional to its gradient."""
     name, options = case
     pair = Pair(name, dtype=float64, random=True, **options)
     pair.assert_same_step(*make_data(6))

@@ -120,8 +120,8 @@ def test_under_vmap_and_in_bfloat16(size):
 @pytest.mark.parametrize(
     ("size", "padding"), [(2, "SAME"), (3, "SAME"), (4, "VALID"), (3, "VALID")]
 )
-def test_xla_keeps_the_order_of_small_convolutions(size, padding):
-    """XLA would use the smaller of images and kernel as the kernel, in its own slow code."""
+def test_xla_does_not_swap_small_images_and_kernels(size, padding):
+    """If XLA swapped images and kernel because the images are smaller, it would use slow code."""
 
     def loss(images, kernel):
         out = conv_general_dilated(images, kernel, (1, 1), padding, dimension_numbers=NHWC)

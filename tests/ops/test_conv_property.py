@@ -85,7 +85,7 @@ def reference(images, kernel, options):
 
     with jax.enable_x64(True):
         found = jax.jit(partial(all_three, conv))(jnp.float64(images), jnp.float64(kernel))
-        return [np.asarray(x) for x in found]  # jax would subtract them in float32
+        return [np.asarray(x) for x in found]  # not jax arrays, which are subtracted in float32
 
 
 @pytest.mark.usefixtures("optimized")
@@ -96,7 +96,7 @@ def test_random_shapes_inside_and_outside_scan_cond_and_vmap(pytestconfig):
         images, kernel, options = draw(seed)
         images, kernel = np.float32(images), np.float32(kernel)
         expected = reference(images, kernel, options)
-        # The output is a sum over the channels, the images' gradient one over the features.
+        # The output sums over the channels, and the gradient of the images over the features.
         tolerance = max(1e-6, winograd_rounding_bound(max(kernel.shape[2:])))
         conv = partial(conv_general_dilated, **options)
         lowered = jax.jit(partial(in_every_context, conv)).lower(images, kernel, True)

@@ -18,7 +18,7 @@ from cifar_jax.ops.conv import conv_general_dilated
 from cifar_jax.ops.dense import dot_general
 
 NHWC = ("NHWC", "HWIO", "NHWC")
-pytestmark = pytest.mark.skipif(jax.default_backend() != "cpu", reason="these are for CPUs")
+pytestmark = pytest.mark.skipif(jax.default_backend() != "cpu", reason="fast forms are for CPUs")
 
 
 def reference(images, kernel, grad, padding, strides=(1, 1)):
@@ -84,11 +84,11 @@ def test_winograd_equals_the_sum_of_taps(size, padding):
 def winograd_rounding_bound(num_channels):
     """Returns the largest relative error, in the 2-norm, of Winograd's form by float32 rounding.
 
-    The products of a tile are sums over three rows of the channels. Rounding errors of independent
-    signs grow with the square root of the number of terms, and most where one accumulator takes all
-    terms in order; more accumulators or blocks, as wider vectors and smaller caches make them, only
-    reduce the error. One accumulator in NumPy gives eps * sqrt(2 + num_channels / 2) within 3% from
-    16 to 512 channels (benchmarks/results/checks/winograd_rounding.txt); 15% are added.
+    Each product of a tile is a sum over three rows and all channels. Rounding errors of independent
+    signs grow with the square root of the number of terms, and they are largest if one accumulator
+    adds all terms in order. (Wide vectors and small caches split the sum, which reduces the error.)
+    With one accumulator in NumPy, the error is eps * sqrt(2 + num_channels / 2) within 3% for 16 to
+    512 channels (benchmarks/results/checks/winograd_rounding.txt). The bound adds 15%.
     """
     return 1.15 * np.finfo(np.float32).eps * np.sqrt(2 + num_channels / 2)
 
@@ -118,7 +118,7 @@ def test_winograd_rounding_on_cpus_without_avx512():
 
 @pytest.mark.parametrize("num_channels", [16, 64, 256])
 def test_winograd_rounding_with_one_accumulator_on_any_machine(num_channels):
-    """The order of summation with the largest error, so that every machine tests the bound."""
+    """Sums in the order with the largest error, so that the bound is tested on every machine."""
     rng = np.random.default_rng(0)
     num_tiles = num_features = 32
     images = rng.normal(size=(num_tiles, 3, 6, num_channels)).astype(np.float32)
@@ -158,7 +158,7 @@ def test_stem_equals_the_sum_of_taps(size, features, taps, padding):
 
 
 def test_winograd_halves_the_products():
-    """It takes 18 products instead of 36 for four outputs, in the forward and backward pass."""
+    """Four outputs take 18 products instead of 36, in the forward and the backward pass."""
 
     def loss(images, kernel):
         out = conv_general_dilated(images, kernel, (1, 1), "SAME", dimension_numbers=NHWC)
@@ -197,7 +197,7 @@ def test_strided_gradients_equal_the_sum_of_taps(size, taps, strides, padding):
 
 
 def test_strided_gradients_do_not_multiply_by_zeros():
-    """Phases of 2x2, 2x1 and 1x2 taps take a convolution each, that of one tap a product."""
+    """Phases with several taps take a convolution each; the one with one tap, a matrix product."""
 
     def loss(images, kernel):
         padding = ((1, 1), (1, 1))

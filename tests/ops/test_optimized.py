@@ -1,6 +1,6 @@
-"""Compiles every fast form inside a loop and at the optimization level that is shipped.
+"""Compiles every fast form as shipped: inside a loop, and with LLVM's optimization.
 
-The other tests compile without LLVM's optimization, see conftest.py.
+The other tests compile without the latter; see conftest.py.
 """
 
 from functools import partial
@@ -54,7 +54,7 @@ def relative_error(ours, expected):
     return np.linalg.norm(ours - expected) / np.linalg.norm(expected)
 
 
-def test_convolutions_take_the_forms_of_their_names():
+def test_convolutions_take_the_forms_that_they_are_named_after():
     shapes = {name: case[:2] for name, case in CONVOLUTIONS.items()}
     assert winograd.is_applicable(*shapes["winograd"], SAME, jnp.float32)
     assert stem.is_applicable(*shapes["stem"], SAME, jnp.float32)
@@ -64,7 +64,7 @@ def test_convolutions_take_the_forms_of_their_names():
 
 
 @pytest.mark.parametrize("name", CONVOLUTIONS)
-def test_convolution_equals_that_of_lax_in_float64(name):
+def test_convolution_equals_lax_in_float64(name):
     *shapes, strides, padding, groups = CONVOLUTIONS[name]
     rng = np.random.default_rng(0)
     images, kernel = (rng.normal(size=shape).astype(np.float32) for shape in shapes)
@@ -112,7 +112,7 @@ def test_pooling_equals_reduce_window(window, stride, padding):
         assert relative_error(one, np.float64(expected)) < 1e-6
 
 
-def test_batch_norm_equals_that_of_nnx():
+def test_batch_norm_in_a_loop_equals_nnx():
     x, weights = np.random.default_rng(0).normal(3, 2, size=(2, 4, 8, 8, 16)).astype(np.float32)
 
     def run(kind, x, weights):

@@ -1,4 +1,4 @@
-"""Checks that a program holds the forms of the platform that it is lowered for, and no others."""
+"""Checks that a program holds only the forms for the platform that it is lowered for."""
 
 from functools import partial
 

@@ -182,11 +182,11 @@ def test_epochs_without_an_evaluation_do_not_count():
     ("make", "message"),
     [
         (lambda: Plateau("los", 2), "unknown plateau.monitor 'los': did you mean 'loss'"),
-        (lambda: Plateau("loss", 0), "plateau.patience needs a whole number above 0, not 0"),
-        (lambda: Plateau("loss", 2, factor=1.0), "plateau.factor needs .* not 1.0"),
-        (lambda: Plateau("loss", 2, cooldown=-1), "need 0 or more, not -1 and 0"),
-        (lambda: Plateau("loss", 2, min_delta=-1), "plateau.min_delta needs 0 or more, not -1"),
-        (lambda: EarlyStopping("loss", 1.5), "early_stopping.patience needs .* not 1.5"),
+        (lambda: Plateau("loss", 0), "plateau.patience must be a positive integer, got 0"),
+        (lambda: Plateau("loss", 2, factor=1.0), r"plateau.factor must be in \(0, 1\), got 1.0"),
+        (lambda: Plateau("loss", 2, cooldown=-1), "must be at least 0, got -1 and 0"),
+        (lambda: Plateau("loss", 2, min_delta=-1), "plateau.min_delta must be at least 0, got -1"),
+        (lambda: EarlyStopping("loss", 1.5), "early_stopping.patience must be .* got 1.5"),
     ],
 )
 def test_invalid_options_are_rejected(make, message):

@@ -116,7 +116,7 @@ def test_optimizer_equals_pytorch(case, clip_norm):
 
 @pytest.mark.parametrize("name", optim.OPTIMIZERS)
 def test_updates_are_proportional_to_the_learning_rate(name):
-    """The train step multiplies the updates by the learning rate, also those of weight decay."""
+    """The train step multiplies all updates by the learning rate, including weight decay."""
     params, grads = jax.tree.map(jnp.asarray, PARAMS), GRADS[0]
     unit, scaled = (optim.create(name, rate, weight_decay=0.1) for rate in (1.0, 0.03))
     unit_updates, _ = unit.update(grads, unit.init(params), params)
@@ -127,7 +127,7 @@ def test_updates_are_proportional_to_the_learning_rate(name):
 
 @pytest.mark.parametrize("name", optim.OPTIMIZERS)
 def test_optimizer_minimizes_a_quadratic_in_a_compiled_loop(name):
-    """The loop also requires that the state keeps its structure, shapes and dtypes."""
+    """The loop also requires the state to keep its structure, shapes and dtypes."""
     optimizer = optim.create(name, clip_norm=1.0)
     target, start = jnp.array([1.0, -2.0]), jnp.zeros(2)
 
@@ -154,7 +154,7 @@ def test_weight_decay_shrinks_only_the_masked_weights(name):
 
 
 @pytest.mark.parametrize("name", optim.OPTIMIZERS)
-def test_learning_rate_may_be_a_schedule(name):
+def test_the_learning_rate_can_be_a_schedule(name):
     schedule = optax.piecewise_constant_schedule(0.1, {3: 0.0})
     three, ten = (train_ours(n, name=name, learning_rate=schedule) for n in (3, 10))
     assert np.abs(three["kernel"] - PARAMS["dense"]["kernel"]).max() > 0.01
@@ -174,14 +174,14 @@ def test_kernels_selects_weights_of_convolutions_and_dense_layers():
     [
         (dict(name="adamm"), "unknown optimizer 'adamm': did you mean 'adam'"),
         (dict(weight_decay_mask="kernel"), "mask 'kernel': did you mean 'kernels'"),
-        (dict(weight_decay=-1e-4), r"optim.weight_decay needs .* not -0.0001"),
-        (dict(clip_norm=-1.0), r"optim.clip_norm needs .* not -1"),
+        (dict(weight_decay=-1e-4), r"optim.weight_decay must be .* got -0.0001"),
+        (dict(clip_norm=-1.0), r"optim.clip_norm must be .* got -1"),
         (dict(nesterov=True), "optim.nesterov needs optim.momentum"),
-        (dict(momentum=1.0), r"optim.momentum needs .* not 1.0"),
-        (dict(name="adam", beta2=1.5), r"optim.beta2 needs .* not 1.5"),
-        (dict(name="adam", eps=float("nan")), r"optim.eps needs .* not nan"),
-        (dict(name="adam", momentum=0.9), "optim.momentum needs optim.name 'sgd', not 'adam'"),
-        (dict(name="adamw", nesterov=True), "optim.nesterov needs optim.name 'sgd', not 'adamw'"),
+        (dict(momentum=1.0), r"optim.momentum must be .* got 1.0"),
+        (dict(name="adam", beta2=1.5), r"optim.beta2 must be .* got 1.5"),
+        (dict(name="adam", eps=float("nan")), r"optim.eps must be .* got nan"),
+        (dict(name="adam", momentum=0.9), "optim.momentum needs optim.name 'sgd', got 'adam'"),
+        (dict(name="adamw", nesterov=True), "optim.nesterov needs optim.name 'sgd', got 'adamw'"),
         (dict(momentom=0.9), "unknown optimizer option 'momentom': did you mean 'momentum'"),
     ],
 )

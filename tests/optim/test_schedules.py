@@ -98,7 +98,7 @@ def test_schedule_equals_pytorch(ours, theirs):
     ("ours", "theirs"),
     [
         (dict(name="constant"), lambda s, o: s.ConstantLR(o, 1.0)),
-        # Steps are counted from the start of training, the cosine from the end of the warm-up.
+        # step_epochs count from the start of training, the cosine from the end of the warm-up.
         (
             dict(name="step", step_epochs=(30, 60)),
             lambda s, o: s.MultiStepLR(o, [250, 550], gamma=0.1),
@@ -143,7 +143,7 @@ def create(name, steps_per_epoch, num_epochs, warmup_epochs=0.0):
 @pytest.mark.parametrize("warmup_epochs", [0.0, 1.5])
 def test_learning_rates_are_finite_and_lie_between_zero_and_the_peak(name, warmup_epochs):
     schedule = create(name, 20, 6, warmup_epochs)
-    # Beyond the end of training too.
+    # 200 steps go beyond the end of training.
     result = jax.jit(jax.vmap(schedule))(jnp.arange(200, dtype=jnp.int32))
     assert result.shape == (200,) and result.dtype == jnp.float32
     assert jnp.all((result >= 0) & (result <= PEAK * (1 + 1e-6)))  # False for NaN
@@ -163,7 +163,7 @@ def test_compiled_schedule_changes_at_the_right_step(name, steps_per_epoch):
 
 @every_schedule
 def test_warmup_precedes_any_schedule(name):
-    """At Python integers too, as training logs the learning rate."""
+    """Steps are Python integers here, as when training logs the learning rate."""
     warm = create(name, 20, 6, warmup_epochs=1.5)
     function = schedules.SCHEDULES[name]
     options = OPTIONS | dict(steps_per_epoch=20, num_steps=90, warmup_epochs=1.5)
@@ -192,32 +192,32 @@ def test_depends_on_length_matches_the_schedules(name):
     ("options", "match"),
     [
         (dict(name="cosin"), "unknown schedule 'cosin': did you mean 'cosine'"),
-        (dict(learning_rate=float("nan")), r"optim.learning_rate needs .* not nan"),
+        (dict(learning_rate=float("nan")), r"optim.learning_rate must be .* got nan"),
         (
             dict(name="cosine", final_learning_rate=0.2),
-            "optim.final_learning_rate needs a value from 0 to optim.learning_rate, not 0.2",
+            "optim.final_learning_rate must be between 0 and optim.learning_rate, got 0.2",
         ),
         (dict(), "needs optim.step_epochs"),
         (
             dict(name="constant", num_epochs=1, warmup_epochs=0.99),
             "leaves no step after the warm-up: training has 10",
         ),
-        (dict(learning_rate=0.0), r"optim.learning_rate needs .* not 0.0"),
-        (dict(warmup_epochs=-1), r"optim.warmup_epochs needs .* not -1"),
-        (dict(warmup_epochs=10), r"less than num_epochs = 10, not 10"),
-        (dict(step_epochs="abc"), r"optim.step_epochs need to be numbers, not 'abc'"),
-        (dict(step_epochs=(4, 2)), r"optim.step_epochs need to increase .* not \(4, 2\)"),
-        (dict(step_epochs=(4, 4)), r"optim.step_epochs need to increase .* not \(4, 4\)"),
-        (dict(step_epochs=(0, 4)), r"optim.step_epochs need to increase .* not \(0, 4\)"),
+        (dict(learning_rate=0.0), r"optim.learning_rate must be .* got 0.0"),
+        (dict(warmup_epochs=-1), r"optim.warmup_epochs must be .* got -1"),
+        (dict(warmup_epochs=10), r"less than num_epochs = 10, got 10"),
+        (dict(step_epochs="abc"), r"optim.step_epochs must be numbers, got 'abc'"),
+        (dict(step_epochs=(4, 2)), r"optim.step_epochs must be .* increasing, got \(4, 2\)"),
+        (dict(step_epochs=(4, 4)), r"optim.step_epochs must be .* increasing, got \(4, 4\)"),
+        (dict(step_epochs=(0, 4)), r"optim.step_epochs must be .* increasing, got \(0, 4\)"),
         (dict(step_epochs=(2, 4), warmup_epochs=3), r"after the warm-up of 3 epochs"),
-        (dict(step_epochs=(2,), step_factor=0.0), r"optim.step_factor needs .* not 0.0"),
-        (dict(name="inverse_time", decay=-1), r"optim.decay needs .* not -1"),
+        (dict(step_epochs=(2,), step_factor=0.0), r"optim.step_factor must be .* got 0.0"),
+        (dict(name="inverse_time", decay=-1), r"optim.decay must be .* got -1"),
         (
             dict(name="cosine", decay=0.1),
-            "optim.decay needs optim.schedule 'inverse_time', not 'cosine'",
+            "optim.decay needs optim.schedule 'inverse_time', got 'cosine'",
         ),
-        (dict(name="polynomial", power=0.0), r"optim.power needs .* not 0.0"),
-        (dict(name="one_cycle", base_learning_rate=0.1, rise=1.0), r"optim.rise needs .* not 1.0"),
+        (dict(name="polynomial", power=0.0), r"optim.power must be .* got 0.0"),
+        (dict(name="one_cycle", base_learning_rate=0.1, rise=1.0), "optim.rise must be .* got 1.0"),
         (
             dict(name="triangular", half_cycle_epochs=2, warmup_epochs=1),
             "needs optim.base_learning_rate above 0 with the schedule 'triangular'",
@@ -226,10 +226,10 @@ def test_depends_on_length_matches_the_schedules(name):
         (dict(name="triangular"), "'triangular' needs optim.half_cycle_epochs above 0"),
         (
             dict(name="triangular", half_cycle_epochs=2, base_learning_rate=0.2),
-            r"optim.base_learning_rate .* not 0.2",
+            r"optim.base_learning_rate .* got 0.2",
         ),
         (dict(name="cosine", ris=0.2), "unknown schedule option 'ris': did you mean 'rise'"),
-        (dict(name="exp_range", cycle_factor=1.1), r"optim.cycle_factor needs .* not 1.1"),
+        (dict(name="exp_range", cycle_factor=1.1), r"optim.cycle_factor must be .* got 1.1"),
     ],
 )
 def test_invalid_schedule_option_is_rejected(options, match):

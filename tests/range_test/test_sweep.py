@@ -17,7 +17,7 @@ def test_learning_rate_grows_by_a_constant_factor():
 
 @pytest.mark.parametrize("steps_per_epoch", [1, 41, 47, 55, 61, 82, 391])
 def test_epochs_begin_at_their_first_step_when_compiled(steps_per_epoch):
-    """XLA replaces a division by a constant by a product, after which floor may be one too low."""
+    """XLA turns a division by a constant into a product, whose floor may be one too low."""
     schedule = growth(1e-4, 1e-1, num_epochs=4, by_epoch=True)(steps_per_epoch)
     steps = np.arange(4 * steps_per_epoch, dtype=np.int32)
     found = jax.jit(jax.vmap(schedule))(steps)

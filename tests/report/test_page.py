@@ -49,7 +49,7 @@ def test_page_loads_nothing_and_describes_every_image(html):
     assert len(html) < 5e6
 
 
-def test_numbers_equal_those_of_the_files(run, html):
+def test_numbers_equal_the_files(run, html):
     text = " ".join(Page(html).text.split())
     right = np.mean(run.predictions.predictions == run.predictions.labels)
     for part in (
@@ -78,7 +78,7 @@ def test_full_run_shows_the_difference_from_published(short):
 def test_only_runs_of_the_published_recipe_are_compared_with_it(run):
     full, written = run.config | {"num_epochs": 150}, settings_of("assignment/cnn3")
     reasons = {
-        "": full, "shortened": run.config, "other settings": full | {"data.limit": 500},
+        "": full, "shortened": run.config, "different settings": full | {"data.limit": 500},
     }  # fmt: skip
     for reason, settings in reasons.items():
         result = published.of_run(run._replace(config=settings), KNOWN, written)
@@ -103,13 +103,13 @@ def test_published_results_can_come_from_another_file(tmp_path, short, capsys):
 def test_page_of_a_run_without_images_and_of_an_incomplete_run(tmp_path, run):
     html = run_page.of_run(run, note="No example images: reason.")
     assert "No example images: reason." in html and "predicted as" in html
-    going = reporting.write_run(tmp_path / "going", complete=False)
-    text = Page(run_page.of_run(going)).text
+    unfinished = reporting.write_run(tmp_path / "unfinished", complete=False)
+    text = Page(run_page.of_run(unfinished)).text
     assert "it stopped with 3 of 5 epochs done" in text and "Confusion" not in text
-    with workdir.locked(tmp_path / "going"):
-        assert "running: 3 of 5 epochs done" in run_page.of_run(going)
-    (tmp_path / "going" / "metrics.csv").unlink()
-    fresh = reporting.read(tmp_path / "going")
+    with workdir.locked(tmp_path / "unfinished"):
+        assert "in progress: 3 of 5 epochs done" in run_page.of_run(unfinished)
+    (tmp_path / "unfinished" / "metrics.csv").unlink()
+    fresh = reporting.read(tmp_path / "unfinished")
     assert "No epoch is complete yet" in run_page.of_run(fresh)
 
 
@@ -136,7 +136,7 @@ def test_fields_that_older_runs_lack_do_not_differ(tmp_path):
 def test_pages_are_written_only_to_html_files(tmp_path, name):
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "folder.html").mkdir()
-    with pytest.raises(UserError, match=r"ends in \.html"):
+    with pytest.raises(UserError, match=r"must end in \.html"):
         page.write("<!doctype html>", tmp_path / name)
     assert (tmp_path / "config.json").read_text() == "{}"
 
@@ -148,12 +148,12 @@ def test_symlink_to_a_page_is_kept(tmp_path):
     assert (tmp_path / "pages" / "a.html").read_text() == "<!doctype html>"
 
 
-def test_folder_given_twice_is_one_run(tmp_path, run, capsys):
+def test_a_folder_given_twice_is_one_run(tmp_path, run, capsys):
     out = tmp_path / "report.html"
     twice = [str(run.folder), str(run.folder / ".." / "run")]
     assert command.main([*twice, "--data_dir", str(tmp_path), "--out", str(out)]) == 0
     assert "<title>assignment/cnn3, seed 0</title>" in out.read_text()
-    assert f"cifar100 is not in {tmp_path}" in capsys.readouterr().err
+    assert f"cifar100 was not found in {tmp_path}" in capsys.readouterr().err
 
 
 def test_names_from_files_are_escaped(tmp_path, run):
@@ -181,7 +181,7 @@ def test_runs_are_compared(tmp_path):
     assert "2.11%" in text  # the published result of assignment/sgd
 
 
-def test_seeds_of_an_older_version_group_with_those_of_this_one(tmp_path):
+def test_runs_of_older_versions_are_grouped_with_new_ones(tmp_path):
     runs = [reporting.write_run(tmp_path / f"{seed}", seed=seed) for seed in (0, 1, 2)]
     old = {k: v for k, v in runs[0].config.items() if k not in ("optim.clip_norm", "model.dropout")}
     runs[0] = runs[0]._replace(config=old)
@@ -211,7 +211,7 @@ def test_images_of_another_test_set_are_not_shown(monkeypatch, run):
     split = data.Split(other.test.images, (other.test.labels + 1) % 100)
     monkeypatch.setattr(data, "load", lambda *_, **__: other._replace(test=split))
     images, note = examples.load(run)
-    assert images is None and "not the run's" in note
+    assert images is None and "differs from the run's" in note
 
 
 def test_layers_are_the_same_when_asked_for_again():

@@ -39,8 +39,8 @@ def test_file_has_the_permissions_of_a_regular_one(tmp_path, umask, monkeypatch)
     try:
         (tmp_path / "regular").touch()
         with monkeypatch.context() as patch:
-            # Setting the umask to read it would change files that other threads create meanwhile.
-            patch.setattr(os, "umask", lambda _: pytest.fail("changed the process' umask"))
+            # The umask can only be read by setting it, which would affect other threads' files.
+            patch.setattr(os, "umask", lambda _: pytest.fail("changed the umask"))
             with atomic.replacing(tmp_path / "x"):
                 pass
     finally:

@@ -32,7 +32,7 @@ def test_restore_returns_what_was_saved(tmp_path):
 
 
 @pytest.mark.parametrize(("saved_on", "restored_on"), [(8, 1), (1, 8)])
-def test_checkpoints_restore_on_other_devices(tmp_path, saved_on, restored_on):
+def test_checkpoints_restore_on_a_different_number_of_devices(tmp_path, saved_on, restored_on):
     with open_checkpoints(tmp_path) as checkpoints:
         checkpoints.save(1, tree(2.0, saved_on), {})
     with open_checkpoints(tmp_path) as checkpoints:
@@ -41,7 +41,7 @@ def test_checkpoints_restore_on_other_devices(tmp_path, saved_on, restored_on):
     np.testing.assert_array_equal(state["w"], np.full((4, 3), 2.0))
 
 
-def test_latest_and_earliest_best_are_kept_across_openings(tmp_path):
+def test_latest_and_earliest_best_checkpoints_are_kept_when_reopened(tmp_path):
     scores = [0.1, 0.9, 0.3, 0.9, 0.5, None]
     for step, score in enumerate(scores):
         with open_checkpoints(tmp_path) as checkpoints:
@@ -88,7 +88,7 @@ def damage(folder, pattern, content):
     "pattern", ["meta/metadata", "state/d/*", "state/manifest.ocdbt", "state/ocdbt.process_0/d/*"]
 )
 def test_corrupt_checkpoint_is_a_user_error_that_advises_removal(tmp_path, pattern, content):
-    # Too large, and too random, for Orbax to store it inside its index.
+    # Too large and too random for Orbax to store it in its index.
     state = {"w": jax.device_put(jax.random.normal(jax.random.key(0), (64, 64)), replicated(1))}
     with open_checkpoints(tmp_path) as checkpoints:
         checkpoints.save(1, state, {})

@@ -23,7 +23,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def log(line, folder, rows, completed=(), ends=True):
-    """Logs the remaining rows of a run, and its end, to the trackers of a line."""
+    """Logs the remaining rows of a run, and its end, to the trackers named in `line`."""
     with trackers.opened(line, folder, list(completed)) as opened:
         for tracker in opened:
             for row in rows:
@@ -47,7 +47,7 @@ def test_mlflow_shows_an_interrupted_run_once(folder, tmp_path):
     summary = reporting.read(folder).summary
     assert run.data.metrics["final/test_accuracy"] == summary["test_accuracy"]
     assert {f.path for f in client.list_artifacts(run.info.run_id)} == set(trackers.FILES)
-    # Resumed from another folder, whose store lacks the run: MLflow gets a new run with all rows.
+    # Resume from a folder whose store lacks the run: MLflow creates a new run with all rows.
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     os.chdir(elsewhere)

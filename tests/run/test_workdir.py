@@ -54,7 +54,7 @@ def test_lock_waits_for_a_report(tmp_path):
         assert 0.2 < time.perf_counter() - start < 1
 
 
-def test_file_system_without_locks_is_used_without(tmp_path, monkeypatch):
+def test_file_systems_without_locks_are_supported(tmp_path, monkeypatch):
     def fail(*_):
         raise OSError("Operation not supported")
 

@@ -1,8 +1,8 @@
-"""Checks that a workdir made by commit cb05e25 stays usable: it resumes, reports and predicts.
+"""Checks that a workdir made by commit cb05e25 can still be resumed, reported and used to predict.
 
-workdir_cb05e25.tar.gz holds the workdir after two epochs of the command below, the first of which
-has the better validation accuracy; the prediction of cb05e25 for an image; and the metrics.csv that
-cb05e25 wrote when it continued to four epochs.
+workdir_cb05e25.tar.gz holds the workdir after two epochs of the command below (the first has the
+better validation accuracy), cb05e25's prediction for an image, and the metrics.csv that cb05e25
+wrote when it continued to four epochs.
 """
 
 import csv

@@ -42,7 +42,7 @@ def test_cuda_graphs_hold_convolutions_and_loops_if_requested(monkeypatch):
     options = compiler.compile_for_backend(Lowered(), cuda_graph=True)
     commands = options["xla_gpu_enable_command_buffer"].split(",")
     assert {"FUSION", "CUDNN", "CONVOLUTION", "WHILE"} <= set(commands)
-    assert loaded  # before the program runs, because its first capture would fail
+    assert loaded  # in advance: cuDNN cannot be loaded while a graph is captured
 
 
 def test_cudnn_is_loaded_by_a_convolution_on_every_device(monkeypatch):

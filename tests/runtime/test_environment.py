@@ -21,7 +21,7 @@ def test_cores_are_those_available_to_the_process(monkeypatch):
     assert environment.environment()["device"]["cores"] == 1
 
 
-def test_git_commit_is_that_of_the_checkout():
+def test_the_commit_of_the_checkout_is_found():
     head = subprocess.run(
         ["git", "rev-parse", "HEAD"], cwd=tiny.ROOT, capture_output=True, text=True
     )

@@ -47,6 +47,6 @@ def test_a_call_of_a_small_network_is_one_graph(tmp_path):
     assert graph["launches_per_step"] == 0 < default["launches_per_step"]
     # The condition of the loop is a kernel too.
     assert graph["kernels"] == default["kernels"] == 1 + sum(graph["kernels_by_kind"].values())
-    # Two forward convolutions, and their gradients except that of the images.
+    # Two forward convolutions, two kernel gradients and one input gradient.
     assert graph["kernels_by_kind"]["convolution"] == 5
     assert 0.04e9 < graph["flops"] < 0.07e9
