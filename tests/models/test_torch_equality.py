@@ -288,7 +288,8 @@ def test_sgd_with_nesterov_decay_and_smoothing_on_resnet18(float64):
         ),
         label_smoothing=0.1,
         dtype=float64,
-        width=16,
+        width=8,
+        depths=(1, 1),
     )
     images, labels = make_data(8)
     for part in (slice(0, 4), slice(4, 8)):
