@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from cifar_jax import augment, data, models, optim, step
+from cifar_jax import augment, data, gpu_graph, models, optim, step
 from cifar_jax.engine import PARALLEL, Engine, count_steps, make_mesh
 from cifar_jax.engine import create as create_engine
 from cifar_jax.errors import UserError, unknown
@@ -20,7 +20,6 @@ from cifar_jax.selection import METRICS, SELECTED_ON, Selection, curve_split
 
 NORMALIZE = ("raw", "unit", "symmetric", "standard")
 DTYPES = ("float32", "bfloat16", "auto")
-GPU_GRAPH = ("on", "off")
 
 
 class Experiment(NamedTuple):
@@ -95,8 +94,8 @@ def _check_fields(config: ConfigDict) -> None:
         raise unknown("dtype", config.dtype, DTYPES)
     if config.parallel not in PARALLEL:
         raise unknown("parallel", config.parallel, PARALLEL)
-    if config.gpu_graph not in GPU_GRAPH:
-        raise unknown("gpu_graph", config.gpu_graph, GPU_GRAPH)
+    if config.gpu_graph not in gpu_graph.SETTINGS:
+        raise unknown("gpu_graph", config.gpu_graph, gpu_graph.SETTINGS)
     for field, seed in (("seed", config.seed), ("data.val_seed", config.data.val_seed)):
         if not 0 <= seed < 2**32:
             raise UserError(f"{field} must be from 0 to 4294967295, got {seed}")
@@ -238,7 +237,7 @@ def create(
         parallel=config.parallel,
         loop=config.steps_per_call != 1,
         mesh=mesh,
-        cuda_graph=config.gpu_graph == "on",
+        cuda_graph=gpu_graph.decide(config.gpu_graph),
     )
     evaluate = {
         name: make_evaluate(

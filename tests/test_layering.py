@@ -16,7 +16,7 @@ LAYERS = [
     {"trainer", "final_evaluation"},
     {"run_state"},
     {"experiment", "loop"},
-    {"evaluate"},
+    {"evaluate", "gpu_graph"},
     {"engine"},
     {"step", "run", "clock"},
     {"config"},

@@ -14,7 +14,7 @@ from benchmarks import harness, torch_models
 from benchmarks.harness import TimedLoop
 from benchmarks.torch_models import weights
 from benchmarks.versus_torch.settings import Setting
-from cifar_jax import augment, engine, models, optim, step
+from cifar_jax import augment, engine, gpu_graph, models, optim, step
 from cifar_jax.metrics import fetch
 from cifar_jax.step import TrainState
 
@@ -81,7 +81,7 @@ def make_jax(
         case.labels,
         batch_size=case.batch_size,
         mesh=engine.make_mesh(jax.local_devices()[:1]),
-        cuda_graph=True,
+        cuda_graph=gpu_graph.decide("auto"),
     )
     state, metrics = runner.init(), runner.no_metrics()
     plan = runner.plan(state, 0)

@@ -1,0 +1,183 @@
+"""Decides whether a GPU runs the steps of a call as one CUDA graph.
+
+XLA leaves convolutions and loops out of its CUDA graphs by default. With them a step takes 0.76 to
+0.96 of the time on an H100 (docs/performance.md), but on other cards, drivers or versions of jaxlib
+a program may fail, end its process, or be slower. gpu_graph="auto" therefore tries it first, in a
+process of its own, and keeps the answer next to the compiled programs.
+
+    python -m cifar_jax.gpu_graph
+
+tries it again and prints the result as one line of JSON.
+"""
+
+import functools
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from cifar_jax.errors import unknown
+from cifar_jax.run.atomic import replacing
+
+SETTINGS = ("auto", "on", "off")
+FILE = "gpu_graph.json"
+# A graph whose steps take more than this multiple of the time without is not used.
+MAX_RATIO = 1.02
+TIMEOUT_SECONDS = 180
+# XLA builds the graph in the second call; the third is the first that only launches it.
+_NUM_CALLS, _STEPS_PER_CALL = 6, 100
+
+
+def decide(setting: str) -> bool:
+    """Returns whether to compile with convolutions and loops in CUDA graphs.
+
+    Args:
+      setting: "on", "off", or "auto" to use them if they work on the first GPU. Without a GPU the
+        answer to "auto" is False.
+
+    Raises:
+      UserError: If the setting is unknown.
+    """
+    if setting not in SETTINGS:
+        raise unknown("gpu_graph", setting, SETTINGS)
+    if setting == "auto":
+        return jax.default_backend() == "gpu" and _decide_automatically()
+    return setting == "on"
+
+
+@functools.cache
+def _decide_automatically() -> bool:
+    folder = jax.config.jax_compilation_cache_dir
+    path = Path(folder) / FILE if folder else None
+    device = jax.local_devices()[0]
+    key = f"{device.device_kind}, jax {jax.__version__}, {device.client.platform_version}"
+    known = _read(path)
+    if key not in known:
+        verdict = probe()
+        print(f"one CUDA graph per call on {device.device_kind}: {describe(verdict)}")
+        if verdict["is_final"] and path is not None:
+            with replacing(path) as part:
+                part.write_text(json.dumps(known | {key: verdict}, indent=2) + "\n")
+        return verdict["use"]
+    return known[key]["use"]
+
+
+def _read(path: Path | None) -> dict[str, dict[str, Any]]:
+    """Returns the verdicts in a file; none if it is missing or damaged."""
+    try:
+        verdicts = json.loads(path.read_text()) if path else {}
+        return {key: v for key, v in verdicts.items() if isinstance(v["use"], bool)}
+    except (OSError, ValueError, AttributeError, TypeError, KeyError):
+        return {}
+
+
+def probe() -> dict[str, Any]:
+    """Tries CUDA graphs with convolutions and loops in another process.
+
+    Returns:
+      A dict of JSON values:
+      use: Whether to use them: the parameters are bitwise equal to those without, and steps take at
+        most MAX_RATIO times as long.
+      is_final: Whether trying again would give the same answer. False if Python raised an
+        exception in the process, for example because another process uses the GPU's memory.
+      reason: Why they are not used; empty if they are.
+      ms, graph_ms: The time of a step without and with them, if both were measured.
+    """
+    # The calling process may hold most of the GPU's memory.
+    env = os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    try:
+        done = subprocess.run(
+            _command(), env=env, capture_output=True, text=True, timeout=TIMEOUT_SECONDS
+        )
+    except subprocess.TimeoutExpired:
+        return _unused(f"it did not end within {TIMEOUT_SECONDS} s", is_final=True)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1][:300]
+        if done.returncode < 0:
+            last = f"the process ended with signal {-done.returncode}"
+        return _unused(last, is_final=done.returncode < 0)
+    measured = json.loads(done.stdout.splitlines()[-1])
+    if not measured["is_equal"]:
+        return _unused("the parameters differ", is_final=True) | measured
+    if measured["graph_ms"] > MAX_RATIO * measured["ms"]:
+        return _unused("it is slower", is_final=True) | measured
+    return {"use": True, "is_final": True, "reason": ""} | measured
+
+
+def _command() -> list[str]:
+    return [sys.executable, "-m", "cifar_jax.gpu_graph"]
+
+
+def _unused(reason: str, is_final: bool) -> dict[str, Any]:
+    return {"use": False, "is_final": is_final, "reason": reason}
+
+
+def describe(verdict: dict[str, Any]) -> str:
+    """Returns a verdict in words."""
+    text = "used" if verdict["use"] else f"not used, {verdict['reason']}"
+    if "ms" in verdict:
+        text += f" ({verdict['graph_ms']:.3f} instead of {verdict['ms']:.3f} ms per step of cnn2)"
+    return text
+
+
+def measure() -> dict[str, Any]:
+    """Trains cnn2 on random images with and without the graph, on the first device.
+
+    Returns:
+      is_equal: Whether the parameters after all calls are bitwise equal.
+      ms, graph_ms: The time of a step without and with the graph: that of the fastest call after
+        the second.
+    """
+    plain, ms = _train(cuda_graph=False)
+    graph, graph_ms = _train(cuda_graph=True)
+    is_equal = jax.tree.all(jax.tree.map(np.array_equal, plain, graph))
+    return {"is_equal": is_equal, "ms": ms, "graph_ms": graph_ms}
+
+
+def _train(cuda_graph: bool) -> tuple[Any, float]:
+    """Returns the parameters after all calls, and the time of a step in ms."""
+    from cifar_jax import augment, engine, models, optim, step
+
+    batch_size, num_calls = 64, _NUM_CALLS
+    count = batch_size * _STEPS_PER_CALL * num_calls
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (count, 32, 32, 3), np.uint8)
+    labels = rng.integers(0, 10, count).astype(np.int32)
+    create = functools.partial(models.create, "cnn2", 10)
+    optimizer = optim.create("adam", 1e-3)
+
+    def make_train_step(axis_name):
+        return step.make_train_step(
+            step.split_networks(create).train,
+            optimizer,
+            augment=augment.parse("flip|crop(4)"),
+            preprocess=functools.partial(augment.normalize, mean=0.5, std=0.25),
+            axis_name=axis_name,
+        )
+
+    eng = engine.create(
+        make_train_step,
+        functools.partial(step.init, create, optimizer),
+        images,
+        labels,
+        batch_size=batch_size,
+        mesh=engine.make_mesh(jax.local_devices()[:1]),
+        cuda_graph=cuda_graph,
+    )
+    state, metrics, seconds = eng.init(), eng.no_metrics(), []
+    plan = jax.block_until_ready(eng.plan(state, 0))
+    for _ in range(num_calls):
+        start = time.perf_counter()
+        state, metrics = jax.block_until_ready(eng.run(state, metrics, plan, _STEPS_PER_CALL))
+        seconds.append(time.perf_counter() - start)
+    return jax.device_get(state.params), 1e3 * min(seconds[2:]) / _STEPS_PER_CALL
+
+
+if __name__ == "__main__":
+    print(json.dumps(measure()))
