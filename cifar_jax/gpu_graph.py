@@ -5,11 +5,12 @@ XLA leaves convolutions and loops out of its CUDA graphs by default. With them a
 a program may fail, end its process, or be slower. gpu_graph="auto" therefore tries it first, in a
 process of its own, and keeps the answer next to the compiled programs.
 
-    python -m cifar_jax.gpu_graph
+    python -m cifar_jax.gpu_graph [--steps N]
 
 tries it again and prints the result as one line of JSON.
 """
 
+import argparse
 import functools
 import json
 import os
@@ -31,7 +32,7 @@ FILE = "gpu_graph.json"
 MAX_RATIO = 1.02
 TIMEOUT_SECONDS = 180
 # XLA builds the graph in the second call; the third is the first that only launches it.
-_NUM_CALLS, _STEPS_PER_CALL = 6, 100
+_NUM_CALLS = 6
 
 
 def decide(setting: str) -> bool:
@@ -126,7 +127,7 @@ def describe(verdict: dict[str, Any]) -> str:
     return text
 
 
-def measure() -> dict[str, Any]:
+def measure(steps_per_call: int = 100) -> dict[str, Any]:
     """Trains cnn2 on random images with and without the graph, on the first device.
 
     Returns:
@@ -134,18 +135,18 @@ def measure() -> dict[str, Any]:
       ms, graph_ms: The time of a step without and with the graph: that of the fastest call after
         the second.
     """
-    plain, ms = _train(cuda_graph=False)
-    graph, graph_ms = _train(cuda_graph=True)
+    plain, ms = _train(steps_per_call, cuda_graph=False)
+    graph, graph_ms = _train(steps_per_call, cuda_graph=True)
     is_equal = jax.tree.all(jax.tree.map(np.array_equal, plain, graph))
     return {"is_equal": is_equal, "ms": ms, "graph_ms": graph_ms}
 
 
-def _train(cuda_graph: bool) -> tuple[Any, float]:
+def _train(steps_per_call: int, cuda_graph: bool) -> tuple[Any, float]:
     """Returns the parameters after all calls, and the time of a step in ms."""
     from cifar_jax import augment, engine, models, optim, step
 
-    batch_size, num_calls = 64, _NUM_CALLS
-    count = batch_size * _STEPS_PER_CALL * num_calls
+    batch_size = 64
+    count = batch_size * steps_per_call * _NUM_CALLS
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (count, 32, 32, 3), np.uint8)
     labels = rng.integers(0, 10, count).astype(np.int32)
@@ -172,12 +173,14 @@ def _train(cuda_graph: bool) -> tuple[Any, float]:
     )
     state, metrics, seconds = eng.init(), eng.no_metrics(), []
     plan = jax.block_until_ready(eng.plan(state, 0))
-    for _ in range(num_calls):
+    for _ in range(_NUM_CALLS):
         start = time.perf_counter()
-        state, metrics = jax.block_until_ready(eng.run(state, metrics, plan, _STEPS_PER_CALL))
+        state, metrics = jax.block_until_ready(eng.run(state, metrics, plan, steps_per_call))
         seconds.append(time.perf_counter() - start)
-    return jax.device_get(state.params), 1e3 * min(seconds[2:]) / _STEPS_PER_CALL
+    return jax.device_get(state.params), 1e3 * min(seconds[2:]) / steps_per_call
 
 
 if __name__ == "__main__":
-    print(json.dumps(measure()))
+    parser = argparse.ArgumentParser(prog="python -m cifar_jax.gpu_graph", description=__doc__)
+    parser.add_argument("--steps", type=int, default=100, help="steps per call (default: 100)")
+    print(json.dumps(measure(parser.parse_args().steps)))

@@ -96,7 +96,6 @@ def test_a_failed_trial_is_repeated_and_a_damaged_file_is_ignored(stand_in, gpu)
 def test_the_trial_compares_parameters_and_times(monkeypatch):
     """On a CPU both programs are the same."""
     monkeypatch.setattr(gpu_graph, "_NUM_CALLS", 3)
-    monkeypatch.setattr(gpu_graph, "_STEPS_PER_CALL", 1)
     graphs = []
     from cifar_jax import engine
 
@@ -104,13 +103,13 @@ def test_the_trial_compares_parameters_and_times(monkeypatch):
     monkeypatch.setattr(
         engine, "create", lambda *a, **k: graphs.append(k["cuda_graph"]) or create(*a, **k)
     )
-    measured = gpu_graph.measure()
+    measured = gpu_graph.measure(steps_per_call=1)
     assert graphs == [False, True] and measured["is_equal"]
     assert measured["ms"] > 0 and measured["graph_ms"] > 0
     train = gpu_graph._train
     monkeypatch.setattr(
         gpu_graph,
         "_train",
-        lambda cuda_graph: (jax.tree.map(lambda x: x + cuda_graph, train(False)[0]), 1.0),
+        lambda steps, cuda_graph: (jax.tree.map(lambda x: x + cuda_graph, train(1, False)[0]), 1),
     )
-    assert not gpu_graph.measure()["is_equal"]
+    assert not gpu_graph.measure(1)["is_equal"]

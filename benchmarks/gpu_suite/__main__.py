@@ -6,8 +6,9 @@
 The first form runs the stages, each of which is a benchmark in its own process, and stops after
 --minutes. When run again with the same OUT, it continues where it stopped. This also works on
 another machine, except that an interrupted training run starts over there. OUT holds a few small
-files: records as JSON lines, and accuracy.tar.gz with the logs of the training runs. --collect adds
-them to benchmarks/results; afterwards `python -m benchmarks.table` updates README and docs.
+files: records as JSON lines, accuracy.tar.gz with the logs of the training runs, and, if it is not
+too large, programs.tar.gz with the compiled programs. --collect adds records and logs to
+benchmarks/results; afterwards `python -m benchmarks.table` updates README and docs.
 
 --data_dir is a TFDS directory, a directory with the unpacked official archives, or a directory with
 a script unpack.py that writes such archives (`python unpack.py FOLDER NAME`). No network is needed.
@@ -23,7 +24,7 @@ from pathlib import Path
 
 from benchmarks import harness
 from benchmarks.gpu_suite.collect import collect, read_environment, unpack
-from benchmarks.gpu_suite.stages import STAGES
+from benchmarks.gpu_suite.stages import STAGES, pack_programs
 from benchmarks.gpu_suite.suite import MIN_SECONDS, Suite
 from benchmarks.gpu_suite.summary import summarize
 from cifar_jax.errors import UserError
@@ -50,8 +51,10 @@ def main(argv: list[str]) -> int:
         if suite.seconds_left < MIN_SECONDS:
             print(f"{name}: no time left; run the same command again to continue")
             break
-        print(f"\n{name}", flush=True)
-        STAGES[name](suite)
+        minutes = "" if suite.small else f", about {STAGES[name].minutes:g} min on an H100"
+        print(f"\n{name}{minutes}; {suite.seconds_left / 60:.1f} min left", flush=True)
+        STAGES[name].run(suite)
+        pack_programs(suite)
     text = summarize(suite)
     (suite.out / "summary.txt").write_text(text + "\n")
     print("\n" + text)
@@ -67,6 +70,8 @@ def make_suite(args: argparse.Namespace) -> Suite:
     data_dir = args.data_dir.expanduser().resolve()
     if (out / "accuracy.tar.gz").exists():
         unpack(out / "accuracy.tar.gz", work / "accuracy")
+    if (out / "programs.tar.gz").exists():
+        unpack(out / "programs.tar.gz", work / "programs")
     return Suite(out, work, data_dir, deadline, args.small, args.seeds, failed=[])
 
 

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from importlib import util
 from pathlib import Path
+from typing import NamedTuple
 
 from benchmarks.gpu_suite.collect import pack, read_environment
 from benchmarks.gpu_suite.suite import MIN_SECONDS, Suite
@@ -24,6 +25,11 @@ TORCH_CASES = (
     *("resnet18:512:bfloat16", "resnet18:128:bfloat16", "resnet34:512:bfloat16"),
     "resnet18:512:float32",
 )
+# Experiments that train at the same time.
+NUM_JOBS = 4
+# The time in which PyTorch autotunes and measures one case.
+AUTOTUNING_SECONDS = 300
+MAX_PROGRAM_BYTES = 14 * 2**20
 # (config, epochs); None for the number of epochs in the config.
 REFERENCES = (("resnet18", 30), ("resnet34", 30), ("resnet18", None), ("resnet34", None))
 
@@ -47,21 +53,60 @@ def check_environment(suite: Suite) -> None:
     print(json.dumps(environment))
 
 
+def probe(suite: Suite) -> None:
+    """Tries a call as one CUDA graph, and keeps the measurement; see cifar_jax/gpu_graph.py."""
+    if not suite.records("gpu_graph"):
+        flags = ("--steps", "1") if suite.small else ()
+        suite.call("cifar_jax.gpu_graph", *flags, save_output=suite.out / "gpu_graph.jsonl")
+
+
+def headline(suite: Suite) -> None:
+    """Times ResNets at large batch sizes, and compares them with PyTorch.
+
+    Autotuning in PyTorch takes minutes, so it comes last and only if there is time left.
+    """
+    if suite.small:
+        _measure_missing(suite, "throughput", ["cnn_small:8"], ("--seconds", "0.1"))
+        flags = ("--rounds", "1", "--steps", "2", *_quick_settings(suite))
+        _measure_missing(suite, "versus_torch", ["cnn_small:8"], flags)
+        return
+    _measure_missing(suite, "throughput", REFERENCE_CASES, ("--no_input_share",))
+    if not _has_torch(suite):
+        return
+    flags = ("--rounds", "5", *_quick_settings(suite))
+    _measure_missing(suite, "versus_torch", TORCH_CASES, flags)
+    if _is_on_gpu(suite) and suite.seconds_left > AUTOTUNING_SECONDS:
+        flags = ("--rounds", "5", "--settings", "torch_autotuned")
+        out = str(suite.out / "versus_torch.jsonl")
+        suite.call("benchmarks.versus_torch", TORCH_CASES[0], *flags, "--out", out)
+
+
 def throughput(suite: Suite) -> None:
-    """Times every network, and ResNets at large batch sizes in bfloat16."""
-    cases = [*names(), *REFERENCE_CASES]
-    flags = ()
+    """Times every network at the batch size and dtype of its write-up."""
+    cases, flags = names(), ("--no_input_share",)
     if suite.small:
         cases, flags = ["cnn_small:8", "cnn2:8"], ("--seconds", "0.1")
     _measure_missing(suite, "throughput", cases, flags)
 
 
-def versus_torch(suite: Suite) -> None:
-    """Compares ResNets at large batch sizes with PyTorch in all its settings."""
-    if suite.small:
-        _measure_missing(suite, "versus_torch", ["cnn_small:8"], ("--rounds", "1", "--steps", "2"))
-        return
-    _measure_missing(suite, "versus_torch", TORCH_CASES, ("--rounds", "5"))
+def _has_torch(suite: Suite) -> bool:
+    """Returns whether PyTorch is installed; if not, the comparison counts as failed."""
+    if util.find_spec("torch") is not None:
+        return True
+    print("PyTorch is not installed: make reference")
+    suite.failed.append("benchmarks.versus_torch")
+    return False
+
+
+def _is_on_gpu(suite: Suite) -> bool:
+    return read_environment(suite.out)["device"]["platform"] == "gpu"
+
+
+def _quick_settings(suite: Suite) -> tuple[str, ...]:
+    """Returns the flags that leave out PyTorch's autotuning, which takes half an hour in all."""
+    if not _is_on_gpu(suite):
+        return ("--settings", "torch") if suite.small else ()
+    return ("--settings", "torch_channels_last_fused", "torch_compiled")
 
 
 def _measure_missing(suite: Suite, name: str, cases: Sequence[str], flags: Sequence[str]) -> None:
@@ -104,14 +149,39 @@ def augmentation(suite: Suite) -> None:
         suite.call("benchmarks.augmentation", *(flags if suite.small else ()), "--out", out)
 
 
-def accuracy(suite: Suite) -> None:
-    """Trains the 37 published experiments in order of increasing cost."""
-    flags = ("--seeds", str(suite.seeds))
-    experiments = sorted(PUBLISHED, key=lambda experiment: _cost(suite, experiment))
+def experiments(suite: Suite) -> None:
+    """Trains the published experiments outside hybrid/, several at once.
+
+    Those with a published accuracy come first, and the cheapest first among these. hybrid/, which
+    takes six times as long as all others, follows with 30 epochs.
+    """
+    jobs = ("--seeds", str(suite.seeds), "--jobs", str(NUM_JOBS))
     if suite.small:
-        experiments, flags = ["cifar10/cnn_small", "assignment/cnn3"], ("--limit", "500")
-        flags += ("--epochs", "1")
-    _train(suite, experiments, flags)
+        flags = ("--limit", "500", "--epochs", "1", "--jobs", "2")
+        _train(suite, ["cifar10/cnn_small", "assignment/cnn3"], flags)
+        return
+    short, hybrid = _by_value(suite)
+    _train(suite, short, jobs)
+    _train(suite, hybrid, (*jobs, "--epochs", "30"))
+
+
+def hybrid(suite: Suite) -> None:
+    """Trains the experiments in hybrid/ at full length, the cheapest first."""
+    if not suite.small:
+        _train(suite, _by_value(suite)[1], ("--seeds", str(suite.seeds), "--jobs", str(NUM_JOBS)))
+
+
+def _by_value(suite: Suite) -> tuple[list[str], list[str]]:
+    """Returns the experiments outside hybrid/ and those in it, in the order to train them in."""
+
+    def value(experiment: str) -> tuple[bool, float]:
+        return PUBLISHED[experiment].test_accuracy is None, _cost(suite, experiment)
+
+    ordered = sorted(PUBLISHED, key=value)
+    return (
+        [e for e in ordered if not e.startswith("hybrid/")],
+        [e for e in ordered if e.startswith("hybrid/")],
+    )
 
 
 def references(suite: Suite) -> None:
@@ -150,19 +220,23 @@ def _cost(suite: Suite, experiment: str) -> float:
 
 def versus_torch_zoo(suite: Suite) -> None:
     """Compares every network with PyTorch."""
-    if suite.small:
-        return
-    if util.find_spec("torch") is None:
-        print("PyTorch is not installed: make reference")
-        suite.failed.append("benchmarks.versus_torch")
+    if suite.small or not _has_torch(suite):
         return
     from benchmarks.versus_torch import cases  # imported here because it needs PyTorch
 
-    # PyTorch would need half an hour to autotune all networks.
-    quick = ("--settings", "torch_channels_last_fused", "torch_compiled")
-    on_gpu = read_environment(suite.out)["device"]["platform"] == "gpu"
-    flags = ("--rounds", "5", *(quick if on_gpu else ()))
+    flags = ("--rounds", "5", *_quick_settings(suite))
     _measure_missing(suite, "versus_torch", cases.names(), flags)
+
+
+def pack_programs(suite: Suite) -> None:
+    """Packs the compiled programs, so that another machine of the same kind need not compile them.
+
+    An archive of more than MAX_PROGRAM_BYTES is not kept.
+    """
+    archive = suite.out / "programs.tar.gz"
+    pack(suite.work / "programs", archive)
+    if archive.exists() and archive.stat().st_size > MAX_PROGRAM_BYTES:
+        archive.unlink()
 
 
 def find_data(data_dir: Path, work: Path) -> Path:
@@ -184,12 +258,27 @@ def find_data(data_dir: Path, work: Path) -> Path:
     return target
 
 
-STAGES: dict[str, Callable[[Suite], None]] = {
-    "environment": check_environment,
-    "throughput": throughput,
-    "versus_torch": versus_torch,
-    "accuracy": accuracy,
-    "references": references,
-    "augmentation": augmentation,
-    "versus_torch_zoo": versus_torch_zoo,
+class Stage(NamedTuple):
+    """A stage of the suite.
+
+    Attributes:
+      run: Does what is still missing of the stage.
+      minutes: About how many minutes the whole stage takes on an H100: an estimate from the
+        programs that are compiled and the steps that are run.
+    """
+
+    run: Callable[[Suite], None]
+    minutes: float
+
+
+STAGES = {
+    "environment": Stage(check_environment, 0.5),
+    "probe": Stage(probe, 0.5),
+    "headline": Stage(headline, 5),
+    "throughput": Stage(throughput, 8),
+    "experiments": Stage(experiments, 20),
+    "versus_torch_zoo": Stage(versus_torch_zoo, 25),
+    "references": Stage(references, 12),
+    "augmentation": Stage(augmentation, 3),
+    "hybrid": Stage(hybrid, 65),
 }

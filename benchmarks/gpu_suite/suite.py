@@ -1,5 +1,6 @@
 """One invocation of the suite: its directories, its deadline, and the benchmarks that it starts."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -42,7 +43,11 @@ class Suite(NamedTuple):
         return self.deadline - time.monotonic()
 
     def call(
-        self, module: str, *arguments: str, save: Callable[[], None] = lambda: None
+        self,
+        module: str,
+        *arguments: str,
+        save: Callable[[], None] = lambda: None,
+        save_output: Path | None = None,
     ) -> int | None:
         """Runs a benchmark in its own process and kills it at the deadline.
 
@@ -50,6 +55,7 @@ class Suite(NamedTuple):
           module: The module of the benchmark.
           *arguments: The arguments of the benchmark.
           save: Called every minute while the benchmark runs, and at the end.
+          save_output: The file that receives the benchmark's standard output, if any.
 
         Returns:
           The exit code, or None if the benchmark ran out of time.
@@ -62,7 +68,10 @@ class Suite(NamedTuple):
         }
         start = time.monotonic()
         code = None
-        with subprocess.Popen(command, cwd=ROOT, env=environ) as process:
+        with contextlib.ExitStack() as stack:
+            stdout = stack.enter_context(save_output.open("w")) if save_output else None
+            process = subprocess.Popen(command, cwd=ROOT, env=environ, stdout=stdout)
+            stack.enter_context(process)
             while code is None:
                 try:
                     code = process.wait(min(60, max(self.seconds_left, 1)))

@@ -1,9 +1,11 @@
 import json
+import sys
 import time
 
 import pytest
 
 from benchmarks.gpu_suite import stages
+from benchmarks.gpu_suite.collect import unpack
 from benchmarks.gpu_suite.suite import Suite
 from benchmarks.published import PUBLISHED
 
@@ -46,26 +48,61 @@ def test_cases_with_a_record_are_not_measured_again(tmp_path, calls):
     stages.throughput(suite)
     ((module, arguments),) = calls
     assert module == "benchmarks.throughput"
-    assert {"cnn2", "resnet18", "resnet34:512:bfloat16"} <= set(arguments)
-    assert not {"cnn3", "resnet18 reference:128:bfloat16"} & set(arguments)
+    assert {"cnn2", "resnet18"} <= set(arguments) and "cnn3" not in arguments
+    stages.headline(suite)
+    module, arguments = calls[1]
+    assert module == "benchmarks.throughput"
+    assert arguments[:2] == ("resnet18 reference:512:bfloat16", "resnet34:512:bfloat16")
 
 
 def test_no_benchmark_runs_if_no_record_is_missing(tmp_path, calls):
     suite = make_suite(tmp_path, small=True)
-    write_records(suite, "versus_torch", dict(model="cnn_small", batch_size=8, dtype="float32"))
-    stages.versus_torch(suite)
+    for name in ("throughput", "versus_torch"):
+        write_records(suite, name, dict(model="cnn_small", batch_size=8, dtype="float32"))
+    stages.headline(suite)
     assert calls == []
 
 
 @pytest.mark.parametrize(("environment", "is_limited"), [(GPU, True), (CPU, False)])
-def test_the_zoo_skips_autotuning_on_gpus(tmp_path, calls, environment, is_limited):
+def test_autotuning_on_gpus_comes_last_and_only_with_time_left(
+    tmp_path, calls, environment, is_limited
+):
     pytest.importorskip("torch")
     suite = make_suite(tmp_path, environment)
-    stages.versus_torch(suite)
+    stages.headline(suite)
     stages.versus_torch_zoo(suite)
-    (_, references), (_, zoo) = calls
-    assert "resnet18:512:bfloat16" in references and "--settings" not in references
-    assert "cnn13" in zoo and ("--settings" in zoo) == is_limited
+    _, (_, large), (_, zoo) = calls
+    assert "resnet18:512:bfloat16" in large and "cnn13" in zoo
+    assert all(("torch_compiled" in flags) == is_limited for flags in (large, zoo))
+    assert "torch_autotuned" not in (*large, *zoo)
+    calls.clear()
+    suite = make_suite(tmp_path, environment, deadline=time.monotonic() + 1000)
+    stages.headline(suite)
+    assert ("torch_autotuned" in calls[-1][1]) == is_limited
+
+
+def test_compiled_programs_are_packed_unless_they_are_too_large(tmp_path, monkeypatch):
+    suite = make_suite(tmp_path)
+    stages.pack_programs(suite)  # nothing is compiled yet
+    (suite.work / "programs").mkdir()
+    (suite.work / "programs" / "a").write_bytes(b"program")
+    stages.pack_programs(suite)
+    unpack(suite.out / "programs.tar.gz", tmp_path / "elsewhere")
+    assert (tmp_path / "elsewhere" / "a").read_bytes() == b"program"
+    monkeypatch.setattr(stages, "MAX_PROGRAM_BYTES", 10)
+    stages.pack_programs(suite)
+    assert not (suite.out / "programs.tar.gz").exists()
+
+
+def test_the_probe_runs_once(tmp_path, monkeypatch):
+    suite = make_suite(tmp_path)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    (tmp_path / "python").write_text("#!/bin/sh\necho '{\"is_equal\": true}'\n")
+    (tmp_path / "python").chmod(0o755)
+    stages.probe(suite)
+    assert suite.records("gpu_graph") == [{"is_equal": True}]
+    monkeypatch.setattr(Suite, "call", lambda *_, **__: pytest.fail("it ran again"))
+    stages.probe(suite)
 
 
 def test_the_zoo_fails_without_pytorch(tmp_path, calls, capsys, monkeypatch):
@@ -99,7 +136,7 @@ def test_a_truncated_line_is_ignored(tmp_path):
     assert suite.records("throughput") == [{"model": "a"}]
 
 
-def test_experiments_are_trained_in_order_of_increasing_cost(tmp_path, calls):
+def test_experiments_are_trained_in_order_of_value(tmp_path, calls):
     suite = make_suite(tmp_path, seeds=3)
     write_records(
         suite,
@@ -107,13 +144,21 @@ def test_experiments_are_trained_in_order_of_increasing_cost(tmp_path, calls):
         *(dict(model=model, config="", batch_size=1, dtype="float32", images_per_second=speed)
           for model, speed in (("cnn_small", 1e6), ("cnn2", 1e4), ("cnn4", 1.0))),
     )  # fmt: skip
-    stages.accuracy(suite)
-    ((module, arguments),) = calls
-    assert module == "benchmarks.accuracy" and set(PUBLISHED) <= set(arguments)
-    assert arguments[arguments.index("--seeds") + 1] == "3"
-    assert 0 < float(arguments[arguments.index("--minutes") + 1]) < 1
-    trained = arguments[: len(PUBLISHED)]
-    assert trained[0] == "cifar10/cnn_small" and "coarse/cnn4" in trained[-3:]
+    stages.experiments(suite)
+    stages.hybrid(suite)
+    assert [module for module, _ in calls] == 3 * ["benchmarks.accuracy"]
+    short, hybrid, full = (arguments for _, arguments in calls)
+    trained = [e for e in short if e in PUBLISHED]
+    assert sorted(trained) == sorted(e for e in PUBLISHED if not e.startswith("hybrid/"))
+    lacking = [PUBLISHED[e].test_accuracy is None for e in trained]
+    assert lacking == sorted(lacking) and True in lacking
+    assert trained[0] == "cifar10/cnn_small"
+    assert trained.index("coarse/cnn4") > trained.index("coarse/cnn2_batch64")
+    assert all(f in hybrid and f in full for f in PUBLISHED if f.startswith("hybrid/"))
+    assert hybrid[hybrid.index("--epochs") + 1] == "30" and "--epochs" not in full
+    for arguments in (short, hybrid, full):
+        assert arguments[arguments.index("--seeds") + 1] == "3" and "--jobs" in arguments
+        assert 0 < float(arguments[arguments.index("--minutes") + 1]) < 1
 
 
 def test_only_failed_calls_are_reported_not_those_out_of_time(tmp_path):
