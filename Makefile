@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: train test lint reference clean
+.PHONY: train test lint reference gpu-wheels clean
 
 train: $(VENV)/.installed
 	$(BIN)/python -m cifar_jax.main --config configs/quickstart.py --workdir runs/quickstart
@@ -15,6 +15,11 @@ test: $(VENV)/.installed-test
 
 reference: $(VENV)/.installed-test
 	$(BIN)/python -m pip install --quiet -r requirements-reference.txt -r requirements-trackers.txt
+
+# The packages that an image with JAX and PyTorch lacks, for a GPU machine without a network.
+gpu-wheels:
+	$(PYTHON) -m pip download --quiet --no-deps --only-binary=:all: --python-version 3.12 \
+	  --platform any --platform manylinux_2_28_x86_64 --dest .whl clu ml_collections tensorboardX
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
