@@ -88,9 +88,9 @@ def use_tfrecords(directory: Path) -> None:
     info.write_text(json.dumps(json.loads(info.read_text()) | {"fileFormat": "tfrecord"}))
 
 
-def pack(folder: Path) -> Path:
-    """Packs a folder into a .tar.gz in the layout of the official archives."""
-    path = folder.parent / f"{folder.name}.tar.gz"
-    with tarfile.open(path, "w:gz") as tar:
+def pack(folder: Path, mode: str = "w:gz") -> Path:
+    """Packs a folder into a .tar.gz (a .tar with mode "w:") like the official archives."""
+    path = folder.parent / f"{folder.name}.tar{mode[1:].replace(':', '.').rstrip('.')}"
+    with tarfile.open(path, mode) as tar:
         tar.add(folder, folder.name)
     return path

@@ -1,5 +1,7 @@
 """Finds prepared TFDS directories and decodes them to arrays."""
 
+import contextlib
+import io
 import json
 import re
 import shlex
@@ -109,7 +111,8 @@ def _builder(directory: Path, official: Archive):
     import tensorflow_datasets as tfds  # takes about a second, which the cache avoids
 
     try:
-        builder = tfds.builder_from_directory(directory)
+        with contextlib.redirect_stdout(io.StringIO()):  # hides advice to install TensorFlow
+            builder = tfds.builder_from_directory(directory)
         found = {key: (f.shape, f.np_dtype) for key, f in builder.info.features.items()}
     except _INVALID_METADATA as e:
         reason = f"{' or '.join(_REQUIRED)} is not valid: {type(e).__name__}: {e}"
@@ -118,8 +121,10 @@ def _builder(directory: Path, official: Archive):
     expected |= {label: ((), np.int64) for label in official.labels}
     if found != expected:
         raise UserError(f"features.json has {found} instead of {expected}")
-    if not (builder.info.file_format and set(official.splits) <= set(builder.info.splits)):
-        raise UserError("dataset_info.json has no file format, or no training or test split")
+    if getattr(builder.info.file_format, "value", None) not in ("array_record", "tfrecord"):
+        raise UserError("the file format is neither ArrayRecord nor TFRecord")
+    if not set(official.splits) <= set(builder.info.splits):
+        raise UserError("dataset_info.json has no training or no test split")
     return builder
 
 

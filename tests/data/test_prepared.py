@@ -173,7 +173,13 @@ def _fewer_classes(directory):
 def _no_test_split(directory):
     path = directory / "dataset_info.json"
     path.write_text(path.read_text().replace('"name": "test"', '"name": "tset"'))
-    return "no training or test split"
+    return "no training or no test split"
+
+
+def _other_format(directory):
+    path = directory / "dataset_info.json"
+    path.write_text(path.read_text().replace('"array_record"', '"parquet"'))
+    return "the file format is neither ArrayRecord nor TFRecord"
 
 
 def _no_splits(directory):
@@ -190,6 +196,7 @@ def _no_splits(directory):
         _other_image_shape,
         _fewer_classes,
         _no_test_split,
+        _other_format,
         _no_splits,
     ],
 )
