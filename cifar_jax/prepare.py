@@ -5,40 +5,84 @@ standard TFDS directory. Existing files are kept unless --overwrite is given.
 """
 
 import argparse
+import contextlib
 import shlex
+import signal
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 
-from cifar_jax.data import archive, default_data_dir, prepared
 from cifar_jax.errors import UserError, unknown
 
 
+class _Stopped(BaseException):
+    """A signal asks to stop. Not an Exception, so that nothing but clean-up catches it."""
+
+    def __init__(self, signum: int):
+        super().__init__(signum)
+        self.exit_code = 128 + signum
+
+
 def main(argv: list[str] | None = None) -> int:
-    """Runs the command and returns the exit code: 0, 1 (error) or 130 (interrupted)."""
-    args = _parse(argv)
+    """Runs the command and returns the exit code: 0, 1 (error) or 128 + signal (interrupted)."""
     try:
-        for name in args.names:
-            if name not in archive.ARCHIVES:
-                raise unknown("data set", name, archive.ARCHIVES)
-        for name in args.names:
-            _prepare(name, args.data_dir.expanduser(), args.source, args.overwrite)
+        with _stopping_on_signals():
+            _run(argv)
     except UserError as e:
         print(f"error: {e}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("interrupted; incomplete files will not be used", file=sys.stderr)
-        return 130
+    except _Stopped as e:
+        print("interrupted; incomplete files are removed", file=sys.stderr)
+        return e.exit_code
     return 0
+
+
+def _run(argv: list[str] | None) -> None:
+    # Imported here because numpy takes a fraction of a second, in which a signal may arrive.
+    from cifar_jax import data
+    from cifar_jax.data import archive
+
+    args = _parse(argv)
+    for name in args.names:
+        if name not in archive.ARCHIVES:
+            raise unknown("data set", name, archive.ARCHIVES)
+    data_dir = data.expanded(args.data_dir or data.default_data_dir())
+    for name in args.names:
+        _prepare(name, data_dir, args.source, args.overwrite)
+
+
+@contextlib.contextmanager
+def _stopping_on_signals() -> Iterator[None]:
+    """Raises _Stopped on the first SIGTERM, SIGINT or SIGHUP, so that incomplete files are removed.
+
+    A second signal ends the process immediately.
+    """
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        for s in previous:
+            signal.signal(s, signal.SIG_DFL)
+        raise _Stopped(signum)
+
+    signals = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    # Ignored signals stay ignored: nohup ignores SIGHUP.
+    previous = {s: h for s in signals if (h := signal.getsignal(s)) != signal.SIG_IGN}
+    for s in previous:
+        signal.signal(s, stop)
+    try:
+        yield
+    finally:
+        for s, handler in previous.items():
+            signal.signal(s, handler)
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m cifar_jax.prepare", description=__doc__)
-    parser.add_argument("names", nargs="+", metavar="NAME", help=" or ".join(archive.ARCHIVES))
+    parser.add_argument("names", nargs="+", metavar="NAME", help="cifar10 or cifar100")
     parser.add_argument(
         "--data_dir",
         type=Path,
-        default=default_data_dir(),
         help="TFDS directory to write to (default: $TFDS_DATA_DIR or ~/tensorflow_datasets)",
     )
     parser.add_argument(
@@ -51,6 +95,8 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def _prepare(name: str, data_dir: Path, source: Path | None, overwrite: bool) -> None:
+    from cifar_jax.data import archive, prepared
+
     found = None if overwrite else prepared.find(name, data_dir)
     if found:
         print(f"{name} is already prepared in {found} (--overwrite rebuilds it)")

@@ -27,6 +27,9 @@ def pytest_addoption(parser):
         "--shapes", type=int, default=16, help="Number of random convolutions in tests/ops."
     )
     group.addoption(
+        "--mutations", type=int, default=20, help="Number of damaged files per reader of data."
+    )
+    group.addoption(
         "--source",
         type=Path,
         help="Folder of the unpacked CIFAR archives.",

@@ -1,12 +1,14 @@
 import os
+import signal
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from fake_cifar import shrink, write
 
-from cifar_jax import prepare
-from cifar_jax.data import download, prepared
+from cifar_jax import data, prepare
+from cifar_jax.data import builders, download, prepared
 from cifar_jax.errors import UserError
 
 
@@ -78,3 +80,41 @@ def test_command_without_network_fails_within_fifteen_seconds(tmp_path):
     assert done.returncode == 1
     assert done.stderr.startswith("error: cifar100 is not in") and "Traceback" not in done.stderr
     assert "Connection refused" in done.stderr
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_signal_removes_incomplete_files(tmp_path, monkeypatch, capsys, signum):
+    def interrupted(self, split, generate=builders._FromArchive._generate_examples):
+        yield from generate(self, split)
+        assert list((tmp_path / "tfds/cifar10").iterdir())
+        os.kill(os.getpid(), signum)
+
+    monkeypatch.setattr(builders._FromArchive, "_generate_examples", interrupted)
+    fake = write("cifar10", tmp_path / "raw")
+    arguments = ["cifar10", "--source", str(fake.folder), "--data_dir", str(tmp_path / "tfds")]
+    assert prepare.main(arguments) == 128 + signum
+    assert capsys.readouterr().err == "interrupted; incomplete files are removed\n"
+    assert not (tmp_path / "tfds").exists()
+
+
+def test_handlers_are_restored(tmp_path):
+    before = [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)]
+    prepare.main(["cifar1000", "--data_dir", str(tmp_path)])
+    assert before == [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)]
+
+
+def test_user_without_a_home_directory(tmp_path, capsys, monkeypatch):
+    def no_entry(uid):
+        raise KeyError(uid)
+
+    monkeypatch.delenv("HOME")
+    monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", no_entry)
+    fake = write("cifar10", tmp_path)
+    assert prepare.main(["cifar10", "--source", str(fake.folder)]) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("error: ~/tensorflow_datasets: there is no such home directory")
+    arguments = ["cifar10", "--source", str(fake.folder), "--data_dir", str(tmp_path / "tfds")]
+    assert prepare.main(arguments) == 0
+    images = data.load("cifar10", data_dir=tmp_path / "tfds").test.images
+    assert np.array_equal(images, fake.images["test"])

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cifar_jax.data import archive, cache, prepared, split, synthetic
+from cifar_jax.data import archive, cache, official, prepared, split, synthetic
 from cifar_jax.errors import UserError, unknown
 
 NAMES = ("cifar10", "cifar100", "synthetic")
@@ -84,10 +84,13 @@ def load(
       name: "cifar10", "cifar100" or "synthetic".
       label: "fine", or for cifar100 also "coarse" (its 20 superclasses).
       data_dir: The TFDS directory, or the directory to which the official binary archive was
-        unpacked. None and "" stand for $TFDS_DATA_DIR or, if unset, ~/tensorflow_datasets.
+        unpacked. None and "" stand for $TFDS_DATA_DIR or, if unset, ~/tensorflow_datasets, which is
+        the only one that is created.
       val_fraction: The fraction of training images held out for validation, in [0, 1).
       val_seed: The seed that selects these images; see split.train_val_indices.
       limit: The number of images of each split to keep, from the start; 0 keeps all.
+
+    A data set that is not the official one is loaded with a printed note, see archive.read.
 
     Raises:
       UserError: If an argument is invalid, the data is corrupt, or the data is missing and cannot
@@ -102,8 +105,9 @@ def load(
     if name == "synthetic":
         arrays = _synthetic()
     else:
-        data_dir = _resolve(data_dir)
-        arrays = _decode(name, _find(name, data_dir) or _prepare(name, data_dir))
+        source = _find(name, _resolve(data_dir)) or _prepare(name, data_dir)
+        arrays = _decode(name, source)
+        _note(name, source, tuple(arrays["differing_files"].tolist()))
     train = Split(arrays["train_images"], arrays[f"train_{label}"])
     test, val = Split(arrays["test_images"], arrays[f"test_{label}"]), None
     if val_fraction:
@@ -132,23 +136,60 @@ def is_there(name: str, data_dir: str | Path | None = None) -> bool:
 
 
 def default_data_dir() -> Path:
-    """Returns the default directory of TFDS: $TFDS_DATA_DIR or ~/tensorflow_datasets."""
-    return Path(os.environ.get("TFDS_DATA_DIR") or Path.home() / "tensorflow_datasets")
+    """Returns the default directory of TFDS: $TFDS_DATA_DIR or ~/tensorflow_datasets.
+
+    Raises:
+      UserError: If the variable is not set and this user has no home directory.
+    """
+    if directory := os.environ.get("TFDS_DATA_DIR"):
+        return Path(directory)
+    return expanded(Path("~/tensorflow_datasets"))
 
 
 def _resolve(data_dir: str | Path | None) -> Path:
-    return Path(data_dir or default_data_dir()).expanduser()
+    return expanded(Path(data_dir or default_data_dir()))
+
+
+def expanded(path: Path) -> Path:
+    """Returns a path with the home directory in place of ~.
+
+    Raises:
+      UserError: If there is no such home directory.
+    """
+    try:
+        return path.expanduser()
+    except RuntimeError as e:  # no $HOME and no entry for the user, as in some containers
+        raise UserError(
+            f"{path}: there is no such home directory; set data.dir (--data_dir) or $TFDS_DATA_DIR"
+        ) from e
 
 
 def _find(name: str, data_dir: Path) -> Path | None:
     """Returns the prepared TFDS directory, else the unpacked archive, else None."""
-    return prepared.find(name, data_dir) or archive.find(name, data_dir)
+    try:
+        return prepared.find(name, data_dir) or archive.find(name, data_dir)
+    except OSError as e:
+        raise UserError(f"cannot read {data_dir}: {e.strerror or e}") from e
 
 
-def _prepare(name: str, data_dir: Path) -> Path:
+def _prepare(name: str, data_dir: str | Path | None) -> Path:
+    directory = _resolve(data_dir)
+    if not directory.is_dir() and (data_dir or os.environ.get("TFDS_DATA_DIR")):
+        field = "data.dir" if data_dir else "$TFDS_DATA_DIR"
+        state = "is not a directory" if directory.exists() else "does not exist"
+        raise UserError(
+            f"{field}: {directory} {state}; "
+            f"`python -m cifar_jax.prepare {name} --data_dir DIRECTORY` makes one"
+        )
     from cifar_jax.data import builders  # imports TFDS, which takes about a second
 
-    return builders.prepare(name, data_dir)
+    return builders.prepare(name, directory)
+
+
+@functools.cache  # once per process
+def _note(name: str, source: Path, differing_files: tuple[str, ...]) -> None:
+    if differing_files:
+        print(official.note(name, source, differing_files), flush=True)
 
 
 def _decode(name: str, source: Path) -> dict[str, np.ndarray]:

@@ -1,61 +1,18 @@
-"""Reads the official binary CIFAR archives, packed or unpacked.
-
-A record is one byte per label (CIFAR-100: coarse, then fine), then 3,072 bytes of pixels in
-channel, row, column order. See https://www.cs.toronto.edu/~kriz/cifar.html
-"""
+"""Reads the official binary CIFAR archives, packed or unpacked, and other data in their layout."""
 
 import gzip
 import hashlib
 import tarfile
 import zlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from cifar_jax.data import channels
+from cifar_jax.data.official import ARCHIVES, Archive
 from cifar_jax.errors import UserError, unknown
-
-
-class Archive(NamedTuple):
-    """The location and contents of an official archive."""
-
-    url: str
-    sha256: str  # of the .tar.gz
-    folder: str  # the folder inside the .tar.gz
-    splits: dict[str, dict[str, int]]  # {"train" or "test": {file: number of records}}
-    labels: dict[str, tuple[str, int]]  # {label: (names file, num_classes)}, in record order
-
-    @property
-    def record_size(self) -> int:
-        """The size of one record in bytes."""
-        return len(self.labels) + 3072
-
-
-_SITE = "https://www.cs.toronto.edu/~kriz/"
-ARCHIVES = {
-    "cifar10": Archive(
-        url=_SITE + "cifar-10-binary.tar.gz",
-        sha256="c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
-        folder="cifar-10-batches-bin",
-        splits={
-            "train": {f"data_batch_{i}.bin": 10_000 for i in range(1, 6)},
-            "test": {"test_batch.bin": 10_000},
-        },
-        labels={"label": ("batches.meta.txt", 10)},
-    ),
-    "cifar100": Archive(
-        url=_SITE + "cifar-100-binary.tar.gz",
-        sha256="58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec",
-        folder="cifar-100-binary",
-        splits={"train": {"train.bin": 50_000}, "test": {"test.bin": 10_000}},
-        labels={
-            "coarse_label": ("coarse_label_names.txt", 20),
-            "label": ("fine_label_names.txt", 100),
-        },
-    ),
-}
-
 
 # {name of a label in this package: its name in TFDS and in this file}
 LABELS = {"fine": "label", "coarse": "coarse_label"}
@@ -67,6 +24,7 @@ class Raw(NamedTuple):
     images: dict[str, np.ndarray]  # {split: uint8 [N, 32, 32, 3]}
     labels: dict[str, dict[str, np.ndarray]]  # {split: {label: integers [N]}}
     names: dict[str, list[str]]  # {label: class names}
+    differing_files: list[str]  # as Archive.differing_files returns them
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Returns the images, labels and names in the form that prepared.decode documents."""
@@ -76,26 +34,31 @@ class Raw(NamedTuple):
             result[f"{split}_images"] = images
             for ours, theirs in labels.items():
                 result[f"{split}_{ours}"] = self.labels[split][theirs].astype(np.int32)
+        result["differing_files"] = np.array(self.differing_files, np.str_)
         result["mean"], result["std"] = channels.mean_std(result["train_images"])
         return result
 
 
 def find(name: str, data_dir: Path) -> Path | None:
-    """Returns the folder to which the archive was unpacked in `data_dir`, or None."""
-    folder = data_dir / ARCHIVES[name].folder
-    return folder if folder.is_dir() else None
+    """Returns the folder to which the archive was unpacked, `data_dir` or in it, or None."""
+    folder = ARCHIVES[name].folder
+    found = data_dir if data_dir.name == folder else data_dir / folder
+    return found if found.is_dir() else None
 
 
 def read(name: str, source: str | Path) -> Raw:
     """Reads and validates a data set.
+
+    People train on their own images in the official layout, so files with other contents are
+    accepted, and listed in `Raw.differing_files`. What cannot be right is not.
 
     Args:
       name: "cifar10" or "cifar100".
       source: The binary .tar.gz, the folder that it unpacks to, or the parent of that folder.
 
     Raises:
-      UserError: If the source does not exist, cannot be read, is truncated, or is not this data
-        set.
+      UserError: If the source does not exist, cannot be read, is truncated, does not have the
+        layout of this data set, or has labels or blank records that cannot be right.
     """
     if name not in ARCHIVES:
         raise unknown("data set", name, ARCHIVES)
@@ -103,19 +66,94 @@ def read(name: str, source: str | Path) -> Raw:
     try:
         if source.is_dir():
             files = _from_folder(archive, source)
-        elif source.exists():
+        elif source.is_file():  # a pipe or a device might never end
             files = _from_tar(archive, source)
+        elif source.exists():
+            raise UserError(f"{source} is not a file or a folder: {_expected(archive)}")
         else:
             raise UserError(f"{source} does not exist: {_expected(archive)}")
     except OSError as e:
         raise UserError(f"cannot read {source}: {e.strerror or e}") from e
-    return _parse(archive, files, source)
+    records = {
+        split: np.concatenate(
+            [np.frombuffer(files[f], np.uint8).reshape(-1, archive.record_size) for f in counts]
+        )
+        for split, counts in archive.splits.items()
+    }
+    try:
+        names = {label: _names(files[file], file) for label, (file, _) in archive.labels.items()}
+        return from_records(archive, records, names)
+    except UserError as e:
+        raise UserError(f"{source}: {e}") from e
+
+
+def from_records(
+    archive: Archive, records: Mapping[str, np.ndarray], names: Mapping[str, Sequence[str]]
+) -> Raw:
+    """Validates a data set and separates its images and labels.
+
+    Args:
+      archive: The official archive, whose layout the records have.
+      records: {split: uint8 [N, record_size]}; see Archive.
+      names: {label: class names}.
+
+    Raises:
+      UserError: If labels, class names or blank records cannot be right.
+    """
+    for label, (file, num_classes) in archive.labels.items():
+        if not len(names[label]) == len(set(names[label])) == num_classes:
+            raise UserError(
+                f"{file} must contain {num_classes} distinct class names, one on each line, but "
+                f"has {len(names[label])} ({len(set(names[label]))} distinct)"
+            )
+    images, labels = {}, {}
+    for split, rows in records.items():
+        labels[split] = {label: rows[:, i].copy() for i, label in enumerate(archive.labels)}
+        for label, (_, num_classes) in archive.labels.items():
+            if (largest := labels[split][label].max()) >= num_classes:
+                raise UserError(
+                    f"the {split} files contain a {label} of {largest}, "
+                    f"but there are only {num_classes} classes: these are not the official files"
+                )
+        images[split] = np.empty((len(rows), 32, 32, 3), np.uint8)
+        for channel in range(3):  # three times as fast as a transposed copy
+            plane = rows[:, len(archive.labels) + 1024 * channel :][:, :1024]
+            images[split].reshape(-1, 1024, 3)[:, :, channel] = plane
+    differing_files = archive.differing_files(records, names)
+    if differing_files:
+        _check_blank(archive, records)
+    return Raw(images, labels, dict(names), differing_files)
+
+
+def _check_blank(archive: Archive, records: Mapping[str, np.ndarray]) -> None:
+    """Refuses files with parts that were never written, as after an interrupted copy."""
+    for split, counts in archive.splits.items():
+        start = 0
+        for file, num_records in counts.items():
+            rows = records[split][start : start + num_records]
+            start += num_records
+            if (num_blank := np.count_nonzero(~rows.any(axis=1))) > 1:
+                raise UserError(
+                    f"{num_blank:,} of the {num_records:,} records of {file} are zeros, images "
+                    "and labels: the file is incomplete, copy or download it again"
+                )
 
 
 def sha256(path: Path) -> str:
     """Returns the SHA-256 of a file as a hexadecimal string."""
     with open(path, "rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def _names(content: bytes, file: str) -> list[str]:
+    """Returns the class names, one on each line; lines at the end may be blank."""
+    try:
+        names = [line.strip() for line in content.decode("utf-8-sig").rstrip().splitlines()]
+    except UnicodeDecodeError:
+        raise UserError(f"{file} is not a text file") from None
+    if not all(name and name.isprintable() for name in names):
+        raise UserError(f"{file} has a blank line between class names, or is not a text file")
+    return names
 
 
 def _sizes(archive: Archive) -> dict[str, int | None]:
@@ -156,46 +194,31 @@ def _from_folder(archive: Archive, source: Path) -> dict[str, bytes]:
 
 
 def _from_tar(archive: Archive, source: Path) -> dict[str, bytes]:
-    files = {}
+    sizes, files = _sizes(archive), {}
+    # Twice what the official archive unpacks to, so that reading any file ends.
+    limit = 2 * sum(size or 0 for size in sizes.values()) + (1 << 20)
+    too_large = UserError(f"{source} unpacks to more than {limit:,} bytes: {_expected(archive)}")
     try:
-        with tarfile.open(source) as tar:
+        with open(source, "rb") as f:
+            is_gzip = f.read(2) == b"\x1f\x8b"
+        with tarfile.open(source, "r:gz" if is_gzip else "r:") as tar:
             for member in tar:
+                if member.size < 0 or member.offset_data + member.size > limit:
+                    raise too_large
                 file = Path(member.name).name
-                if not member.isfile() or file not in _sizes(archive):
+                if not member.isfile() or file not in sizes:
                     continue
+                if file in files:
+                    raise UserError(f"{source} contains more than one {file}")
                 # Check the size before reading, so that a wrong archive cannot fill the memory.
                 _check_size(archive, file, member.size, source)
                 files[file] = tar.extractfile(member).read()
             while tar.fileobj.read(1 << 20):  # verifies gzip's checksum, which follows the tar data
-                pass
+                if tar.fileobj.tell() > limit:
+                    raise too_large
     except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error) as e:
         raise UserError(f"{source} is corrupt or not a .tar.gz file: {_expected(archive)}") from e
-    missing = [file for file in _sizes(archive) if file not in files]
+    missing = [file for file in sizes if file not in files]
     if missing:
         raise UserError(f"{source} does not contain {missing[0]}: {_expected(archive)}")
     return files
-
-
-def _parse(archive: Archive, files: dict[str, bytes], source: Path) -> Raw:
-    names = {}
-    for label, (file, num_classes) in archive.labels.items():
-        names[label] = files[file].decode("ascii", "replace").split()
-        if len(set(names[label])) != num_classes:
-            raise UserError(f"{source}: {file} must contain {num_classes} distinct class names")
-    images, labels = {}, {}
-    for split, counts in archive.splits.items():
-        records = np.concatenate(
-            [np.frombuffer(files[f], np.uint8).reshape(-1, archive.record_size) for f in counts]
-        )
-        columns, pixels = np.split(records, [len(archive.labels)], axis=1)
-        labels[split] = {k: columns[:, i].copy() for i, k in enumerate(archive.labels)}
-        for label, (_, num_classes) in archive.labels.items():
-            largest = labels[split][label].max()
-            if largest >= num_classes:
-                raise UserError(
-                    f"{source}: the {split} files contain a {label} of {largest}, "
-                    f"but there are only {num_classes} classes: these are not the official files"
-                )
-        pixels = pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-        images[split] = np.ascontiguousarray(pixels)
-    return Raw(images, labels, names)

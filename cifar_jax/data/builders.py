@@ -6,8 +6,13 @@ those of TFDS, so `tfds.data_source(name)` reads the result.
 """
 
 import contextlib
+import errno
 import io
+import os
+import re
+import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +20,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 from tensorflow_datasets.image_classification import cifar
 
-from cifar_jax.data import archive, download, prepared
+from cifar_jax.data import archive, download, official, prepared
 from cifar_jax.errors import UserError
 from cifar_jax.run import atomic
 
@@ -57,6 +62,9 @@ class Cifar100(_FromArchive, cifar.Cifar100, skip_registration=True):
 
 
 _BUILDERS = {"cifar10": Cifar10, "cifar100": Cifar100}
+_INCOMPLETE = "incomplete."  # the start of the names of unfinished directories
+# Bytes per image, of the official images. Images of other sets may take more.
+_DOWNLOAD, _TFDS_FILES = 2_850, 2_400
 
 
 def prepare(
@@ -65,7 +73,12 @@ def prepare(
     """Writes `<data_dir>/<name>/<version>/`, which takes about 15 seconds.
 
     The directory is renamed to its final name once it is complete, so interrupted and concurrent
-    calls are safe.
+    calls are safe; an exception leaves neither files nor empty folders, and the previous directory
+    stays.
+
+    A source that is not the official one is accepted with a note. Refusing it would help nobody who
+    trains on images of their own, and no mistake gets lost: data.load finds the same differences in
+    the files written here, and prints the note at the start of every run.
 
     Args:
       name: "cifar10" or "cifar100".
@@ -77,29 +90,41 @@ def prepare(
       The path of the directory.
 
     Raises:
-      UserError: If the source is unusable, the download failed, or `data_dir` is not writable.
+      UserError: If the source is unusable, the download failed, or `data_dir` is not writable or
+        has too little space.
     """
     try:
-        source = _download(name, data_dir) if source is None else Path(source).expanduser()
+        if source is None:
+            source = _download(name, data_dir)
         raw = archive.read(name, source)
-        if source.is_file() and archive.sha256(source) != archive.ARCHIVES[name].sha256:
-            print(f"note: {source} is not the official file, but its records are valid")
-        return _write(name, data_dir, raw, overwrite)
+        if raw.differing_files:
+            print(official.note(name, source, raw.differing_files), flush=True)
+        print(f"{name}: writing TFDS files to {data_dir}", flush=True)
+        with _folder(data_dir / name):
+            atomic.sweep(data_dir / name, f"{_INCOMPLETE}*")
+            _require_space(name, data_dir, _TFDS_FILES)
+            return _write(name, data_dir, raw, overwrite)
     except OSError as e:
         # Another process may have finished first; its directory is equivalent.
         if not overwrite and (found := prepared.find(name, data_dir)):
             return found
-        raise UserError(f"cannot write {name} to {data_dir}: {e.strerror or e}") from e
+        code, reason = e.errno, e.strerror or str(e)
+    # Not while the exception is handled, which keeps the unfinished file open: it takes up space.
+    if code in (errno.ENOSPC, errno.EDQUOT):
+        _require_space(name, data_dir, _TFDS_FILES)
+    raise UserError(f"cannot write {name} to {data_dir}: {reason}")
 
 
 def _download(name: str, data_dir: Path) -> Path:
-    official = archive.ARCHIVES[name]
-    path = data_dir / "downloads" / official.url.rsplit("/", 1)[1]
-    if path.is_file() and archive.sha256(path) == official.sha256:
+    facts = official.ARCHIVES[name]
+    path = data_dir / "downloads" / facts.url.rsplit("/", 1)[1]
+    if path.is_file() and archive.sha256(path) == facts.sha256:
         return path
-    print(f"{name} is not in {data_dir}: downloading {official.url}", flush=True)
+    print(f"{name} is not in {data_dir}: downloading {facts.url}", flush=True)
     try:
-        download.fetch(official.url, path, official.sha256)
+        with _folder(path.parent):
+            _require_space(name, data_dir, _DOWNLOAD + _TFDS_FILES)
+            download.fetch(facts.url, path, facts.sha256)
     except UserError as e:
         raise UserError(
             f"{name} is not in {data_dir} and cannot be downloaded ({e}). Either download "
@@ -112,17 +137,57 @@ def _download(name: str, data_dir: Path) -> Path:
 
 
 def _write(name: str, data_dir: Path, raw: archive.Raw, overwrite: bool) -> Path:
-    print(f"{name}: writing TFDS files to {data_dir}", flush=True)
-    atomic.sweep(data_dir / name, "incomplete.*")  # the names TFDS gives to unfinished directories
-    builder = _BUILDERS[name](data_dir=data_dir, file_format="array_record")
-    builder.raw = raw
-    mode = tfds.GenerateMode
-    config = tfds.download.DownloadConfig(
-        try_download_gcs=False,
-        download_mode=mode.REUSE_CACHE_IF_EXISTS if overwrite else mode.REUSE_DATASET_IF_EXISTS,
-    )
     if not sys.stderr.isatty():
         tfds.disable_progress_bar()
-    with contextlib.redirect_stdout(io.StringIO()):  # hides "Downloading Unknown size"
-        builder.download_and_prepare(download_config=config)
-    return Path(builder.data_path)
+    with tempfile.TemporaryDirectory(prefix=_INCOMPLETE, dir=data_dir / name) as scratch:
+        builder = _BUILDERS[name](data_dir=scratch, file_format="array_record")
+        builder.raw = raw
+        # The first hides "Downloading Unknown size".
+        with contextlib.redirect_stdout(io.StringIO()), _os_errors():
+            builder.download_and_prepare(
+                download_config=tfds.download.DownloadConfig(try_download_gcs=False)
+            )
+        directory = data_dir / name / str(builder.version)
+        if overwrite and directory.exists():
+            directory.rename(Path(scratch, "replaced"))
+        return Path(builder.data_path).rename(directory)
+
+
+@contextlib.contextmanager
+def _os_errors() -> Iterator[None]:
+    """Raises OSError where ArrayRecord raises RuntimeError for one, as for a full disk."""
+    try:
+        yield
+    except RuntimeError as e:
+        if match := re.search(r"\w+\(\) failed: ([^;\n]+)", str(e)):
+            code = next((c for c in errno.errorcode if os.strerror(c) == match[1]), errno.EIO)
+            raise OSError(code, match[1]) from e
+        raise
+
+
+@contextlib.contextmanager
+def _folder(path: Path) -> Iterator[None]:
+    """Makes a folder; if the body raises, removes what was made and is empty."""
+    made = [p for p in (path, *path.parents) if not p.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        for p in made:
+            with contextlib.suppress(OSError):  # another process uses it
+                p.rmdir()
+        raise
+
+
+def _require_space(name: str, folder: Path, num_bytes: float) -> None:
+    """Raises UserError if there is less free space than `num_bytes` per official image."""
+    needed = num_bytes * sum(
+        sum(files.values()) for files in official.ARCHIVES[name].splits.values()
+    )
+    folder = next(p for p in (folder, *folder.parents) if p.exists())
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise UserError(
+            f"{name} needs {needed / 1e6:.0f} MB in {folder}, where {free / 1e6:.0f} MB are free: "
+            f"free another {(needed - free) / 1e6:.0f} MB or choose another folder"
+        )

@@ -5,6 +5,7 @@ It records the names, sizes and modification times of the files it was decoded f
 if those change or the cache is corrupt. It can be deleted at any time.
 """
 
+import contextlib
 import hashlib
 import os
 import tokenize
@@ -18,7 +19,7 @@ import numpy as np
 
 from cifar_jax.run import atomic
 
-_FORMAT = 1  # increment it when the arrays change, so that older files are rebuilt
+_FORMAT = 2  # increment it when the arrays change, so that older files are rebuilt
 # What np.load and zipfile raise for files that are missing, unreadable or corrupt in any byte.
 _UNREADABLE = (
     *(OSError, EOFError, RuntimeError, SyntaxError, ValueError),
@@ -57,13 +58,13 @@ def load(directory: Path, decode: Callable[[Path], dict[str, np.ndarray]]) -> di
 def _candidates(directory: Path) -> list[Path]:
     """Returns the possible paths of the cache file, in order of preference."""
     name, version = directory.parts[-2:]
-    user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cifar_jax"
-    # All data directories share the user's cache directory, so the file name includes a digest.
-    digest = hashlib.sha256(str(directory.resolve()).encode()).hexdigest()[:12]
-    return [
-        directory.parent.parent / ".cifar_jax" / f"{name}-{version}.npz",
-        user / f"{name}-{version}-{digest}.npz",
-    ]
+    paths = [directory.parent.parent / ".cifar_jax" / f"{name}-{version}.npz"]
+    with contextlib.suppress(RuntimeError):  # this user has no home directory
+        user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        # All data directories share the user's cache directory, so the file name includes a digest.
+        digest = hashlib.sha256(os.fsencode(directory.resolve())).hexdigest()[:12]
+        paths.append(user / "cifar_jax" / f"{name}-{version}-{digest}.npz")
+    return paths
 
 
 def _fingerprint(directory: Path) -> str:

@@ -1,17 +1,28 @@
 """Finds prepared TFDS directories and decodes them to arrays."""
 
+import contextlib
+import io
+import json
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from absl import logging
 
-from cifar_jax.data import archive
+from cifar_jax.data import archive, tfrecord
+from cifar_jax.data.official import ARCHIVES, Archive
 from cifar_jax.errors import UserError
 
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 _REQUIRED = ("dataset_info.json", "features.json")  # TFDS writes these files last
+# What TFDS and protobuf's json_format.Error raise for metadata with missing or wrong values.
+_INVALID_METADATA = (
+    *(AssertionError, AttributeError, ImportError, LookupError, NotImplementedError),
+    *(RuntimeError, TypeError, ValueError),
+)
 
 
 def find(name: str, data_dir: Path) -> Path | None:
@@ -40,6 +51,7 @@ def decode(directory: Path) -> dict[str, np.ndarray]:
       fine_names: str [num_classes].
       train_coarse, test_coarse, coarse_names: the same for coarse labels, only for cifar100.
       mean, std: float32 [3], over the training images, in [0, 1] scale.
+      differing_files: str [n], the official files with other contents; see archive.Raw.
 
     Raises:
       UserError: If files are missing or corrupt, or the data set is incomplete.
@@ -54,42 +66,83 @@ def decode(directory: Path) -> dict[str, np.ndarray]:
     verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.ERROR)  # hides TFDS's advice to install OpenCV
     try:
-        return _read(directory, archive.ARCHIVES[directory.parent.name]).arrays()
+        return _read(directory, ARCHIVES[directory.parent.name]).arrays()
+    except UserError as e:
+        raise _corrupt(directory, str(e)) from e
     except corruption as e:
         raise _corrupt(directory, f"{type(e).__name__}: {e}".splitlines()[0]) from e
     finally:
         logging.set_verbosity(verbosity)
 
 
-def _read(directory: Path, official: archive.Archive) -> archive.Raw:
-    import tensorflow_datasets as tfds  # takes about a second, which the cache avoids
-
-    builder = tfds.builder_from_directory(directory)
-    features = builder.info.features
-    if missing := {"id", "image", *official.labels} - set(features):
-        raise ValueError(f"no feature {', '.join(sorted(missing))}")
-    images, labels = {}, {}
+def _read(directory: Path, official: Archive) -> archive.Raw:
+    builder = _builder(directory, official)
+    records = {}
     for split, files in official.splits.items():
-        num_images = sum(files.values())
-        images[split] = np.zeros((num_images, 32, 32, 3), np.uint8)
-        labels[split] = {label: np.full(num_images, -1, np.int32) for label in official.labels}
+        num_images, num_labels = sum(files.values()), len(official.labels)
+        records[split] = np.zeros((num_images, official.record_size), np.uint8)
+        is_present = np.zeros(num_images, bool)
         for example in _examples(builder, split):
             i = int(example["id"].removeprefix(f"{split}_".encode()))
-            if i >= num_images:
-                raise ValueError(f"{split} has more than {num_images:,} images")
-            images[split][i] = example["image"]
-            for label, column in labels[split].items():
-                column[i] = example[label]
-        if (num_missing := np.count_nonzero(labels[split]["label"] < 0)) > 0:
-            raise ValueError(f"{num_missing:,} of {num_images:,} {split} images are missing")
-    return archive.Raw(images, labels, {label: features[label].names for label in official.labels})
+            if not 0 <= i < num_images:
+                raise UserError(f"{split} has more than {num_images:,} images")
+            if (image := example["image"]).shape != (32, 32, 3):
+                raise UserError(f"image {i} of {split} has the shape {image.shape}")
+            for column, (label, (_, num_classes)) in enumerate(official.labels.items()):
+                if not 0 <= example[label] < num_classes:
+                    raise UserError(f"image {i} of {split} has the {label} {example[label]}")
+                records[split][i, column] = example[label]
+            records[split][i, num_labels:] = image.transpose(2, 0, 1).reshape(-1)
+            is_present[i] = True
+        if (num_missing := np.count_nonzero(~is_present)) > 0:
+            raise UserError(f"{num_missing:,} of {num_images:,} {split} images are missing")
+    names = {label: builder.info.features[label].names for label in official.labels}
+    return archive.from_records(official, records, names)
+
+
+def _builder(directory: Path, official: Archive):
+    """Returns the `tfds.core.DatasetBuilder` of a directory, whose metadata is verified."""
+    for path in directory.iterdir():
+        if not (path.is_file() or path.is_dir()):  # reading a pipe might never end
+            raise UserError(f"{path.name} is not a file")
+    content = (directory / "features.json").read_text(encoding="utf-8")
+    json.loads(content, object_pairs_hook=_check_class_name)
+
+    import tensorflow_datasets as tfds  # takes about a second, which the cache avoids
+
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # hides advice to install TensorFlow
+            builder = tfds.builder_from_directory(directory)
+        found = {key: (f.shape, f.np_dtype) for key, f in builder.info.features.items()}
+    except _INVALID_METADATA as e:
+        reason = f"{' or '.join(_REQUIRED)} is not valid: {type(e).__name__}: {e}"
+        raise UserError(reason.splitlines()[0]) from e
+    expected = {"id": ((), object), "image": ((32, 32, 3), np.uint8)}
+    expected |= {label: ((), np.int64) for label in official.labels}
+    if found != expected:
+        raise UserError(f"features.json has {found} instead of {expected}")
+    if getattr(builder.info.file_format, "value", None) not in ("array_record", "tfrecord"):
+        raise UserError("the file format is neither ArrayRecord nor TFRecord")
+    if not set(official.splits) <= set(builder.info.splits):
+        raise UserError("dataset_info.json has no training or no test split")
+    return builder
+
+
+def _check_class_name(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Refuses classes that are not features of TFDS, which would import any module named here."""
+    for key, value in pairs:
+        if key in ("pythonClassName", "python_class_name") and not str(value).startswith(
+            "tensorflow_datasets.core.features."
+        ):
+            raise UserError(f"features.json names {value}, which is not a feature of TFDS")
+    return dict(pairs)
 
 
 def _examples(builder, split: str) -> Iterator[dict]:
     """Yields the examples of one split of `builder`, a `tfds.core.DatasetBuilder`."""
     if builder.info.file_format.value == "tfrecord":  # what TFDS itself writes, with TensorFlow
         for path in builder.info.splits[split].filepaths:
-            for record in _tfrecords(path):
+            for record in tfrecord.read(path):
                 yield builder.info.features.deserialize_example_np(record)
         return
     source = builder.as_data_source(split)
@@ -97,19 +150,9 @@ def _examples(builder, split: str) -> Iterator[dict]:
         yield from source.__getitems__(range(start, min(start + 500, len(source))))
 
 
-def _tfrecords(path: Path) -> Iterator[bytes]:
-    """Yields the records of a TFRecord file: length (8 bytes), CRC (4), data, CRC (4)."""
-    with open(path, "rb") as f:
-        while header := f.read(12):
-            record = f.read(int.from_bytes(header[:8], "little"))
-            if len(f.read(4)) != 4:
-                raise ValueError(f"{path} is truncated")
-            yield record
-
-
 def _corrupt(directory: Path, reason: str) -> UserError:
     name, data_dir = directory.parent.name, directory.parent.parent
     return UserError(
         f"{directory} is incomplete or corrupt ({reason}). Rebuild it with "
-        f"`python -m cifar_jax.prepare {name} --data_dir {data_dir} --overwrite`"
+        f"`python -m cifar_jax.prepare {name} --data_dir {shlex.quote(str(data_dir))} --overwrite`"
     )

@@ -1,3 +1,7 @@
+import gzip
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 from fake_cifar import pack, shrink, write
@@ -88,6 +92,39 @@ def _other_archive(fake):
     return pack(write("cifar10", fake.folder.parent).folder), "does not contain train.bin"
 
 
+def _two_files_of_one_name_in_tar(fake):
+    (fake.folder / "copy").mkdir()
+    (fake.folder / "copy/train.bin").write_bytes((fake.folder / "train.bin").read_bytes())
+    return pack(fake.folder), "contains more than one train.bin"
+
+
+def _endless_tar(fake):
+    path = fake.folder.parent / "zeros.tar.gz"
+    with gzip.open(path, "wb", compresslevel=1) as f:
+        f.write(bytes(2_000_000))
+    return path, "unpacks to more than 1,122,352 bytes"
+
+
+def _oversized_stranger_in_tar(fake):
+    (fake.folder / "readme.html").write_bytes(bytes(2_000_000))
+    return pack(fake.folder), "unpacks to more than 1,122,352 bytes"
+
+
+def _pipe(fake):
+    os.mkfifo(fake.folder.parent / "pipe.tar.gz")
+    return fake.folder.parent / "pipe.tar.gz", "pipe.tar.gz is not a file or a folder"
+
+
+def _device(fake):
+    return Path("/dev/zero"), "zero is not a file or a folder"
+
+
+def _pipe_in_folder(fake):
+    (fake.folder / "train.bin").unlink()
+    os.mkfifo(fake.folder / "train.bin")
+    return fake.folder, "does not contain train.bin"
+
+
 def _label_out_of_range(fake):
     content = bytearray((fake.folder / "train.bin").read_bytes())
     content[3074 + 1] = 100  # the second record's fine label
@@ -115,6 +152,12 @@ def _class_name_missing(fake):
         _missing_bin_in_tar,
         _other_data_set,
         _other_archive,
+        _two_files_of_one_name_in_tar,
+        _endless_tar,
+        _oversized_stranger_in_tar,
+        _pipe,
+        _device,
+        _pipe_in_folder,
         _label_out_of_range,
         _class_name_missing,
     ],
@@ -155,5 +198,8 @@ def test_archive_facts_equal_tfds(monkeypatch):
         assert list(ours.splits["test"]) == expected.test_files
         assert list(ours.labels) == expected.label_keys
         assert [file for file, _ in ours.labels.values()] == expected.label_files
+        assert [len(set(names)) for names in ours.names.values()] == [
+            num_classes for _, num_classes in ours.labels.values()
+        ]
         assert sum(ours.splits["train"].values()) == 50_000
         assert sum(ours.splits["test"].values()) == 10_000

@@ -1,4 +1,5 @@
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -7,7 +8,7 @@ import time
 import numpy as np
 import pytest
 import tiny
-from fake_cifar import pack, shrink, write
+from fake_cifar import make_official, pack, shrink, write
 
 from cifar_jax.data import archive, builders, download, prepared
 from cifar_jax.errors import UserError
@@ -78,18 +79,20 @@ def test_missing_source_does_not_remove_an_existing_directory(tmp_path):
 def test_unofficial_archive_prints_a_note(tmp_path, capsys):
     path = pack(write("cifar10", tmp_path).folder)
     builders.prepare("cifar10", tmp_path / "tfds", path)
-    assert f"note: {path} is not the official file" in capsys.readouterr().out
+    assert f"note: {path} is not the official cifar10: data_batch_1.bin" in capsys.readouterr().out
 
 
 def test_official_archive_is_downloaded_once_and_kept(tmp_path, monkeypatch, capsys):
-    path = pack(write("cifar10", tmp_path).folder)
+    fake = write("cifar10", tmp_path)
+    make_official(monkeypatch, "cifar10", fake)
+    path = pack(fake.folder)
     official = archive.ARCHIVES["cifar10"]._replace(sha256=archive.sha256(path))
     monkeypatch.setitem(archive.ARCHIVES, "cifar10", official)
     fetched = []
 
     def fetch(url, destination, sha256):
         fetched.append((url, sha256))
-        destination.parent.mkdir(parents=True)
+        destination.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, destination)
 
     monkeypatch.setattr(download, "fetch", fetch)
@@ -166,3 +169,74 @@ def test_first_of_two_concurrent_calls_to_finish_wins(tmp_path, monkeypatch):
     directory = builders.prepare("cifar10", tmp_path, slow.folder)
     np.testing.assert_array_equal(prepared.decode(directory)["test_images"], fast.images["test"])
     assert list((tmp_path / "cifar10").iterdir()) == [directory]
+
+
+def _tree(folder):
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*"))
+
+
+def test_only_the_data_set_is_left(tmp_path):
+    fake = write("cifar10", tmp_path / "raw")
+    directory = builders.prepare("cifar10", tmp_path / "new/tfds", fake.folder)
+    assert list((tmp_path / "new/tfds").iterdir()) == [directory.parent]
+    assert list(directory.parent.iterdir()) == [directory]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(5, "Input/output error")])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_failure_leaves_what_was_there(tmp_path, monkeypatch, error, overwrite):
+    fake = write("cifar10", tmp_path / "raw")
+    data_dir = tmp_path / "new/tfds"
+    if overwrite:
+        builders.prepare("cifar10", data_dir, fake.folder)
+    before = _tree(tmp_path)
+
+    def fail(self, split, generate=builders._FromArchive._generate_examples):
+        yield from generate(self, split)
+        raise error
+
+    monkeypatch.setattr(builders._FromArchive, "_generate_examples", fail)
+    with pytest.raises((UserError, KeyboardInterrupt)):
+        builders.prepare("cifar10", data_dir, fake.folder, overwrite=overwrite)
+    assert _tree(tmp_path) == before
+    if overwrite:
+        images = prepared.decode(prepared.find("cifar10", data_dir))["test_images"]
+        np.testing.assert_array_equal(images, fake.images["test"])
+
+
+def test_failed_download_leaves_no_folder(tmp_path, offline):
+    with pytest.raises(UserError, match="no network in this test"):
+        builders.prepare("cifar100", tmp_path / "new/tfds")
+    assert _tree(tmp_path) == []
+
+
+def _usage(free):
+    return lambda path: shutil._ntuple_diskusage(10**12, 10**12 - free, free)
+
+
+def test_too_little_space_is_reported_before_anything_is_written(tmp_path, monkeypatch, offline):
+    fake = write("cifar10", tmp_path / "raw")
+    monkeypatch.undo()  # restores the real record counts
+    monkeypatch.setattr(builders.archive, "read", lambda *_: prepared.archive.Raw({}, {}, {}, []))
+    monkeypatch.setattr(shutil, "disk_usage", _usage(20_000_000))
+    with pytest.raises(
+        UserError, match=r"cifar10 needs 144 MB .* 20 MB are free: .* another 124 MB"
+    ):
+        builders.prepare("cifar10", tmp_path / "new", fake.folder)
+    with pytest.raises(
+        UserError, match=r"cifar10 needs 315 MB .* 20 MB are free: .* another 295 MB"
+    ):
+        builders.prepare("cifar10", tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_write_error_of_array_record_is_reported(tmp_path):
+    fake = write("cifar10", tmp_path / "raw")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        with pytest.raises(UserError, match=r"cannot write cifar10 to .*/tfds: File too large$"):
+            builders.prepare("cifar10", tmp_path / "tfds", fake.folder)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not (tmp_path / "tfds").exists()

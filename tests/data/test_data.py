@@ -91,10 +91,40 @@ def test_prepares_the_data_set_on_first_use(monkeypatch, tmp_path):
     shrink(monkeypatch)
     fake = write("cifar10", tmp_path / "raw")
     monkeypatch.setattr(builders, "_download", lambda name, data_dir: fake.folder)
+    (tmp_path / "new").mkdir()
     for _ in range(2):
         dataset = data.load("cifar10", data_dir=tmp_path / "new")
         np.testing.assert_array_equal(dataset.train.images, fake.images["train"])
     assert prepared.find("cifar10", tmp_path / "new")
+
+
+@pytest.mark.parametrize("way", ["argument", "variable"])
+def test_directory_that_does_not_exist_is_not_created(tmp_path, monkeypatch, way):
+    monkeypatch.setattr(builders, "prepare", lambda *_: pytest.fail("prepared"))
+    mistyped = tmp_path / "tdfs"
+    monkeypatch.setenv("TFDS_DATA_DIR", str(mistyped if way == "variable" else tmp_path))
+    field = {"argument": "data.dir", "variable": r"\$TFDS_DATA_DIR"}[way]
+    with pytest.raises(
+        UserError, match=f"^{field}: {mistyped} does not exist.* makes one$"
+    ) as error:
+        data.load("cifar10", data_dir=mistyped if way == "argument" else None)
+    assert "\n" not in str(error.value) and not mistyped.exists()
+    mistyped.touch()
+    with pytest.raises(UserError, match="is not a directory"):
+        data.load("cifar10", data_dir=mistyped)
+
+
+def test_folder_of_the_archive_itself_is_found(monkeypatch, tmp_path):
+    shrink(monkeypatch)
+    fake = write("cifar10", tmp_path / "raw")
+    images = data.load("cifar10", data_dir=fake.folder).train.images
+    np.testing.assert_array_equal(images, fake.images["train"])
+
+
+@pytest.mark.parametrize("directory", ["a" * 5_000, "nul\0", "~nobody_of_this_name/x"])
+def test_impossible_directory_is_one_error(directory):
+    with pytest.raises(UserError, match=r"cannot read|does not exist|no such home"):
+        data.load("cifar10", data_dir=directory)
 
 
 def test_missing_data_set_without_network_is_one_error(tmp_path):

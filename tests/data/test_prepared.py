@@ -1,11 +1,10 @@
-import json
+import os
 import shutil
-import struct
 import sys
 
 import numpy as np
 import pytest
-from fake_cifar import shrink, write
+from fake_cifar import shrink, use_tfrecords, write
 
 from cifar_jax.data import archive, builders, prepared
 from cifar_jax.errors import UserError
@@ -135,19 +134,73 @@ def test_wrong_number_of_images_is_rejected(directory, monkeypatch, num_train, m
         prepared.decode(directory)
 
 
-def test_reads_tfrecords_as_written_by_tfds_with_tensorflow(directory, fake):
-    # TFRecord is the default format of TFDS: the same records in another container.
-    data_source = pytest.importorskip("array_record.python.array_record_data_source")
-    for shard in list(directory.glob("*.array_record*")):
-        source = data_source.ArrayRecordDataSource([str(shard)])
-        with open(shard.with_name(shard.name.replace("array_record", "tfrecord")), "wb") as f:
-            for record in source.__getitems__(range(len(source))):
-                f.write(struct.pack("<QI", len(record), 0) + record + struct.pack("<I", 0))
-        shard.unlink()
-    info = directory / "dataset_info.json"
-    info.write_text(json.dumps(json.loads(info.read_text()) | {"fileFormat": "tfrecord"}))
-    np.testing.assert_array_equal(prepared.decode(directory)["train_images"], fake.images["train"])
+def test_reads_tfrecords_and_verifies_them(directory, fake):
+    use_tfrecords(directory)
+    arrays = prepared.decode(directory)
+    np.testing.assert_array_equal(arrays["train_images"], fake.images["train"])
     shard = _shard(directory)
-    shard.write_bytes(shard.read_bytes()[:-6])
-    with pytest.raises(UserError, match="truncated"):
+    content = bytearray(shard.read_bytes())
+    content[-100] ^= 1
+    shard.write_bytes(content)
+    with pytest.raises(UserError, match=r"train.*: record 7 has a wrong checksum\)"):
         prepared.decode(directory)
+
+
+def _pipe_as_shard(directory):
+    _shard(directory).unlink()
+    os.mkfifo(_shard_path := directory / "cifar100-train.array_record-00000-of-00001")
+    return f"{_shard_path.name} is not a file"
+
+
+def _module_of_a_stranger(directory):
+    path = directory / "features.json"
+    path.write_text(path.read_text().replace("tensorflow_datasets.core.features.text_feature", "x"))
+    return "features.json names x.Text, which is not a feature of TFDS"
+
+
+def _other_image_shape(directory):
+    path = directory / "features.json"
+    path.write_text(path.read_text().replace('"3"', '"1"'))
+    return "features.json has .* instead of "
+
+
+def _fewer_classes(directory):
+    path = directory / "label.labels.txt"
+    path.write_text("\n".join(path.read_text().splitlines()[1:]))
+    return "label"
+
+
+def _no_test_split(directory):
+    path = directory / "dataset_info.json"
+    path.write_text(path.read_text().replace('"name": "test"', '"name": "tset"'))
+    return "no training or no test split"
+
+
+def _other_format(directory):
+    path = directory / "dataset_info.json"
+    path.write_text(path.read_text().replace('"array_record"', '"parquet"'))
+    return "the file format is neither ArrayRecord nor TFRecord"
+
+
+def _no_splits(directory):
+    path = directory / "dataset_info.json"
+    path.write_text("[]")
+    return "dataset_info.json or features.json is not valid"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        _pipe_as_shard,
+        _module_of_a_stranger,
+        _other_image_shape,
+        _fewer_classes,
+        _no_test_split,
+        _other_format,
+        _no_splits,
+    ],
+)
+def test_unusable_metadata_is_rejected_with_a_reason(directory, damage):
+    with pytest.raises(UserError, match=damage(directory)) as error:
+        prepared.decode(directory)
+    assert "\n" not in str(error.value)
