@@ -50,7 +50,7 @@ def train(
     Raises:
       UserError: If the config is invalid, data is missing, the workdir holds another run, or the
         loss becomes NaN or infinite (Diverged).
-      Preempted: After SIGTERM, SIGINT or the deadline, once the state is saved.
+      Preempted: After SIGTERM, SIGINT, SIGHUP or the deadline, once the state is saved.
     """
     startup = startup or Startup()
     startup.mark("imports")

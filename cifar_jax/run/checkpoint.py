@@ -23,8 +23,9 @@ from cifar_jax.errors import UserError
 from cifar_jax.run import checksums
 from cifar_jax.run.workdir import saved_steps, writing
 
-# The key of `meta` under which a checkpoint holds its checksums; older checkpoints have none.
-_CHECKSUMS = "checksums"
+# The keys of `meta` that hold the checksums and that say that there are some, as older checkpoints
+# have none. With both, a checkpoint in which one key is damaged does not pass for an older one.
+_CHECKSUMS, _HAS_CHECKSUMS = "checksums", "has_checksums"
 # How the ValueErrors begin that TensorStore raises for corrupt files.
 _CORRUPT = ("DATA_LOSS:", "NOT_FOUND:", "OUT_OF_RANGE:", "Error opening", "Error reading")
 # Paths of which every character was seen to work with Orbax and TensorStore.
@@ -100,11 +101,12 @@ class Checkpoints:
         sums = {"step": step, "arrays": checksums.of_arrays(state), "meta": checksums.of_json(meta)}
         items = {
             "state": ocp.args.StandardSave(state),
-            "meta": ocp.args.JsonSave(meta | {_CHECKSUMS: sums}),
+            "meta": ocp.args.JsonSave(meta | {_HAS_CHECKSUMS: True, _CHECKSUMS: sums}),
         }
         if score is not None:
             items["metrics"] = ocp.args.JsonSave({"score": score, "step": step})
-        size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+        # Files and indices take a little more than the arrays, which hardly compress.
+        size = sum(leaf.nbytes for leaf in jax.tree.leaves(state)) + 2**20
         try:
             with writing(self._directory, size):
                 self._orbax.save(self._path / str(step), args=ocp.args.Composite(**items))
@@ -237,8 +239,10 @@ class Checkpoints:
         """Returns a checkpoint's `meta` and its checksums, None for those that have none."""
         if not isinstance(saved, dict):
             raise self._damaged(step, "its meta is not a JSON object")
-        meta, sums = {k: v for k, v in saved.items() if k != _CHECKSUMS}, saved.get(_CHECKSUMS)
-        if _CHECKSUMS in saved and not (
+        meta, sums = dict(saved), saved.get(_CHECKSUMS)
+        for key in (_CHECKSUMS, _HAS_CHECKSUMS):
+            meta.pop(key, None)
+        if len(meta) < len(saved) and not (
             isinstance(sums, dict)
             and sums.get("step") == step
             and sums.get("meta") == checksums.of_json(meta)

@@ -61,24 +61,26 @@ def saved_steps(checkpoints: Path) -> list[int]:
 
 
 @contextlib.contextmanager
-def writing(folder: Path, size: int | None = None) -> Iterator[None]:
+def writing(folder: Path, size: int = 0) -> Iterator[None]:
     """Turns the errors of a full disk or a read-only file system into a UserError.
 
     Args:
       folder: The folder that the body writes to.
-      size: The number of bytes that the body writes, if it is known.
+      size: The number of bytes that the body writes. If there is no space for them, the body is not
+        entered: TensorStore prints a traceback for every array that it cannot write.
     """
     try:
+        if size and size > shutil.disk_usage(folder).free:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         yield
     except (OSError, ValueError) as error:
         number = _error_number(error)
         if number not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG):
             raise
         text = f"{folder} cannot be written: {os.strerror(number)}"
-        if number == errno.ENOSPC:
+        if number == errno.ENOSPC and size:
             free = shutil.disk_usage(folder).free
-            needs = "" if size is None else f", and a checkpoint needs up to {size / 1e6:,.1f} MB"
-            text += f" ({free / 1e6:,.1f} MB are free{needs})"
+            text += f" ({size / 1e6:,.1f} MB are needed, and {free / 1e6:,.1f} MB are free)"
         raise UserError(f"{text}. Once there is space, the same command continues") from error
 
 
@@ -86,7 +88,7 @@ def _error_number(error: OSError | ValueError) -> int | None:
     """Returns the errno of an exception; TensorStore raises ValueErrors that contain it."""
     if isinstance(error, OSError):
         return error.errno
-    found = re.search(r"\[OS error (\d+)", str(error))
+    found = re.search(r"os_error_code='(\d+)'", str(error))
     return int(found[1]) if found else None
 
 
@@ -170,7 +172,8 @@ def check(config: ConfigDict, folder: Path) -> dict[str, Any] | None:
             f"--workdir {folder} holds checkpoints, but no readable config.json that says which "
             "run they belong to. Choose another --workdir, or remove that folder"
         )
-    _check_same(_defaults(config) | flatten(previous), flatten_json(config), folder)
+    defaults = _defaults(config)
+    _check_same(defaults | flatten(previous), defaults | flatten_json(config), folder)
     summary = _read(folder / "summary.json")
     if previous.get("num_epochs") == config.num_epochs and summary and is_complete(summary):
         return summary

@@ -1,7 +1,5 @@
 import numpy as np
-import pytest
 
-from cifar_jax.errors import UserError
 from cifar_jax.run import predictions
 
 
