@@ -14,6 +14,7 @@ from cifar_jax.errors import UserError
 from cifar_jax.loop import Diverged
 from cifar_jax.run import predictions, summary, trackers, workdir
 from cifar_jax.run.checkpoint import open_checkpoints
+from cifar_jax.run.storage import writing
 from cifar_jax.runtime.environment import environment
 from cifar_jax.runtime.profile import traced
 from cifar_jax.runtime.signals import catch_signals
@@ -56,7 +57,7 @@ def train(
     startup.mark("imports")
     folder = Path(folder).resolve()
     config = experiment.checked(config)
-    with workdir.locked(folder), workdir.writing(folder):
+    with workdir.locked(folder), writing(folder):
         complete = workdir.check(config, folder)
         if complete is not None and _has_predictions(folder):
             print(f"{config.experiment} is complete:\n{summary.table(complete, folder)}")

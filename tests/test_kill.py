@@ -23,7 +23,7 @@ import pytest
 import tiny
 
 from cifar_jax.run import checksums
-from cifar_jax.run.workdir import saved_steps
+from cifar_jax.run.storage import saved_steps
 
 TMP = "*.orbax-checkpoint-tmp"
 # The measurements in summary.json, which differ between runs.

@@ -6,9 +6,7 @@ damaged file would make all checkpoints unreadable, and it saves no step below a
 
 import contextlib
 import json
-import re
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -21,15 +19,13 @@ from absl import logging
 
 from cifar_jax.errors import UserError
 from cifar_jax.run import checksums
-from cifar_jax.run.workdir import saved_steps, writing
+from cifar_jax.run.storage import plain_path, saved_steps, writing
 
 # The keys of `meta` that hold the checksums and that say that there are some, as older checkpoints
 # have none. With both, a checkpoint in which one key is damaged does not pass for an older one.
 _CHECKSUMS, _HAS_CHECKSUMS = "checksums", "has_checksums"
 # How the ValueErrors begin that TensorStore raises for corrupt files.
 _CORRUPT = ("DATA_LOSS:", "NOT_FOUND:", "OUT_OF_RANGE:", "Error opening", "Error reading")
-# Paths of which every character was seen to work with Orbax and TensorStore.
-_PLAIN = r"[\w/.,=+@%~ -]*"
 # Folders that Orbax writes to, and those that are being deleted, have this in their names.
 _TEMPORARY = ".orbax-checkpoint-tmp"
 
@@ -304,7 +300,7 @@ def open_checkpoints(directory: str | Path, *, read_only: bool = False) -> Itera
     """
     directory = Path(directory).resolve()  # Orbax accepts only absolute paths
     verbosity = logging.get_verbosity()
-    with _plain_path(directory) as path, ThreadPoolExecutor(max_workers=1) as writer:
+    with plain_path(directory) as path, ThreadPoolExecutor(max_workers=1) as writer:
         checkpoints = Checkpoints(directory, path, writer)
         if not read_only:
             with writing(directory):
@@ -318,22 +314,3 @@ def open_checkpoints(directory: str | Path, *, read_only: bool = False) -> Itera
                 checkpoints.wait()
             finally:
                 logging.set_verbosity(verbosity)
-
-
-@contextlib.contextmanager
-def _plain_path(directory: Path) -> Iterator[Path]:
-    """Yields a path of the folder that Orbax can handle: the folder itself or a link to it.
-
-    Orbax takes the whole path as a pattern when it collects the files of a checkpoint: in a folder
-    `lr[0.002]` it would find none and report no error. TensorStore interprets a backslash and "gs:"
-    and accepts only UTF-8.
-    """
-    if re.fullmatch(_PLAIN, str(directory), re.ASCII):
-        yield directory
-        return
-    with tempfile.TemporaryDirectory(prefix="cifar_jax_") as folder:
-        link = Path(folder) / "checkpoints"
-        if not re.fullmatch(_PLAIN, str(link), re.ASCII):
-            raise UserError(f"$TMPDIR {folder} needs a name of letters, digits, dots and dashes")
-        link.symlink_to(directory, target_is_directory=True)
-        yield link

@@ -7,12 +7,10 @@ systems that support no locks.
 """
 
 import contextlib
-import errno
 import fcntl
 import json
 import os
 import re
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +21,7 @@ from ml_collections import ConfigDict
 from cifar_jax.config import base, choose_model, flatten, flatten_json
 from cifar_jax.errors import UserError
 from cifar_jax.optim import schedules
+from cifar_jax.run.storage import saved_steps
 from cifar_jax.run.summary import is_complete, write_json
 
 # Fields that may change when a run resumes: they do not affect its results.
@@ -50,46 +49,6 @@ _NOT_COMPARED = ("seed", *NON_SEMANTIC_FIELDS)
 def what_counts(settings: dict[str, Any]) -> dict[str, Any]:
     """Returns the flattened settings in which runs must agree to be runs of the same experiment."""
     return {k: v for k, v in settings.items() if not k.startswith(_NOT_COMPARED)}
-
-
-def saved_steps(checkpoints: Path) -> list[int]:
-    """Returns the steps of the checkpoints in a folder, in ascending order."""
-    names = [path.name for path in checkpoints.glob("*") if path.is_dir()]
-    # Steps are int32, and Orbax writes them without leading zeros.
-    steps = (int(name) for name in names if re.fullmatch("0|[1-9][0-9]{0,9}", name))
-    return sorted(step for step in steps if step < 2**31)
-
-
-@contextlib.contextmanager
-def writing(folder: Path, size: int = 0) -> Iterator[None]:
-    """Turns the errors of a full disk or a read-only file system into a UserError.
-
-    Args:
-      folder: The folder that the body writes to.
-      size: The number of bytes that the body writes. If there is no space for them, the body is not
-        entered: TensorStore prints a traceback for every array that it cannot write.
-    """
-    try:
-        if size and size > shutil.disk_usage(folder).free:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        yield
-    except (OSError, ValueError) as error:
-        number = _error_number(error)
-        if number not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG):
-            raise
-        text = f"{folder} cannot be written: {os.strerror(number)}"
-        if number == errno.ENOSPC and size:
-            free = shutil.disk_usage(folder).free
-            text += f" ({size / 1e6:,.1f} MB are needed, and {free / 1e6:,.1f} MB are free)"
-        raise UserError(f"{text}. Once there is space, the same command continues") from error
-
-
-def _error_number(error: OSError | ValueError) -> int | None:
-    """Returns the errno of an exception; TensorStore raises ValueErrors that contain it."""
-    if isinstance(error, OSError):
-        return error.errno
-    found = re.search(r"os_error_code='(\d+)'", str(error))
-    return int(found[1]) if found else None
 
 
 @contextlib.contextmanager

@@ -98,6 +98,8 @@ def test_page_of_a_run_without_images_and_of_an_incomplete_run(tmp_path, run):
     going = reporting.write_run(tmp_path / "going", complete=False)
     text = Page(run_page.of_run(going)).text
     assert "it stopped with 3 of 5 epochs done" in text and "Confusion" not in text
+    (tmp_path / "going" / "diverged.txt").write_text("the loss became nan in steps 301 to 310\n")
+    assert "3 of 5 epochs done, then the loss became nan" in Page(run_page.of_run(going)).text
     with workdir.locked(tmp_path / "going"):
         assert "running: 3 of 5 epochs done" in run_page.of_run(going)
     (tmp_path / "going" / "metrics.csv").unlink()
