@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from cifar_jax import run_state
 from cifar_jax.experiment import Experiment
 from cifar_jax.metrics import fetch
-from cifar_jax.run import summary
+from cifar_jax.run import predictions
 from cifar_jax.run.checkpoint import Checkpoints
 from cifar_jax.run.writers import Row
 from cifar_jax.run_state import RunState
@@ -36,7 +36,7 @@ def evaluate_on_test(
     metrics, logits = exp.evaluate["test"](state)
     dataset = exp.dataset
     path = folder / "predictions.npz"
-    summary.write_predictions(path, np.asarray(logits), dataset.test.labels, dataset.class_names)
+    predictions.write(path, np.asarray(logits), dataset.test.labels, dataset.class_names)
     num_params = sum(x.size for x in jax.tree.leaves(state.params))
     return _summary(config, exp, run, row, fetch(metrics), num_params)
 

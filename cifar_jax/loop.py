@@ -13,14 +13,26 @@ from cifar_jax.step import TrainState
 
 
 class Diverged(UserError):
-    """The loss or a parameter became NaN or infinite."""
+    """The loss or a parameter became NaN or infinite.
 
-    def __init__(self, what: str):
-        """Adds advice to what happened, such as "the loss became nan by step 3"."""
-        super().__init__(
-            f"{what}. Earlier checkpoints are kept. Lower optim.learning_rate or set "
-            "optim.clip_norm, and choose another --workdir"
-        )
+    Attributes:
+      what: What happened, such as "the loss became nan by step 3".
+    """
+
+    def __init__(self, what: str, saved_step: int | None = None):
+        """Adds advice to what happened.
+
+        Args:
+          what: See the class.
+          saved_step: The step of the latest checkpoint, None if there is none.
+        """
+        advice = "Lower optim.learning_rate or set optim.clip_norm"
+        if saved_step is None:
+            advice += ". No checkpoint was saved: --workdir can be used again"
+        else:
+            advice += f", and choose another --workdir: this one has the state of step {saved_step}"
+        super().__init__(f"{what}. {advice}")
+        self.what = what
 
 
 def run_until(

@@ -165,6 +165,8 @@ def _restore(workdir: Path, mesh: Any) -> tuple[tuple[str, ...], Any, Any]:
         if latest is None:
             raise UserError(f"{workdir} has no checkpoint")
         meta = checkpoints.read_meta(latest)
+        if not run_state.is_valid(meta):
+            raise UserError(f"the checkpoint {latest} in {workdir} lacks fields")
         info = run_state.dataset_info(meta)
         if info is None:
             raise UserError(f"the checkpoint in {workdir} is older than this command: train again")

@@ -89,15 +89,41 @@ def save(checkpoints: Checkpoints, run: RunState, exp: Experiment, score: float 
     checkpoints.save(run.step, arrays, meta, score)
 
 
-def resume(checkpoints: Checkpoints, step: int, run: RunState, exp: Experiment) -> None:
-    """Sets a run at step 0 to the state that `save` saved at a later step."""
-    saved, meta = checkpoints.restore(step, _arrays_of(run, exp), exp.engine.replicated)
+def resume(checkpoints: Checkpoints, run: RunState, exp: Experiment) -> bool:
+    """Sets a run at step 0 to the latest state that `save` saved.
+
+    Returns:
+      Whether there is one.
+
+    Raises:
+      UserError: If there are checkpoints, but none can be restored.
+    """
+    found = checkpoints.restore_latest(_arrays_of(run, exp), exp.engine.replicated, is_valid)
+    if found is None:
+        return False
+    run.step, saved, meta = found
     run.state = exp.engine.place(saved["state"])
     run.metrics = exp.engine.place(from_checkpoint(saved["metrics"]))
-    run.step, run.rows = step, meta["rows"]
+    run.rows = meta["rows"]
     run.clock.seconds = meta["seconds"]
     run.clock.step_times.extend(meta["step_times"])
     run.callbacks.load_state_dict(meta["callbacks"])
+    return True
+
+
+def is_valid(meta: dict[str, Any]) -> bool:
+    """Returns whether a checkpoint's `meta` has the fields that `save` writes."""
+    try:
+        times = [meta["seconds"], *meta["step_times"]]
+        steps = [number for row in meta["rows"] for number in (row["epoch"], row["step"])]
+        has_names = all(isinstance(name, str) for name in meta.get("classes", []))
+        statistics = np.float64([meta.get(name, [0.0] * 3) for name in ("mean", "std")])
+        is_dict = isinstance(meta["callbacks"], dict)
+    except (KeyError, TypeError, ValueError):
+        return False
+    are_numbers = all(isinstance(time, int | float) for time in times)
+    are_counts = all(type(step) is int for step in steps)
+    return is_dict and has_names and are_numbers and are_counts and statistics.shape == (2, 3)
 
 
 def restore_state(

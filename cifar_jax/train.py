@@ -10,8 +10,11 @@ from ml_collections import ConfigDict
 
 from cifar_jax import experiment, final_evaluation
 from cifar_jax.data import Dataset
-from cifar_jax.run import summary, trackers, workdir
+from cifar_jax.errors import UserError
+from cifar_jax.loop import Diverged
+from cifar_jax.run import predictions, summary, trackers, workdir
 from cifar_jax.run.checkpoint import open_checkpoints
+from cifar_jax.run.storage import writing
 from cifar_jax.runtime.environment import environment
 from cifar_jax.runtime.profile import traced
 from cifar_jax.runtime.signals import catch_signals
@@ -48,15 +51,15 @@ def train(
     Raises:
       UserError: If the config is invalid, data is missing, the workdir holds another run, or the
         loss becomes NaN or infinite (Diverged).
-      Preempted: After SIGTERM, SIGINT or the deadline, once the state is saved.
+      Preempted: After SIGTERM, SIGINT, SIGHUP or the deadline, once the state is saved.
     """
     startup = startup or Startup()
     startup.mark("imports")
     folder = Path(folder).resolve()
     config = experiment.checked(config)
-    with workdir.locked(folder):
+    with workdir.locked(folder), writing(folder):
         complete = workdir.check(config, folder)
-        if complete is not None:
+        if complete is not None and _has_predictions(folder):
             print(f"{config.experiment} is complete:\n{summary.table(complete, folder)}")
             return complete
         made_on = environment()  # before training, during which the checkout may change
@@ -67,6 +70,8 @@ def train(
         tracing, total = exp.engine.trace_seconds, exp.engine.compile_seconds
         startup.mark("network", tracing=tracing, compilation=total - tracing)
         workdir.claim(config, folder)
+        if complete is None:  # otherwise the run stays complete, and its summary as it is
+            (folder / "summary.json").unlink(missing_ok=True)
         # A signal that arrives while trackers record the end of the run has no effect.
         with catch_signals(deadline) as stop, contextlib.ExitStack() as stack:
             if profile:
@@ -77,12 +82,27 @@ def train(
                 run = trainer.run
                 tracking = stack.enter_context(trackers.opened(config.trackers, folder, run.rows))
                 startup.mark("state")
-                trainer.train(folder, tracking)
+                try:
+                    trainer.train(folder, tracking)
+                except Diverged as error:
+                    (folder / "diverged.txt").write_text(f"{error.what}\n")  # for reports
+                    raise
                 result = final_evaluation.evaluate_on_test(config, exp, run, checkpoints, folder)
                 result |= made_on | {"startup_seconds": startup.seconds}
+            result = complete or result
             # Written last: this file makes the run complete.
             summary.write_json(folder / "summary.json", result)
             for tracker in tracking:
                 tracker.finish(result)
     print(summary.table(result, folder))
     return result
+
+
+def _has_predictions(folder: Path) -> bool:
+    """Returns whether predictions.npz can be read; otherwise says that it will be rebuilt."""
+    try:
+        predictions.read(folder / "predictions.npz")
+    except UserError as error:
+        print(f"{error}: rebuilding it from the checkpoint")
+        return False
+    return True

@@ -49,17 +49,17 @@ class Trainer:
         self.run = run_state.start(exp, config.steps_per_call)
         params = exp.engine.snapshot(self.run.state).params
         print(parameter_overview.get_parameter_overview(params, include_stats=False))
-        if checkpoints.latest_step is not None:
-            self._resume(checkpoints.latest_step)
+        if run_state.resume(checkpoints, self.run, exp):
+            self._drop_undue_evaluations()
+            print(f"resumed at step {self.run.step:,} of {self._total_steps:,}")
         self._saved_step, self._saved_at = self.run.step, time.monotonic()
 
     @property
     def _total_steps(self) -> int:
         return self._config.num_epochs * self._exp.engine.steps_per_epoch
 
-    def _resume(self, step: int) -> None:
+    def _drop_undue_evaluations(self) -> None:
         exp, run = self._exp, self.run
-        run_state.resume(self._checkpoints, step, run, exp)
         for row in run.rows:
             # If num_epochs has been increased, the former last epoch was evaluated even if it is
             # not due now, and its evaluation is dropped. It is kept if evaluations select the
@@ -70,7 +70,6 @@ class Trainer:
                 or self._evaluates_at(row["epoch"])
             ):
                 row.update({name: None for name in row if name.startswith(f"{exp.curve}_")})
-        print(f"resumed at step {step:,} of {self._total_steps:,}")
 
     def train(self, folder: Path, tracking: Sequence[Writer]) -> None:
         """Trains to the last epoch.
@@ -82,6 +81,7 @@ class Trainer:
         Raises:
           Preempted: If a stop is requested, once the state is saved.
           Diverged: If the loss becomes NaN or infinite.
+          UserError: If a checkpoint cannot be saved.
         """
         run, engine = self.run, self._exp.engine
         own = [
@@ -93,6 +93,8 @@ class Trainer:
         try:
             while run.step < self._total_steps and not run.callbacks.has_stopped:
                 self._train_epoch(writers)
+        except Diverged as error:
+            raise Diverged(error.what, self._checkpoints.latest_step) from error
         finally:
             for writer in own:
                 writer.close()

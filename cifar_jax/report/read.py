@@ -3,17 +3,16 @@
 import csv
 import json
 import math
-import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from cifar_jax.config import flatten
 from cifar_jax.errors import UserError
-from cifar_jax.run.workdir import is_at_work
+from cifar_jax.run import predictions
+from cifar_jax.run import summary as summaries
+from cifar_jax.run.predictions import Predictions
+from cifar_jax.run.workdir import check_format, is_at_work
 from cifar_jax.selection import curve_split
 
 # Required fields of config.json and summary.json.
@@ -26,22 +25,6 @@ _SUMMARY = (
     *("num_params", "model", "step_time_ms", "train_seconds", "compile_seconds", "device"),
     *("versions", "git_commit"),
 )
-
-
-class Predictions(NamedTuple):
-    """Predictions for the test images, in the test set's order.
-
-    Attributes:
-      logits: [N, C] float32.
-      labels: [N] int32.
-      predictions: [N] int32.
-      class_names: The names of the C classes.
-    """
-
-    logits: np.ndarray
-    labels: np.ndarray
-    predictions: np.ndarray
-    class_names: tuple[str, ...]
 
 
 class Run(NamedTuple):
@@ -101,17 +84,20 @@ def read(folder: Path) -> Run:
     summary = _json(folder / "summary.json")  # read first: if it exists, the rows are complete
     if summary is not None:
         _check(folder / "summary.json", summary, _SUMMARY)
+        if faults := summaries.faults(summary):
+            raise UserError(f"{folder / 'summary.json'} is damaged: {', '.join(faults[:3])}")
     path = folder / "metrics.csv"
     rows = _rows(path) if path.exists() else []
     path = folder / "predictions.npz"
-    predictions = _predictions(path) if summary is not None and path.exists() else None
-    return Run(folder, config, rows, summary, predictions)
+    found = predictions.read(path) if summary is not None and path.exists() else None
+    return Run(folder, config, rows, summary, found)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
     """Returns a run's nested config; raises UserError like `read`."""
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder")
+    check_format(folder)
     config = _json(folder / "config.json")
     if config is None:
         inside = sorted(path.parent for path in folder.glob("*/config.json"))
@@ -166,12 +152,3 @@ def _value(name: str, text: str) -> float | str | None:
     if not math.isfinite(value):
         return None
     return int(value) if name in ("epoch", "step") else value
-
-
-def _predictions(path: Path) -> Predictions:
-    try:
-        with np.load(path) as file:
-            names = tuple(str(name) for name in file["class_names"])
-            return Predictions(file["logits"], file["labels"], file["predictions"], names)
-    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"{path} cannot be read: {error}") from error

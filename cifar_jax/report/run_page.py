@@ -84,6 +84,9 @@ def state(run: Run) -> str:
         return f"not complete: {done}"
     if run.is_at_work:
         return f"in progress: {done}"
+    diverged = run.folder / "diverged.txt"
+    if diverged.is_file():
+        return f"not complete: {done}, then {diverged.read_text(errors='replace').strip()[:200]}"
     return f"not complete: it stopped with {done}; the same command resumes it"
 
 

@@ -1,6 +1,7 @@
 """Writes files atomically: a reader sees a complete file or none, even if the writer is killed."""
 
 import contextlib
+import glob
 import os
 import secrets
 import shutil
@@ -20,7 +21,7 @@ def replacing(path: Path) -> Iterator[Path]:
       OSError: If the folder or the file cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    sweep(path.parent, f"{path.name}.*.part")
+    sweep(path.parent, f"{glob.escape(path.name)}.*.part")
     part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
     # Unlike mkstemp's 0o600, these permissions respect the umask: groups often share data folders.
     os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))

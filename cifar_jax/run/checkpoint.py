@@ -1,19 +1,37 @@
-"""Saves checkpoints with Orbax in the background, and restores the latest and the best one."""
+"""Saves checkpoints with Orbax in the background, and restores those that are undamaged.
+
+Orbax's CheckpointManager is not used: it reads every checkpoint's metrics when it is opened, so one
+damaged file would make all checkpoints unreadable, and it saves no step below a damaged newer one.
+"""
 
 import contextlib
 import json
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
-from orbax.checkpoint.checkpoint_managers import preservation_policy as policies
+from absl import logging
 
 from cifar_jax.errors import UserError
+from cifar_jax.run import checksums
+from cifar_jax.run.storage import plain_path, saved_steps, writing
 
-# Status codes at the start of the ValueErrors that TensorStore raises for corrupt files.
-_CORRUPT_STATUS = ("DATA_LOSS:", "NOT_FOUND:", "OUT_OF_RANGE:")
+# The keys of `meta` that hold the checksums and that say that there are some, as older checkpoints
+# have none. With both, a checkpoint in which one key is damaged does not pass for an older one.
+_CHECKSUMS, _HAS_CHECKSUMS = "checksums", "has_checksums"
+# How the ValueErrors begin that TensorStore raises for corrupt files.
+_CORRUPT = ("DATA_LOSS:", "NOT_FOUND:", "OUT_OF_RANGE:", "Error opening", "Error reading")
+# Folders that Orbax writes to, and those that are being deleted, have this in their names.
+_TEMPORARY = ".orbax-checkpoint-tmp"
+
+
+class Damaged(UserError):
+    """The content of a checkpoint is not what was saved."""
 
 
 class Checkpoints:
@@ -23,34 +41,155 @@ class Checkpoints:
     name once it is complete, so a process killed while writing leaves the previous one intact.
     """
 
-    def __init__(self, manager: ocp.CheckpointManager, read_only: bool):
-        self._manager, self._is_read_only = manager, read_only
+    def __init__(self, directory: Path, path: Path, writer: ThreadPoolExecutor):
+        """Opens a folder.
+
+        Args:
+          directory: The folder, as messages name it.
+          path: A path of the folder that Orbax can handle.
+          writer: The thread that saves.
+        """
+        self._directory, self._path, self._writer = directory, path, writer
+        self._saving: tuple[int, Future] | None = None
+        handler = ocp.CompositeCheckpointHandler(
+            "state", "meta", metrics=ocp.JsonCheckpointHandler(filename="metrics")
+        )
+        self._orbax = ocp.Checkpointer(handler)
 
     @property
     def latest_step(self) -> int | None:
         """The step of the newest checkpoint, or None if there is none."""
-        return self._manager.latest_step()
+        if self._saving is not None:
+            return self._saving[0]
+        return max(saved_steps(self._path), default=None)
 
     def save(self, step: int, state: Any, meta: dict, score: float | None = None) -> None:
         """Starts saving, and returns once the arrays have been copied off the devices.
 
+        Keeps the latest two checkpoints, so that there is another one if the latest is damaged, and
+        among the older ones that with the highest score, the earliest if several are equal.
+
         Args:
           step: Number of optimizer steps taken. An existing checkpoint of this step is kept.
-          state: Tree of arrays.
+          state: Tree of arrays, each of which every device holds as a whole.
           meta: JSON values. They are serialized later, in the background, and must not be changed.
-          score: The checkpoint with the highest score, the earliest if several are equal, is kept
-            in addition to the latest one. None excludes this checkpoint from the comparison.
+          score: See above; a checkpoint with None is only kept as one of the latest two.
+
+        Raises:
+          UserError: If the previous checkpoint could not be saved, for example because the disk is
+            full.
         """
         if step == self.latest_step:
             return
-        metrics = None if score is None else {"score": score, "step": step}
-        self._manager.save(
+        self.wait()
+        self._saving = (
             step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta)
-            ),
-            metrics=metrics,
+            self._writer.submit(self._write, step, jax.tree.map(_copy_to_host, state), meta, score),
         )
+
+    def wait(self) -> None:
+        """Waits for the save that is under way; raises UserError if it failed."""
+        if self._saving is not None:
+            (_, future), self._saving = self._saving, None
+            future.result()
+
+    def _write(self, step: int, state: Any, meta: dict, score: float | None) -> None:
+        sums = {"step": step, "arrays": checksums.of_arrays(state), "meta": checksums.of_json(meta)}
+        items = {
+            "state": ocp.args.StandardSave(state),
+            "meta": ocp.args.JsonSave(meta | {_HAS_CHECKSUMS: True, _CHECKSUMS: sums}),
+        }
+        if score is not None:
+            items["metrics"] = ocp.args.JsonSave({"score": score, "step": step})
+        # Files and indices take a little more than the arrays, which hardly compress.
+        size = sum(leaf.nbytes for leaf in jax.tree.leaves(state)) + 2**20
+        try:
+            with writing(self._directory, size):
+                self._orbax.save(self._path / str(step), args=ocp.args.Composite(**items))
+        except UserError:
+            self._delete_temporary()  # a full disk needs the space
+            raise
+        self._verify(step, state)
+        for other in set(saved_steps(self._path)) - self._kept():
+            self._delete(other)
+
+    def _verify(self, step: int, state: Any) -> None:
+        """Reads back the smallest array and `meta`, which shows that the files can be found."""
+        leaves, tree = jax.tree.flatten(state)
+        smallest = min(range(len(leaves)), key=lambda i: leaves[i].nbytes)
+        target = [leaf if i == smallest else ocp.PLACEHOLDER for i, leaf in enumerate(leaves)]
+        item = jax.tree.unflatten(tree, target)
+        restore_args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), item)
+        with self._reading(step):
+            ocp.PyTreeCheckpointer().restore(
+                self._path / str(step) / "state", item, restore_args=restore_args
+            )
+        self.read_meta(step)
+
+    def _kept(self) -> set[int]:
+        """Returns the steps of the latest two checkpoints and of the best one before the latest."""
+        steps = saved_steps(self._path)
+        scores = {step: self._score(step) for step in steps[:-1]}
+        scored = [step for step, score in scores.items() if score is not None]
+        best = max(scored, key=lambda step: (scores[step], -step), default=steps[-1])
+        return {*steps[-2:], best}
+
+    def _score(self, step: int) -> float | None:
+        try:
+            score = json.loads((self._path / str(step) / "metrics" / "metrics").read_text())[
+                "score"
+            ]
+        except (OSError, ValueError, TypeError, KeyError):  # saved without a score, or damaged
+            return None
+        return score if isinstance(score, float | int) else None
+
+    def _delete(self, step: int) -> None:
+        # Renamed first, so that a process killed now leaves no half of a checkpoint.
+        aside = self._path / f"{step}{_TEMPORARY}-deleted"
+        (self._path / str(step)).rename(aside)
+        shutil.rmtree(aside)
+
+    def _delete_temporary(self) -> None:
+        for path in self._path.glob(f"*{_TEMPORARY}*"):
+            shutil.rmtree(path, ignore_errors=True)
+
+    def restore_latest(
+        self, target: Any, sharding: jax.sharding.Sharding, is_valid: Callable[[dict], bool]
+    ) -> tuple[int, Any, dict] | None:
+        """Restores the newest undamaged checkpoint, and deletes newer ones, which are damaged.
+
+        Args:
+          target: See `restore`.
+          sharding: See `restore`.
+          is_valid: Whether a `meta` has the expected fields.
+
+        Returns:
+          The step, the tree of arrays and `meta`, or None if there is no checkpoint.
+
+        Raises:
+          UserError: If no checkpoint can be restored.
+        """
+        self.wait()
+        damaged: dict[int, Damaged] = {}
+        for step in reversed(saved_steps(self._path)):
+            try:
+                state, meta = self.restore(step, target, sharding)
+                if not is_valid(meta):
+                    raise self._damaged(step, "its meta lacks fields")
+            except Damaged as error:
+                damaged[step] = error
+                continue
+            for other, error in damaged.items():
+                print(f"{error}: removed, and step {step:,} restored")
+                self._delete(other)
+            return step, state, meta
+        if damaged:
+            first = next(iter(damaged.values()))
+            raise UserError(
+                f"{first}. No other checkpoint is left: remove {self._directory} to train from the "
+                "start"
+            ) from first
+        return None
 
     def restore(self, step: int, target: Any, sharding: jax.sharding.Sharding) -> tuple[Any, dict]:
         """Restores one checkpoint.
@@ -64,81 +203,114 @@ class Checkpoints:
           The tree of arrays, and `meta`.
 
         Raises:
+          Damaged: If it is incomplete or does not match its checksums.
           UserError: If the files cannot be read. If `target` does not match what was saved, Orbax's
             ValueError propagates.
         """
+        self.wait()
         abstract = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), target
         )
         args = ocp.args.Composite(
             state=ocp.args.StandardRestore(abstract), meta=ocp.args.JsonRestore()
         )
-        restored = self._restore(step, args)
-        return restored.state, restored.meta
+        with self._reading(step):
+            found = self._orbax.restore(self._path / str(step), args=args)
+        meta, sums = self._checked_meta(step, found.meta)
+        if sums:
+            restored = checksums.of_arrays(found.state)
+            differing = [n for n, crc in restored.items() if sums["arrays"].get(n) != crc]
+            if differing:
+                raise self._damaged(step, f"the checksum of {', '.join(differing[:3])} differs")
+        return found.state, meta
 
     def read_meta(self, step: int) -> dict:
-        """Returns only the `meta` of a checkpoint.
+        """Returns only the `meta` of a checkpoint; raises the errors of `restore`."""
+        args = ocp.args.Composite(meta=ocp.args.JsonRestore())
+        with self._reading(step):
+            saved = self._orbax.restore(self._path / str(step), args=args).meta
+        return self._checked_meta(step, saved)[0]
 
-        Raises:
-          UserError: If it cannot be read.
-        """
-        return self._restore(step, ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
+    def _checked_meta(self, step: int, saved: Any) -> tuple[dict, dict | None]:
+        """Returns a checkpoint's `meta` and its checksums, None for those that have none."""
+        if not isinstance(saved, dict):
+            raise self._damaged(step, "its meta is not a JSON object")
+        meta, sums = dict(saved), saved.get(_CHECKSUMS)
+        for key in (_CHECKSUMS, _HAS_CHECKSUMS):
+            meta.pop(key, None)
+        if len(meta) < len(saved) and not (
+            isinstance(sums, dict)
+            and sums.get("step") == step
+            and sums.get("meta") == checksums.of_json(meta)
+            and isinstance(sums.get("arrays"), dict)
+        ):
+            raise self._damaged(step, "the checksum of its meta differs")
+        return meta, sums
 
-    def _restore(self, step: int, args: ocp.args.Composite) -> Any:
+    @contextlib.contextmanager
+    def _reading(self, step: int) -> Iterator[None]:
+        """Raises UserError, or Damaged if a file is missing or corrupt, for Orbax's exceptions."""
         try:
-            return self._manager.restore(step, args=args)
+            yield
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+            raise self._damaged(step, error) from error
         except OSError as error:
             # Any other OSError, such as a missing permission, says nothing about the content.
-            is_corrupt = isinstance(error, FileNotFoundError)
-            raise self._unreadable(step, error, is_corrupt) from error
-        except KeyError as error:  # a missing item, or an index without its entries
-            raise self._unreadable(step, error, is_corrupt=True) from error
+            raise UserError(self._describe(step, error)) from error
+        except (KeyError, AttributeError) as error:  # a missing item, or JSON of another structure
+            raise self._damaged(step, error) from error
         except ValueError as error:
-            if not isinstance(error, json.JSONDecodeError | UnicodeDecodeError) and not str(
-                error
-            ).startswith(_CORRUPT_STATUS):
+            is_json = isinstance(error, json.JSONDecodeError | UnicodeDecodeError)
+            if not is_json and not str(error).startswith(_CORRUPT):
                 raise
-            raise self._unreadable(step, error, is_corrupt=True) from error
+            raise self._damaged(step, error) from error
         except Exception as error:
             # Orbax raises a bare Exception if TensorStore cannot read the values of an array.
             if type(error) is not Exception:
                 raise
-            raise self._unreadable(step, error, is_corrupt=True) from error
+            raise self._damaged(step, error) from error
 
-    def _unreadable(self, step: int, error: Exception, is_corrupt: bool) -> UserError:
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        text = f"the checkpoint {self._manager.directory / str(step)} cannot be read ({reason})"
-        if is_corrupt and not self._is_read_only:
-            text += ". Remove that folder to continue from an earlier checkpoint or from the start"
-        return UserError(text)
+    def _damaged(self, step: int, reason: str | Exception) -> Damaged:
+        return Damaged(self._describe(step, reason))
+
+    def _describe(self, step: int, reason: str | Exception) -> str:
+        lines = str(reason).replace(str(self._path), str(self._directory)).splitlines()
+        text = lines[0][:200] if lines else type(reason).__name__
+        return f"the checkpoint {self._directory / str(step)} cannot be read ({text})"
+
+
+def _copy_to_host(array: jax.Array) -> np.ndarray | jax.Array:
+    """Returns a copy, because training overwrites the array while the copy is written."""
+    values = np.array(checksums.on_host(array))
+    if jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key):
+        return jax.random.wrap_key_data(values, impl=jax.random.key_impl(array))
+    return values
 
 
 @contextlib.contextmanager
 def open_checkpoints(directory: str | Path, *, read_only: bool = False) -> Iterator[Checkpoints]:
-    """Opens or creates a run's checkpoint folder, and on exit waits for pending writes.
-
-    Keeps the latest checkpoint and the one with the best score.
+    """Opens or creates a run's checkpoint folder, and on exit waits for a save that is under way.
 
     Args:
       directory: Folder of the checkpoints.
       read_only: Whether to leave the folder unchanged, because another process may be saving to it.
+
+    Raises:
+      UserError: On exit, if the last checkpoint could not be saved.
     """
-
-    def score(metrics: dict) -> tuple[float, int]:
-        return metrics["score"], -metrics["step"]  # the earliest of equal scores
-
-    options = ocp.CheckpointManagerOptions(
-        best_fn=score,  # without it Orbax writes no metrics, and a restart forgets the best
-        best_mode="max",
-        preservation_policy=policies.AnyPreservationPolicy(
-            [
-                policies.LatestN(1),
-                policies.BestN(get_metric_fn=score, n=1, keep_checkpoints_without_metrics=False),
-            ]
-        ),
-        cleanup_tmp_directories=not read_only,
-        read_only=read_only,
-    )
-    # Orbax accepts only absolute paths, and exiting without close() loses the last save.
-    with ocp.CheckpointManager(Path(directory).resolve(), options=options) as manager:
-        yield Checkpoints(manager, read_only)
+    directory = Path(directory).resolve()  # Orbax accepts only absolute paths
+    verbosity = logging.get_verbosity()
+    with plain_path(directory) as path, ThreadPoolExecutor(max_workers=1) as writer:
+        checkpoints = Checkpoints(directory, path, writer)
+        if not read_only:
+            with writing(directory):
+                directory.mkdir(parents=True, exist_ok=True)
+            checkpoints._delete_temporary()
+        logging.set_verbosity(logging.FATAL)  # Orbax logs the exceptions that it also raises
+        try:
+            yield checkpoints
+        finally:
+            try:
+                checkpoints.wait()
+            finally:
+                logging.set_verbosity(verbosity)

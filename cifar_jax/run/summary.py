@@ -1,12 +1,12 @@
-"""Writes a complete run's summary.json and predictions.npz, and formats its final table."""
+"""Writes and checks a complete run's summary.json, and formats its final table."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from cifar_jax.run import atomic
+from cifar_jax.selection import METRICS, SELECTED_ON
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -15,25 +15,63 @@ def write_json(path: Path, value: Any) -> None:
         part.write_text(json.dumps(value, indent=2) + "\n")
 
 
-def write_predictions(
-    path: Path, logits: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]
-) -> None:
-    """Writes predictions.npz.
+def faults(summary: dict[str, Any]) -> list[str]:
+    """Returns what is wrong with the values of a summary.json, such as "epochs is null".
 
-    Args:
-      path: The file to write.
-      logits: [N, C] float32, for the test images in the test set's order.
-      labels: [N] int32.
-      class_names: The names of the C classes.
+    Fields that are absent are not reported: each reader requires others.
     """
-    with atomic.replacing(path) as part, part.open("wb") as file:
-        np.savez_compressed(
-            file,
-            logits=logits,
-            labels=labels,
-            predictions=logits.argmax(axis=-1).astype(np.int32),
-            class_names=np.array(class_names),
-        )
+    return [
+        f"{name} is {json.dumps(value)[:40]}"
+        for name, value in summary.items()
+        if name in _IS_VALID and not _IS_VALID[name](value)
+    ]
+
+
+def _is_number(value: Any) -> bool:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and math.isfinite(value)
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value > 0
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+_IS_VALID = {
+    **dict.fromkeys(("test_accuracy", "test_loss", "top5_accuracy", "train_accuracy"), _is_number),
+    **dict.fromkeys(("images_per_second", "compile_seconds", "train_seconds"), _is_number),
+    **dict.fromkeys(("epochs", "steps", "num_params", "best_epoch"), _is_count),
+    **dict.fromkeys(("experiment", "model", "dtype"), _is_text),
+    "val_accuracy": lambda value: value is None or _is_number(value),
+    "peak_memory_bytes": lambda value: value is None or _is_number(value),
+    "selected_on": lambda value: value in SELECTED_ON,
+    "selected_by": lambda value: value in METRICS,
+    "step_time_ms": lambda value: (
+        isinstance(value, dict) and _is_number(value.get("median")) and _is_number(value.get("p95"))
+    ),
+    "startup_seconds": lambda value: (
+        isinstance(value, dict) and all(_is_number(seconds) for seconds in value.values())
+    ),
+    "device": lambda value: (
+        isinstance(value, dict) and _is_text(value.get("kind")) and _is_count(value.get("count"))
+    ),
+    "versions": lambda value: isinstance(value, dict) and all(map(_is_text, value.values())),
+    "git_commit": lambda value: value is None or _is_text(value),
+}
+# The fields that `table` shows.
+_SHOWN = (
+    *("test_accuracy", "top5_accuracy", "test_loss", "train_accuracy", "val_accuracy"),
+    *("best_epoch", "epochs", "selected_on", "selected_by", "stopped_early", "num_params"),
+    *("step_time_ms", "images_per_second", "compile_seconds", "train_seconds", "device"),
+)
+
+
+def is_complete(summary: dict[str, Any]) -> bool:
+    """Returns whether a summary has all fields that `table` shows, with valid values."""
+    return not faults(summary) and all(name in summary for name in _SHOWN)
 
 
 def table(summary: dict[str, Any], workdir: Path) -> str:

@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,12 +21,26 @@ from ml_collections import ConfigDict
 from cifar_jax.config import base, choose_model, flatten, flatten_json
 from cifar_jax.errors import UserError
 from cifar_jax.optim import schedules
-from cifar_jax.run.summary import write_json
+from cifar_jax.run.storage import saved_steps
+from cifar_jax.run.summary import is_complete, write_json
 
 # Fields that may change when a run resumes: they do not affect its results.
 NON_SEMANTIC_FIELDS = (
     *("data.dir", "steps_per_call", "gpu_graph", "eval_batch_size", "checkpoint."),
     "trackers",
+)
+# The format of workdirs that this version writes. Format 1, which has no file that says so, is that
+# of checkpoints without checksums.
+FORMAT = 2
+_FORMAT_FILE = "format_version"
+# Files and folders that make a folder a run's.
+_OF_A_RUN = {
+    *("metrics.csv", "summary.json", "predictions.npz", "checkpoints", "plots", "tensorboard"),
+    *("profile", _FORMAT_FILE),
+}
+# What a new run's folder may contain: logs, trackers' files, and what older versions leave there.
+_EXPECTED = re.compile(
+    r"\..*|.*\.(log|txt|out|err|part)|wandb.*|mlruns|mlflow.*|range_test.*|slurm.*|nohup.*"
 )
 # Fields in which runs whose results are compared may differ.
 _NOT_COMPARED = ("seed", *NON_SEMANTIC_FIELDS)
@@ -40,9 +55,12 @@ def what_counts(settings: dict[str, Any]) -> dict[str, Any]:
 def locked(folder: Path) -> Iterator[None]:
     """Creates the folder if necessary, and locks it against other processes.
 
+    A folder that was created and is still empty on exit is removed.
+
     Raises:
       UserError: If another process is using the folder, or the folder cannot be written.
     """
+    created = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(folder, os.O_RDONLY)
@@ -54,6 +72,9 @@ def locked(folder: Path) -> Iterator[None]:
         _lock(handle, folder)
         yield
     finally:
+        with contextlib.suppress(OSError):  # not empty
+            for path in created:
+                path.rmdir()
         os.close(handle)
 
 
@@ -96,9 +117,13 @@ def check(config: ConfigDict, folder: Path) -> dict[str, Any] | None:
       The content of summary.json if the config's run is complete, otherwise None.
 
     Raises:
-      UserError: If the folder holds another run.
+      UserError: If the folder holds another run, or only files that are not a run's.
     """
-    if not any(p.name.isdigit() for p in folder.glob("checkpoints/*")):
+    check_format(folder)
+    if (folder / "checkpoints").exists() and not (folder / "checkpoints").is_dir():
+        raise UserError(f"{folder / 'checkpoints'} is not a folder: move it, or choose another")
+    if not saved_steps(folder / "checkpoints"):
+        _check_not_foreign(folder)
         return None
     previous = _read(folder / "config.json")
     if previous is None:
@@ -109,7 +134,7 @@ def check(config: ConfigDict, folder: Path) -> dict[str, Any] | None:
     defaults = _defaults(config)
     _check_same(defaults | flatten(previous), defaults | flatten_json(config), folder)
     summary = _read(folder / "summary.json")
-    if previous.get("num_epochs") == config.num_epochs and summary and "test_accuracy" in summary:
+    if previous.get("num_epochs") == config.num_epochs and summary and is_complete(summary):
         return summary
     return None  # an unreadable summary is rebuilt from the checkpoint
 
@@ -123,10 +148,41 @@ def _read(path: Path) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
+def check_format(folder: Path) -> None:
+    """Raises UserError if a newer version has written a workdir."""
+    path = folder / _FORMAT_FILE
+    try:
+        text = path.read_text().strip()
+    except FileNotFoundError:  # format 1
+        return
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
+    if not re.fullmatch("[0-9]{1,9}", text):
+        raise UserError(f"{path} is damaged: it needs a whole number, not {text[:40]!r}")
+    if int(text) > FORMAT:
+        raise UserError(
+            f"{folder} has the workdir format {text}, and this version of cifar_jax reads up to "
+            f"{FORMAT}: use a newer version"
+        )
+
+
+def _check_not_foreign(folder: Path) -> None:
+    """Raises UserError if a folder has files, but none that a run, a tracker or a shell writes."""
+    names = sorted(path.name for path in folder.iterdir())
+    foreign = [name for name in names if not _EXPECTED.fullmatch(name)]
+    if foreign and not _OF_A_RUN.intersection(names):
+        more = f" and {len(foreign) - 3} more" if len(foreign) > 3 else ""
+        raise UserError(
+            f"--workdir {folder} holds files that are not a run's "
+            f"({', '.join(foreign[:3])}{more}): choose a new folder"
+        )
+
+
 def claim(config: ConfigDict, folder: Path) -> None:
-    """Assigns the folder to this config's run, and marks the run as incomplete."""
+    """Assigns the folder to this config's run."""
     write_json(folder / "config.json", json.loads(config.to_json()))
-    (folder / "summary.json").unlink(missing_ok=True)
+    write_json(folder / _FORMAT_FILE, FORMAT)
+    (folder / "diverged.txt").unlink(missing_ok=True)
 
 
 def _defaults(config: ConfigDict) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Writes a run's metrics to CSV (the record), TensorBoard (a view of it) and the terminal."""
 
+import contextlib
 import csv
 import os
 import shutil
@@ -109,7 +110,10 @@ class TensorBoardWriter:
 
 
 class ConsoleWriter:
-    """Shows a progress bar in a terminal, and prints plain lines if the output is piped."""
+    """Shows a progress bar in a terminal, and prints plain lines if the output is piped.
+
+    A terminal or a reading process that is gone does not keep the run from saving its state.
+    """
 
     def __init__(self, num_epochs: int, steps_per_epoch: int):
         self._num_epochs = num_epochs
@@ -137,12 +141,13 @@ class ConsoleWriter:
             f"{images_per_second:,.0f} img/s"
         )
         if self._bar is not None:
-            self._bar.update(
-                self._task,
-                description=f"epoch {epoch}/{self._num_epochs}",
-                completed=(epoch - 1) * self._steps_per_epoch + step,
-                text=text,
-            )
+            with contextlib.suppress(OSError):
+                self._bar.update(
+                    self._task,
+                    description=f"epoch {epoch}/{self._num_epochs}",
+                    completed=(epoch - 1) * self._steps_per_epoch + step,
+                    text=text,
+                )
         elif time.monotonic() - self._last_line > 30:
             self._print(f"  epoch {epoch} step {step}/{self._steps_per_epoch}  {text}")
 
@@ -162,11 +167,13 @@ class ConsoleWriter:
             self._print(f"  {row['events']}")
 
     def _print(self, line: str) -> None:
-        self._console.print(line, markup=False)
-        self._console.file.flush()
+        with contextlib.suppress(OSError):
+            self._console.print(line, markup=False)
+            self._console.file.flush()
         self._last_line = time.monotonic()
 
     def close(self) -> None:
         """Removes the bar."""
         if self._bar is not None:
-            self._bar.stop()
+            with contextlib.suppress(OSError):
+                self._bar.stop()

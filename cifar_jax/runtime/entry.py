@@ -17,8 +17,8 @@ def run(
 ) -> NoReturn:
     """Prepares this process, runs a command in it and exits with the command's exit code.
 
-    Restarts the program with huge pages, silences libraries, exits on SIGTERM and SIGINT until the
-    command handles them, and configures the compilation cache. Does not import jax, which takes a
+    Restarts the program with huge pages, silences libraries, exits on signals until the command
+    handles them, and configures the compilation cache. Does not import jax, which takes a
     second, so that an invalid command line fails without that delay. For the same reason, and
     because a restart would import it twice, the command's module imports jax inside `main`.
 
@@ -26,7 +26,7 @@ def run(
       main: The command, which takes sys.argv and returns the exit code.
       use_cache: Whether to reuse compiled programs from disk; False for commands that measure how
         long compilation takes.
-      stop_message: The line that SIGTERM and SIGINT print before they end the process.
+      stop_message: The line that a signal prints before it ends the process.
     """
     restart_with_huge_pages()
     silence_absl()

@@ -1,4 +1,4 @@
-"""Handles SIGTERM and SIGINT as requests to save and exit."""
+"""Handles SIGTERM, SIGINT and SIGHUP as requests to save and exit."""
 
 import contextlib
 import math
@@ -23,18 +23,25 @@ class Preempted(Exception):
         self.exit_code = 128 + signum
 
 
+def _handled() -> list[int]:
+    """Returns the signals to handle: not SIGHUP if `nohup` has made the process ignore it."""
+    signals = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
+    return [s for s in signals if s != signal.SIGHUP or signal.getsignal(s) != signal.SIG_IGN]
+
+
 def exit_on_signals(line: bytes = BEFORE_TRAINING) -> None:
-    """Makes SIGTERM and SIGINT end the process immediately, with a message and 128 + signal.
+    """Makes SIGTERM, SIGINT and SIGHUP end the process at once, with a message and 128 + signal.
 
     For use before training begins. An exception would have to propagate through the compiler, but
     some of its callbacks drop exceptions, and its threads can crash the interpreter at exit.
     """
 
     def leave(signum: int, frame: FrameType | None) -> None:
-        os.write(2, line)
+        with contextlib.suppress(OSError):  # after SIGHUP, the terminal is gone
+            os.write(2, line)
         os._exit(128 + signum)
 
-    for signum in (signal.SIGTERM, signal.SIGINT):
+    for signum in _handled():
         signal.signal(signum, leave)
 
 
@@ -62,18 +69,20 @@ class StopRequest:
 
 @contextlib.contextmanager
 def catch_signals(deadline: float = math.inf) -> Iterator[StopRequest]:
-    """Records the first SIGTERM or SIGINT instead of acting on it; a second one exits immediately.
+    """Records the first SIGTERM, SIGINT or SIGHUP; a second one exits immediately.
 
     Args:
       deadline: Value of time.monotonic() at which to request a stop without a signal.
     """
     request = StopRequest(deadline)
-    signals = (signal.SIGTERM, signal.SIGINT)
+    signals = _handled()
 
     def note(signum: int, frame: FrameType | None) -> None:
         request.note(signum)
         for s in signals:
             signal.signal(s, signal.SIG_DFL)
+        if signum == signal.SIGHUP:  # often sent twice, by the kernel and by the shell
+            signal.signal(signum, signal.SIG_IGN)
 
     previous = {}
     try:

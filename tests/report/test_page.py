@@ -106,6 +106,10 @@ def test_page_of_a_run_without_images_and_of_an_incomplete_run(tmp_path, run):
     unfinished = reporting.write_run(tmp_path / "unfinished", complete=False)
     text = Page(run_page.of_run(unfinished)).text
     assert "it stopped with 3 of 5 epochs done" in text and "Confusion" not in text
+    (tmp_path / "unfinished" / "diverged.txt").write_text(
+        "the loss became nan in steps 301 to 310\n"
+    )
+    assert "3 of 5 epochs done, then the loss became nan" in Page(run_page.of_run(unfinished)).text
     with workdir.locked(tmp_path / "unfinished"):
         assert "in progress: 3 of 5 epochs done" in run_page.of_run(unfinished)
     (tmp_path / "unfinished" / "metrics.csv").unlink()

@@ -49,15 +49,15 @@ def test_file_has_the_permissions_of_a_regular_one(tmp_path, umask, monkeypatch)
 
 
 def test_leftovers_of_killed_writers_are_removed_after_an_hour(tmp_path):
-    old, fresh, other = (tmp_path / n for n in ("x.abc.part", "x.def.part", "y.ghi.part"))
+    old, fresh, other = (tmp_path / n for n in ("x[1].a.part", "x[1].b.part", "y.c.part"))
     for path in (old, fresh, other):
         path.touch()
     an_hour_ago = time.time() - 3601
     os.utime(old, (an_hour_ago, an_hour_ago))
     os.utime(other, (an_hour_ago, an_hour_ago))
-    with atomic.replacing(tmp_path / "x"):
+    with atomic.replacing(tmp_path / "x[1]"):
         pass
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["x", "x.def.part", "y.ghi.part"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["x[1]", "x[1].b.part", "y.c.part"]
 
 
 def test_sweep_removes_folders_too(tmp_path):

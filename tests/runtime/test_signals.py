@@ -10,7 +10,7 @@ import tiny
 from cifar_jax.runtime.signals import catch_signals
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_first_signal_is_recorded_and_handlers_are_restored(signum):
     before = signal.getsignal(signum)
     with catch_signals() as stop:
@@ -46,3 +46,13 @@ def test_other_threads_do_not_change_handlers():
     thread.start()
     thread.join()
     assert seen == [(None, before)]
+
+
+def test_nohup_is_respected():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with catch_signals() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert stop.signum is None
+    finally:
+        signal.signal(signal.SIGHUP, before)

@@ -1,0 +1,74 @@
+"""Deals with the file system under a workdir: full disks, and paths that Orbax cannot handle."""
+
+import contextlib
+import errno
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from cifar_jax.errors import UserError
+
+# Paths of which every character was seen to work with Orbax and TensorStore.
+_PLAIN = r"[\w/.,=+@%~ -]*"
+
+
+def saved_steps(checkpoints: Path) -> list[int]:
+    """Returns the steps of the checkpoints in a folder, in ascending order."""
+    names = [path.name for path in checkpoints.glob("*") if path.is_dir()]
+    # Steps are int32, and Orbax writes them without leading zeros.
+    steps = (int(name) for name in names if re.fullmatch("0|[1-9][0-9]{0,9}", name))
+    return sorted(step for step in steps if step < 2**31)
+
+
+@contextlib.contextmanager
+def writing(folder: Path, size: int = 0) -> Iterator[None]:
+    """Turns the errors of a full disk or a read-only file system into a UserError.
+
+    Args:
+      folder: The folder that the body writes to.
+      size: The number of bytes that the body writes. If there is no space for them, the body is not
+        entered: TensorStore prints a traceback for every array that it cannot write.
+    """
+    try:
+        if size and size > shutil.disk_usage(folder).free:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        yield
+    except (OSError, ValueError) as error:
+        number = _error_number(error)
+        if number not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG):
+            raise
+        text = f"{folder} cannot be written: {os.strerror(number)}"
+        if number == errno.ENOSPC and size:
+            free = shutil.disk_usage(folder).free
+            text += f" ({size / 1e6:,.1f} MB are needed, and {free / 1e6:,.1f} MB are free)"
+        raise UserError(f"{text}. Once there is space, the same command continues") from error
+
+
+def _error_number(error: OSError | ValueError) -> int | None:
+    """Returns the errno of an exception; TensorStore raises ValueErrors that contain it."""
+    if isinstance(error, OSError):
+        return error.errno
+    found = re.search(r"os_error_code='(\d+)'", str(error))
+    return int(found[1]) if found else None
+
+
+@contextlib.contextmanager
+def plain_path(directory: Path) -> Iterator[Path]:
+    """Yields a path of the folder that Orbax can handle: the folder itself or a link to it.
+
+    Orbax takes the whole path as a pattern when it collects the files of a checkpoint: in a folder
+    `lr[0.002]` it would find none and report no error. TensorStore interprets a backslash and "gs:"
+    and accepts only UTF-8.
+    """
+    if re.fullmatch(_PLAIN, str(directory), re.ASCII):
+        yield directory
+        return
+    with tempfile.TemporaryDirectory(prefix="cifar_jax_") as folder:
+        link = Path(folder) / "checkpoints"
+        if not re.fullmatch(_PLAIN, str(link), re.ASCII):
+            raise UserError(f"$TMPDIR {folder} needs a name of letters, digits, dots and dashes")
+        link.symlink_to(directory, target_is_directory=True)
+        yield link
