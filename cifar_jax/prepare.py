@@ -10,25 +10,23 @@ import sys
 import time
 from pathlib import Path
 
-from cifar_jax.data import archive, default_data_dir, prepared
+from cifar_jax.data import archive, default_data_dir, prepared, resolve
 from cifar_jax.errors import UserError, unknown
+from cifar_jax.runtime import entry
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the command and returns the exit code: 0, 1 (error) or 130 (interrupted)."""
+    """Runs the command and returns the exit code: 0, or 1 after an error."""
     args = _parse(argv)
     try:
         for name in args.names:
             if name not in archive.ARCHIVES:
                 raise unknown("data set", name, archive.ARCHIVES)
         for name in args.names:
-            _prepare(name, args.data_dir.expanduser(), args.source, args.overwrite)
+            _prepare(name, resolve(args.data_dir), args.source, args.overwrite)
     except UserError as e:
         print(f"error: {e}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("interrupted; incomplete files will not be used", file=sys.stderr)
-        return 130
     return 0
 
 
@@ -74,4 +72,4 @@ def _prepare(name: str, data_dir: Path, source: Path | None, overwrite: bool) ->
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    entry.run_tool(main, stop_message=b"interrupted; incomplete files will not be used\n")

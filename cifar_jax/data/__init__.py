@@ -102,7 +102,7 @@ def load(
     if name == "synthetic":
         arrays = _synthetic()
     else:
-        data_dir = _resolve(data_dir)
+        data_dir = resolve(data_dir)
         arrays = _decode(name, _find(name, data_dir) or _prepare(name, data_dir))
     train = Split(arrays["train_images"], arrays[f"train_{label}"])
     test, val = Split(arrays["test_images"], arrays[f"test_{label}"]), None
@@ -128,16 +128,28 @@ def load(
 
 def is_there(name: str, data_dir: str | Path | None = None) -> bool:
     """Returns whether `load` can read the data set without downloading or preparing it."""
-    return name == "synthetic" or _find(name, _resolve(data_dir)) is not None
+    return name == "synthetic" or _find(name, resolve(data_dir)) is not None
 
 
 def default_data_dir() -> Path:
     """Returns the default directory of TFDS: $TFDS_DATA_DIR or ~/tensorflow_datasets."""
-    return Path(os.environ.get("TFDS_DATA_DIR") or Path.home() / "tensorflow_datasets")
+    return Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
 
 
-def _resolve(data_dir: str | Path | None) -> Path:
-    return Path(data_dir or default_data_dir()).expanduser()
+def resolve(data_dir: str | Path | None) -> Path:
+    """Returns a data directory, by default TFDS's, with ~ replaced by the user's home.
+
+    Raises:
+      UserError: If it needs the home of a user who has none, as in some containers.
+    """
+    data_dir = Path(data_dir or default_data_dir())
+    try:
+        return data_dir.expanduser()
+    except RuntimeError:
+        raise UserError(
+            f"{data_dir}: there is no home folder; set the folder of the data set with "
+            "--config.data.dir or --data_dir, or with the variable TFDS_DATA_DIR"
+        ) from None
 
 
 def _find(name: str, data_dir: Path) -> Path | None:
