@@ -1,3 +1,4 @@
+import importlib
 import os
 import signal
 import subprocess
@@ -99,6 +100,22 @@ def test_commands_handle_signals_while_they_import(command):
         assert printed.startswith(b"stopped") and printed.count(b"\n") == 1
 
 
+@pytest.mark.parametrize("package", ["cifar_jax", "benchmarks"])
+def test_signals_are_handled_before_anything_slow_is_imported(package):
+    code = (
+        f"import signal, sys; sys.argv = ['-m']; import {package}; "
+        "assert callable(signal.getsignal(signal.SIGTERM)); "
+        "assert not {'jax', 'numpy', 'absl', 'PIL'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=tiny.ROOT, check=True)
+
+
+def test_importing_the_package_leaves_signals_alone():
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    importlib.reload(importlib.import_module("cifar_jax"))
+    assert before == (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT))
+
+
 RESTARTED = """
 import os, signal, sys
 from cifar_jax.runtime import huge_pages
@@ -110,6 +127,7 @@ execv = os.execv
 
 def arrive(*args):  # the signal arrives just before the restart
     os.kill(os.getpid(), signal.SIGINT)
+    print("pending", flush=True)
     execv(*args)
 
 os.execv = arrive
@@ -126,7 +144,7 @@ def test_a_signal_during_the_restart_is_not_lost(tmp_path):
         env=env | {"PYTHONPATH": f"{tiny.ROOT}:{tmp_path}"},
         capture_output=True,
     )
-    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"stopped\n")
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"pending\n", b"stopped\n")
 
 
 @pytest.mark.parametrize("module", ["cifar_jax.run.checkpoint", "cifar_jax.train"])
