@@ -7,7 +7,6 @@ network: the tables of docs/results.md in sortable form, with a chart.
 """
 
 import statistics
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from benchmarks.table.speed import epochs, newest
 from cifar_jax.errors import UserError
 from cifar_jax.report import figures
 from cifar_jax.report.page import Chart, render, write
+from cifar_jax.runtime import entry
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _CASE = ("model", "batch_size", "dtype")
@@ -134,4 +134,4 @@ def dumbbells(
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    entry.run_tool(main)

@@ -2,10 +2,12 @@
 
     python -m cifar_jax.predict --workdir runs/cnn3 photo.jpg cat.png
 
-Reads only the run's config and the checkpoint of the epoch that the run reports. Each image is
-cropped to its central square and resized to 32x32 pixels; transparent areas become white. Prints
-the five most probable classes of each image, or with --json one JSON object for all images. Files
-that are not images are listed as errors at the end, and the remaining images are still classified.
+Reads only the run's config and the checkpoint of the epoch that the run reports; of a run that is
+not complete, that of the best or latest epoch so far. Each image is cropped to its central square
+and resized to 32x32 pixels; transparent areas become white. Prints the five most probable classes
+of each image, or with --json one JSON object for all images. Files that are not images are listed
+as errors at the end, and the remaining images are still classified. Reads PNG, JPEG, WebP, AVIF,
+GIF, BMP, TIFF and PPM files.
 """
 
 import argparse
@@ -16,12 +18,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
 
+from cifar_jax import image_file
 from cifar_jax.errors import UserError
 from cifar_jax.runtime import entry
 
-SIZE = 32
 TOP = 5
 # Images per step. Batches are padded to this size, so that the compilation cache has the program.
 BATCH = 16
@@ -32,6 +33,18 @@ class Prediction(NamedTuple):
 
     name: str
     probability: float
+
+
+class Answer(NamedTuple):
+    """The predictions for some images.
+
+    Attributes:
+      predictions: The TOP most probable classes of each image, in descending order.
+      note: Which epoch they come from if the run is not complete, otherwise "".
+    """
+
+    predictions: list[list[Prediction]]
+    note: str = ""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -51,62 +64,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     pictures, failed = {}, {}
     for path in args.images:
         try:
-            pictures[path] = load(path)
+            pictures[path] = image_file.load(path)
         except UserError as error:
             failed[path] = str(error)
     try:
         images = list(pictures.values())
-        predictions = predict(args.workdir, np.stack(images)) if images else []
+        answer = predict(args.workdir, np.stack(images)) if images else Answer([])
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    predicted = dict(zip(pictures, predictions, strict=True))
+    if answer.note:
+        print(f"note: {answer.note}", file=sys.stderr)
+    predicted = dict(zip(pictures, answer.predictions, strict=True))
     print(as_json(predicted, failed) if args.json else table(predicted), end="")
     for error in failed.values():
         print(f"error: {error}", file=sys.stderr)
     return 1 if failed else 0
 
 
-def load(path: Path) -> np.ndarray:
-    """Returns an image's central square, [32, 32, 3] uint8.
-
-    The image may have any mode and size. Its EXIF orientation is applied, and transparent areas
-    become white.
-
-    Raises:
-      UserError: If the file is not an image, or the image is corrupt or oversized.
-    """
-    try:
-        with Image.open(path) as image:
-            image.draft("RGB", (8 * SIZE, 8 * SIZE))  # decode a JPEG at reduced resolution
-            upright = ImageOps.exif_transpose(image)
-            if upright.mode.startswith(("I", "F")):  # convert() would clip values above 255
-                upright = _to_bytes(upright)
-            white = Image.new("RGBA", upright.size, "white")
-            flat = Image.alpha_composite(white, upright.convert("RGBA")).convert("RGB")
-    except UnidentifiedImageError:
-        raise UserError(f"{path} is not an image that Pillow can read") from None
-    except Image.DecompressionBombError as error:
-        raise UserError(f"{path} is too large: {error}") from error
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist") from None
-    except (OSError, SyntaxError, ValueError) as error:  # raised by Pillow for corrupt files
-        raise UserError(f"{path} cannot be read: {error}") from error
-    return np.asarray(ImageOps.fit(flat, (SIZE, SIZE), Image.Resampling.BICUBIC))
-
-
-def _to_bytes(image: Image.Image) -> Image.Image:
-    """Converts 16- or 32-bit pixels to 8 bits.
-
-    White is 65,535 in integer images and the maximum pixel value in float images.
-    """
-    pixels = np.asarray(image, np.float64)
-    white = 65_535 if image.mode.startswith("I") else max(float(pixels.max()), 1e-12)
-    return Image.fromarray((255 * (pixels / white).clip(0, 1)).round().astype(np.uint8))
-
-
-def predict(workdir: Path, images: np.ndarray) -> list[list[Prediction]]:
-    """Returns the TOP most probable classes of each image, in descending order.
+def predict(workdir: Path, images: np.ndarray) -> Answer:
+    """Classifies images.
 
     Args:
       workdir: The workdir of the trained network.
@@ -126,28 +103,32 @@ def predict(workdir: Path, images: np.ndarray) -> list[list[Prediction]]:
     mesh = make_mesh(jax.local_devices()[:1])
     for tries_left in (2, 1, 0):
         try:
-            class_names, parts, state = _restore(workdir, mesh)
+            class_names, parts, state, note = _restore(workdir, mesh)
             break
         except UserError:
             # A run that is still training deletes old checkpoints as it saves new ones.
             if not tries_left or not is_at_work(workdir):
                 raise
     count = len(images)
-    padded = np.concatenate([images, np.zeros((-count % BATCH, SIZE, SIZE, 3), np.uint8)])
+    padded = np.concatenate([images, np.zeros((-count % BATCH, *images.shape[1:]), np.uint8)])
     evaluate = make_evaluate(
         parts.eval_step, padded, np.zeros(len(padded), np.int32), batch_size=BATCH, mesh=mesh
     )
     _, logits = evaluate(state)
     probabilities = np.asarray(jax.nn.softmax(logits), np.float64)[:count]
     best = np.argsort(-probabilities, axis=1)[:, :TOP]
-    return [
+    predictions = [
         [Prediction(class_names[i], float(row[i])) for i in indices]
         for row, indices in zip(probabilities, best, strict=True)
     ]
+    return Answer(predictions, note)
 
 
-def _restore(workdir: Path, mesh: Any) -> tuple[tuple[str, ...], Any, Any]:
-    """Returns the class names, the network (experiment.Parts) and the reported epoch's state."""
+def _restore(workdir: Path, mesh: Any) -> tuple[tuple[str, ...], Any, Any, str]:
+    """Returns the class names, the network (experiment.Parts), a state, and the note about it.
+
+    The state is that of the reported epoch.
+    """
     import jax
     from ml_collections import ConfigDict
 
@@ -175,7 +156,19 @@ def _restore(workdir: Path, mesh: Any) -> tuple[tuple[str, ...], Any, Any]:
         best = experiment.make_selection(config).best(meta["rows"])
         step = latest if best is None else best["step"]
         saved, _ = checkpoints.restore(step, target, replicated(mesh))
-    return info.class_names, parts, saved["state"]
+    note = "" if (workdir / "summary.json").exists() else _note(config, meta["rows"], best, step)
+    return info.class_names, parts, saved["state"], note
+
+
+def _note(config: Any, rows: Sequence[dict[str, Any]], best: dict | None, step: int) -> str:
+    """Returns which state of a run that is not complete the predictions come from."""
+    if best is not None:
+        when = f"epoch {best['epoch']}, the best so far,"
+    elif rows and rows[-1]["step"] == step:
+        when = f"epoch {rows[-1]['epoch']}"
+    else:
+        when = f"step {step:,}, in epoch {len(rows) + 1},"
+    return f"the run is not complete; the predictions are those of {when} of {config.num_epochs}"
 
 
 def table(predicted: dict[Path, list[Prediction]]) -> str:
@@ -198,5 +191,4 @@ def as_json(predicted: dict[Path, list[Prediction]], failed: dict[Path, str]) ->
 
 
 if __name__ == "__main__":
-    entry.silence_absl()
-    sys.exit(main())
+    entry.run_tool(main)

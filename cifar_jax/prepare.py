@@ -15,6 +15,7 @@ from pathlib import Path
 from types import FrameType
 
 from cifar_jax.errors import UserError, unknown
+from cifar_jax.runtime import entry
 
 
 class _Stopped(BaseException):
@@ -48,7 +49,7 @@ def _run(argv: list[str] | None) -> None:
     for name in args.names:
         if name not in archive.ARCHIVES:
             raise unknown("data set", name, archive.ARCHIVES)
-    data_dir = data.expanded(args.data_dir or data.default_data_dir())
+    data_dir = data.resolve(args.data_dir)
     for name in args.names:
         _prepare(name, data_dir, args.source, args.overwrite)
 
@@ -120,4 +121,4 @@ def _prepare(name: str, data_dir: Path, source: Path | None, overwrite: bool) ->
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    entry.run_tool(main, stop_message=b"interrupted; incomplete files will not be used\n")

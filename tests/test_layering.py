@@ -22,6 +22,7 @@ LAYERS = [
     {"config"},
     {"models", "augment", "optim", "losses", "metrics", "data"},
     {"ops", "run.atomic"},
+    {"image_file"},
     {"errors", "selection", "runtime"},
 ]
 # Import names of the packages in requirements.txt and requirements-trackers.txt. PyTorch and

@@ -1,9 +1,10 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
 import tiny
-from PIL import Image
+from test_image_file import picture
 
 from cifar_jax import predict
 from cifar_jax.errors import UserError
@@ -21,7 +22,7 @@ def workdir(tmp_path_factory):
 def test_predictions_equal_the_evaluation(workdir):
     with np.load(workdir / "predictions.npz") as file:
         logits = file["logits"]
-    found = predict.predict(workdir, tiny.dataset().test.images)
+    found = predict.predict(workdir, tiny.dataset().test.images).predictions
     best = [f"class {i}" for i in logits.argmax(1)]
     assert [predictions[0].name for predictions in found] == best
     exponentials = np.exp(logits - logits.max(1, keepdims=True))
@@ -40,59 +41,8 @@ def test_predictions_come_from_the_reported_epoch(tmp_path):
     assert summary["best_epoch"] == 1
     with np.load(tmp_path / "predictions.npz") as file:
         best = [f"class {i}" for i in file["logits"].argmax(1)]
-    found = predict.predict(tmp_path, tiny.dataset().test.images)
+    found = predict.predict(tmp_path, tiny.dataset().test.images).predictions
     assert [predictions[0].name for predictions in found] == best
-
-
-def picture(mode, size=(48, 64)):
-    rng = np.random.default_rng(0)
-    if mode in ("I;16", "I", "F"):
-        dtype = {"I;16": np.uint16, "I": np.int32, "F": np.float32}[mode]
-        return Image.fromarray(rng.integers(0, 2**16, size).astype(dtype))
-    return Image.fromarray(rng.integers(0, 256, (*size, 3), np.uint8)).convert(mode)
-
-
-@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "LA", "P", "CMYK", "1", "I;16", "I", "F"])
-def test_images_of_every_mode_are_read(tmp_path, mode):
-    path = tmp_path / ("picture.tiff" if mode in ("CMYK", "LA", "I", "F") else "picture.png")
-    picture(mode).save(path)
-    pixels = predict.load(path)
-    assert pixels.shape == (32, 32, 3) and pixels.dtype == np.uint8 and pixels.std() > 5
-
-
-def test_transparent_areas_become_white(tmp_path):
-    Image.new("RGBA", (40, 40), (255, 0, 0, 0)).save(tmp_path / "a.png")
-    assert (predict.load(tmp_path / "a.png") == 255).all()
-
-
-def test_the_central_square_is_taken_after_orientation(tmp_path):
-    pixels = np.zeros((32, 96, 3), np.uint8)
-    pixels[:, 32:64] = 200
-    image = Image.fromarray(pixels)
-    exif = image.getexif()
-    exif[0x0112] = 6  # rotated camera
-    image.rotate(90, expand=True).save(tmp_path / "a.png", exif=exif)
-    assert (predict.load(tmp_path / "a.png") == 200).all()
-
-
-def test_large_jpeg_is_read(tmp_path):
-    picture("RGB", (3000, 4000)).save(tmp_path / "a.jpg", quality=50)
-    assert predict.load(tmp_path / "a.jpg").shape == (32, 32, 3)
-
-
-def test_files_that_are_not_images_are_refused(tmp_path):
-    (tmp_path / "a.txt").write_text("not an image")
-    picture("RGB").save(tmp_path / "whole.png")
-    data = (tmp_path / "whole.png").read_bytes()
-    (tmp_path / "half.png").write_bytes(data[: len(data) // 2])
-    (tmp_path / "empty.png").write_bytes(b"")
-    for name, message in (
-        ("a.txt", "is not an image"), ("half.png", "cannot be read"),
-        ("empty.png", "is not an image"),
-        ("none.png", "does not exist"), (".", "cannot be read"),
-    ):  # fmt: skip
-        with pytest.raises(UserError, match=message):
-            predict.load(tmp_path / name)
 
 
 def test_command_classifies_the_readable_images(tmp_path, workdir, capsys):
@@ -108,6 +58,21 @@ def test_command_classifies_the_readable_images(tmp_path, workdir, capsys):
     assert sum(top["probability"] for top in answer[files[0]]["top5"]) <= 1.0001
     assert "is not an image" in answer[files[1]]["error"]
     assert predict.main(["--workdir", str(workdir), files[0]]) == 0
+
+
+def test_predictions_of_a_run_that_is_not_complete_name_their_epoch(tmp_path, workdir, capsys):
+    picture("L").save(tmp_path / "a.png")
+    shutil.copytree(workdir, tmp_path / "run")
+    (tmp_path / "run" / "summary.json").unlink()
+    command = ["--workdir", str(tmp_path / "run"), str(tmp_path / "a.png")]
+    assert predict.main(command) == 0
+    assert "the run is not complete; the predictions are those of epoch 2 of 2\n" in (
+        capsys.readouterr().err
+    )
+    rows = [{"epoch": 1, "step": 4}]
+    config = tiny.make_config(num_epochs=9)
+    assert "of step 6, in epoch 2, of 9" in predict._note(config, rows, None, 6)
+    assert "of epoch 1, the best so far, of 9" in predict._note(config, rows, rows[0], 4)
 
 
 def test_predicting_does_not_change_a_run_that_is_training(workdir):

@@ -28,6 +28,7 @@ from benchmarks.gpu_suite.stages import STAGES, pack_programs
 from benchmarks.gpu_suite.suite import MIN_SECONDS, Suite
 from benchmarks.gpu_suite.summary import summarize
 from cifar_jax.errors import UserError
+from cifar_jax.runtime import entry
 
 
 def main(argv: list[str]) -> int:
@@ -105,4 +106,4 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv))
+    entry.run_tool(lambda: main(sys.argv))

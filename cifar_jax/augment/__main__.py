@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw
 
 from cifar_jax import augment, data
 from cifar_jax.errors import UserError
+from cifar_jax.runtime import entry
 
 # The arguments are chosen to make each effect easy to see.
 LINES = (
@@ -129,4 +130,4 @@ def draw(rows: dict[str, np.ndarray]) -> Image.Image:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    entry.run_tool(main)

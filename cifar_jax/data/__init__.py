@@ -105,7 +105,7 @@ def load(
     if name == "synthetic":
         arrays = _synthetic()
     else:
-        source = _find(name, _resolve(data_dir)) or _prepare(name, data_dir)
+        source = _find(name, resolve(data_dir)) or _prepare(name, data_dir)
         arrays = _decode(name, source)
         _note(name, source, tuple(arrays["differing_files"].tolist()))
     train = Split(arrays["train_images"], arrays[f"train_{label}"])
@@ -132,7 +132,7 @@ def load(
 
 def is_there(name: str, data_dir: str | Path | None = None) -> bool:
     """Returns whether `load` can read the data set without downloading or preparing it."""
-    return name == "synthetic" or _find(name, _resolve(data_dir)) is not None
+    return name == "synthetic" or _find(name, resolve(data_dir)) is not None
 
 
 def default_data_dir() -> Path:
@@ -146,7 +146,12 @@ def default_data_dir() -> Path:
     return expanded(Path("~/tensorflow_datasets"))
 
 
-def _resolve(data_dir: str | Path | None) -> Path:
+def resolve(data_dir: str | Path | None) -> Path:
+    """Returns a data directory, the default one for None, with the home directory in place of ~.
+
+    Raises:
+      UserError: If there is no such home directory.
+    """
     return expanded(Path(data_dir or default_data_dir()))
 
 
@@ -173,7 +178,7 @@ def _find(name: str, data_dir: Path) -> Path | None:
 
 
 def _prepare(name: str, data_dir: str | Path | None) -> Path:
-    directory = _resolve(data_dir)
+    directory = resolve(data_dir)
     if not directory.is_dir() and (data_dir or os.environ.get("TFDS_DATA_DIR")):
         field = "data.dir" if data_dir else "$TFDS_DATA_DIR"
         state = "is not a directory" if directory.exists() else "does not exist"

@@ -16,6 +16,7 @@ from typing import Any
 
 from cifar_jax import config
 from cifar_jax.errors import UserError
+from cifar_jax.runtime import entry
 
 # A checkout has published results, and the config files that define a full run. An installed
 # package has neither, so its reports omit published results.
@@ -79,4 +80,4 @@ def _written(experiment: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    entry.run_tool(main)

@@ -11,16 +11,16 @@ def use_users_folder() -> None:
     """Makes jax keep compiled programs in the user's cache folder, ~/.cache/cifar_jax/programs.
 
     JAX_COMPILATION_CACHE_DIR selects another folder, and JAX_ENABLE_COMPILATION_CACHE=false turns
-    the cache off. The folder is safe to delete at any time. If it cannot be written, nothing is
-    cached.
+    the cache off. The folder is safe to delete at any time. If it cannot be written, or the user
+    has no home folder, as in some containers, nothing is cached.
     """
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = home / "cifar_jax" / "programs" / _processor()
     try:
+        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        folder = home / "cifar_jax" / "programs" / _processor()
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
+    except (OSError, RuntimeError):  # a RuntimeError if there is no home folder
         return
     if os.access(folder, os.W_OK):
         _configure("jax_compilation_cache_dir", str(folder))

@@ -1,10 +1,14 @@
-"""The common start of commands that train or measure, so that their timings are comparable."""
+"""The common start and end of all commands.
+
+Signals are handled from a command's first line on: see cifar_jax/__init__.py for the time until
+`run` or `run_tool` begins.
+"""
 
 import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from cifar_jax.runtime import compilation_cache
+from cifar_jax.runtime import compilation_cache, output
 from cifar_jax.runtime.huge_pages import restart_with_huge_pages
 from cifar_jax.runtime.signals import BEFORE_TRAINING, exit_on_signals
 
@@ -15,12 +19,12 @@ def run(
     use_cache: bool = True,
     stop_message: bytes = BEFORE_TRAINING,
 ) -> NoReturn:
-    """Prepares this process, runs a command in it and exits with the command's exit code.
+    """Runs a command that trains or measures, so that the timings of all are comparable.
 
-    Restarts the program with huge pages, silences libraries, exits on signals until the command
-    handles them, and configures the compilation cache. Does not import jax, which takes a
-    second, so that an invalid command line fails without that delay. For the same reason, and
-    because a restart would import it twice, the command's module imports jax inside `main`.
+    Exits on signals until the command handles them, restarts the program with huge pages, silences
+    libraries, and configures the compilation cache. Does not import jax, which takes a second, so
+    that an invalid command line fails without that delay. For the same reason, and because a
+    restart would import it twice, the command's module imports jax inside `main`.
 
     Args:
       main: The command, which takes sys.argv and returns the exit code.
@@ -28,14 +32,37 @@ def run(
         long compilation takes.
       stop_message: The line that a signal prints before it ends the process.
     """
+    exit_on_signals(stop_message)
+    output.install()
     restart_with_huge_pages()
     silence_absl()
-    exit_on_signals(stop_message)
     if use_cache:
         compilation_cache.use_users_folder()
     else:
         compilation_cache.turn_off()
-    sys.exit(main(sys.argv))
+    _exit(lambda: main(sys.argv))
+
+
+def run_tool(main: Callable[[], int], *, stop_message: bytes = b"stopped\n") -> NoReturn:
+    """Runs a command that neither trains nor measures.
+
+    Args:
+      main: The command, which returns the exit code.
+      stop_message: The line that SIGTERM and SIGINT print before they end the process.
+    """
+    exit_on_signals(stop_message)
+    output.install()
+    silence_absl()
+    _exit(main)
+
+
+def _exit(main: Callable[[], int]) -> NoReturn:
+    """Runs a command and exits with its exit code, or with 1 if its output could not be written."""
+    try:
+        code = main()
+    except SystemExit as stop:  # raised by argparse
+        code = stop.code
+    sys.exit(output.exit_code(code))
 
 
 def silence_absl() -> None:

@@ -8,10 +8,12 @@ The C library requests them if GLIBC_TUNABLES, which it reads when a process sta
 import contextlib
 import itertools
 import os
+import signal
 import sys
 from pathlib import Path
 
 _SETTING = "glibc.malloc.hugetlb"
+_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 _POLICY = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
@@ -24,13 +26,17 @@ def restart_with_huge_pages() -> None:
     """
     before = os.environ.get("GLIBC_TUNABLES", "")
     if not _can_request() or not _is_the_command() or _SETTING in before:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         return
     sys.stdout.flush()
     sys.stderr.flush()
+    # Between its arrival and the call of its handler, execv would lose a signal.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     os.environ["GLIBC_TUNABLES"] = ":".join(filter(None, (before, f"{_SETTING}=1")))
     with contextlib.suppress(OSError):  # continue without huge pages
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     os.environ["GLIBC_TUNABLES"] = before
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
 
 
 def _can_request() -> bool:

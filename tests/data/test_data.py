@@ -32,7 +32,19 @@ def test_the_default_directory_is_the_one_of_tfds(monkeypatch, tmp_path):
     assert data.default_data_dir() == tmp_path
     monkeypatch.delenv("TFDS_DATA_DIR")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert data.default_data_dir() == tmp_path / "tensorflow_datasets"
+    assert data.resolve(None) == tmp_path / "tensorflow_datasets"
+
+
+def test_a_user_without_home_must_name_the_folder(monkeypatch, tmp_path):
+    def fail():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr("pathlib.Path.home", fail)
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)
+    monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
+    assert data.resolve(tmp_path) == tmp_path
+    with pytest.raises(UserError, match=r"there is no such home directory; set data.dir"):
+        data.resolve(None)
 
 
 @pytest.mark.parametrize(("label", "key"), [("fine", "label"), ("coarse", "coarse_label")])

@@ -2,7 +2,10 @@ import os
 import subprocess
 import sys
 
+import pytest
 import tiny
+
+from cifar_jax.runtime import compilation_cache
 
 PROGRAM = (
     "import jax\n"
@@ -53,3 +56,14 @@ def test_unwritable_folder_disables_the_cache(tmp_path):
     home = tmp_path / "file"
     home.write_text("not a folder")
     assert run(home) == ([], "")
+
+
+def test_a_user_without_home_has_no_cache(monkeypatch):
+    def fail():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr("pathlib.Path.home", fail)
+    for name in ("XDG_CACHE_HOME", "JAX_COMPILATION_CACHE_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(compilation_cache, "_configure", lambda *_: pytest.fail("configured"))
+    compilation_cache.use_users_folder()

@@ -1,5 +1,10 @@
+import importlib
+import os
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 import tiny
@@ -49,18 +54,97 @@ def test_entry_prepares_the_process(tmp_path, use_cache, stop_message, printed):
     assert cache.startswith(folder) if use_cache else cache == "False None"
 
 
-def test_entry_restarts_with_huge_pages_before_anything_else(monkeypatch):
+def test_entry_handles_signals_before_anything_else(monkeypatch):
     from cifar_jax.runtime import compilation_cache, entry
 
     calls = []
-    monkeypatch.setattr(entry, "restart_with_huge_pages", lambda: calls.append("restart"))
     monkeypatch.setattr(entry, "exit_on_signals", lambda _: calls.append("signals"))
+    monkeypatch.setattr(entry.output, "install", lambda: calls.append("output"))
+    monkeypatch.setattr(entry, "restart_with_huge_pages", lambda: calls.append("restart"))
     monkeypatch.setattr(entry, "silence_absl", lambda: calls.append("absl"))
     monkeypatch.setattr(compilation_cache, "use_users_folder", lambda: calls.append("cache"))
     with pytest.raises(SystemExit) as caught:
         entry.run(lambda argv: calls.append("main") or 3)
     assert caught.value.code == 3
-    assert calls[0] == "restart" and calls[-1] == "main" and len(calls) == 5
+    assert calls == ["signals", "output", "restart", "absl", "cache", "main"]
+
+
+COMMANDS = (
+    *("cifar_jax.main", "cifar_jax.predict", "cifar_jax.report", "cifar_jax.prepare"),
+    *("cifar_jax.augment", "cifar_jax.lr_range_test", "benchmarks.table", "benchmarks.gpu_suite"),
+)
+
+
+def handles(process, signum):
+    """Returns whether a process has a handler for a signal."""
+    try:
+        lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+    except OSError:
+        return False
+    caught = next((line.split()[1] for line in lines if line.startswith("SigCgt")), "0")
+    return bool(int(caught, 16) >> (signum - 1) & 1)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_handle_signals_while_they_import(command):
+    """Python itself handles SIGINT, so a handler for SIGTERM shows that the command's are set."""
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        process = subprocess.Popen(
+            [sys.executable, "-m", command], cwd=tiny.ROOT, stderr=subprocess.PIPE
+        )
+        while not handles(process, signal.SIGTERM) and process.poll() is None:
+            time.sleep(0.001)
+        process.send_signal(signum)
+        _, printed = process.communicate(timeout=60)
+        assert process.returncode == 128 + signum, printed
+        assert printed.startswith(b"stopped") and printed.count(b"\n") == 1
+
+
+@pytest.mark.parametrize("package", ["cifar_jax", "benchmarks"])
+def test_signals_are_handled_before_anything_slow_is_imported(package):
+    code = (
+        f"import signal, sys; sys.argv = ['-m']; import {package}; "
+        "assert callable(signal.getsignal(signal.SIGTERM)); "
+        "assert not {'jax', 'numpy', 'absl', 'PIL'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=tiny.ROOT, check=True)
+
+
+def test_importing_the_package_leaves_signals_alone():
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    importlib.reload(importlib.import_module("cifar_jax"))
+    assert before == (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT))
+
+
+RESTARTED = """
+import os, signal, sys
+from cifar_jax.runtime import huge_pages
+from cifar_jax.runtime.signals import exit_on_signals
+
+exit_on_signals(b"stopped\\n")
+huge_pages._can_request = lambda: True
+execv = os.execv
+
+def arrive(*args):  # the signal arrives just before the restart
+    os.kill(os.getpid(), signal.SIGINT)
+    print("pending", flush=True)
+    execv(*args)
+
+os.execv = arrive
+huge_pages.restart_with_huge_pages()
+print("the signal was lost")
+"""
+
+
+def test_a_signal_during_the_restart_is_not_lost(tmp_path):
+    (tmp_path / "program.py").write_text(RESTARTED)
+    env = {k: v for k, v in os.environ.items() if k != "GLIBC_TUNABLES"}
+    done = subprocess.run(
+        [sys.executable, "-m", "program"],
+        env=env | {"PYTHONPATH": f"{tiny.ROOT}:{tmp_path}"},
+        capture_output=True,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"pending\n", b"stopped\n")
 
 
 @pytest.mark.parametrize("module", ["cifar_jax.run.checkpoint", "cifar_jax.train"])
