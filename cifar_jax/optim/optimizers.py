@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import optax
 
-from cifar_jax.errors import UserError, unknown
+from cifar_jax.errors import UserError, check_kind, unknown
 from cifar_jax.optim.options import check_options, keywords, pick, require
 
 
@@ -56,6 +56,8 @@ def create(
     )
     if weight_decay_mask not in MASKS:
         raise unknown("weight decay mask", weight_decay_mask, MASKS)
+    check_kind("optim.weight_decay", weight_decay, 0.0)
+    check_kind("optim.clip_norm", clip_norm, 0.0)
     require(weight_decay >= 0, "weight_decay", "at least 0", weight_decay)
     require(clip_norm >= 0, "clip_norm", "at least 0", clip_norm)
 
@@ -143,4 +145,5 @@ def _require_adam(beta1: float, beta2: float, eps: float) -> None:
 
 
 def _require_below_one(field: str, value: float) -> None:
-    require(0 <= value < 1, field, "in [0, 1)", value)
+    # In float32, a number closer to 1 is 1.
+    require(0 <= value < 1 - 2**-25, field, "in [0, 1)", value)

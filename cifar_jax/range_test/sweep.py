@@ -116,7 +116,7 @@ def growth(
 
     def make(steps_per_epoch: int):
         unit = steps_per_epoch if by_epoch else 1
-        last = max(num_epochs * steps_per_epoch // unit - 1, 1)
+        last = max(num_epochs * (1 if by_epoch else steps_per_epoch) - 1, 1)
         factor = (highest / lowest) ** (1 / last)
         return lambda step: lowest * factor ** (step // unit)
 
