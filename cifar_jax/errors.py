@@ -91,7 +91,7 @@ def check_kind(field: str, value: Any, default: Any) -> None:
     if isinstance(default, bool):
         kind, is_valid = "True or False", isinstance(value, bool)
     elif isinstance(default, int):
-        kind, is_valid = "a whole number", _is_int(value) and abs(value) < 2**32
+        kind, is_valid = "a whole number", _is_int(value)
     elif isinstance(default, float):
         kind, is_valid = "a number", is_number(value)
     elif isinstance(default, tuple):

@@ -87,6 +87,8 @@ def _check_fields(config: ConfigDict) -> None:
     for field, low in _MIN.items():
         if values[field] < low:
             raise UserError(f"{field} must be at least {low}, got {values[field]}")
+        if values[field] >= 2**31:
+            raise UserError(f"{field} must be below 2**31, got {values[field]}")
     for field in ("data.val_fraction", "label_smoothing"):
         if not 0 <= values[field] < 1:
             raise UserError(f"{field} must be in [0, 1), got {values[field]}")
@@ -113,14 +115,12 @@ def _check_parts(config: ConfigDict) -> None:
     make_callbacks(config)
     _schedule(config, steps_per_epoch=1000)
     _optimizer(config)
+    if augment.is_mix(config.augment.ops):
+        augment.parse(config.augment.ops)  # says where it belongs
+    augment.check(config.augment.ops)
+    if augment.parse_mix(config.augment.mix) is not None:
+        augment.check(config.augment.mix)
     step.split_networks(partial(_build, config.model.to_dict(), 10, jnp.float32))
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    images = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.uint8)
-    numbers = jax.ShapeDtypeStruct((2,), jnp.int32)
-    images = jax.eval_shape(augment.parse(config.augment.ops), key, images, numbers, numbers)
-    mix = augment.parse_mix(config.augment.mix)
-    if mix is not None:
-        jax.eval_shape(mix, key, images)
 
 
 def make_callbacks(config: ConfigDict) -> callbacks.Callbacks:

@@ -145,6 +145,21 @@ def parse_mix(line: str) -> Mix | None:
     return lambda key, images: call.function(key, images, *call.args, **call.kwargs)
 
 
+def check(line: str) -> None:
+    """Traces the operations or the mix of `line` on CIFAR images, which computes nothing.
+
+    Raises:
+      UserError: If `line` is invalid. `parse` does not find an argument that is out of range.
+    """
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    images = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.uint8)
+    numbers = jax.ShapeDtypeStruct((2,), jnp.int32)
+    if is_mix(line):
+        jax.eval_shape(lambda key, images: parse_mix(line)(key, images).images, key, images)
+    else:
+        jax.eval_shape(parse(line), key, images, numbers, numbers)
+
+
 def _parse_one(text: str, known: dict[str, Callable]) -> _Call:
     try:
         node = ast.parse(text, mode="eval").body

@@ -67,8 +67,7 @@ def main(argv: list[str] | None = None) -> int:
             raise UserError(f"--seed must be from 0 to 4294967295, got {args.seed}")
         if args.ops is not None and not args.ops.strip():
             raise UserError('--ops must contain an operation, as in --ops "flip|crop(4)"')
-        if args.ops is not None and not augment.is_mix(args.ops):
-            augment.parse(args.ops)
+        augment.check(args.ops or "")
         if args.out.suffix.lower() not in Image.registered_extensions():
             raise UserError(f"{args.out} needs an image file extension, as in {args.out}.png")
         args.out.parent.mkdir(parents=True, exist_ok=True)
