@@ -91,7 +91,9 @@ def check(args: argparse.Namespace, names: list[str]) -> None:
       UserError: If an option is invalid.
     """
     if "cifar_jax" not in names or len(names) < 2:
-        raise UserError("the contenders must include cifar_jax and another one")
+        raise UserError(
+            f"the contenders must include cifar_jax and another one, got {' '.join(names)}"
+        )
     if len(set(names)) < len(names):
         raise UserError(f"a contender is named twice: {' '.join(names)}")
     harness.check_between("--rounds", args.rounds, 1, 1000)
@@ -99,7 +101,9 @@ def check(args: argparse.Namespace, names: list[str]) -> None:
     if args.limit < 0:
         raise UserError("--limit must be at least 0 (all images)")
     if args.out == harness.default_output("epoch") and (args.limit or args.synthetic):
-        raise UserError("a trial is not a result: choose another file with --out")
+        raise UserError(
+            "a trial is not a result: choose another file with --out, or no --limit and --synthetic"
+        )
 
 
 def table(record: Record) -> str:

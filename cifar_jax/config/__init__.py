@@ -134,6 +134,7 @@ def _where(error: BaseException, path: Path) -> str:
         if Path(frame.filename).parent.name != "config_dict" and "runpy" not in frame.filename
     ]
     # Without a frame of its own, such as for a get_config that needs an argument, the file fails.
+    frames = [frame for frame in frames if Path(frame.filename).is_file()]  # not a builtin's
     last = frames[-1]
     return str(path) if last.filename == __file__ else f"{last.filename}, line {last.lineno}"
 

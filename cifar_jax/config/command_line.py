@@ -71,8 +71,11 @@ def parse(
             f"unknown flag --{name}: {hint} are --config FILE, --{', --'.join(own)}, and fields of "
             "the config, as in --config.seed=1"
         ) from error
+    except RecursionError as error:  # absl compares an unknown flag with those it knows
+        text = quote(max(argv, key=len))
+        raise UserError(f"unexpected argument {text}; flags look like --config.seed=1") from error
     # A config flag raises the last three for a value of another kind.
-    except (flags.Error, ValueError, TypeError, SyntaxError, RecursionError) as error:
+    except (flags.Error, ValueError, TypeError, SyntaxError) as error:
         raise UserError(_plain(error, own | flatten(config))) from error
     if rest:
         text = shorten(" ".join(rest), 80)
@@ -144,6 +147,8 @@ def _plain(error: Exception, defaults: Mapping[str, Any]) -> str:
 def _check_fields(config: ConfigDict, names: Iterable[str]) -> None:
     known = flatten(config)
     for name in names:
+        if not name:
+            raise UserError("--config.= names no field; fields are set as in --config.seed=1")
         group = [field for field in known if field.startswith(f"{name}.")]
         if group:
             raise UserError(f"--config.{name} is a group of fields: set one, as {group[0]}")

@@ -14,7 +14,7 @@ import jax
 import optax
 
 from cifar_jax.errors import UserError, check_kind, unknown
-from cifar_jax.optim.options import check_options, keywords, pick, require
+from cifar_jax.optim.options import as_floats, check_options, keywords, pick, require
 
 
 def create(
@@ -54,6 +54,7 @@ def create(
         # Ignoring them would be misleading: adam has momentum too, but calls it beta1.
         exclusive=("momentum", "nesterov"),
     )
+    check_kind("optim.weight_decay_mask", weight_decay_mask, "")
     if weight_decay_mask not in MASKS:
         raise unknown("weight decay mask", weight_decay_mask, MASKS)
     check_kind("optim.weight_decay", weight_decay, 0.0)
@@ -63,11 +64,12 @@ def create(
 
     make = OPTIMIZERS[name]
     options |= {"weight_decay": weight_decay, "weight_decay_mask": weight_decay_mask}
+    options = as_floats(options)
     transforms = []
     if clip_norm:
-        transforms.append(optax.clip_by_global_norm(clip_norm))
+        transforms.append(optax.clip_by_global_norm(float(clip_norm)))
     if weight_decay and "weight_decay" not in keywords(make):
-        transforms.append(optax.add_decayed_weights(weight_decay, MASKS[weight_decay_mask]))
+        transforms.append(optax.add_decayed_weights(float(weight_decay), MASKS[weight_decay_mask]))
     transforms.append(make(learning_rate, **pick(options, make)))
     return optax.chain(*transforms)
 

@@ -62,6 +62,12 @@ def check_options(
             )
 
 
+def as_floats(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the options with whole numbers as floats: jax refuses integers from 2**31."""
+    is_whole = {name: type(value) is int for name, value in options.items()}
+    return {name: float(v) if is_whole[name] else v for name, v in options.items()}
+
+
 def require(is_valid: bool, field: str, needs: str, value: Any) -> None:
     """Raises UserError unless the value of a field of config.optim is valid and finite."""
     if not (is_valid and is_number(value)):

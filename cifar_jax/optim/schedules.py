@@ -21,7 +21,10 @@ import numpy as np
 import optax
 
 from cifar_jax.errors import UserError, check_kind
-from cifar_jax.optim.options import check_options, keywords, pick, require
+from cifar_jax.optim.options import as_floats, check_options, keywords, pick, require
+
+# Smaller learning rates are 0 in float32.
+_MIN_LEARNING_RATE = 1e-37
 
 
 def create(
@@ -60,8 +63,7 @@ def create(
     )
     check_kind("optim.learning_rate", learning_rate, 0.0)
     check_kind("optim.warmup_epochs", warmup_epochs, 0.0)
-    # Smaller ones are 0 in float32.
-    require(learning_rate > 1e-37, "learning_rate", "above 0", learning_rate)
+    require(learning_rate > _MIN_LEARNING_RATE, "learning_rate", "above 0", learning_rate)
     require(warmup_epochs >= 0, "warmup_epochs", "at least 0", warmup_epochs)
     if warmup_epochs >= num_epochs:
         raise UserError(
@@ -75,7 +77,8 @@ def create(
             f"optim.warmup_epochs = {warmup_epochs} leaves no step after the warm-up: "
             f"training has {total} in all"
         )
-    options |= {
+    learning_rate = float(learning_rate)
+    options = as_floats(options) | {
         "steps_per_epoch": steps_per_epoch,
         "num_steps": total - num_warmup_steps,
         "warmup_epochs": warmup_epochs,
@@ -211,7 +214,7 @@ def one_cycle(
     _require_at_most_peak("base_learning_rate", base_learning_rate, learning_rate)
     _require_at_most_peak("final_learning_rate", final_learning_rate, learning_rate)
     require(0 < rise < 1, "rise", "in (0, 1)", rise)
-    if not base_learning_rate > 0:
+    if not base_learning_rate > _MIN_LEARNING_RATE:
         raise UserError("optim.schedule 'one_cycle' needs optim.base_learning_rate above 0")
     # As in PyTorch, the last step, not the one after it, has the final learning rate.
     up = max(rise * num_steps - 1, 1)
@@ -301,7 +304,10 @@ def _half_cosine(start: float, end: float, num_steps: float) -> optax.Schedule:
 def _half_cycle(name: str, half_cycle_epochs: float, steps_per_epoch: int) -> float:
     if not half_cycle_epochs > 0:
         raise UserError(f"optim.schedule {name!r} needs optim.half_cycle_epochs above 0")
-    return half_cycle_epochs * steps_per_epoch
+    half_cycle = half_cycle_epochs * steps_per_epoch
+    if np.min(half_cycle) < 1:
+        raise UserError(f"optim.half_cycle_epochs must last a step, got {half_cycle_epochs}")
+    return half_cycle
 
 
 def _cyclical(

@@ -164,29 +164,42 @@ def test_whole_numbers_equal_floats(whole):
     np.testing.assert_array_equal(run(whole, images), run(floats, images))
 
 
-def test_any_line_is_either_accepted_or_rejected(images):
-    """Random lines of names, numbers and punctuation, many of which are almost valid."""
-    rng = np.random.default_rng(0)
+def random_lines(rng, count):
+    """Yields random lines of names, numbers and punctuation, many of which are almost valid."""
     values = ["0", "1", "2", "0.5", "-1", "1e999", "300", "None", "True", "'a'", "()", "(0, 1)"]
     values += ["(1, 0)", "[]", "'edge'", "'nearest'", "{}", "9" * 5000, "x", "1j", "b''", "..."]
     pieces = ["|", "(", ")", ",", "=", " ", "'", "\0", "\n", "é", "probability=", "*", "#", "crop"]
+    names = [*augment.OPS, *augment.MIXES]
 
     def one():
-        name = rng.choice(list(augment.OPS))
-        args = ", ".join(rng.choice(values, rng.integers(0, 4)))
-        return f"{name}({args})" if rng.random() < 0.9 else "".join(rng.choice(pieces, 5))
+        args = list(rng.choice(values, rng.integers(0, 4)))
+        if args and rng.random() < 0.2:
+            keyword = rng.choice(["probability", "fill", "mode", "value", "size", "scale", "key"])
+            args[-1] = f"{keyword}={args[-1]}"
+        call = f"{rng.choice(names)}({', '.join(args)})"
+        return call if rng.random() < 0.9 else "".join(rng.choice(pieces, rng.integers(1, 6)))
 
+    for _ in range(count):
+        yield "|".join(one() for _ in range(rng.integers(1, 3)))
+
+
+def check_lines(rng, count):
+    """Returns the number of random lines that are accepted; the others raise UserError."""
     accepted = 0
-    for _ in range(300):
-        line = "|".join(one() for _ in range(rng.integers(1, 3)))
+    for line in random_lines(rng, count):
         try:
-            shape = jax.eval_shape(augment.parse(line), KEY, images, np.arange(600), EPOCH).shape
+            augment.check(line)
         except UserError as error:
-            assert len(str(error)) < 900 and len(str(error).splitlines()) <= 3
+            assert len(str(error)) < 900 and len(str(error).splitlines()) <= 3, line
+        except Exception as error:
+            raise AssertionError(f"{line[:300]!r} raises {error!r}") from error
         else:
-            assert shape == images.shape
             accepted += 1
-    assert 10 < accepted < 150
+    return accepted
+
+
+def test_any_line_is_either_accepted_or_rejected():
+    assert 10 < check_lines(np.random.default_rng(0), 300) < 150
 
 
 def test_normalize_equals_the_formula(images):

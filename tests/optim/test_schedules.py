@@ -271,6 +271,11 @@ def test_depends_on_length_matches_the_schedules(name):
             dict(name="triangular", half_cycle_epochs=2, warmup_epochs=1),
             "needs optim.base_learning_rate above 0 with the schedule 'triangular'",
         ),
+        (
+            dict(name="triangular", half_cycle_epochs=1e-46),
+            "optim.half_cycle_epochs must last a step, got 1e-46",
+        ),
+        (dict(name="one_cycle", base_learning_rate=1e-46), "base_learning_rate above 0"),
         (dict(name="one_cycle"), "'one_cycle' needs optim.base_learning_rate above 0"),
         (dict(name="triangular"), "'triangular' needs optim.half_cycle_epochs above 0"),
         (
