@@ -6,8 +6,10 @@ that never load it.
 
 import argparse
 import gc
+import importlib.util
 import json
 import math
+import os
 import statistics
 import sys
 import time
@@ -16,6 +18,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
+from cifar_jax.errors import UserError, quote, shorten
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 
@@ -23,6 +27,10 @@ RESULTS = ROOT / "benchmarks" / "results"
 STOPPED = b"stopped; complete measurements have been recorded\n"
 # The form of a case on the command line.
 CASE = "MODEL[:BATCH[:DTYPE]]"
+# The data sets have 50,000 training images.
+MAX_BATCH_SIZE = 50_000
+# Above this share of the cores' time that other processes take, times mean little.
+MAX_BACKGROUND_LOAD = 0.05
 
 Record = dict[str, Any]
 # A function that runs the given number of steps and waits until they have finished.
@@ -154,8 +162,85 @@ def default_output(name: str) -> Path:
 
 def reject(error: Exception) -> int:
     """Prints an error in one line and returns the exit code 1."""
-    print(f"error: {error}", file=sys.stderr)
+    print(f"error: {shorten(str(error), 800)}", file=sys.stderr)
     return 1
+
+
+def check_between(name: str, value: float, low: float, high: float) -> None:
+    """Checks the value of an option.
+
+    Raises:
+      UserError: If it is not within [low, high].
+    """
+    if not low <= value <= high:
+        raise UserError(f"{name} must be from {low:,} to {high:,}, got {shorten(str(value), 40)}")
+
+
+def check_seconds(value: float) -> None:
+    """Checks the option --seconds.
+
+    Raises:
+      UserError: If it is not above 0 and at most an hour.
+    """
+    if not 0 < value <= 3600:
+        raise UserError(f"--seconds must be above 0, and at most 3,600, got {value}")
+
+
+def parse_batch_size(case: str, text: str) -> int:
+    """Returns the batch size in a case such as "cnn3:32".
+
+    Raises:
+      UserError: If it is not a whole number from 1 to MAX_BATCH_SIZE.
+    """
+    if not (text.isdecimal() and len(text) < 9 and 1 <= int(text) <= MAX_BATCH_SIZE):
+        raise UserError(f"{quote(case)} is not {CASE} with a BATCH from 1 to {MAX_BATCH_SIZE:,}")
+    return int(text)
+
+
+def require_packages(*names: str) -> None:
+    """Checks that optional packages are installed.
+
+    Raises:
+      UserError: If one is missing; the message has the command that installs it.
+    """
+    missing = [name for name in names if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(
+            f"this needs {' and '.join(missing)}: make reference, or "
+            "pip install -r requirements-reference.txt"
+        )
+
+
+def check_folder(option: str, path: Path) -> None:
+    """Checks that files can be written to a directory, which need not exist yet.
+
+    Raises:
+      UserError: If it, or the directory above it that exists, cannot be written.
+    """
+    folder = path.absolute()
+    while not os.path.lexists(folder):
+        folder = folder.parent
+    if not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
+        raise UserError(f"{option} {path} cannot be used: {folder} is not a writable directory")
+
+
+def warn_if_busy(record: Record) -> None:
+    """Prints a warning if other processes took much of the processor's time."""
+    if record["is_busy"]:
+        print(
+            f"warning: other processes took {record['used_elsewhere']:.0%} of the processor's "
+            "time; these times mean little (the record says so)",
+            file=sys.stderr,
+        )
+
+
+def background(load: float | None) -> Record:
+    """Returns the fields of a record that describe the load by other processes.
+
+    Args:
+      load: The share of the cores' time, see `idle.background_load`.
+    """
+    return {"used_elsewhere": load, "is_busy": load is not None and load > MAX_BACKGROUND_LOAD}
 
 
 def open_output(path: Path) -> TextIO:
@@ -210,6 +295,8 @@ def run_cases(
             else:
                 append(output, records[-1])
                 print(table(records[-1:]).splitlines()[-1], file=sys.stderr)
+                if "is_busy" in records[-1]:
+                    warn_if_busy(records[-1])
             jax.clear_caches()
             gc.collect()
     print(table(records))

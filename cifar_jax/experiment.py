@@ -10,6 +10,7 @@ import optax
 from ml_collections import ConfigDict
 
 from cifar_jax import augment, data, gpu_graph, models, optim, step
+from cifar_jax.config import check_kinds, flatten
 from cifar_jax.engine import PARALLEL, Engine, count_steps, make_mesh
 from cifar_jax.engine import create as create_engine
 from cifar_jax.errors import UserError, unknown
@@ -20,6 +21,27 @@ from cifar_jax.selection import METRICS, SELECTED_ON, Selection, curve_split
 
 NORMALIZE = ("raw", "unit", "symmetric", "standard")
 DTYPES = ("float32", "bfloat16", "auto")
+# The fields that have one of several values, and those that have a minimum.
+_CHOICES = {
+    "selected_on": SELECTED_ON,
+    "selected_by": METRICS,
+    "data.name": data.NAMES,
+    "data.label": data.LABELS,
+    "augment.normalize": NORMALIZE,
+    "dtype": DTYPES,
+    "parallel": PARALLEL,
+    "gpu_graph": gpu_graph.SETTINGS,
+}
+_MIN = {
+    "num_epochs": 1,
+    "batch_size": 1,
+    "eval_every_epochs": 1,
+    "eval_batch_size": 1,
+    "steps_per_call": 0,
+    "data.limit": 0,
+    "checkpoint.every_epochs": 1,
+    "checkpoint.every_minutes": 0,
+}
 
 
 class Experiment(NamedTuple):
@@ -59,43 +81,29 @@ def checked(config: ConfigDict) -> ConfigDict:
 
 
 def _check_fields(config: ConfigDict) -> None:
-    for field in ("num_epochs", "eval_every_epochs", "eval_batch_size", "batch_size"):
-        if not isinstance(config[field], int) or config[field] < 1:
-            raise UserError(f"{field} must be a positive integer, got {config[field]}")
-    if config.checkpoint.every_epochs < 1:
-        raise UserError(
-            f"checkpoint.every_epochs must be at least 1, got {config.checkpoint.every_epochs}"
-        )
-    if config.steps_per_call < 0:
-        raise UserError(f"steps_per_call must be at least 0, got {config.steps_per_call}")
-    if not 0 <= config.label_smoothing < 1:
-        raise UserError(f"label_smoothing must be in [0, 1), got {config.label_smoothing}")
-    if config.selected_on not in SELECTED_ON:
-        raise unknown("selected_on", config.selected_on, SELECTED_ON)
-    if config.selected_by not in METRICS:
-        raise unknown("selected_by", config.selected_by, METRICS)
+    check_kinds(config)
+    values = flatten(config)
+    for field, low in _MIN.items():
+        if values[field] < low:
+            raise UserError(f"{field} must be at least {low}, got {values[field]}")
+        if values[field] >= 2**31:
+            raise UserError(f"{field} must be below 2**31, got {values[field]}")
+    for field in ("data.val_fraction", "label_smoothing"):
+        if not 0 <= values[field] < 1:
+            raise UserError(f"{field} must be in [0, 1), got {values[field]}")
+    for field, known in _CHOICES.items():
+        if values[field] not in known:
+            raise unknown(field, values[field], known)
     if config.selected_on == "val" and not config.data.val_fraction:
         raise UserError("selected_on 'val' needs data.val_fraction above 0")
     if config.selected_on == "test" and config.data.val_fraction:
         raise UserError("selected_on 'test' needs data.val_fraction 0: the curves follow one split")
-    if config.data.name not in data.NAMES:
-        raise unknown("data.name", config.data.name, data.NAMES)
-    if config.data.label not in data.LABELS:
-        raise unknown("data.label", config.data.label, data.LABELS)
-    if not 0 <= config.data.val_fraction < 1:
-        fraction = config.data.val_fraction
-        raise UserError(f"data.val_fraction must be in [0, 1), got {fraction}")
-    if config.data.limit < 0:
-        raise UserError(f"data.limit must be at least 0 (all images), got {config.data.limit}")
-    if config.augment.normalize not in NORMALIZE:
-        raise unknown("augment.normalize", config.augment.normalize, NORMALIZE)
+    if config.trackers.strip() and not all(map(str.strip, config.trackers.split(","))):
+        raise UserError(
+            f"trackers must be names with commas between them, as in 'mlflow,wandb', got "
+            f"{config.trackers!r}"
+        )
     trackers.parse(config.trackers)
-    if config.dtype not in DTYPES:
-        raise unknown("dtype", config.dtype, DTYPES)
-    if config.parallel not in PARALLEL:
-        raise unknown("parallel", config.parallel, PARALLEL)
-    if config.gpu_graph not in gpu_graph.SETTINGS:
-        raise unknown("gpu_graph", config.gpu_graph, gpu_graph.SETTINGS)
     for field, seed in (("seed", config.seed), ("data.val_seed", config.data.val_seed)):
         if not 0 <= seed < 2**32:
             raise UserError(f"{field} must be from 0 to 4294967295, got {seed}")
@@ -106,14 +114,12 @@ def _check_parts(config: ConfigDict) -> None:
     make_callbacks(config)
     _schedule(config, steps_per_epoch=1000)
     _optimizer(config)
+    if augment.is_mix(config.augment.ops):
+        augment.parse(config.augment.ops)  # says where it belongs
+    augment.check(config.augment.ops)
+    if augment.parse_mix(config.augment.mix) is not None:
+        augment.check(config.augment.mix)
     step.split_networks(partial(_build, config.model.to_dict(), 10, jnp.float32))
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    images = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.uint8)
-    numbers = jax.ShapeDtypeStruct((2,), jnp.int32)
-    images = jax.eval_shape(augment.parse(config.augment.ops), key, images, numbers, numbers)
-    mix = augment.parse_mix(config.augment.mix)
-    if mix is not None:
-        jax.eval_shape(mix, key, images)
 
 
 def make_callbacks(config: ConfigDict) -> callbacks.Callbacks:
@@ -224,6 +230,9 @@ def create(
     """
     mesh = mesh or make_mesh()
     steps_per_epoch = count_steps(config.batch_size, len(dataset.train.labels), mesh.size)
+    if config.num_epochs * steps_per_epoch >= 2**31:
+        most = (2**31 - 1) // steps_per_epoch
+        raise UserError(f"num_epochs must be at most {most}, got {config.num_epochs}")
     schedule = (make_schedule or partial(_schedule, config))(steps_per_epoch)
     parts = make_parts(config, dataset.info)
     engine = create_engine(

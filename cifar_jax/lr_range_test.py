@@ -3,16 +3,15 @@
     python -m cifar_jax.lr_range_test --config configs/cnn3.py --workdir runs/range_test
 
 Trains with a learning rate that grows by a constant factor per step, from --from to --to over
---epochs epochs, and stops when the loss diverges or on Ctrl-C. Writes range_test.csv,
-range_test.json and range_test.png to the workdir, runs/<experiment>/range_test by default. Prints
-the base and max learning rates that Smith's method derives from the accuracy, the learning rate at
-which the loss falls fastest, and the flags that train with them. With --by epoch the learning rate
-grows per epoch, and accuracy is measured on the validation split, or on the test set without one.
-Config fields are set as in training; the config's own schedule, learning rates and epochs have no
-effect.
+--epochs epochs, and stops when the loss diverges or on Ctrl-C, whose exit code is 130. Writes
+range_test.csv, range_test.json and range_test.png to the workdir, runs/<experiment>/range_test by
+default. Prints the base and max learning rates that Smith's method derives from the accuracy, the
+learning rate at which the loss falls fastest, and the flags that train with them. With --by epoch
+the learning rate grows per epoch, and accuracy is measured on the validation split, or on the test
+set without one. Config fields are set as in training; the config's own schedule, learning rates and
+epochs have no effect.
 """
 
-import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from cifar_jax.config import command_line
 from cifar_jax.errors import UserError
 from cifar_jax.range_test.suggestion import MIN_POINTS
 from cifar_jax.runtime import entry
-from cifar_jax.runtime.signals import catch_signals
+from cifar_jax.runtime.signals import Preempted, catch_signals
 
 # The default of --epochs, by the value of --by.
 _EPOCHS = {"step": 3, "epoch": 25}
@@ -35,11 +34,11 @@ def main(argv: list[str]) -> int:
         config, values = command_line.parse(argv, __doc__, _define)
         folder = Path(values.workdir or Path("runs") / config.experiment / "range_test")
         lowest, highest = values["from"].value, values["to"].value
-        if not 0 < lowest < highest < math.inf:
+        if not 1e-37 < lowest < highest < 1e38:  # both are float32
             raise UserError(f"--from and --to need 0 < from < to, got {lowest} and {highest}")
         num_epochs = _EPOCHS[values.by] if values.epochs is None else values.epochs
         min_epochs = MIN_POINTS if values.by == "epoch" else 1
-        if num_epochs < min_epochs:
+        if not min_epochs <= num_epochs < 2**31:
             raise UserError(
                 f"--epochs must be at least {min_epochs} with --by={values.by}, got {num_epochs}"
             )
@@ -51,16 +50,18 @@ def main(argv: list[str]) -> int:
             if (folder / "config.json").exists():
                 raise UserError(f"--workdir {folder} holds a training run: choose another")
             by_epoch = values.by == "epoch"
-            points, ended_by = sweep.run(config, lowest, highest, num_epochs, by_epoch=by_epoch)
+            points, ending = sweep.run(config, lowest, highest, num_epochs, by_epoch=by_epoch)
             settings = {"from": lowest, "to": highest, "epochs": num_epochs, "by": values.by}
             with catch_signals():  # so that Ctrl-C does not interrupt writing the files
-                _print(
-                    files.write(config, points, folder, settings | {"ended_by": ended_by}), folder
-                )
+                settings["ended_by"] = ending.reason
+                _print(files.write(config, points, folder, settings), folder)
+    except Preempted as stopped:
+        print(stopped)
+        return stopped.exit_code
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    return 0
+    return ending.exit_code
 
 
 def _define(values: flags.FlagValues) -> None:

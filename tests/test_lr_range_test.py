@@ -66,9 +66,22 @@ def test_ctrl_c_ends_the_test_and_keeps_its_points(tmp_path, monkeypatch):
             os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr("builtins.print", interrupt_at_the_ninth)
-    assert command(tmp_path, "--from=1e-5", "--to=1e-2", "--epochs=5") == 0
+    assert command(tmp_path, "--from=1e-5", "--to=1e-2", "--epochs=5") == 130
     assert len((tmp_path / "range_test.csv").read_text().splitlines()) == 1 + 9
     assert json.loads((tmp_path / "range_test.json").read_text())["ended_by"] == "Ctrl-C"
+
+
+def test_ctrl_c_before_there_is_a_curve(tmp_path, monkeypatch, capsys):
+    real = sweep._advance
+
+    def interrupt(*args):
+        os.kill(os.getpid(), signal.SIGINT)
+        return real(*args)
+
+    monkeypatch.setattr(sweep, "_advance", interrupt)
+    assert command(tmp_path, "--from=1e-5", "--to=1e-2", "--epochs=5") == 130
+    assert "stopped after 1 points, too few for a curve" in capsys.readouterr().out
+    assert not list(tmp_path.glob("range_test.*"))
 
 
 def test_unusable_folder_is_refused_before_the_test(tmp_path, monkeypatch, capsys):

@@ -1,5 +1,6 @@
 import csv
 import json
+import math
 import os
 import signal
 import tarfile
@@ -255,8 +256,15 @@ def test_another_runs_workdir_is_refused(straight):
         (dict(selected_by="acuracy"), "unknown selected_by 'acuracy': did you mean 'accuracy'"),
         (dict(plateau__patience=2, plateau__factor=2.0), "plateau.factor must be .* got 2.0"),
         (dict(early_stopping__patience=-1), "early_stopping.patience must be .* got -1"),
-        (dict(num_epochs=0), "num_epochs must be a positive integer, got 0"),
+        (dict(num_epochs=0), "num_epochs must be at least 1, got 0"),
         (dict(dtype="float16"), "unknown dtype 'float16'"),
+        (dict(checkpoint__every_minutes=-1.0), "every_minutes must be at least 0, got -1.0"),
+        (dict(checkpoint__every_minutes=math.nan), "every_minutes must be a number, got nan"),
+        (dict(plateau__min_learning_rate=math.nan), "learning_rate must be a number, got nan"),
+        (dict(optim__clip_norm=math.inf), "optim.clip_norm must be a number, got inf"),
+        (dict(trackers=","), "trackers must be names with commas between them.* got ','"),
+        (dict(num_epochs=2**31 - 1), "num_epochs must be at most 536870911"),
+        (dict(batch_size=2**40), r"batch_size must be below 2\*\*31, got 1099511627776"),
         (dict(optim__name="adamm"), "did you mean 'adam'"),
         (dict(optim__schedule="cosin"), "did you mean 'cosine'"),
         (dict(augment__ops="flop"), "did you mean 'flip'"),
@@ -267,7 +275,7 @@ def test_another_runs_workdir_is_refused(straight):
         (dict(data__name="mnist"), "unknown data.name 'mnist'"),
         (dict(data__val_fraction=1.5), "data.val_fraction must be in"),
         (dict(augment__ops="crop(-1)"), "crop needs a whole number"),
-        (dict(optim__warmup_epochs=5.0), "optim.warmup_epochs must be at least 0"),
+        (dict(optim__warmup_epochs=5.0), "warmup_epochs must be less than num_epochs = 2"),
         (dict(optim__schedule="step"), "needs optim.step_epochs"),
         (dict(model__dropout=(0.5, 0.5)), "dropout must be one number or 3"),
     ],

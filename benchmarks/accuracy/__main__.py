@@ -93,17 +93,22 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def check(args: argparse.Namespace) -> None:
-    """Checks the numbers on the command line.
+    """Checks the numbers and directories on the command line.
 
     Raises:
-      UserError: If one is out of range.
+      UserError: If a number is out of range, or a directory cannot be written.
     """
-    if args.seeds < 1 or args.jobs < 1 or (args.epochs is not None and args.epochs < 1):
-        raise UserError("--seeds, --jobs and --epochs must be at least 1")
-    if args.limit < 0 or args.first_seed < 0:
-        raise UserError("--limit and --first_seed must be at least 0")
+    harness.check_between("--seeds", args.seeds, 1, 1000)
+    harness.check_between("--first_seed", args.first_seed, 0, 2**32 - args.seeds)
+    harness.check_between("--jobs", args.jobs, 1, 64)
+    harness.check_between("--limit", args.limit, 0, 50_000)
+    if args.epochs is not None:
+        harness.check_between("--epochs", args.epochs, 1, 100_000)
     if not args.minutes > 0:
         raise UserError(f"--minutes must be above 0, got {args.minutes}")
+    # A directory that cannot be written would cost the training of a run.
+    harness.check_folder("--runs", args.runs)
+    harness.check_folder("--out", args.out)
 
 
 if __name__ == "__main__":

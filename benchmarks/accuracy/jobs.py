@@ -9,9 +9,10 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterator
+from pathlib import Path
 
 from benchmarks.accuracy.runs import PlannedRun, is_done
-from cifar_jax.errors import UserError
+from cifar_jax.errors import UserError, shorten
 from cifar_jax.runtime.signals import Preempted
 
 
@@ -50,9 +51,11 @@ def train_all(runs: list[PlannedRun], args: argparse.Namespace, deadline: float)
                 if process.poll() is None:
                     continue
                 del running[slot]
-                if process.returncode and not stopped:
-                    failed[run.title] = f"exit code {process.returncode}"
-                print(f"{_outcome(process, run)}: {run.title}", flush=True)
+                outcome = "stopped" if process.returncode and stopped else _outcome(process, run)
+                if outcome == "failed":
+                    reason = _last_line(_log_file(run, args), run.title)
+                    failed[run.title] = f"exit code {process.returncode}{reason}"
+                print(f"{outcome}: {run.title}", flush=True)
     if stopped:
         raise Preempted(stopped[0], "stopped: run the same command to continue")
     return failed
@@ -69,6 +72,17 @@ def _next(waiting: deque[PlannedRun], failed: dict[str, str]) -> PlannedRun | No
             print(f"error: {error}", file=sys.stderr)
             failed[run.title] = str(error)
     return None
+
+
+def _log_file(run: PlannedRun, args: argparse.Namespace) -> Path:
+    """Returns the file with the output of a run's process."""
+    return args.runs / run.experiment / f"{run.name}.log"
+
+
+def _last_line(log: Path, title: str) -> str:
+    """Returns the last line that a process has printed, after a separator, or "" without one."""
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    return f": {shorten(lines[-1].removeprefix(f'failed: {title}: '), 300)}" if lines else ""
 
 
 def _outcome(process: subprocess.Popen, run: PlannedRun) -> str:
@@ -103,7 +117,7 @@ def _start(
 ) -> subprocess.Popen:
     """Starts a run in its own process, on the given GPU if there is one."""
     seed = run.settings.seed
-    log = args.runs / run.experiment / f"{run.name}.log"
+    log = _log_file(run, args)
     log.parent.mkdir(parents=True, exist_ok=True)
     command = [
         *(sys.executable, "-m", "benchmarks.accuracy", run.experiment),

@@ -3,6 +3,7 @@
 import argparse
 import fnmatch
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import NamedTuple
@@ -51,7 +52,7 @@ def choose(patterns: list[str]) -> list[str]:
     chosen = []
     for pattern in patterns or ["*"]:
         matching = [e for e in sorted(PUBLISHED) if fnmatch.fnmatchcase(e, pattern)]
-        if not matching and (ROOT / "configs" / f"{pattern}.py").is_file():
+        if not matching and os.path.isfile(ROOT / "configs" / f"{pattern}.py"):
             matching = [pattern]
         if not matching:
             raise unknown("experiment", pattern, PUBLISHED)

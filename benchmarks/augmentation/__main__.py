@@ -10,7 +10,6 @@ of the second label is not included. Without a LINE, a default selection is meas
 JSON per LINE is appended to the file --out.
 """
 
-import math
 from collections.abc import Sequence
 
 from benchmarks import harness
@@ -37,17 +36,22 @@ def main(argv: list[str]) -> int:
     args = parser.parse_args(argv[1:])
     # This imports jax, so it must come after entry.run.
     from benchmarks.augmentation.measure import LINES, measure_lines
+    from cifar_jax import augment
 
     try:
-        if args.rounds < 1 or args.batch_size < 1 or not 0 < args.seconds < math.inf:
-            raise UserError("--rounds and --batch_size must be at least 1, --seconds above 0")
+        harness.check_between("--rounds", args.rounds, 1, 1000)
+        harness.check_between("--batch_size", args.batch_size, 1, harness.MAX_BATCH_SIZE)
+        harness.check_seconds(args.seconds)
         if not all(line.strip() for line in args.lines):
             raise UserError("a LINE must contain an operation, such as flip")
+        for line in args.lines:
+            augment.check(line)
         with harness.open_output(args.out) as output:
             records = measure_lines(args.lines or LINES, args.batch_size, args.rounds, args.seconds)
             harness.append(output, *records)
     except (UserError, OSError) as error:
         return harness.reject(error)
+    harness.warn_if_busy(records[0])
     print(table(records))
     return 0
 

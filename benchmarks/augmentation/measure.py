@@ -127,7 +127,7 @@ def measure_lines(
                 "step_ms": step,
                 "rounds_ms": ms,
                 "rounds_ms_without": baseline,
-                "used_elsewhere": load,
+                **harness.background(load),
                 **environment(),
             }
         )

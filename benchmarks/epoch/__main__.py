@@ -24,7 +24,7 @@ import sys
 
 from benchmarks import harness
 from benchmarks.epoch.contenders import CONTENDERS
-from benchmarks.epoch.measure import measure_contenders, time_epoch
+from benchmarks.epoch.measure import measure_contenders, packages, time_epoch
 from benchmarks.harness import Record
 from cifar_jax.errors import UserError, unknown
 from cifar_jax.runtime import entry
@@ -53,6 +53,7 @@ def main(argv: list[str]) -> int:
             print("no record was written", file=sys.stderr)
             return error.returncode
         harness.append(output, record)
+    harness.warn_if_busy(record)
     print(table(record))
     return 0
 
@@ -90,13 +91,19 @@ def check(args: argparse.Namespace, names: list[str]) -> None:
       UserError: If an option is invalid.
     """
     if "cifar_jax" not in names or len(names) < 2:
-        raise UserError("the contenders must include cifar_jax and another one")
-    if args.rounds < 1:
-        raise UserError("--rounds must be at least 1")
+        raise UserError(
+            f"the contenders must include cifar_jax and another one, got {' '.join(names)}"
+        )
+    if len(set(names)) < len(names):
+        raise UserError(f"a contender is named twice: {' '.join(names)}")
+    harness.check_between("--rounds", args.rounds, 1, 1000)
+    harness.require_packages(*packages(names))
     if args.limit < 0:
         raise UserError("--limit must be at least 0 (all images)")
     if args.out == harness.default_output("epoch") and (args.limit or args.synthetic):
-        raise UserError("a trial is not a result: choose another file with --out")
+        raise UserError(
+            "a trial is not a result: choose another file with --out, or no --limit and --synthetic"
+        )
 
 
 def table(record: Record) -> str:
@@ -111,7 +118,7 @@ def table(record: Record) -> str:
     times = record["times_as_fast"]
     lines.append(
         f"{times['median']:.2f} times as fast ({times['min']:.2f} to {times['max']:.2f}) as "
-        f"{record['fastest_other']}; background load {record['used_elsewhere']:.1%}"
+        f"{record['fastest_other']}; background load {record['used_elsewhere'] or 0:.1%}"
     )
     return "\n".join(lines)
 

@@ -67,6 +67,11 @@ def time_epoch_in_subprocess(name: str, data_dir: str | None, limit: int) -> Rec
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def packages(names: Sequence[str]) -> list[str]:
+    """Returns the optional packages that contenders need."""
+    return [p for p in ("torch", "keras") if any(p in name for name in names)]
+
+
 def comparison(turns: dict[str, list[Record]]) -> Record:
     """Summarizes the turns of each contender, including "cifar_jax".
 
@@ -99,11 +104,7 @@ def measure_contenders(
     """
     from cifar_jax.runtime.environment import environment
 
-    versions = {
-        package: version(package)
-        for package in ("torch", "keras")
-        if any(package in name for name in names)
-    }
+    versions = {package: version(package) for package in packages(names)}
 
     def take_turn(name: str) -> Record:
         try:
@@ -125,7 +126,7 @@ def measure_contenders(
         "rounds": num_rounds,
         **comparison(results),
         "turns": results,
-        "used_elsewhere": background_load(before, processor_seconds()),
+        **harness.background(background_load(before, processor_seconds())),
         **environment(),
     }
     record["versions"] |= versions

@@ -35,6 +35,9 @@ def main(argv: list[str]) -> int:
     """Runs the stages or collects results; returns the exit code, 1 if a benchmark failed."""
     args = make_parser().parse_args(argv[1:])
     try:
+        if not args.minutes > 0:
+            raise UserError(f"--minutes must be above 0, got {args.minutes}")
+        harness.check_between("--seeds", args.seeds, 1, 1000)
         if args.collect:
             collect(args.out)
             return 0
@@ -42,9 +45,9 @@ def main(argv: list[str]) -> int:
         if environment is not None and environment["small"] != args.small:
             before = "without" if args.small else "with"
             raise UserError(f"{args.out} was started {before} --small")
-    except UserError as error:
+        suite = make_suite(args)
+    except (UserError, OSError) as error:
         return harness.reject(error)
-    suite = make_suite(args)
     stages = list(args.only or STAGES)
     if environment is None and "environment" not in stages:
         stages.insert(0, "environment")
@@ -66,7 +69,8 @@ def make_suite(args: argparse.Namespace) -> Suite:
     """Creates the directories of a suite, and unpacks the logs that it already holds."""
     deadline = time.monotonic() + 60 * args.minutes
     out, work = args.out.resolve(), args.work.resolve()
-    for folder in (out, work):
+    for name, folder in (("OUT", out), ("--work", work)):
+        harness.check_folder(name, folder)
         folder.mkdir(parents=True, exist_ok=True)
     data_dir = args.data_dir.expanduser().resolve()
     if (out / "accuracy.tar.gz").exists():

@@ -6,6 +6,7 @@ import re
 import shutil
 import tarfile
 import tempfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,21 @@ JSON_LINES = ("throughput", "versus_torch", "augmentation")
 
 
 def read_environment(out: Path) -> dict[str, Any] | None:
-    """Returns the contents of environment.json in a suite's directory, or None if it is missing."""
+    """Returns the contents of environment.json in a suite's directory, or None if it is missing.
+
+    Raises:
+      UserError: If the file cannot be read or is damaged.
+    """
     path = out / "environment.json"
-    return json.loads(path.read_text()) if path.exists() else None
+    if not path.exists():
+        return None
+    try:
+        environment = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}): remove it to write it again") from error
+    if not (isinstance(environment, dict) and isinstance(environment.get("small"), bool)):
+        raise UserError(f"{path} is damaged: remove it to write it again")
+    return environment
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
@@ -49,13 +62,19 @@ def unpack(archive: Path, folder: Path) -> int:
 
     Returns:
       The number of extracted files.
+
+    Raises:
+      UserError: If the archive is damaged.
     """
     count = 0
-    with tarfile.open(archive) as tar:
-        for member in tar:
-            if member.isfile() and not (folder / member.name).exists():
-                tar.extract(member, folder, filter="data")
-                count += 1
+    try:
+        with tarfile.open(archive) as tar:
+            for member in tar:
+                if member.isfile() and not (folder / member.name).exists():
+                    tar.extract(member, folder, filter="data")
+                    count += 1
+    except (tarfile.TarError, EOFError, zlib.error) as error:
+        raise UserError(f"{archive} is damaged ({error}): restore or remove it") from error
     return count
 
 

@@ -5,10 +5,10 @@
 A test fails if the tables differ from the logs.
 """
 
-import argparse
-
+from benchmarks import harness
 from benchmarks.harness import ROOT
 from benchmarks.table import accuracy, gpu_program, headline, speed
+from cifar_jax.errors import UserError
 from cifar_jax.runtime import entry
 
 # The tables of each file, by the name in their markers.
@@ -30,14 +30,19 @@ FILES = {
 }
 
 
-def main() -> int:
-    """Rewrites every file of FILES and returns the exit code 0."""
-    argparse.ArgumentParser(prog="python -m benchmarks.table", description=__doc__).parse_args()
+def main(argv: list[str] | None = None) -> int:
+    """Rewrites every file of FILES and returns the exit code."""
+    harness.make_parser("table", __doc__).parse_args(argv and argv[1:])
     for name in FILES:
         path = ROOT / name
-        before = path.read_text()
-        path.write_text(rewritten(before, name))
-        print(f"{path}: {'unchanged' if path.read_text() == before else 'rewritten'}")
+        try:
+            before = path.read_text()
+            after = rewritten(before, name)
+            if after != before:
+                path.write_text(after)
+        except (UserError, OSError) as error:
+            return harness.reject(error)
+        print(f"{path}: {'unchanged' if after == before else 'rewritten'}")
     return 0
 
 
@@ -49,13 +54,13 @@ def rewritten(text: str, name: str) -> str:
       name: A key of FILES.
 
     Raises:
-      ValueError: If a table's markers are missing.
+      UserError: If a table's markers are missing.
     """
     to_root = "../" * name.count("/")
     for table, make in FILES[name].items():
         begin, end = f"<!-- table:{table} -->\n", f"<!-- end:{table} -->"
         if begin not in text or end not in text:
-            raise ValueError(f"{name} lacks {begin.strip()} or {end}")
+            raise UserError(f"{name} lacks {begin.strip()} or {end}")
         head, _, rest = text.partition(begin)
         built = make().replace("](", f"]({to_root}")  # links are relative to the root
         text = f"{head}{begin}{built}\n{end}{rest.partition(end)[2]}"

@@ -25,7 +25,6 @@ of JSON per network is appended to FILE. It includes the share of the cores' tim
 processes took during the measurement; above a few percent the times are meaningless.
 """
 
-import math
 from collections.abc import Sequence
 from functools import partial
 
@@ -59,8 +58,7 @@ def main(argv: list[str]) -> int:
 
     texts = args.models or (cases.SMALL if jax.default_backend() == "cpu" else ["all"])
     try:
-        if not 0 < args.seconds < math.inf:
-            raise UserError("--seconds must be above 0")
+        harness.check_seconds(args.seconds)
         texts = cases.names() if list(texts) == ["all"] else texts
         measurements = [
             (name, partial(measure_network, name, cfg, args.seconds, not args.no_input_share))

@@ -2,11 +2,11 @@
 
 from ml_collections import ConfigDict
 
-from benchmarks.harness import ROOT
+from benchmarks.harness import CASE, ROOT, parse_batch_size
 from benchmarks.published import PUBLISHED
 from benchmarks.results import load_config
 from cifar_jax import experiment, models
-from cifar_jax.errors import UserError, unknown
+from cifar_jax.errors import UserError, quote, unknown
 
 # The configs of cases for which `config_of` would find several, none, or not the intended one.
 _CONFIGS = {
@@ -55,15 +55,15 @@ def parse_case(text: str) -> tuple[str, ConfigDict]:
       text: A case such as "resnet18", "resnet18:512" or "resnet18:512:bfloat16".
 
     Raises:
-      UserError: If the network or the dtype is unknown, or the batch size is not a positive
-        integer.
+      UserError: If the network or the dtype is unknown, or the batch size is not a whole number
+        from 1 to MAX_BATCH_SIZE.
     """
     name, *rest = text.split(":")
     settings = load_config(config_of(name))
-    if len(rest) > 2 or (rest and not (rest[0].isdecimal() and int(rest[0]))):
-        raise UserError(f"{text!r} is not MODEL, MODEL:BATCH or MODEL:BATCH:DTYPE")
+    if len(rest) > 2:
+        raise UserError(f"{quote(text)} is not {CASE}")
     if rest:
-        settings.batch_size = int(rest[0])
+        settings.batch_size = parse_batch_size(text, rest[0])
     if len(rest) == 2:
         if rest[1] not in experiment.DTYPES:
             raise unknown("dtype", rest[1], experiment.DTYPES)

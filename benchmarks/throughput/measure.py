@@ -78,7 +78,7 @@ def measure_network(
         "call_overhead_ms": 1e3 * max(single_step - step_time, 0.0),
         **_flops(settings, dataset, step_time),
         "program_bytes": training.engine.program_bytes,
-        "used_elsewhere": background_load(before, after),
+        **harness.background(background_load(before, after)),
         **environment(),
     }
 

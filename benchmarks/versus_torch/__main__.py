@@ -65,6 +65,13 @@ def main(argv: list[str]) -> int:
         help="settings of PyTorch to try, such as torch_channels_last_fused (default: all)",
     )
     args = parser.parse_args(argv[1:])
+    try:
+        harness.require_packages("torch")
+        for name, number in (("--rounds", args.rounds), ("--steps", args.steps)):
+            if number is not None:
+                harness.check_between(name, number, 1, 100_000)
+    except UserError as error:
+        return harness.reject(error)
     # These import jax, so they must come after entry.run.
     from benchmarks.versus_torch import cases
     from benchmarks.versus_torch.compare import compare_network
@@ -78,8 +85,6 @@ def main(argv: list[str]) -> int:
         for name in options["settings"]:
             if name not in settings_here():
                 raise unknown("setting", name, settings_here())
-        if any(number is not None and number < 1 for number in (args.rounds, args.steps)):
-            raise UserError("--rounds and --steps must be at least 1")
         measurements = [
             (":".join(map(str, case)), partial(compare_network, *case, **options))
             for case in map(cases.parse_case, texts)

@@ -98,7 +98,7 @@ def compare_network(
         "compile_seconds": compile_seconds,
         "ms_per_step": ms,
         "ms_of_settings": first_ms,
-        "used_elsewhere": background_load(before, after),
+        **harness.background(background_load(before, after)),
         "threads": {"cores": len(os.sched_getaffinity(0)), "torch": torch.get_num_threads()},
         **record,
     }

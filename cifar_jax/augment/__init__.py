@@ -11,7 +11,7 @@ devices draws the same numbers as an unsharded one. To add an operation, write a
 
 import ast
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -34,7 +34,7 @@ from cifar_jax.augment.geometry import alternating_flip, crop, flip, translate, 
 from cifar_jax.augment.mix import MIXES, Mix
 from cifar_jax.augment.policies import autoaugment, randaugment
 from cifar_jax.augment.warp import affine, rotation, shear, shift, zoom
-from cifar_jax.errors import UserError, unknown
+from cifar_jax.errors import UserError, quote, unknown
 
 Augment = Callable[..., jax.Array]
 
@@ -98,9 +98,17 @@ def parse(line: str) -> Augment:
       an operation needs one of these and it was not given.
 
     Raises:
-      UserError: If an operation is unknown, an argument is invalid, or `line` cannot be parsed.
+      UserError: If an operation is unknown or would change nothing, an argument is invalid, or
+        `line` cannot be parsed.
     """
-    calls = [_parse_one(part.strip(), OPS) for part in line.split("|") if part.strip()]
+    calls = []
+    if line.strip():
+        parts = line.split("|")
+        if not all(map(str.strip, parts)):
+            raise UserError(
+                f"augmentation {quote(line)} has a '|' without an operation on both sides"
+            )
+        calls = [_parse_one(part.strip(), OPS) for part in parts]
 
     def augment(key: jax.Array, images: jax.Array, index=None, epoch=None) -> jax.Array:
         available = {"index": index, "epoch": epoch}
@@ -137,6 +145,21 @@ def parse_mix(line: str) -> Mix | None:
     return lambda key, images: call.function(key, images, *call.args, **call.kwargs)
 
 
+def check(line: str) -> None:
+    """Traces the operations or the mix of `line` on CIFAR images, which computes nothing.
+
+    Raises:
+      UserError: If `line` is invalid. `parse` does not find an argument that is out of range.
+    """
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    images = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.uint8)
+    numbers = jax.ShapeDtypeStruct((2,), jnp.int32)
+    if is_mix(line):
+        jax.eval_shape(lambda key, images: parse_mix(line)(key, images).images, key, images)
+    else:
+        jax.eval_shape(parse(line), key, images, numbers, numbers)
+
+
 def _parse_one(text: str, known: dict[str, Callable]) -> _Call:
     try:
         node = ast.parse(text, mode="eval").body
@@ -144,11 +167,12 @@ def _parse_one(text: str, known: dict[str, Callable]) -> _Call:
         name = call.func.id
         args = [ast.literal_eval(arg) for arg in call.args]
         kwargs = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
-    except (SyntaxError, ValueError, AttributeError) as error:
+    # The parser raises the last two for a text that is nested too deeply.
+    except (SyntaxError, ValueError, TypeError, AttributeError, RecursionError, MemoryError) as e:
         raise UserError(
-            f"augmentation {text!r} is neither a name nor a call with literal arguments, "
+            f"augmentation {quote(text)} is neither a name nor a call with literal arguments, "
             "as in crop(4)"
-        ) from error
+        ) from e
     for others, field in ((OPS, "augment.ops"), (MIXES, "augment.mix")):
         if name not in known and name in others:
             raise UserError(f"{name} belongs in {field}")
@@ -157,10 +181,35 @@ def _parse_one(text: str, known: dict[str, Callable]) -> _Call:
     signature = inspect.signature(known[name])
     needs = [p.name for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY]
     try:
-        signature.bind(None, None, *args, **kwargs, **dict.fromkeys(needs))
+        bound = signature.bind(None, None, *args, **kwargs, **dict.fromkeys(needs))
     except TypeError as error:
-        raise UserError(f"augmentation {text!r}: {error}") from error
+        raise UserError(f"augmentation {quote(text)}: {error}") from error
+    bound.apply_defaults()
+    if _changes_nothing(bound.arguments):
+        raise UserError(f"augmentation {quote(text)} changes nothing: remove it")
     return _Call(name, known[name], args, kwargs, needs)
+
+
+# Arguments that disable any operation if they are 0, and those that do so only together.
+_SWITCHES = {"probability", "padding", "pixels", "degrees", "share", "reach", "size", "count"}
+_SWITCHES |= {"num_ops"}
+_REACHES = {"rotation", "width_shift", "height_shift", "shear", "zoom", "width", "height"}
+
+
+def _changes_nothing(arguments: Mapping[str, Any]) -> bool:
+    """Returns whether an operation with these arguments returns every image unchanged."""
+
+    def is_zero(name: str) -> bool:
+        return isinstance(arguments[name], int | float) and arguments[name] == 0
+
+    reaches = _REACHES & arguments.keys()
+    return (
+        any(is_zero(name) for name in _SWITCHES & arguments.keys())
+        or (bool(reaches) and all(map(is_zero, reaches)))
+        or arguments.get("low") == arguments.get("high") == 1
+        or arguments.get("bits") == 8
+        or arguments.get("threshold") == 256
+    )
 
 
 def normalize(images: jax.Array, mean: jax.Array, std: jax.Array, dtype=jnp.float32) -> jax.Array:

@@ -7,6 +7,7 @@ a single row.
 """
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -63,9 +64,16 @@ def main(argv: list[str] | None = None) -> int:
     """Runs the command and returns the exit code: 0 or 1 (error)."""
     args = _parse(argv)
     try:
+        if not 0 <= args.seed < 2**32:
+            raise UserError(f"--seed must be from 0 to 4294967295, got {args.seed}")
+        if args.ops is not None and not args.ops.strip():
+            raise UserError('--ops must contain an operation, as in --ops "flip|crop(4)"')
+        augment.check(args.ops or "")
         if args.out.suffix.lower() not in Image.registered_extensions():
             raise UserError(f"{args.out} needs an image file extension, as in {args.out}.png")
         args.out.parent.mkdir(parents=True, exist_ok=True)
+        if args.out.is_dir() or not os.access(args.out.parent, os.W_OK):
+            raise UserError(f"{args.out} cannot be written")
         print("drawing (about 30 s for all operations)", flush=True)
         images = data.load(args.data, data_dir=args.data_dir).train.images[:NUM_IMAGES]
         lines = LINES if args.ops is None else (args.ops,)

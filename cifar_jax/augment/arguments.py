@@ -3,32 +3,37 @@
 import jax
 import jax.numpy as jnp
 
-from cifar_jax.errors import UserError
+from cifar_jax.errors import UserError, quote
+
+# More pixels than an image has, and more operations than anybody would apply to one.
+_MAX = 1000
 
 
 def check_number(what: str, value, low: float, high: float, unit: str = "") -> float:
-    """Returns `value` if it is a number in [low, high]; otherwise raises UserError."""
+    """Returns `value` as a float if it is a number in [low, high]; otherwise raises UserError."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
         unit = unit and f" {unit}"
-        raise UserError(f"{what} needs a number from {low} to {high}{unit}, got {value!r}")
-    return value
+        raise UserError(f"{what} needs a number from {low} to {high}{unit}, got {quote(value)}")
+    return float(value)  # jax.random refuses whole numbers
 
 
 def check_integer(what: str, value, low: int, unit: str = "") -> int:
     """Returns `value` if it is an integer of at least `low`; otherwise raises UserError."""
     if isinstance(value, bool) or not isinstance(value, int) or value < low:
         unit = unit and f" of {unit}"
-        raise UserError(f"{what} needs a whole number{unit}, {low} or more, got {value!r}")
+        raise UserError(f"{what} needs a whole number{unit}, {low} or more, got {quote(value)}")
+    if value > _MAX:
+        raise UserError(f"{what} needs a whole number up to {_MAX}, got {quote(value)}")
     return value
 
 
 def check_range(what: str, value, low: float, high: float) -> tuple[float, float]:
     """Returns `value` if it is a pair (min, max) within [low, high]; otherwise raises UserError."""
     if not isinstance(value, tuple | list) or len(value) != 2:
-        raise UserError(f"{what} needs two numbers, (min, max), got {value!r}")
+        raise UserError(f"{what} needs two numbers, (min, max), got {quote(value)}")
     smallest, largest = (check_number(what, x, low, high) for x in value)
     if smallest > largest:
-        raise UserError(f"{what} needs (min, max) with min <= max, got {value!r}")
+        raise UserError(f"{what} needs (min, max) with min <= max, got {quote(value)}")
     return smallest, largest
 
 

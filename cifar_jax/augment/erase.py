@@ -65,7 +65,7 @@ def random_erasing(
       value: Pixel value in [0, 255], one number for all channels or one for each; or "random",
         which draws each pixel and channel uniformly from [0, 255].
     """
-    check_number("random_erasing's probability", probability, 0, 1)
+    probability = check_number("random_erasing's probability", probability, 0, 1)
     scale = check_range("random_erasing's scale", scale, 0, 1)
     ratio = check_range("random_erasing's ratio", ratio, 0.01, 100)
     batch, height, width, channels = images.shape

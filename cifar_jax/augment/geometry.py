@@ -18,14 +18,14 @@ def flip(key: jax.Array, images: jax.Array, probability: float = 0.5) -> jax.Arr
       images: [B, H, W, C], any dtype.
       probability: Probability for each image, in [0, 1].
     """
-    check_number("flip's probability", probability, 0, 1)
+    probability = check_number("flip's probability", probability, 0, 1)
     chosen = jax.random.bernoulli(key, probability, images.shape[:1])
     return _flip(images, chosen, axis=1)
 
 
 def vertical_flip(key: jax.Array, images: jax.Array, probability: float = 0.5) -> jax.Array:
     """Flips each image vertically with the given probability; the arguments are those of `flip`."""
-    check_number("vertical_flip's probability", probability, 0, 1)
+    probability = check_number("vertical_flip's probability", probability, 0, 1)
     chosen = jax.random.bernoulli(key, probability, images.shape[:1])
     return _flip(images, chosen, axis=0)
 

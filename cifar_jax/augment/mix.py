@@ -47,7 +47,7 @@ def mixup(key: jax.Array, images: jax.Array, alpha: float = 0.2) -> Mixed:
     Returns:
       `Mixed` with float32 images.
     """
-    check_number("mixup", alpha, 0.01, 100)
+    alpha = check_number("mixup", alpha, 0.01, 100)
     lam = _draw_lam(key, images.shape[0], alpha)
     images = images.astype(jnp.float32)
     weight = lam[:, None, None, None]
@@ -70,7 +70,7 @@ def cutmix(key: jax.Array, images: jax.Array, alpha: float = 1.0) -> Mixed:
     Returns:
       `Mixed` with images of the input dtype.
     """
-    check_number("cutmix", alpha, 0.01, 100)
+    alpha = check_number("cutmix", alpha, 0.01, 100)
     batch, height, width = images.shape[:3]
     limits = jnp.array([height, width])
     lam_key, center_key = jax.random.split(key)

@@ -5,17 +5,18 @@ base.py defines every field with its default; command_line.py parses --config an
 
 import contextlib
 import json
+import re
 import runpy
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from cifar_jax.config import base
-from cifar_jax.errors import UserError, unknown
+from cifar_jax.errors import UserError, check_kind, closest, shorten, unknown
 
 _EXAMPLE = "; see configs/quickstart.py for an example"
 
@@ -33,34 +34,21 @@ def load(path: str | Path) -> ConfigDict:
     """Returns the locked config that a file defines, with `experiment` derived from its path.
 
     Raises:
-      UserError: If the file does not exist, cannot be imported or defines no config, or if the
-        config has a field that the base config lacks. Exceptions raised by the file's own code
-        propagate.
+      UserError: If the file does not exist or fails, defines no config, or defines one whose fields
+        are not those of the base config, with values of the same kinds.
     """
     path = Path(path)
-    if not path.is_file():
-        known = [str(p) for p in Path("configs").rglob("*.py") if p.name != "base.py"]
-        if not known:
-            raise UserError(f"--config {path} is not a file, and this folder has no configs/")
-        raise unknown("config", str(path), known)
-    known = flatten(base.get_config())
-    with _importable_configs(path):
-        try:
-            names = runpy.run_path(str(path))
-        except (SyntaxError, ImportError, OSError) as error:
-            reason = f"{type(error).__name__}: {error}"
-            raise UserError(f"--config {path} cannot be imported ({reason}){_EXAMPLE}") from error
-        if "get_config" not in names:
-            raise UserError(
-                f"--config {path} is not a config file: it defines no get_config{_EXAMPLE}"
-            )
-        config = _call(names["get_config"], path)
+    _check_path(path)
+    config = _run(path)
     if not isinstance(config, ConfigDict):
         kind = type(config).__name__
         raise UserError(f"--config {path}: get_config returns a {kind}, not a ConfigDict{_EXAMPLE}")
-    with config.unlocked():
+    try:
+        config = ConfigDict(config).copy_and_resolve_references()
         config.experiment = experiment_name(path)
-    fields = flatten(config)
+        known, fields = flatten(base.get_config()), flatten(config)
+    except (TypeError, RecursionError) as error:  # a name that is no text, or a cycle
+        raise UserError(f"--config {path}: {_describe(error)}") from error
     for field in fields:
         if field not in known and not field.startswith("model."):
             raise unknown(f"config field in {path}", field, known)
@@ -70,23 +58,104 @@ def load(path: str | Path) -> ConfigDict:
                 f"--config {path} lacks the field {field}: get_config has to start from "
                 "cifar_jax.config.base.get_config()"
             )
+    try:
+        check_kinds(config)
+    except UserError as error:
+        raise UserError(f"--config {path}: {error}") from error
     return config.lock()
 
 
-def _call(get_config: Callable[[], Any], path: Path) -> Any:
-    """Returns the result of get_config; a field that a ConfigDict lacks is a UserError."""
+def check_kinds(config: ConfigDict) -> None:
+    """Checks that every field of the base config has a value of the same kind as its default.
+
+    Raises:
+      UserError: If one has not, such as "10" for 10, or a number that is NaN or infinite.
+    """
+    fields = flatten(config)
+    for field, default in flatten(base.get_config()).items():
+        check_kind(field, fields[field], default)
+
+
+def _check_path(path: Path) -> None:
+    """Raises UserError unless there is a Python file at `path`; suggests configs of that name."""
     try:
-        return get_config()
-    except (AttributeError, KeyError) as error:
-        frames = traceback.extract_tb(error.__traceback__)
-        inside = [frame for frame in frames if Path(frame.filename).parent.name != "config_dict"]
-        if inside[-1] is frames[-1]:  # raised by the file's own code
-            raise
-        message = error
-        while isinstance(message, Exception):  # ConfigDict wraps a KeyError in an AttributeError
-            message = message.args[0]
-        reason = ": ".join(message.splitlines())
-        raise UserError(f"{inside[-1].filename}, line {inside[-1].lineno}: {reason}") from error
+        is_file, is_folder = path.is_file(), path.is_dir()
+    except OSError as error:  # the name is too long, or a folder may not be read
+        name = shorten(str(path), 80)
+        raise UserError(f"--config {name} cannot be read: {error.strerror}") from error
+    if is_file and path.suffix == ".py":
+        return
+    files = {experiment_name(p): p for p in sorted(Path("configs").rglob("*.py"))}
+    files.pop("base", None)
+    name = str(path).removeprefix("./").removeprefix("configs/").removesuffix(".py").rstrip("/")
+    same = [n for n in files if n.rpartition("/")[2] == name]  # `cnn9` may stand for hybrid/cnn9
+    close = [n for n in same if n == name] + same + closest(name, files)
+    if is_file:
+        kind = f"--config {path} is not a Python file"
+    elif is_folder:
+        kind = f"--config {path} is a folder, not a config file"
+        close = [n for n in files if n.startswith(f"{name}/")]
+    else:
+        kind = f"--config {shorten(str(path), 80)} is not a file"
+    if close:
+        raise UserError(f"{kind}: did you mean {files[close[0]]}?")
+    hint = f"the folder configs holds {len(files)}, such as configs/cnn3.py"
+    raise UserError(f"{kind}: {hint if files else 'this folder has no configs/'}")
+
+
+def _run(path: Path) -> Any:
+    """Runs a config file, and returns what its get_config returns.
+
+    Raises:
+      UserError: If the file cannot be imported, raises an exception, exits or defines no
+        get_config. The message names the line.
+    """
+    with _importable_configs(path):
+        try:
+            get_config = runpy.run_path(str(path)).get("get_config")
+            if callable(get_config):
+                return get_config()
+        except (SyntaxError, ImportError) as error:
+            raise UserError(
+                f"--config {path} cannot be imported ({_describe(error)}){_EXAMPLE}"
+            ) from error
+        except (Exception, SystemExit) as error:
+            raise UserError(f"--config {_where(error, path)}: {_describe(error)}") from error
+    raise UserError(
+        f"--config {path} is not a config file: it defines no function get_config{_EXAMPLE}"
+    )
+
+
+def _where(error: BaseException, path: Path) -> str:
+    """Returns the file and line in which an exception arose, outside the library of ConfigDict."""
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if Path(frame.filename).parent.name != "config_dict" and "runpy" not in frame.filename
+    ]
+    # Without a frame of its own, such as for a get_config that needs an argument, the file fails.
+    frames = [frame for frame in frames if Path(frame.filename).is_file()]  # not a builtin's
+    last = frames[-1]
+    return str(path) if last.filename == __file__ else f"{last.filename}, line {last.lineno}"
+
+
+def _describe(error: BaseException) -> str:
+    """Returns the type and the message of an exception in one line."""
+    if isinstance(error, SystemExit):
+        return "a config file must not exit"
+    message: Any = error
+    while isinstance(message, AttributeError | KeyError) and message.args:
+        message = message.args[0]  # ConfigDict wraps a KeyError in an AttributeError
+    message = ": ".join(str(message).splitlines())
+    of_type = "type <class '(.*)'>"
+    cast = re.search(rf"override field '(\w+)'.* {of_type} .* {of_type}", message)
+    if cast:
+        field, *kinds = cast.groups()
+        given, needed = (kind.rpartition(".")[2] for kind in kinds)
+        return f"{field} must be of type {needed}, not {given}"
+    if isinstance(error, AttributeError | KeyError) and message.strip("'").isidentifier():
+        message = f"there is no field {message}"
+    return f"{type(error).__name__}: {message}"
 
 
 def load_complete(path: str | Path) -> ConfigDict:

@@ -1,14 +1,16 @@
 """Parses the command line of the commands that take a config."""
 
 import re
-from collections.abc import Callable, Iterable
+import sys
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from cifar_jax.config import choose_model, flatten, load
-from cifar_jax.errors import UserError, unknown
+from cifar_jax.config import base, check_kinds, choose_model, flatten, load
+from cifar_jax.errors import UserError, quote, shorten, unknown
 
 
 def parse(
@@ -29,6 +31,8 @@ def parse(
       SystemExit: After --help.
     """
     path, argv = _take_config(argv)
+    if _take_config(argv)[0] is not None:
+        raise UserError("--config is given twice; its fields are set as in --config.seed=1")
     wants_help = any(re.fullmatch("--?h(elp)?", arg) for arg in argv[1:])
     values = flags.FlagValues()
     flags.DEFINE_string("workdir", None, "Folder for the run's files.", flag_values=values)
@@ -67,20 +71,87 @@ def parse(
             f"unknown flag --{name}: {hint} are --config FILE, --{', --'.join(own)}, and fields of "
             "the config, as in --config.seed=1"
         ) from error
-    except flags.Error as error:
-        raise UserError(str(error)) from error
+    except RecursionError as error:  # absl compares an unknown flag with those it knows
+        text = quote(max(argv, key=len))
+        raise UserError(f"unexpected argument {text}; flags look like --config.seed=1") from error
+    # A config flag raises the last three for a value of another kind.
+    except (flags.Error, ValueError, TypeError, SyntaxError) as error:
+        raise UserError(_plain(error, own | flatten(config))) from error
     if rest:
-        raise UserError(f"unexpected argument {' '.join(rest)!r}; flags look like --config.seed=1")
+        text = shorten(" ".join(rest), 80)
+        raise UserError(f"unexpected argument {text!r}; flags look like --config.seed=1")
+    if values.workdir == "":
+        raise UserError("--workdir is empty")
+    check_kinds(values.config)
     for group in ("plateau", "early_stopping"):
         fields = [name for name in overrides if name.startswith(f"{group}.")]
         if fields and not values.config[group].patience:
             raise UserError(f"{fields[0]} has no effect while {group}.patience is 0")
+    for note in without_effect(values.config, overrides):
+        print(f"note: {note}", file=sys.stderr)
     return values.config, values
+
+
+def without_effect(config: ConfigDict, names: Iterable[str]) -> list[str]:
+    """Returns a note for each of the named fields whose value has no effect with the other fields.
+
+    A field that has its default is not noted: it may reset the value of the config file.
+    """
+    from cifar_jax import optim
+
+    fields, defaults = flatten(config), flatten(base.get_config())
+    schedule, optimizer = config.optim.schedule, config.optim.name
+    users = [optim.SCHEDULES.get(schedule), optim.OPTIMIZERS.get(optimizer)]
+    used = optim.keywords(optim.create, optim.schedules.create, *filter(None, users))
+    step_epochs, last = config.optim.step_epochs, config.selected_on == "last"
+    reasons = {
+        f"optim.{field}": f"optim.schedule {schedule!r} and optim.name {optimizer!r}"
+        for field in config.optim
+        if field not in ("name", "schedule", "learning_rate", *used)
+    }
+    reasons |= {"selected_by": "selected_on 'last'"} if last else {}
+    reasons |= {"data.val_seed": "data.val_fraction 0"} if not config.data.val_fraction else {}
+    if not config.optim.weight_decay:
+        reasons["optim.weight_decay_mask"] = "optim.weight_decay 0"
+    if step_epochs and min(step_epochs) >= config.num_epochs:
+        reasons["optim.step_epochs"] = f"num_epochs {config.num_epochs}"
+    return [
+        f"--config.{name} has no effect with {reasons[name]}"
+        for name in names
+        if name in reasons and fields[name] != defaults[name]
+    ]
+
+
+def _plain(error: Exception, defaults: Mapping[str, Any]) -> str:
+    """Returns absl's message about a flag's value in plain words.
+
+    Args:
+      error: The exception of absl or of ml_collections.
+      defaults: The flags and fields by name, with a default value of the same kind.
+    """
+    match = re.match(r"flag --((?:config\.)?([\w.]+))=(.*?): ", str(error), re.DOTALL)
+    if not match or match[2] not in defaults:
+        return ": ".join(str(error).splitlines())
+    flag, name, value = match.groups()
+    default = defaults[name]
+    if isinstance(default, flags.Flag):
+        choices = getattr(default.parser, "enum_values", None)
+        kinds = {"int": "a whole number", "float": "a number", "bool": "true or false"}
+        kind = " or ".join(choices) if choices else kinds.get(default.flag_type(), "another value")
+        return f"--{flag} needs {kind}, got {quote(value)}"
+    kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+    kind = kinds.get(type(default), "a list of numbers")
+    return f"--{flag} needs {kind}, as in --{flag}={default}, got {quote(value)}"
 
 
 def _check_fields(config: ConfigDict, names: Iterable[str]) -> None:
     known = flatten(config)
     for name in names:
+        if not name:
+            raise UserError("--config.= names no field; fields are set as in --config.seed=1")
+        group = [field for field in known if field.startswith(f"{name}.")]
+        if group:
+            raise UserError(f"--config.{name} is a group of fields: set one, as {group[0]}")
         if name not in known and name.startswith("model."):
             options = [field for field in known if field.startswith("model.")]
             raise unknown(f"option of {config.model.name}", name, options)

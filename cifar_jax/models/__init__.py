@@ -12,7 +12,7 @@ from typing import Any
 import jax.numpy as jnp
 from flax import nnx
 
-from cifar_jax.errors import UserError, unknown
+from cifar_jax.errors import UserError, check_kind, is_number, quote, unknown
 from cifar_jax.models import plain
 from cifar_jax.models.cnn2 import CNN2
 from cifar_jax.models.cnn3 import CNN3
@@ -69,21 +69,22 @@ def create(
 
 
 def _check_kind(option: str, value: Any, default: Any) -> None:
-    """Raises UserError unless `value` holds the same kind of numbers as the default."""
+    """Raises UserError unless `value` is of the same kind as the default."""
     default_values, values = (x if isinstance(x, tuple | list) else (x,) for x in (default, value))
-    if isinstance(default, bool):
-        return
-    if all(isinstance(x, int) for x in default_values):
+    if isinstance(default, bool | str):
+        check_kind(option, value, default)
+    elif all(isinstance(x, int) for x in default_values):
         kind = "positive integers" if isinstance(default, tuple) else "a positive integer"
-        is_valid = lambda x: isinstance(x, int) and x >= 1  # noqa: E731
         is_of_kind = isinstance(value, tuple | list) == isinstance(default, tuple)
+        is_valid = all(is_number(x) and isinstance(x, int) and 1 <= x < 2**16 for x in values)
+        if not (is_of_kind and values and is_valid):
+            raise UserError(f"{option} must be {kind}, as in {default}, got {quote(value)}")
     elif all(isinstance(x, int | float) for x in default_values):
-        kind, is_valid = "one or more numbers", lambda x: isinstance(x, int | float)
-        is_of_kind = True  # a single number may be given for several
-    else:
-        return
-    if not (is_of_kind and values and all(is_valid(x) and x is not True for x in values)):
-        raise UserError(f"{option} must be {kind}, as in {default}, got {value!r}")
+        # A single number may be given for several.
+        if not (values and all(map(is_number, values))):
+            raise UserError(f"{option} must be numbers, as in {default}, got {quote(value)}")
+    elif not isinstance(value, tuple | list):  # the layers of a network
+        raise UserError(f"{option} must be a list, as in {default}, got {quote(value)}")
 
 
 def options_of(name: str) -> dict[str, Any]:

@@ -34,7 +34,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from cifar_jax.errors import UserError
+from cifar_jax.errors import UserError, is_number
 from cifar_jax.models.layers import (
     BatchNorm,
     Conv,
@@ -114,6 +114,8 @@ class Plain(nnx.Module):
                 modules.append(BatchNorm(features, momentum=0.99, epsilon=1e-3, rngs=rngs))
             elif layer == "D":
                 modules.append(Dropout(next(rates)))
+            elif is_number(layer) and not 1 <= layer < 2**16:
+                raise UserError(f"a layer must have 1 to 65,535 units, got {layer}: {layers}")
             elif isinstance(layer, int) and is_flat:
                 modules.append(Linear(features, layer, dtype=dtype, **init))
                 features = layer

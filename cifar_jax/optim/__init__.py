@@ -6,7 +6,8 @@ OPTIMIZERS (optimizers.py), and add a test.
 
 from cifar_jax.optim import callbacks, schedules
 from cifar_jax.optim.optimizers import OPTIMIZERS, create, kernels
-from cifar_jax.optim.options import pick
+from cifar_jax.optim.options import keywords, pick
 from cifar_jax.optim.schedules import SCHEDULES
 
-__all__ = ["OPTIMIZERS", "SCHEDULES", "callbacks", "create", "kernels", "pick", "schedules"]
+__all__ = ["OPTIMIZERS", "SCHEDULES"]
+__all__ += ["callbacks", "create", "kernels", "keywords", "pick", "schedules"]

@@ -37,8 +37,11 @@ class _Best:
         if monitor not in MONITORS:
             raise unknown(f"{name}.monitor", monitor, MONITORS)
         if not isinstance(patience, int) or patience < 1:
-            raise UserError(f"{name}.patience must be a positive integer, got {patience!r}")
-        if not min_delta >= 0:
+            raise UserError(
+                f"{name}.patience must be a number of evaluations, 1 or more, or 0 to disable the "
+                f"callback, got {patience!r}"
+            )
+        if not 0 <= min_delta < math.inf:
             raise UserError(f"{name}.min_delta must be at least 0, got {min_delta}")
         self.monitor, self.patience, self.min_delta = monitor, patience, min_delta
         self._sign = -1.0 if monitor.endswith("loss") else 1.0
@@ -84,11 +87,9 @@ class Plateau(_Best):
         super().__init__("plateau", monitor, patience, min_delta)
         if not 0 < factor < 1:
             raise UserError(f"plateau.factor must be in (0, 1), got {factor}")
-        if cooldown < 0 or min_learning_rate < 0:
-            raise UserError(
-                "plateau.cooldown and plateau.min_learning_rate must be at least 0, got "
-                f"{cooldown} and {min_learning_rate}"
-            )
+        for field, value in (("cooldown", cooldown), ("min_learning_rate", min_learning_rate)):
+            if not 0 <= value < math.inf:
+                raise UserError(f"plateau.{field} must be at least 0, got {value}")
         self.factor, self.cooldown = factor, cooldown
         self.min_learning_rate = min_learning_rate
         self.cooling = 0

@@ -13,8 +13,8 @@ from typing import Any
 import jax
 import optax
 
-from cifar_jax.errors import UserError, unknown
-from cifar_jax.optim.options import check_options, keywords, pick, require
+from cifar_jax.errors import UserError, check_kind, unknown
+from cifar_jax.optim.options import as_floats, check_options, keywords, pick, require
 
 
 def create(
@@ -54,18 +54,22 @@ def create(
         # Ignoring them would be misleading: adam has momentum too, but calls it beta1.
         exclusive=("momentum", "nesterov"),
     )
+    check_kind("optim.weight_decay_mask", weight_decay_mask, "")
     if weight_decay_mask not in MASKS:
         raise unknown("weight decay mask", weight_decay_mask, MASKS)
+    check_kind("optim.weight_decay", weight_decay, 0.0)
+    check_kind("optim.clip_norm", clip_norm, 0.0)
     require(weight_decay >= 0, "weight_decay", "at least 0", weight_decay)
     require(clip_norm >= 0, "clip_norm", "at least 0", clip_norm)
 
     make = OPTIMIZERS[name]
     options |= {"weight_decay": weight_decay, "weight_decay_mask": weight_decay_mask}
+    options = as_floats(options)
     transforms = []
     if clip_norm:
-        transforms.append(optax.clip_by_global_norm(clip_norm))
+        transforms.append(optax.clip_by_global_norm(float(clip_norm)))
     if weight_decay and "weight_decay" not in keywords(make):
-        transforms.append(optax.add_decayed_weights(weight_decay, MASKS[weight_decay_mask]))
+        transforms.append(optax.add_decayed_weights(float(weight_decay), MASKS[weight_decay_mask]))
     transforms.append(make(learning_rate, **pick(options, make)))
     return optax.chain(*transforms)
 
@@ -143,4 +147,5 @@ def _require_adam(beta1: float, beta2: float, eps: float) -> None:
 
 
 def _require_below_one(field: str, value: float) -> None:
-    require(0 <= value < 1, field, "in [0, 1)", value)
+    # In float32, a number closer to 1 is 1.
+    require(0 <= value < 1 - 2**-25, field, "in [0, 1)", value)

@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from cifar_jax.errors import UserError, unknown
+from cifar_jax.errors import UserError, check_kind, is_number, unknown
 
 
 def keywords(*functions: Callable) -> dict[str, Any]:
@@ -45,8 +45,8 @@ def check_options(
       exclusive: Options that must be 0 or False with a function that lacks them.
 
     Raises:
-      UserError: If the name is not in the registry, if no function has an option, or if this
-        function lacks an exclusive option that is set.
+      UserError: If the name is not in the registry, if no function has an option, if a value is of
+        another kind than the default, or if this function lacks an exclusive option that is set.
     """
     if name not in registry:
         raise unknown(kind, name, registry)
@@ -54,6 +54,7 @@ def check_options(
     for option, value in options.items():
         if option not in known:
             raise unknown(f"{kind} option", option, known)
+        check_kind(f"optim.{option}", value, known[option])
         users = [user for user, function in registry.items() if option in keywords(function)]
         if option in exclusive and value and name not in users:
             raise UserError(
@@ -61,7 +62,13 @@ def check_options(
             )
 
 
+def as_floats(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the options with whole numbers as floats: jax refuses integers from 2**31."""
+    is_whole = {name: type(value) is int for name, value in options.items()}
+    return {name: float(v) if is_whole[name] else v for name, v in options.items()}
+
+
 def require(is_valid: bool, field: str, needs: str, value: Any) -> None:
-    """Raises UserError unless the value of a field of config.optim is valid."""
-    if not is_valid:
+    """Raises UserError unless the value of a field of config.optim is valid and finite."""
+    if not (is_valid and is_number(value)):
         raise UserError(f"optim.{field} must be {needs}, got {value}")

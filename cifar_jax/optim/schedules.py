@@ -3,7 +3,9 @@
 A schedule is one function in SCHEDULES. It receives the peak learning rate. Its keyword-only
 arguments are passed by name; they can be any fields of `config.optim`, and
 
-  steps_per_epoch: Number of optimizer steps per epoch.
+  steps_per_epoch: Number of optimizer steps per epoch. A schedule that changes between two steps
+    computes where from integers: a compiler may turn a division by a constant into a product, which
+    is rounded differently.
   num_steps: Number of steps from the end of the warm-up to the end of training.
 
 It returns a function from the step, counted from the end of the warm-up, to the learning rate. It
@@ -15,10 +17,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
-from cifar_jax.errors import UserError
-from cifar_jax.optim.options import check_options, keywords, pick, require
+from cifar_jax.errors import UserError, check_kind
+from cifar_jax.optim.options import as_floats, check_options, keywords, pick, require
+
+# Smaller learning rates are 0 in float32.
+_MIN_LEARNING_RATE = 1e-37
 
 
 def create(
@@ -55,13 +61,15 @@ def create(
         # Keras's optimizers apply their `decay` with any schedule.
         exclusive=("decay",),
     )
-    require(0 < learning_rate < float("inf"), "learning_rate", "above 0", learning_rate)
-    require(
-        0 <= warmup_epochs < num_epochs,
-        "warmup_epochs",
-        f"at least 0 and less than num_epochs = {num_epochs}",
-        warmup_epochs,
-    )
+    check_kind("optim.learning_rate", learning_rate, 0.0)
+    check_kind("optim.warmup_epochs", warmup_epochs, 0.0)
+    require(learning_rate > _MIN_LEARNING_RATE, "learning_rate", "above 0", learning_rate)
+    require(warmup_epochs >= 0, "warmup_epochs", "at least 0", warmup_epochs)
+    if warmup_epochs >= num_epochs:
+        raise UserError(
+            f"optim.warmup_epochs must be less than num_epochs = {num_epochs}, got "
+            f"{warmup_epochs}; for a short trial, add --config.optim.warmup_epochs=0"
+        )
     num_warmup_steps = round(warmup_epochs * steps_per_epoch)
     total = round(num_epochs * steps_per_epoch)
     if num_warmup_steps >= total:
@@ -69,7 +77,8 @@ def create(
             f"optim.warmup_epochs = {warmup_epochs} leaves no step after the warm-up: "
             f"training has {total} in all"
         )
-    options |= {
+    learning_rate = float(learning_rate)
+    options = as_floats(options) | {
         "steps_per_epoch": steps_per_epoch,
         "num_steps": total - num_warmup_steps,
         "warmup_epochs": warmup_epochs,
@@ -83,11 +92,19 @@ def create(
             "optim.warmup_epochs needs optim.base_learning_rate above 0 with the schedule "
             f"{name!r}, which begins with it"
         )
-    ramp = optax.linear_schedule(0.0, start, num_warmup_steps)
-    # The join also evaluates the schedule during the warm-up, at steps below 0, and discards the
-    # result; inverse_time may divide by 0 there.
-    after_ramp = lambda step: schedule(abs(step))  # noqa: E731
-    return optax.join_schedules([ramp, after_ramp], [num_warmup_steps])
+    return _warmed_up(schedule, start, num_warmup_steps)
+
+
+def _warmed_up(schedule: optax.Schedule, start: float, num_steps: int) -> optax.Schedule:
+    """Returns a linear rise from 0 to `start` in `num_steps` steps, followed by the schedule."""
+
+    def learning_rate(step):
+        ramp = start - start * (1 - jnp.clip(step, 0, num_steps) / num_steps)
+        # Evaluated during the warm-up as well, at steps below 0 without abs, where inverse_time may
+        # divide by 0.
+        return jnp.where(step < num_steps, ramp, schedule(abs(step - num_steps)))
+
+    return learning_rate
 
 
 def depends_on_length(name: str) -> bool:
@@ -119,8 +136,6 @@ def step(
     """
     if not step_epochs:
         raise UserError("optim.schedule 'step' needs optim.step_epochs, a list of epochs")
-    if not all(isinstance(epoch, int | float) for epoch in step_epochs):
-        raise UserError(f"optim.step_epochs must be numbers, got {step_epochs!r}")
     if list(step_epochs) != sorted(set(step_epochs)) or step_epochs[0] <= 0:
         raise UserError(
             f"optim.step_epochs must be above 0 and increasing, got {tuple(step_epochs)}"
@@ -131,12 +146,16 @@ def step(
             f"got {tuple(step_epochs)}"
         )
     _require_factor(step_factor)
-    num_warmup_steps = round(warmup_epochs * steps_per_epoch)
-    boundaries: dict[int, float] = {}
-    for epoch in step_epochs:
-        boundary = round(epoch * steps_per_epoch) - num_warmup_steps
-        boundaries[boundary] = boundaries.get(boundary, 1.0) * step_factor
-    return optax.piecewise_constant_schedule(learning_rate, boundaries)
+    num_warmup_steps = _round(warmup_epochs * steps_per_epoch)
+    drops = [_round(epoch * steps_per_epoch) - num_warmup_steps for epoch in step_epochs]
+
+    def schedule(step):
+        rate = jnp.float32(learning_rate)
+        for drop in drops:
+            rate = jnp.where(step < drop, rate, jnp.float32(step_factor) * rate)
+        return rate
+
+    return schedule
 
 
 def exponential(
@@ -195,7 +214,7 @@ def one_cycle(
     _require_at_most_peak("base_learning_rate", base_learning_rate, learning_rate)
     _require_at_most_peak("final_learning_rate", final_learning_rate, learning_rate)
     require(0 < rise < 1, "rise", "in (0, 1)", rise)
-    if not base_learning_rate > 0:
+    if not base_learning_rate > _MIN_LEARNING_RATE:
         raise UserError("optim.schedule 'one_cycle' needs optim.base_learning_rate above 0")
     # As in PyTorch, the last step, not the one after it, has the final learning rate.
     up = max(rise * num_steps - 1, 1)
@@ -273,6 +292,11 @@ SCHEDULES: dict[str, Callable[..., optax.Schedule]] = {
 }
 
 
+def _round(num_steps: float) -> np.ndarray:
+    """Rounds a duration to whole steps, as an int32: more steps than that are never taken."""
+    return np.minimum(np.rint(num_steps), 2**31 - 1).astype(np.int32)
+
+
 def _half_cosine(start: float, end: float, num_steps: float) -> optax.Schedule:
     return optax.cosine_decay_schedule(start, num_steps, alpha=end / start)
 
@@ -280,7 +304,10 @@ def _half_cosine(start: float, end: float, num_steps: float) -> optax.Schedule:
 def _half_cycle(name: str, half_cycle_epochs: float, steps_per_epoch: int) -> float:
     if not half_cycle_epochs > 0:
         raise UserError(f"optim.schedule {name!r} needs optim.half_cycle_epochs above 0")
-    return half_cycle_epochs * steps_per_epoch
+    half_cycle = half_cycle_epochs * steps_per_epoch
+    if np.min(half_cycle) < 1:
+        raise UserError(f"optim.half_cycle_epochs must last a step, got {half_cycle_epochs}")
+    return half_cycle
 
 
 def _cyclical(

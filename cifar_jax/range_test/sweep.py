@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
@@ -10,7 +11,7 @@ from cifar_jax.errors import UserError
 from cifar_jax.experiment import Experiment
 from cifar_jax.metrics import fetch
 from cifar_jax.range_test.suggestion import MIN_POINTS, Point
-from cifar_jax.runtime.signals import StopRequest, catch_signals
+from cifar_jax.runtime.signals import Preempted, StopRequest, catch_signals
 
 # Number of points in the curve if the learning rate grows per step.
 _NUM_POINTS = 200
@@ -19,9 +20,21 @@ _NUM_POINTS = 200
 _DIVERGED = 4.0
 
 
+class Ending(NamedTuple):
+    """What ended a test.
+
+    Attributes:
+      reason: "rate" (the highest learning rate was reached), "divergence" or "Ctrl-C" (a signal).
+      exit_code: 0, or 128 + the signal.
+    """
+
+    reason: str
+    exit_code: int
+
+
 def run(
     config: ConfigDict, lowest: float, highest: float, num_epochs: int, *, by_epoch: bool = False
-) -> tuple[list[Point], str]:
+) -> tuple[list[Point], Ending]:
     """Trains with a growing learning rate until the highest one, divergence or Ctrl-C.
 
     Args:
@@ -32,11 +45,11 @@ def run(
       by_epoch: Whether the learning rate grows per epoch instead of per step.
 
     Returns:
-      The points, and what ended the test: "rate" (the highest was reached), "divergence" or
-      "Ctrl-C".
+      The points, and what ended the test.
 
     Raises:
       UserError: If the config is invalid, or the test ends with fewer than MIN_POINTS points.
+      Preempted: If a signal ends it with fewer.
     """
     config = config.copy_and_resolve_references()
     config.num_epochs = num_epochs
@@ -54,15 +67,16 @@ def run(
         )
     with catch_signals() as stop:
         points, ended_by = _sweep(exp, total, config.steps_per_call == 1, by_epoch, stop)
-        if stop.signum is not None:
-            ended_by = "Ctrl-C"
+    if stop.signum is not None:
+        ended_by = "Ctrl-C"
+    if len(points) < MIN_POINTS and stop.signum is not None:
+        raise Preempted(stop.signum, f"stopped after {len(points)} points, too few for a curve")
     if len(points) < MIN_POINTS:
-        diverged = ended_by == "divergence"
-        remedy = f"choose --from below {lowest:g}" if diverged else "let it finish"
         raise UserError(
-            f"ended by {ended_by} after {len(points)} points, too few for a curve: {remedy}"
+            f"ended by {ended_by} after {len(points)} points, too few for a curve: choose --from "
+            f"below {lowest:g}"
         )
-    return points, ended_by
+    return points, Ending(ended_by, 0 if stop.signum is None else 128 + stop.signum)
 
 
 def _sweep(
@@ -116,7 +130,7 @@ def growth(
 
     def make(steps_per_epoch: int):
         unit = steps_per_epoch if by_epoch else 1
-        last = max(num_epochs * steps_per_epoch // unit - 1, 1)
+        last = max(num_epochs * (1 if by_epoch else steps_per_epoch) - 1, 1)
         factor = (highest / lowest) ** (1 / last)
         return lambda step: lowest * factor ** (step // unit)
 

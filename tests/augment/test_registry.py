@@ -1,3 +1,5 @@
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -114,11 +116,90 @@ def test_missing_index_or_epoch_raises_if_an_operation_needs_it(images):
         ("cutout(8, fill=(0, 0))", "cutout's fill needs 1 or 3 pixel values, got 2"),
         ("cutout(8, fill=-1)", "cutout's fill needs a number from 0 to 255, got -1"),
         ("random_erasing(0.5, 0.2)", "random_erasing's scale needs two numbers"),
+        ("flip|", r"'flip\|' has a '\|' without an operation on both sides"),
+        ("|flip", "without an operation"),
+        ("flip||flip", "without an operation"),
+        ("|", "without an operation"),
+        ("crop(0)", r"'crop\(0\)' changes nothing: remove it"),
+        ("flip|affine()", "changes nothing"),
+        ("affine(0, 0.0, zoom=0)", "changes nothing"),
+        ("shift(0, 0)", "changes nothing"),
+        ("rotation(0)", "changes nothing"),
+        ("translate(0)", "changes nothing"),
+        ("zoom(0)", "changes nothing"),
+        ("brightness(1, 1.0)", "changes nothing"),
+        ("channel_shift(0)", "changes nothing"),
+        ("autocontrast(0)", "changes nothing"),
+        ("posterize(8)", "changes nothing"),
+        ("cutout(8, 0)", "changes nothing"),
+        ("randaugment(0)", "changes nothing"),
+        ("flip(float('nan'))", "neither a name nor a call"),
+        ("flip(1e999)", "flip's probability needs a number from 0 to 1, got inf"),
+        ("cutout(8, 5000)", "cutout's count needs a whole number up to 1000, got 5000"),
+        ("crop(" + 500 * "(" + ")", "neither a name nor a call"),
+        (
+            "crop('" + 5000 * "x" + "')",
+            "needs a whole number of pixels, 0 or more, got 'x+ ... x+'",
+        ),
     ],
 )
 def test_invalid_lines_are_rejected(images, line, message):
     with pytest.raises(UserError, match=message):
         jax.eval_shape(augment.parse(line), KEY, images)
+
+
+@pytest.mark.parametrize(
+    "whole",
+    [
+        *("flip(1)", "vertical_flip(1)", "equalize(1)", "autocontrast(1)", "invert(1)"),
+        *("posterize(2, 1)", "solarize(64, 1)", "random_erasing(1)", "channel_shift(60)"),
+        *("brightness(0, 2)", "contrast(0, 2)", "saturation(0, 2)", "sharpness(0, 2)"),
+        *("rotation(30)", "affine(30, 1)", "shift(1, 0)", "random_erasing(1, (0, 1), (1, 2), 3)"),
+    ],
+)
+def test_whole_numbers_equal_floats(whole):
+    images = photographs(4, 8)
+    floats = re.sub(r"(?<=[(, ])(?<!posterize\()(\d+)", r"\1.0", whole)
+    assert floats != whole
+    np.testing.assert_array_equal(run(whole, images), run(floats, images))
+
+
+def random_lines(rng, count):
+    """Yields random lines of names, numbers and punctuation, many of which are almost valid."""
+    values = ["0", "1", "2", "0.5", "-1", "1e999", "300", "None", "True", "'a'", "()", "(0, 1)"]
+    values += ["(1, 0)", "[]", "'edge'", "'nearest'", "{}", "9" * 5000, "x", "1j", "b''", "..."]
+    pieces = ["|", "(", ")", ",", "=", " ", "'", "\0", "\n", "é", "probability=", "*", "#", "crop"]
+    names = [*augment.OPS, *augment.MIXES]
+
+    def one():
+        args = list(rng.choice(values, rng.integers(0, 4)))
+        if args and rng.random() < 0.2:
+            keyword = rng.choice(["probability", "fill", "mode", "value", "size", "scale", "key"])
+            args[-1] = f"{keyword}={args[-1]}"
+        call = f"{rng.choice(names)}({', '.join(args)})"
+        return call if rng.random() < 0.9 else "".join(rng.choice(pieces, rng.integers(1, 6)))
+
+    for _ in range(count):
+        yield "|".join(one() for _ in range(rng.integers(1, 3)))
+
+
+def check_lines(rng, count):
+    """Returns the number of random lines that are accepted; the others raise UserError."""
+    accepted = 0
+    for line in random_lines(rng, count):
+        try:
+            augment.check(line)
+        except UserError as error:
+            assert len(str(error)) < 900 and len(str(error).splitlines()) <= 3, line
+        except Exception as error:
+            raise AssertionError(f"{line[:300]!r} raises {error!r}") from error
+        else:
+            accepted += 1
+    return accepted
+
+
+def test_any_line_is_either_accepted_or_rejected():
+    assert 10 < check_lines(np.random.default_rng(0), 300) < 150
 
 
 def test_normalize_equals_the_formula(images):

@@ -27,3 +27,8 @@ def test_invalid_arguments_are_reported(tmp_path, capsys):
     assert capsys.readouterr().err.startswith("error: unknown augmentation 'flop'")
     assert sheet.main([str(tmp_path / "sheet.foo")]) == 1
     assert "needs an image file extension" in capsys.readouterr().err
+    for seed in ("-1", str(2**32)):
+        assert sheet.main([str(tmp_path / "sheet.png"), "--seed", seed]) == 1
+        assert f"--seed must be from 0 to 4294967295, got {seed}" in capsys.readouterr().err
+    assert sheet.main([str(tmp_path / "sheet.png"), "--ops", " "]) == 1
+    assert "--ops must contain an operation" in capsys.readouterr().err

@@ -1,5 +1,7 @@
 import json
+import os
 import shutil
+import signal
 
 import jax
 import pytest
@@ -147,7 +149,33 @@ def test_a_failed_job_is_named_and_sets_the_exit_code(tmp_path, capsys):
     flags = ["cnn3", "--limit", "64", "--epochs", "1", "--jobs", "2", "--data_dir", str(tmp_path)]
     folders = ["--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]
     assert accuracy.main(["", *flags, *folders]) == 1
-    assert "failed: cnn3, seed 0: exit code 1" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "failed: cnn3, seed 0: exit code 1: " in printed and str(tmp_path) in printed
+
+
+def test_jobs_that_ctrl_c_stops_have_not_failed(tmp_path, monkeypatch, capsys):
+    class Process:
+        returncode = None
+
+        def poll(self):
+            return self.returncode
+
+        def send_signal(self, signum):
+            self.returncode = 128 + signum
+
+    monkeypatch.setattr(jobs, "_start", lambda *_: Process())
+    monkeypatch.setattr(jobs.time, "sleep", lambda _: os.kill(os.getpid(), signal.SIGINT))
+    folders = ["--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]
+    assert accuracy.main(["", "cnn3", "--jobs", "2", *folders]) == 130
+    printed = capsys.readouterr().out
+    assert "stopped: cnn3, seed 0" in printed and "failed" not in printed
+
+
+@pytest.mark.parametrize("option", ["--runs", "--out"])
+def test_folders_that_cannot_be_written_are_refused_before_training(tmp_path, option, capsys):
+    (tmp_path / "file").touch()
+    assert accuracy.main(["", "cnn3", option, str(tmp_path / "file" / "below")]) == 1
+    assert f"{tmp_path}/file is not a writable directory" in capsys.readouterr().err
 
 
 def test_jobs_stop_at_the_time_limit(tmp_path, capsys):

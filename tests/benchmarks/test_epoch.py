@@ -71,8 +71,9 @@ def test_cifar_jax_is_compared_with_the_fastest_other_contender():
         (["torch"], "must include cifar_jax and another"),
         (["cifar_jax", "torch", "--limit", "-5"], "--limit must be at least 0"),
         (["troch"], "did you mean"),
+        (["cifar_jax", "cifar_jax"], "is named twice"),
         (["--limit", "96"], "a trial is not a result"),
-        (["--rounds", "0"], "--rounds must be at least 1"),
+        (["--rounds", "0"], "--rounds must be from 1 to 1,000, got 0"),
     ],
 )
 def test_invalid_arguments_are_rejected(flags, reason, capsys):

@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from benchmarks.gpu_suite import __main__ as gpu_suite
 from benchmarks.gpu_suite import stages
 from benchmarks.gpu_suite.collect import unpack
 from benchmarks.gpu_suite.suite import Suite
@@ -168,6 +169,39 @@ def test_only_failed_calls_are_reported_not_those_out_of_time(tmp_path):
     suite = make_suite(tmp_path, deadline=0)  # the call gets one second
     suite.call("benchmarks.throughput", "cnn2")
     assert suite.failed == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--minutes", "-1"], "--minutes must be above 0, got -1.0"),
+        (["--minutes", "nan"], "--minutes must be above 0, got nan"),
+        (["--seeds", "0"], "--seeds must be from 1 to 1,000, got 0"),
+        (["--work", "/dev/null/x"], "/dev/null is not a writable directory"),
+    ],
+)
+def test_invalid_flags_are_rejected(tmp_path, calls, flags, message, capsys):
+    assert gpu_suite.main(["", str(tmp_path / "out"), *flags]) == 1
+    assert message in capsys.readouterr().err and not calls
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"small": 3}', "\0"])
+def test_a_damaged_environment_is_reported(tmp_path, calls, text, capsys):
+    (tmp_path / "environment.json").write_text(text)
+    for flags in ([], ["--collect"]):
+        assert gpu_suite.main(["", str(tmp_path), *flags]) == 1
+        assert "environment.json" in capsys.readouterr().err
+    assert not calls
+
+
+def test_out_must_be_a_folder_and_its_logs_sound(tmp_path, calls, capsys):
+    (tmp_path / "file").touch()
+    assert gpu_suite.main(["", str(tmp_path / "file")]) == 1
+    assert "OUT" in capsys.readouterr().err
+    (tmp_path / "accuracy.tar.gz").write_bytes(b"damaged")
+    assert gpu_suite.main(["", str(tmp_path), "--work", str(tmp_path / "work")]) == 1
+    assert "accuracy.tar.gz is damaged" in capsys.readouterr().err
+    assert not calls
 
 
 def test_images_are_unpacked_once(tmp_path):

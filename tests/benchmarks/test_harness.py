@@ -93,6 +93,30 @@ def test_errors_are_printed_in_one_line(capsys):
     assert capsys.readouterr().err == "error: --rounds must be at least 1\n"
 
 
+def test_a_busy_machine_is_noted_in_the_record_and_printed(capsys):
+    assert harness.background(None) == {"used_elsewhere": None, "is_busy": False}
+    assert harness.background(0.05) == {"used_elsewhere": 0.05, "is_busy": False}
+    idle, busy = harness.background(0.01), harness.background(0.37)
+    assert busy == {"used_elsewhere": 0.37, "is_busy": True}
+    harness.warn_if_busy(idle)
+    assert capsys.readouterr().err == ""
+    harness.warn_if_busy(busy)
+    assert "warning: other processes took 37% of the processor's time" in capsys.readouterr().err
+
+
+def test_missing_packages_are_named_with_the_command_that_installs_them(monkeypatch):
+    monkeypatch.setattr(harness.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match="this needs torch and keras: make reference, or pip"):
+        harness.require_packages("torch", "keras")
+
+
+@pytest.mark.parametrize("text", ["0", "50001", "99999999999", "-1", "", "x", 5000 * "9"])
+def test_batch_sizes_are_limited(text):
+    assert harness.parse_batch_size("cnn3:32", "32") == 32
+    with pytest.raises(UserError, match=r"is not MODEL.* with a BATCH from 1 to 50,000"):
+        harness.parse_batch_size(f"cnn3:{text}", text)
+
+
 def test_parsers_name_their_command():
     parser = harness.make_parser("epoch", "Text.")
     assert isinstance(parser, argparse.ArgumentParser)

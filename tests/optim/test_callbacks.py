@@ -182,9 +182,13 @@ def test_epochs_without_an_evaluation_do_not_count():
     ("make", "message"),
     [
         (lambda: Plateau("los", 2), "unknown plateau.monitor 'los': did you mean 'loss'"),
-        (lambda: Plateau("loss", 0), "plateau.patience must be a positive integer, got 0"),
+        (lambda: Plateau("loss", 0), "1 or more, or 0 to disable the callback, got 0"),
         (lambda: Plateau("loss", 2, factor=1.0), r"plateau.factor must be in \(0, 1\), got 1.0"),
-        (lambda: Plateau("loss", 2, cooldown=-1), "must be at least 0, got -1 and 0"),
+        (lambda: Plateau("loss", 2, cooldown=-1), "plateau.cooldown must be at least 0, got -1"),
+        (
+            lambda: Plateau("loss", 2, min_learning_rate=math.nan),
+            "plateau.min_learning_rate must be at least 0, got nan",
+        ),
         (lambda: Plateau("loss", 2, min_delta=-1), "plateau.min_delta must be at least 0, got -1"),
         (lambda: EarlyStopping("loss", 1.5), "early_stopping.patience must be .* got 1.5"),
     ],

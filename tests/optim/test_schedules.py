@@ -149,16 +149,58 @@ def test_learning_rates_are_finite_and_lie_between_zero_and_the_peak(name, warmu
     assert jnp.all((result >= 0) & (result <= PEAK * (1 + 1e-6)))  # False for NaN
 
 
-@every_schedule
-@pytest.mark.parametrize("steps_per_epoch", [41, 47, 55, 61])
-def test_compiled_schedule_changes_at_the_right_step(name, steps_per_epoch):
-    """XLA turns a division by a constant into a product, whose floor may be one too low."""
-    schedule = create(name, steps_per_epoch, 9)
-    boundaries = [epoch * steps_per_epoch for epoch in range(1, 9)]
-    steps = [step + offset for step in boundaries for offset in (-1, 0)]
-    compiled = jax.jit(jax.vmap(schedule))(jnp.array(steps, jnp.int32))
-    exact = [float(schedule(step)) for step in steps]  # Python divides
-    np.testing.assert_allclose(compiled, exact, rtol=1e-4, atol=1e-6 * PEAK)
+# Every number of steps per epoch that a batch size from 16 gives for 50,000 images.
+LENGTHS = np.arange(1, 3201, dtype=np.int32)
+
+
+def cyclical(amplitude):
+    """Returns the formula of Smith (2017) in float64, with the half cycle of OPTIONS."""
+    base = OPTIONS["base_learning_rate"]
+
+    def learning_rate(step):
+        half = OPTIONS["half_cycle_epochs"] * LENGTHS
+        cycle = np.floor(step / (2 * half))
+        height = 1 - np.abs(step / half - 2 * cycle - 1)
+        return base + (PEAK - base) * height * amplitude(cycle, step)
+
+    return learning_rate
+
+
+# What a schedule with an edge equals in float64, for all LENGTHS at once.
+EXPECTED = {
+    "step": lambda step: (
+        PEAK * 0.5 ** ((step >= 2 * LENGTHS) + 1.0 * (step >= np.rint(4.5 * LENGTHS)))
+    ),
+    "exponential": lambda step: PEAK * 0.5 ** (step // LENGTHS),
+    "triangular": cyclical(lambda cycle, step: 1.0),
+    "triangular2": cyclical(lambda cycle, step: 0.5**cycle),
+    "exp_range": cyclical(lambda cycle, step: 0.99**step),
+}
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_compiled_schedule_changes_at_the_right_step_for_every_length(name):
+    """XLA turns a division by a constant, here of all lengths, into a product with its inverse.
+
+    The floor of that product is one too low at the first step of an epoch for 41, 47, 55, 61 and
+    other numbers of steps.
+    """
+    epochs = np.array([[1], [2], [3], [4.5], [7], [13]])
+    edges = np.rint(epochs * LENGTHS).astype(np.int32)
+    steps = np.concatenate([edges - 1, edges, edges + 1])
+    function = schedules.SCHEDULES[name]
+    schedule = function(PEAK, **pick(OPTIONS | {"steps_per_epoch": LENGTHS}, function))
+    found = jax.jit(schedule)(steps)
+    np.testing.assert_allclose(found, EXPECTED[name](steps.astype(np.int64)), atol=2e-5 * PEAK)
+
+
+def test_compiled_warm_up_ends_at_the_right_step_for_every_length():
+    ends = np.rint(1.5 * LENGTHS).astype(np.int32)
+    schedule = schedules.exponential(PEAK, steps_per_epoch=LENGTHS, step_factor=0.5)
+    steps = np.stack([ends // 2, ends - 1, ends, ends + LENGTHS - 1, ends + LENGTHS])
+    found = jax.jit(schedules._warmed_up(schedule, PEAK, ends))(steps)
+    expected = [(ends // 2) / ends, (ends - 1) / ends, *np.ones((2, 3200)), np.full(3200, 0.5)]
+    np.testing.assert_allclose(found, PEAK * np.array(expected), atol=1e-6 * PEAK)
 
 
 @every_schedule
@@ -193,6 +235,13 @@ def test_depends_on_length_matches_the_schedules(name):
     [
         (dict(name="cosin"), "unknown schedule 'cosin': did you mean 'cosine'"),
         (dict(learning_rate=float("nan")), r"optim.learning_rate must be .* got nan"),
+        (dict(learning_rate=1e39), r"optim.learning_rate must be .* got 1e\+39"),
+        (dict(learning_rate=1e-46), r"optim.learning_rate must be above 0, got 1e-46"),
+        (dict(learning_rate="0.1"), r"optim.learning_rate must be a number, got '0.1'"),
+        (dict(step_epochs=(2, float("nan"))), r"optim.step_epochs must be a list of numbers"),
+        (dict(name="inverse_time", decay=float("inf")), r"optim.decay must be .* got inf"),
+        (dict(name="cosine", final_learning_rate="0"), r"must be a number, got '0'"),
+        (dict(num_epochs=2, warmup_epochs=5), "got 5; for a short trial"),
         (
             dict(name="cosine", final_learning_rate=0.2),
             "optim.final_learning_rate must be between 0 and optim.learning_rate, got 0.2",
@@ -205,7 +254,7 @@ def test_depends_on_length_matches_the_schedules(name):
         (dict(learning_rate=0.0), r"optim.learning_rate must be .* got 0.0"),
         (dict(warmup_epochs=-1), r"optim.warmup_epochs must be .* got -1"),
         (dict(warmup_epochs=10), r"less than num_epochs = 10, got 10"),
-        (dict(step_epochs="abc"), r"optim.step_epochs must be numbers, got 'abc'"),
+        (dict(step_epochs="abc"), r"optim.step_epochs must be a list of numbers, .*got 'abc'"),
         (dict(step_epochs=(4, 2)), r"optim.step_epochs must be .* increasing, got \(4, 2\)"),
         (dict(step_epochs=(4, 4)), r"optim.step_epochs must be .* increasing, got \(4, 4\)"),
         (dict(step_epochs=(0, 4)), r"optim.step_epochs must be .* increasing, got \(0, 4\)"),
@@ -222,6 +271,11 @@ def test_depends_on_length_matches_the_schedules(name):
             dict(name="triangular", half_cycle_epochs=2, warmup_epochs=1),
             "needs optim.base_learning_rate above 0 with the schedule 'triangular'",
         ),
+        (
+            dict(name="triangular", half_cycle_epochs=1e-46),
+            "optim.half_cycle_epochs must last a step, got 1e-46",
+        ),
+        (dict(name="one_cycle", base_learning_rate=1e-46), "base_learning_rate above 0"),
         (dict(name="one_cycle"), "'one_cycle' needs optim.base_learning_rate above 0"),
         (dict(name="triangular"), "'triangular' needs optim.half_cycle_epochs above 0"),
         (
