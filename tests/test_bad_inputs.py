@@ -4,6 +4,7 @@ Each must end with exit code 1 (or 2, for a wrong use of a flag) and at most thr
 traceback, that name the input. All of them run in this process; nothing is trained or measured.
 """
 
+import importlib.util
 import json
 import re
 from importlib import import_module
@@ -222,6 +223,8 @@ def command(folder, monkeypatch, capsys):
     monkeypatch.setattr("cifar_jax.experiment.load_data", accepted)
     for name in ("throughput.measure.measure_network", "augmentation.measure.measure_lines"):
         monkeypatch.setattr(f"benchmarks.{name}", accepted)
+    if importlib.util.find_spec("torch"):
+        monkeypatch.setattr("benchmarks.versus_torch.compare.compare_network", accepted)
     for name in ("accuracy.sequential.train_all", "accuracy.jobs.train_all"):
         monkeypatch.setattr(f"benchmarks.{name}", accepted)
     monkeypatch.setattr("benchmarks.gpu_suite.suite.Suite.call", accepted)
@@ -424,6 +427,56 @@ OTHERS = [
             ("out", "--only", "everything"),
         )
     ),
+    *(
+        ("benchmarks.versus_torch.__main__", *flags)
+        for flags in (
+            ("cnn_small:99999999999",),
+            ("resnet19",),
+            ("resnet18 imagenet",),
+            (LONG,),
+            ("cnn3:8:float16",),
+            ("cnn3", "--rounds", "0"),
+            ("cnn3", "--steps", "-1"),
+            ("cnn3", "--steps", HUGE),
+            ("cnn3", "--settings", "torch_fast"),
+            ("cnn3", "--out", "folder"),
+        )
+    ),
+    *(
+        ("cifar_jax.predict", *flags)
+        for flags in (
+            (),
+            ("--workdir", "run"),
+            ("--workdir", "nothing", "image.png"),
+            ("--workdir", "file", "image.png"),
+            ("--workdir", LONG, "image.png"),
+            ("image.png",),
+            ("--unknown", "image.png"),
+        )
+    ),
+    *(
+        ("cifar_jax.prepare", *flags)
+        for flags in (
+            (),
+            ("mnist",),
+            (LONG,),
+            ("cifar10", "--source", "nothing", "--data_dir", "data"),
+            ("cifar10", "--source", "file", "--data_dir", "data"),
+            ("cifar10", "--source", "folder", "--data_dir", "data"),
+            ("cifar10", "--unknown"),
+        )
+    ),
+    *(
+        ("cifar_jax.report.__main__", *flags)
+        for flags in (
+            (),
+            ("nothing",),
+            ("file",),
+            ("folder",),
+            ("nothing", "folder"),
+            ("folder", "--unknown"),
+        )
+    ),
     ("benchmarks.table.__main__", "extra"),
     ("benchmarks.table.__main__", "--unknown"),
     ("benchmarks.page", "--out", "folder"),
@@ -434,7 +487,13 @@ OTHERS = [
 @pytest.mark.parametrize("case", OTHERS, ids=names(OTHERS))
 def test_command_lines(command, case):
     shown = command(*case)
-    assert names_input(shown, *case[1:]) or not any(case[1:])
+    assert names_input(shown, *case[1:]) or not any(case[1:]) or "are required: " in shown
+
+
+def test_a_missing_package_is_named_with_its_command(command, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    for module in ("benchmarks.versus_torch.__main__", "benchmarks.epoch.__main__"):
+        assert "make reference" in command(module, "--rounds", "1", "--out", "out.jsonl")
 
 
 def test_the_table_is_large():

@@ -9,6 +9,7 @@ import pytest
 import tiny
 
 from cifar_jax import main as command
+from cifar_jax.config import command_line
 
 
 def main(*args, cwd=tiny.ROOT, **env):
@@ -37,18 +38,22 @@ SMALL = [
     [
         ((), "--config is missing, as in: python -m cifar_jax.main --config configs/resnet18.py"),
         (("configs/quickstart.py",), "--config is missing (put it before the file)"),
-        (("--config", "README.md"), "README.md cannot be imported (SyntaxError"),
+        (("--config", "README.md"), "README.md is not a Python file: the folder configs holds"),
         ((*QUICKSTART, "--config.model.drop=1"), "unknown option of cnn3 'model.drop'"),
         (
             ("--config", "configs/resnet81.py"),
-            "unknown config 'configs/resnet81.py': did you mean 'configs/resnet18.py'",
+            "configs/resnet81.py is not a file: did you mean configs/resnet18.py?",
         ),
         ((*QUICKSTART, "--config.optim.lr=3"), "unknown config field 'optim.lr'"),
         (
             (*QUICKSTART, "--config.optim.learning_rat=3"),
             "did you mean 'optim.learning_rate'",
         ),
-        ((*QUICKSTART, "--config.batch_size=many"), "--config.batch_size=many"),
+        (
+            (*QUICKSTART, "--config.batch_size=many"),
+            "--config.batch_size needs a whole number, as in --config.batch_size=64, got 'many'",
+        ),
+        ((*QUICKSTART, *QUICKSTART), "--config is given twice"),
         ((*QUICKSTART, "--confg.seed=1"), "unknown flag --confg.seed: there are"),
         ((*QUICKSTART, "--num_epochs=1"), "did you mean --config.num_epochs?"),
         ((*QUICKSTART, "seed=1"), "unexpected argument 'seed=1'; flags look like"),
@@ -65,11 +70,43 @@ SMALL = [
         ((*QUICKSTART, "--workdir", "/dev/null/x"), "--workdir /dev/null/x cannot be used"),
     ],
 )
-def test_invalid_command_gets_one_line_and_no_traceback(args, message):
-    result = main(*args)
-    assert result.returncode == 1
-    assert message in result.stderr
-    assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
+def test_invalid_command_gets_one_line_and_no_traceback(args, message, monkeypatch, capsys):
+    monkeypatch.chdir(tiny.ROOT)
+    assert command.main(["", *args]) == 1
+    shown = capsys.readouterr().err
+    assert message in shown
+    assert shown.startswith("error: ") and shown.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("flag", "note"),
+    [
+        ("optim.power=2.0", "no effect with optim.schedule 'constant' and optim.name 'adam'"),
+        ("optim.power=1.0", ""),
+        ("optim.beta1=0.8", ""),
+        ("optim.weight_decay_mask=kernels", "has no effect with optim.weight_decay 0"),
+        ("selected_by=loss", ""),
+        ("data.val_seed=1", ""),
+    ],
+)
+def test_a_field_without_effect_gets_a_note(flag, note, capsys):
+    argv = ["", "--config", str(tiny.ROOT / "configs/quickstart.py"), f"--config.{flag}"]
+    command_line.parse(argv, "usage\n\nexample")
+    shown = capsys.readouterr().err
+    assert (note in shown and shown.startswith("note: --config.")) if note else shown == ""
+
+
+def test_notes_depend_on_the_other_fields(capsys):
+    argv = ["", "--config", str(tiny.ROOT / "configs/cnn3.py"), "--config.num_epochs=2"]
+    argv += ["--config.optim.schedule=step", "--config.optim.step_epochs=(3,)"]
+    argv += ["--config.data.val_seed=1", "--config.data.val_fraction=0.0"]
+    argv += ["--config.selected_on=last", "--config.selected_by=loss"]
+    command_line.parse(argv, "usage\n\nexample")
+    assert capsys.readouterr().err.splitlines() == [
+        "note: --config.optim.step_epochs has no effect with num_epochs 2",
+        "note: --config.data.val_seed has no effect with data.val_fraction 0",
+        "note: --config.selected_by has no effect with selected_on 'last'",
+    ]
 
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

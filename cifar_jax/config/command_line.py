@@ -64,7 +64,7 @@ def parse(
     try:
         rest = values(argv)[1:]
     except flags.UnrecognizedFlagError as error:
-        name = error.flagname
+        name = shorten(error.flagname, 80)
         is_field = name in flatten(config)
         hint = f"did you mean --config.{name}? There" if is_field else "there"
         raise UserError(

@@ -50,4 +50,4 @@ def check_overrides(rng, count, *, builds=False):
 
 
 def test_any_command_line_is_either_accepted_or_refused():
-    assert 5 < check_overrides(np.random.default_rng(0), 100) < 90
+    assert 0 < check_overrides(np.random.default_rng(0), 60) < 50
