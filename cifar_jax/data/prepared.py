@@ -51,7 +51,7 @@ def decode(directory: Path) -> dict[str, np.ndarray]:
       fine_names: str [num_classes].
       train_coarse, test_coarse, coarse_names: the same for coarse labels, only for cifar100.
       mean, std: float32 [3], over the training images, in [0, 1] scale.
-      differing_files: str [n], the official files with other contents; see archive.Raw.
+      differences: str [n], the official files with other contents; see archive.Raw.
 
     Raises:
       UserError: If files are missing or corrupt, or the data set is incomplete.
