@@ -107,7 +107,7 @@ def load(
     else:
         source = _find(name, resolve(data_dir)) or _prepare(name, data_dir)
         arrays = _decode(name, source)
-        _note(name, source, tuple(arrays["differing_files"].tolist()))
+        _note(name, source, tuple(arrays["differences"].tolist()))
     train = Split(arrays["train_images"], arrays[f"train_{label}"])
     test, val = Split(arrays["test_images"], arrays[f"test_{label}"]), None
     if val_fraction:
@@ -192,9 +192,9 @@ def _prepare(name: str, data_dir: str | Path | None) -> Path:
 
 
 @functools.cache  # once per process
-def _note(name: str, source: Path, differing_files: tuple[str, ...]) -> None:
-    if differing_files:
-        print(official.note(name, source, differing_files), flush=True)
+def _note(name: str, source: Path, differences: tuple[str, ...]) -> None:
+    if differences:
+        print(official.note(name, source, differences), flush=True)
 
 
 def _decode(name: str, source: Path) -> dict[str, np.ndarray]:

@@ -24,7 +24,7 @@ class Raw(NamedTuple):
     images: dict[str, np.ndarray]  # {split: uint8 [N, 32, 32, 3]}
     labels: dict[str, dict[str, np.ndarray]]  # {split: {label: integers [N]}}
     names: dict[str, list[str]]  # {label: class names}
-    differing_files: list[str]  # as Archive.differing_files returns them
+    differences: list[str]  # as Archive.differences returns them
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Returns the images, labels and names in the form that prepared.decode documents."""
@@ -34,7 +34,7 @@ class Raw(NamedTuple):
             result[f"{split}_images"] = images
             for ours, theirs in labels.items():
                 result[f"{split}_{ours}"] = self.labels[split][theirs].astype(np.int32)
-        result["differing_files"] = np.array(self.differing_files, np.str_)
+        result["differences"] = np.array(self.differences, np.str_)
         result["mean"], result["std"] = channels.mean_std(result["train_images"])
         return result
 
@@ -50,7 +50,7 @@ def read(name: str, source: str | Path) -> Raw:
     """Reads and validates a data set.
 
     People train on their own images in the official layout, so files with other contents are
-    accepted, and listed in `Raw.differing_files`. What cannot be right is not.
+    accepted, and listed in `Raw.differences`. What cannot be right is not.
 
     Args:
       name: "cifar10" or "cifar100".
@@ -119,10 +119,10 @@ def from_records(
         for channel in range(3):  # three times as fast as a transposed copy
             plane = rows[:, len(archive.labels) + 1024 * channel :][:, :1024]
             images[split].reshape(-1, 1024, 3)[:, :, channel] = plane
-    differing_files = archive.differing_files(records, names)
-    if differing_files:
+    differences = archive.differences(records, names)
+    if differences:
         _check_blank(archive, records)
-    return Raw(images, labels, dict(names), differing_files)
+    return Raw(images, labels, dict(names), differences)
 
 
 def _check_blank(archive: Archive, records: Mapping[str, np.ndarray]) -> None:

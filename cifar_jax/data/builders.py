@@ -97,8 +97,8 @@ def prepare(
         if source is None:
             source = _download(name, data_dir)
         raw = archive.read(name, source)
-        if raw.differing_files:
-            print(official.note(name, source, raw.differing_files), flush=True)
+        if raw.differences:
+            print(official.note(name, source, raw.differences), flush=True)
         print(f"{name}: writing TFDS files to {data_dir}", flush=True)
         with _folder(data_dir / name):
             atomic.sweep(data_dir / name, f"{_INCOMPLETE}*")

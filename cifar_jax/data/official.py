@@ -30,32 +30,35 @@ class Archive(NamedTuple):
         """The size of one record in bytes."""
         return len(self.labels) + 3072
 
-    def differing_files(
+    def differences(
         self, records: Mapping[str, np.ndarray], names: Mapping[str, Sequence[str]]
     ) -> list[str]:
-        """Returns the official files whose contents are not those of a data set.
+        """Returns the official files with other contents than a data set, as text for `note`.
+
+        Which of the five training files of CIFAR-10 has other contents cannot be told, because
+        their records are accepted in any order.
 
         Args:
           records: {split: uint8 [N, record_size]}, in any order.
           names: {label: class names}.
         """
-        files = []
+        found = []
         for split, counts in self.splits.items():
             if digest(records[split]) != self.digests[split]:
-                files += counts
-        return files + [
+                first, *others = counts
+                found.append(f"one of {first} to {others[-1]}" if others else first)
+        return found + [
             file
             for label, (file, _) in self.labels.items()
             if tuple(names[label]) != self.names[label]
         ]
 
 
-def note(name: str, source: Path, differing_files: Sequence[str]) -> str:
+def note(name: str, source: Path, differences: Sequence[str]) -> str:
     """Returns the line to print for a data set that is not the official one."""
     return (
-        f"note: {source} is not the official {name}: {', '.join(differing_files)} "
-        f"{'differs' if len(differing_files) == 1 else 'differ'}, so accuracies cannot be compared "
-        "with published ones"
+        f"note: {source} is not the official {name} (other contents in {', '.join(differences)}), "
+        "so accuracies cannot be compared with published ones"
     )
 
 

@@ -51,7 +51,7 @@ def decode(directory: Path) -> dict[str, np.ndarray]:
       fine_names: str [num_classes].
       train_coarse, test_coarse, coarse_names: the same for coarse labels, only for cifar100.
       mean, std: float32 [3], over the training images, in [0, 1] scale.
-      differing_files: str [n], the official files with other contents; see archive.Raw.
+      differences: str [n], the official files with other contents; see archive.Raw.
 
     Raises:
       UserError: If files are missing or corrupt, or the data set is incomplete.
@@ -70,7 +70,7 @@ def decode(directory: Path) -> dict[str, np.ndarray]:
     except UserError as e:
         raise _corrupt(directory, str(e)) from e
     except corruption as e:
-        raise _corrupt(directory, f"{type(e).__name__}: {e}".splitlines()[0]) from e
+        raise _corrupt(directory, f"{type(e).__name__}: {e}") from e
     finally:
         logging.set_verbosity(verbosity)
 
@@ -115,8 +115,7 @@ def _builder(directory: Path, official: Archive):
             builder = tfds.builder_from_directory(directory)
         found = {key: (f.shape, f.np_dtype) for key, f in builder.info.features.items()}
     except _INVALID_METADATA as e:
-        reason = f"{' or '.join(_REQUIRED)} is not valid: {type(e).__name__}: {e}"
-        raise UserError(reason.splitlines()[0]) from e
+        raise UserError(f"{' or '.join(_REQUIRED)} is not valid: {type(e).__name__}: {e}") from e
     expected = {"id": ((), object), "image": ((32, 32, 3), np.uint8)}
     expected |= {label: ((), np.int64) for label in official.labels}
     if found != expected:
@@ -152,7 +151,9 @@ def _examples(builder, split: str) -> Iterator[dict]:
 
 def _corrupt(directory: Path, reason: str) -> UserError:
     name, data_dir = directory.parent.name, directory.parent.parent
+    reason = " ".join(reason.split())  # some libraries quote whole files, in many lines
+    shown = reason if len(reason) <= 300 else f"{reason[:300]}..."
     return UserError(
-        f"{directory} is incomplete or corrupt ({reason}). Rebuild it with "
+        f"{directory} is incomplete or corrupt ({shown}). Rebuild it with "
         f"`python -m cifar_jax.prepare {name} --data_dir {shlex.quote(str(data_dir))} --overwrite`"
     )

@@ -1,5 +1,6 @@
 import gzip
 import os
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -110,6 +111,19 @@ def _oversized_stranger_in_tar(fake):
     return pack(fake.folder), "unpacks to more than 1,122,352 bytes"
 
 
+def _negative_size_in_tar(fake):
+    """tarfile (CPython 3.11.7) goes back and reads the same member again, without end."""
+    path = pack(fake.folder, "w:")
+    content = bytearray(path.read_bytes())
+    content[124:136] = (-1024).to_bytes(12, "big", signed=True)  # the size of the first member
+    content[156:157] = b"0"  # which is now a file
+    header = tarfile.TarInfo("a").tobuf()
+    checksum = sum(content[:148]) + sum(content[156:512]) + 8 * ord(" ")
+    content[148:156] = b"%06o\0 " % checksum
+    path.write_bytes(header + bytes(content))
+    return path, "unpacks to more than"
+
+
 def _pipe(fake):
     os.mkfifo(fake.folder.parent / "pipe.tar.gz")
     return fake.folder.parent / "pipe.tar.gz", "pipe.tar.gz is not a file or a folder"
@@ -155,6 +169,7 @@ def _class_name_missing(fake):
         _two_files_of_one_name_in_tar,
         _endless_tar,
         _oversized_stranger_in_tar,
+        _negative_size_in_tar,
         _pipe,
         _device,
         _pipe_in_folder,

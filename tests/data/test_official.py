@@ -31,13 +31,13 @@ def _edit(path, position, value):
 
 def test_official_files_in_any_order_have_no_differences(fake):
     name, facts = _name(fake), archive.ARCHIVES[_name(fake)]
-    assert archive.read(name, pack(fake.folder)).differing_files == []
+    assert archive.read(name, pack(fake.folder)).differences == []
     for files in facts.splits.values():
         content = b"".join((fake.folder / file).read_bytes() for file in files)
         records = np.frombuffer(content, np.uint8).reshape(-1, facts.record_size)[::-1].copy()
         for file, part in zip(files, np.split(records, len(files)), strict=True):
             (fake.folder / file).write_bytes(part.tobytes())
-    assert archive.read(name, fake.folder).differing_files == []
+    assert archive.read(name, fake.folder).differences == []
 
 
 @pytest.mark.parametrize("change", ["label", "pixel", "exchanged pixels", "repeated record"])
@@ -55,7 +55,7 @@ def test_each_change_of_a_split_is_found(fake, change):
     else:
         content[:size] = content[size : 2 * size]
     (fake.folder / file).write_bytes(content)
-    assert archive.read(name, fake.folder).differing_files == [file]
+    assert archive.read(name, fake.folder).differences == [file]
 
 
 def test_other_class_names_are_a_difference(fake):
@@ -63,7 +63,7 @@ def test_other_class_names_are_a_difference(fake):
     file, _ = facts.labels["label"]
     path = fake.folder / file
     path.write_text(path.read_text().replace("label_7\n", "label_Z\n"))
-    assert archive.read(_name(fake), fake.folder).differing_files == [file]
+    assert archive.read(_name(fake), fake.folder).differences == [file]
 
 
 def test_note_is_printed_once_and_survives_tfds_files_and_their_cache(fake, tmp_path, capsys):
@@ -81,9 +81,9 @@ def test_note_is_printed_once_and_survives_tfds_files_and_their_cache(fake, tmp_
         capsys.readouterr()
         for _ in range(2):
             data.load(name, data_dir=parent)
-        expected = f"note: {source} is not the official {name}: {file} differs, so accuracies"
+        expected = f"note: {source} is not the official {name} (other contents in {file}), so"
         assert capsys.readouterr().out.count(expected) == 1
-    assert cache.load(directory, None)["differing_files"].tolist() == [file]
+    assert cache.load(directory, None)["differences"].tolist() == [file]
 
 
 def test_unfinished_file_is_rejected(fake):
@@ -95,7 +95,8 @@ def test_unfinished_file_is_rejected(fake):
         archive.read(name, fake.folder)
     # One black image of class 0 may be meant.
     (fake.folder / file).write_bytes(content[facts.record_size :] + bytes(facts.record_size))
-    assert archive.read(name, fake.folder).differing_files == list(facts.splits["train"])
+    expected = {"cifar10": "one of data_batch_1.bin to data_batch_5.bin", "cifar100": "train.bin"}
+    assert archive.read(name, fake.folder).differences == [expected[name]]
 
 
 @pytest.mark.parametrize(
@@ -126,7 +127,7 @@ def test_class_names_are_one_per_line(fake, damage, match):
 def test_real_files_are_official(monkeypatch, pytestconfig, name):
     monkeypatch.undo()
     raw = archive.read(name, pytestconfig.getoption("source"))
-    assert raw.differing_files == []
+    assert raw.differences == []
     for label, (_, num_classes) in archive.ARCHIVES[name].labels.items():
         for split, n in (("train", 50_000), ("test", 10_000)):
             counts = np.bincount(raw.labels[split][label])
