@@ -19,22 +19,14 @@ from absl import logging
 
 from cifar_jax.errors import UserError
 from cifar_jax.run import checksums
+from cifar_jax.run.checkpoint_reader import CHECKSUMS, HAS_CHECKSUMS, CheckpointReader, Damaged
 from cifar_jax.run.storage import plain_path, saved_steps, writing
 
-# The keys of `meta` that hold the checksums and that say that there are some, as older checkpoints
-# have none. With both, a checkpoint in which one key is damaged does not pass for an older one.
-_CHECKSUMS, _HAS_CHECKSUMS = "checksums", "has_checksums"
-# How the ValueErrors begin that TensorStore raises for corrupt files.
-_CORRUPT = ("DATA_LOSS:", "NOT_FOUND:", "OUT_OF_RANGE:", "Error opening", "Error reading")
 # Folders that Orbax writes to, and those that are being deleted, have this in their names.
 _TEMPORARY = ".orbax-checkpoint-tmp"
 
 
-class Damaged(UserError):
-    """The content of a checkpoint is not what was saved."""
-
-
-class Checkpoints:
+class Checkpoints(CheckpointReader):
     """The checkpoints of one run, opened by `open_checkpoints`.
 
     A checkpoint holds a tree of arrays and a `meta` dict of JSON values. It is renamed to its final
@@ -45,16 +37,13 @@ class Checkpoints:
         """Opens a folder.
 
         Args:
-          directory: The folder, as messages name it.
-          path: A path of the folder that Orbax can handle.
+          directory: See CheckpointReader.
+          path: See CheckpointReader.
           writer: The thread that saves.
         """
-        self._directory, self._path, self._writer = directory, path, writer
+        super().__init__(directory, path)
+        self._writer = writer
         self._saving: tuple[int, Future] | None = None
-        handler = ocp.CompositeCheckpointHandler(
-            "state", "meta", metrics=ocp.JsonCheckpointHandler(filename="metrics")
-        )
-        self._orbax = ocp.Checkpointer(handler)
 
     @property
     def latest_step(self) -> int | None:
@@ -82,10 +71,8 @@ class Checkpoints:
         if step == self.latest_step:
             return
         self.wait()
-        self._saving = (
-            step,
-            self._writer.submit(self._write, step, jax.tree.map(_copy_to_host, state), meta, score),
-        )
+        copy = jax.tree.map(_copy_to_host, state)
+        self._saving = step, self._writer.submit(self._write, step, copy, meta, score)
 
     def wait(self) -> None:
         """Waits for the save that is under way; raises UserError if it failed."""
@@ -97,7 +84,7 @@ class Checkpoints:
         sums = {"step": step, "arrays": checksums.of_arrays(state), "meta": checksums.of_json(meta)}
         items = {
             "state": ocp.args.StandardSave(state),
-            "meta": ocp.args.JsonSave(meta | {_HAS_CHECKSUMS: True, _CHECKSUMS: sums}),
+            "meta": ocp.args.JsonSave(meta | {HAS_CHECKSUMS: True, CHECKSUMS: sums}),
         }
         if score is not None:
             items["metrics"] = ocp.args.JsonSave({"score": score, "step": step})
@@ -120,7 +107,7 @@ class Checkpoints:
         target = [leaf if i == smallest else ocp.PLACEHOLDER for i, leaf in enumerate(leaves)]
         item = jax.tree.unflatten(tree, target)
         restore_args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), item)
-        with self._reading(step):
+        with self.reading(step):
             ocp.PyTreeCheckpointer().restore(
                 self._path / str(step) / "state", item, restore_args=restore_args
             )
@@ -135,10 +122,9 @@ class Checkpoints:
         return {*steps[-2:], best}
 
     def _score(self, step: int) -> float | None:
+        path = self._path / str(step) / "metrics" / "metrics"
         try:
-            score = json.loads((self._path / str(step) / "metrics" / "metrics").read_text())[
-                "score"
-            ]
+            score = json.loads(path.read_text())["score"]
         except (OSError, ValueError, TypeError, KeyError):  # saved without a score, or damaged
             return None
         return score if isinstance(score, float | int) else None
@@ -152,6 +138,11 @@ class Checkpoints:
     def _delete_temporary(self) -> None:
         for path in self._path.glob(f"*{_TEMPORARY}*"):
             shutil.rmtree(path, ignore_errors=True)
+
+    def restore(self, step: int, target: Any, sharding: jax.sharding.Sharding) -> tuple[Any, dict]:
+        """See CheckpointReader; first waits for the save that is under way."""
+        self.wait()
+        return super().restore(step, target, sharding)
 
     def restore_latest(
         self, target: Any, sharding: jax.sharding.Sharding, is_valid: Callable[[dict], bool]
@@ -175,7 +166,7 @@ class Checkpoints:
             try:
                 state, meta = self.restore(step, target, sharding)
                 if not is_valid(meta):
-                    raise self._damaged(step, "its meta lacks fields")
+                    raise self.damaged(step, "its meta lacks fields")
             except Damaged as error:
                 damaged[step] = error
                 continue
@@ -190,93 +181,6 @@ class Checkpoints:
                 "start"
             ) from first
         return None
-
-    def restore(self, step: int, target: Any, sharding: jax.sharding.Sharding) -> tuple[Any, dict]:
-        """Restores one checkpoint.
-
-        Args:
-          step: The step at which it was saved.
-          target: Tree of arrays or shapes with the structure, shapes and dtypes that were saved.
-          sharding: Sharding of every restored array, regardless of the devices that saved it.
-
-        Returns:
-          The tree of arrays, and `meta`.
-
-        Raises:
-          Damaged: If it is incomplete or does not match its checksums.
-          UserError: If the files cannot be read. If `target` does not match what was saved, Orbax's
-            ValueError propagates.
-        """
-        self.wait()
-        abstract = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), target
-        )
-        args = ocp.args.Composite(
-            state=ocp.args.StandardRestore(abstract), meta=ocp.args.JsonRestore()
-        )
-        with self._reading(step):
-            found = self._orbax.restore(self._path / str(step), args=args)
-        meta, sums = self._checked_meta(step, found.meta)
-        if sums:
-            restored = checksums.of_arrays(found.state)
-            differing = [n for n, crc in restored.items() if sums["arrays"].get(n) != crc]
-            if differing:
-                raise self._damaged(step, f"the checksum of {', '.join(differing[:3])} differs")
-        return found.state, meta
-
-    def read_meta(self, step: int) -> dict:
-        """Returns only the `meta` of a checkpoint; raises the errors of `restore`."""
-        args = ocp.args.Composite(meta=ocp.args.JsonRestore())
-        with self._reading(step):
-            saved = self._orbax.restore(self._path / str(step), args=args).meta
-        return self._checked_meta(step, saved)[0]
-
-    def _checked_meta(self, step: int, saved: Any) -> tuple[dict, dict | None]:
-        """Returns a checkpoint's `meta` and its checksums, None for those that have none."""
-        if not isinstance(saved, dict):
-            raise self._damaged(step, "its meta is not a JSON object")
-        meta, sums = dict(saved), saved.get(_CHECKSUMS)
-        for key in (_CHECKSUMS, _HAS_CHECKSUMS):
-            meta.pop(key, None)
-        if len(meta) < len(saved) and not (
-            isinstance(sums, dict)
-            and sums.get("step") == step
-            and sums.get("meta") == checksums.of_json(meta)
-            and isinstance(sums.get("arrays"), dict)
-        ):
-            raise self._damaged(step, "the checksum of its meta differs")
-        return meta, sums
-
-    @contextlib.contextmanager
-    def _reading(self, step: int) -> Iterator[None]:
-        """Raises UserError, or Damaged if a file is missing or corrupt, for Orbax's exceptions."""
-        try:
-            yield
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-            raise self._damaged(step, error) from error
-        except OSError as error:
-            # Any other OSError, such as a missing permission, says nothing about the content.
-            raise UserError(self._describe(step, error)) from error
-        except (KeyError, AttributeError) as error:  # a missing item, or JSON of another structure
-            raise self._damaged(step, error) from error
-        except ValueError as error:
-            is_json = isinstance(error, json.JSONDecodeError | UnicodeDecodeError)
-            if not is_json and not str(error).startswith(_CORRUPT):
-                raise
-            raise self._damaged(step, error) from error
-        except Exception as error:
-            # Orbax raises a bare Exception if TensorStore cannot read the values of an array.
-            if type(error) is not Exception:
-                raise
-            raise self._damaged(step, error) from error
-
-    def _damaged(self, step: int, reason: str | Exception) -> Damaged:
-        return Damaged(self._describe(step, reason))
-
-    def _describe(self, step: int, reason: str | Exception) -> str:
-        lines = str(reason).replace(str(self._path), str(self._directory)).splitlines()
-        text = lines[0][:200] if lines else type(reason).__name__
-        return f"the checkpoint {self._directory / str(step)} cannot be read ({text})"
 
 
 def _copy_to_host(array: jax.Array) -> np.ndarray | jax.Array:

@@ -17,7 +17,8 @@ from cifar_jax import engine, predict, run_state
 from cifar_jax.errors import UserError
 from cifar_jax.report.read import read
 from cifar_jax.run import checksums, predictions, workdir
-from cifar_jax.run.checkpoint import Damaged, open_checkpoints
+from cifar_jax.run.checkpoint import open_checkpoints
+from cifar_jax.run.checkpoint_reader import Damaged
 
 SHARDING = NamedSharding(engine.make_mesh(jax.devices()[:1]), P())
 STATE = {

@@ -1,0 +1,127 @@
+"""Restores a checkpoint, and finds out whether it is what was saved."""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from cifar_jax.errors import UserError
+from cifar_jax.run import checksums
+
+# The keys of `meta` that hold the checksums and that say that there are some, as older checkpoints
+# have none. With both, a checkpoint in which one key is damaged does not pass for an older one.
+CHECKSUMS, HAS_CHECKSUMS = "checksums", "has_checksums"
+# How the ValueErrors begin that TensorStore raises for corrupt files.
+_CORRUPT = ("DATA_LOSS:", "NOT_FOUND:", "OUT_OF_RANGE:", "Error opening", "Error reading")
+
+
+class Damaged(UserError):
+    """The content of a checkpoint is not what was saved."""
+
+
+class CheckpointReader:
+    """Reads the checkpoints in a folder."""
+
+    def __init__(self, directory: Path, path: Path):
+        """Opens a folder.
+
+        Args:
+          directory: The folder, as messages name it.
+          path: A path of the folder that Orbax can handle.
+        """
+        self._directory, self._path = directory, path
+        handler = ocp.CompositeCheckpointHandler(
+            "state", "meta", metrics=ocp.JsonCheckpointHandler(filename="metrics")
+        )
+        self._orbax = ocp.Checkpointer(handler)
+
+    def restore(self, step: int, target: Any, sharding: jax.sharding.Sharding) -> tuple[Any, dict]:
+        """Restores one checkpoint.
+
+        Args:
+          step: The step at which it was saved.
+          target: Tree of arrays or shapes with the structure, shapes and dtypes that were saved.
+          sharding: Sharding of every restored array, regardless of the devices that saved it.
+
+        Returns:
+          The tree of arrays, and `meta`.
+
+        Raises:
+          Damaged: If it is incomplete or does not match its checksums.
+          UserError: If the files cannot be read. If `target` does not match what was saved, Orbax's
+            ValueError propagates.
+        """
+        abstract = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), target
+        )
+        args = ocp.args.Composite(
+            state=ocp.args.StandardRestore(abstract), meta=ocp.args.JsonRestore()
+        )
+        with self.reading(step):
+            found = self._orbax.restore(self._path / str(step), args=args)
+        meta, sums = self._checked_meta(step, found.meta)
+        if sums:
+            restored = checksums.of_arrays(found.state)
+            differing = [n for n, crc in restored.items() if sums["arrays"].get(n) != crc]
+            if differing:
+                raise self.damaged(step, f"the checksum of {', '.join(differing[:3])} differs")
+        return found.state, meta
+
+    def read_meta(self, step: int) -> dict:
+        """Returns only the `meta` of a checkpoint; raises the errors of `restore`."""
+        args = ocp.args.Composite(meta=ocp.args.JsonRestore())
+        with self.reading(step):
+            saved = self._orbax.restore(self._path / str(step), args=args).meta
+        return self._checked_meta(step, saved)[0]
+
+    def _checked_meta(self, step: int, saved: Any) -> tuple[dict, dict | None]:
+        """Returns a checkpoint's `meta` and its checksums, None for those that have none."""
+        if not isinstance(saved, dict):
+            raise self.damaged(step, "its meta is not a JSON object")
+        meta, sums = dict(saved), saved.get(CHECKSUMS)
+        for key in (CHECKSUMS, HAS_CHECKSUMS):
+            meta.pop(key, None)
+        if len(meta) < len(saved) and not (
+            isinstance(sums, dict)
+            and sums.get("step") == step
+            and sums.get("meta") == checksums.of_json(meta)
+            and isinstance(sums.get("arrays"), dict)
+        ):
+            raise self.damaged(step, "the checksum of its meta differs")
+        return meta, sums
+
+    @contextlib.contextmanager
+    def reading(self, step: int) -> Iterator[None]:
+        """Raises UserError, or Damaged if a file is missing or corrupt, for Orbax's exceptions."""
+        try:
+            yield
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+            raise self.damaged(step, error) from error
+        except OSError as error:
+            # Any other OSError, such as a missing permission, says nothing about the content.
+            raise UserError(self._describe(step, error)) from error
+        except (KeyError, AttributeError) as error:  # a missing item, or JSON of another structure
+            raise self.damaged(step, error) from error
+        except ValueError as error:
+            is_json = isinstance(error, json.JSONDecodeError | UnicodeDecodeError)
+            if not is_json and not str(error).startswith(_CORRUPT):
+                raise
+            raise self.damaged(step, error) from error
+        except Exception as error:
+            # Orbax raises a bare Exception if TensorStore cannot read the values of an array.
+            if type(error) is not Exception:
+                raise
+            raise self.damaged(step, error) from error
+
+    def damaged(self, step: int, reason: str | Exception) -> Damaged:
+        """Returns the error for a checkpoint whose content is not what was saved."""
+        return Damaged(self._describe(step, reason))
+
+    def _describe(self, step: int, reason: str | Exception) -> str:
+        lines = str(reason).replace(str(self._path), str(self._directory)).splitlines()
+        text = lines[0][:200] if lines else type(reason).__name__
+        return f"the checkpoint {self._directory / str(step)} cannot be read ({text})"
