@@ -52,10 +52,11 @@ def _draw(workdir: Path) -> None:
     The run is complete whether or not this succeeds: files that cannot be read or written are
     reported in one line.
     """
+    # First of all: the imports take a second, and the handlers from before training are back.
+    exit_on_signals(b"stopped while drawing; the run is complete\n")
     from cifar_jax.report import examples, pictures, read
     from cifar_jax.run.workdir import locked
 
-    exit_on_signals(b"stopped while drawing; the run is complete\n")
     last_written, summary = workdir / "plots" / pictures.NUMBERS, workdir / "summary.json"
     try:
         with locked(workdir):

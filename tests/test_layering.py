@@ -21,7 +21,7 @@ LAYERS = [
     {"step", "run", "clock"},
     {"config"},
     {"models", "augment", "optim", "losses", "metrics", "data"},
-    {"ops", "run.atomic"},
+    {"ops", "run.atomic", "parameter_table"},
     {"image_file"},
     {"errors", "selection", "runtime"},
 ]

@@ -10,8 +10,9 @@ from flax import nnx
 
 from benchmarks.harness import ROOT
 from benchmarks.results import Row, percent, points, rows, settings_of
-from benchmarks.table.markdown import device, milliseconds, table
+from benchmarks.table.markdown import device, table
 from cifar_jax import data, models
+from cifar_jax.report.page import milliseconds
 
 # The (commit, device) pairs of logs that were written while nine runs shared one GPU through
 # NVIDIA's MPS, which lengthens their step times.

@@ -8,12 +8,6 @@ def table(titles: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in cells)
 
 
-def milliseconds(value: float) -> str:
-    """Formats a time with three digits or more: "0.152 ms", "38.5 ms", "5,851 ms"."""
-    decimals = 0 if value >= 100 else 1 if value >= 10 else 2 if value >= 1 else 3
-    return f"{value:,.{decimals}f} ms"
-
-
 def device(record: dict) -> str:
     """Returns the device of a record or summary, with its number of cores if it is a CPU."""
     device = record["device"]

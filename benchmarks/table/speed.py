@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks import harness
-from benchmarks.table.markdown import device, milliseconds, table
+from benchmarks.table.markdown import device, table
+from cifar_jax.report.page import milliseconds
 
 # The largest share of processor time that other processes may have taken during a measurement.
 _MAX_BACKGROUND_LOAD = 0.1

@@ -48,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from cifar_jax.report import comparison, examples, page, published, read, run_page
 
     try:
+        page.check_out(args.out)
         # List each folder once, even if it is given under several paths.
         folders = {folder.resolve(): folder for folder in args.workdirs}
         runs = [read.read(folder) for folder in folders.values()]
@@ -64,8 +65,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    if note:
-        print(note, file=sys.stderr)
+    for line in (note, *(note for run in runs for note in run.notes)):
+        if line:
+            print(f"note: {line}", file=sys.stderr)
     print(f"{args.out}: {len(html) / 1e6:.1f} MB; open it in a browser")
     return 0
 

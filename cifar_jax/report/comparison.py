@@ -3,6 +3,7 @@
 import statistics
 from collections import defaultdict
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from cifar_jax.report import figures, pictures
@@ -41,6 +42,7 @@ def of_runs(
         "title": f"{len(runs)} runs",
         "rows": [_compared(*of) for of in zip(labels, runs, published, strict=True)],
         "groups": _over_seeds(runs, written),
+        "notes": [f"{label}: {note}" for label, run in labeled for note in run.notes],
         "charts": charts,
         "differences": _differences(labeled),
     }
@@ -54,9 +56,14 @@ def _labels(runs: Sequence[Run]) -> list[str]:
     """Returns a label for each run: experiment, seed and, if those repeat, the folder."""
     names = [run.name for run in runs]
     return [
-        name if names.count(name) == 1 else f"{name} ({run.folder})"
+        name if names.count(name) == 1 else f"{name} ({_printable(run.folder)})"
         for name, run in zip(names, runs, strict=True)
     ]
+
+
+def _printable(folder: Path) -> str:
+    """Returns a path as text; bytes that are not UTF-8 become escapes."""
+    return str(folder).encode("utf-8", "backslashreplace").decode()
 
 
 def _compared(label: str, run: Run, published: PublishedResult | None) -> dict[str, Any]:

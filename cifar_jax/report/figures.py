@@ -28,7 +28,8 @@ _LABELS = {
 _TESTED = {"loss": "test_loss", "accuracy": "test_accuracy", "top5_accuracy": "top5_accuracy"}
 SIZE = (5.2, 3.4)
 _STYLE = {"font.size": 11, "axes.grid": True, "grid.alpha": 0.3, "axes.axisbelow": True,
-          "axes.spines.top": False, "axes.spines.right": False}  # fmt: skip
+          "axes.spines.top": False, "axes.spines.right": False,
+          "text.parse_math": False}  # fmt: skip
 
 
 def new(size: tuple[float, float] = SIZE) -> Figure:
@@ -228,7 +229,7 @@ def reliability(found: Calibration) -> Figure:
     )  # fmt: skip
     axes.plot([0, 100], [0, 100], "--", color=COLORS[1], lw=1.5, label="perfectly calibrated")
     axes.set(xlabel="confidence (%)", ylabel="accuracy (%)", xlim=(0, 100), ylim=(0, 100))
-    axes.legend(frameon=False, loc="upper left")
+    figure.legend(loc="outside upper left", ncols=2, frameon=False)  # no bar hides it there
     return figure
 
 

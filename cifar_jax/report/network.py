@@ -10,7 +10,6 @@ from flax import nnx
 from matplotlib.figure import Figure
 
 from cifar_jax import data, models
-from cifar_jax.errors import UserError
 from cifar_jax.report import figures
 from cifar_jax.report.read import Run
 
@@ -41,7 +40,7 @@ def of_run(run: Run) -> list[Layer]:
     num_classes = data.num_classes(run.config["data.name"], run.config["data.label"])
     try:
         return layers(run.config["model.name"], num_classes, options)
-    except (TypeError, UserError):  # the run is from an older version
+    except Exception:  # the options are from an older version, or were edited
         return []
 
 

@@ -1,5 +1,6 @@
 """The parts that all HTML pages share: charts, number formats, and the templates."""
 
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,18 +35,32 @@ class Chart(NamedTuple):
         return self.image.startswith("<svg")
 
 
+def check_out(path: Path) -> None:
+    """Checks that a page can be written to a path, before time is spent on drawing it.
+
+    Raises:
+      UserError: If the path is a folder or in a folder that does not exist, or if it lacks the
+        suffix .html, so that no file of a run is overwritten.
+    """
+    if path.is_dir() or path.suffix.lower() not in (".html", ".htm"):
+        raise UserError(f"--out must end in .html, as in report.html, got {path}")
+    folder = path.resolve().parent
+    if not folder.is_dir():
+        raise UserError(f"--out {path} cannot be written: there is no folder {folder}")
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"--out {path} cannot be written: {folder} is read-only")
+
+
 def write(html: str, path: Path) -> None:
     """Writes a page atomically.
 
     Raises:
-      UserError: If the path is a folder, lacks the suffix .html (so that no file of a run is
-        overwritten), or cannot be written.
+      UserError: If the path fails `check_out`, or cannot be written.
     """
-    if path.is_dir() or path.suffix.lower() not in (".html", ".htm"):
-        raise UserError(f"--out must end in .html, as in report.html, got {path}")
+    check_out(path)
     try:
         with atomic.replacing(path.resolve()) as part:
-            part.write_text(html, encoding="utf-8")
+            part.write_text(html, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror or error}") from error
 
@@ -65,7 +80,12 @@ def render(template: str, context: dict[str, Any], folder: Path = _TEMPLATES) ->
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    env.filters |= {"percent": percent, "duration": duration, "words": _words}
+    env.filters |= {
+        "percent": percent,
+        "duration": duration,
+        "milliseconds": milliseconds,
+        "words": _words,
+    }
     return env.get_template(template).render(context)
 
 
@@ -76,6 +96,12 @@ def _words(name: str) -> str:
 def percent(value: float) -> str:
     """Formats a fraction as a percentage."""
     return f"{100 * value:.2f}%"
+
+
+def milliseconds(value: float) -> str:
+    """Formats a time with three digits or more: "0.152 ms", "38.5 ms", "5,851 ms"."""
+    decimals = 0 if value >= 100 else 1 if value >= 10 else 2 if value >= 1 else 3
+    return f"{value:,.{decimals}f} ms"
 
 
 def duration(seconds: float) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cifar_jax.errors import UserError
+from cifar_jax.report.check import is_number
 from cifar_jax.report.read import Run
 from cifar_jax.run.workdir import what_counts
 
@@ -51,11 +52,25 @@ def read(path: Path) -> dict[str, Published]:
     """
     try:
         experiments = tomllib.loads(path.read_text(encoding="utf-8"))["experiments"]
-        return {name: Published(**fields) for name, fields in experiments.items()}
+        known = {name: Published(**fields) for name, fields in experiments.items()}
+        for name, record in known.items():
+            _check(name, record)
+        return known
     except OSError as error:
         raise UserError(f"--published {path} cannot be read: {error.strerror or error}") from error
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise UserError(f"--published {path} holds no published results: {error}") from error
+
+
+def _check(name: str, record: Published) -> None:
+    """Raises ValueError if a field of a published result has a value of the wrong type."""
+    for field in ("test_accuracy", "test_loss", "epochs", "seconds"):
+        value = getattr(record, field)
+        if value is not None and not is_number(value):
+            raise ValueError(f"{field} of {name} must be a number, got {value!r}")
+    for field in ("label", "other", "caveat"):
+        if not isinstance(getattr(record, field), str):
+            raise ValueError(f"{field} of {name} must be text, got {getattr(record, field)!r}")
 
 
 def of_run(

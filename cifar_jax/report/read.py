@@ -3,28 +3,18 @@
 import csv
 import json
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from cifar_jax.config import flatten
 from cifar_jax.errors import UserError
+from cifar_jax.report import check
 from cifar_jax.run import predictions
-from cifar_jax.run import summary as summaries
 from cifar_jax.run.predictions import Predictions
 from cifar_jax.run.workdir import check_format, is_at_work
 from cifar_jax.selection import curve_split
-
-# Required fields of config.json and summary.json.
-_CONFIG = (
-    *("experiment", "seed", "num_epochs", "model.name", "data.name", "data.label"),
-    "data.val_fraction",
-)
-_SUMMARY = (
-    *("test_accuracy", "test_loss", "top5_accuracy", "best_epoch", "epochs", "selected_on"),
-    *("num_params", "model", "step_time_ms", "train_seconds", "compile_seconds", "device"),
-    *("versions", "git_commit"),
-)
 
 
 class Run(NamedTuple):
@@ -36,6 +26,7 @@ class Run(NamedTuple):
       rows: Rows of metrics.csv, with numbers parsed and missing values as None.
       summary: The contents of summary.json if the run is complete, otherwise None.
       predictions: The predictions if the run is complete, otherwise None.
+      notes: What the page must say about the files, in sentences.
     """
 
     folder: Path
@@ -43,6 +34,7 @@ class Run(NamedTuple):
     rows: list[dict[str, Any]]
     summary: dict[str, Any] | None
     predictions: Predictions | None
+    notes: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -83,14 +75,20 @@ def read(folder: Path) -> Run:
     config = flatten(read_config(folder))
     summary = _json(folder / "summary.json")  # read first: if it exists, the rows are complete
     if summary is not None:
-        _check(folder / "summary.json", summary, _SUMMARY)
-        if faults := summaries.faults(summary):
-            raise UserError(f"{folder / 'summary.json'} is damaged: {', '.join(faults[:3])}")
+        check.fields(folder / "summary.json", summary, check.SUMMARY)
     path = folder / "metrics.csv"
     rows = _rows(path) if path.exists() else []
+    notes = _drop_non_finite(rows)
     path = folder / "predictions.npz"
     found = predictions.read(path) if summary is not None and path.exists() else None
-    return Run(folder, config, rows, summary, found)
+    if found is not None:
+        right = float(np.mean(found.predictions == found.labels))
+        if abs(right - summary["test_accuracy"]) > 0.5 / len(found.labels):
+            notes.append(
+                f"predictions.npz is not from this run: {100 * right:.2f}% of its predictions are "
+                f"right, but the test accuracy is {100 * summary['test_accuracy']:.2f}%."
+            )
+    return Run(folder, config, rows, summary, found, tuple(notes))
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -103,14 +101,8 @@ def read_config(folder: Path) -> dict[str, Any]:
         inside = sorted(path.parent for path in folder.glob("*/config.json"))
         hint = f"; did you mean {inside[0]}?" if inside else ""
         raise UserError(f"{folder} holds no run: it has no config.json{hint}")
-    _check(folder / "config.json", flatten(config), _CONFIG)
+    check.fields(folder / "config.json", flatten(config), check.CONFIG)
     return config
-
-
-def _check(path: Path, values: dict[str, Any], fields: Sequence[str]) -> None:
-    missing = [field for field in fields if field not in values]
-    if missing:
-        raise UserError(f"{path} is not from a cifar_jax run: it lacks {', '.join(missing)}")
 
 
 def _json(path: Path) -> dict[str, Any] | None:
@@ -120,7 +112,7 @@ def _json(path: Path) -> dict[str, Any] | None:
         value = json.loads(path.read_text())
     except FileNotFoundError:  # just deleted by a run that continues with more epochs
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read: {error}") from error
     if not isinstance(value, dict):
         raise UserError(f"{path} does not hold a JSON object")
@@ -128,27 +120,41 @@ def _json(path: Path) -> dict[str, Any] | None:
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
-    """Returns the complete rows; a run that is still training may be writing the last one."""
-    rows = []
+    """Returns the complete rows; a run that is still training may be writing the last line."""
     try:
-        with path.open(newline="") as file:
-            for row in csv.DictReader(file):
-                _check(path, row, ("epoch", "step"))
-                try:
-                    rows.append({name: _value(name, text) for name, text in row.items()})
-                except (AttributeError, TypeError, ValueError):
-                    break
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read: {error}") from error
+    rows: list[dict[str, Any]] = []
+    try:
+        table = list(csv.reader(line for line in lines if line.endswith("\n")))
+    except csv.Error as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
+    if not table:
+        return rows
+    header, *body = table
+    missing = {"epoch", "step"} - set(header)
+    if missing:
+        names = ", ".join(sorted(missing))
+        raise UserError(f"{path} is not from a cifar_jax run: it lacks {names}")
+    for number, texts in enumerate(body, start=2):
+        where = f"{path}, line {number}"
+        if len(texts) != len(header):
+            raise UserError(f"{where} has {len(texts)} values, but the header has {len(header)}")
+        row = check.metrics_row(dict(zip(header, texts, strict=True)), where)
+        if rows and row["epoch"] <= rows[-1]["epoch"]:
+            raise UserError(f"{where}: epoch {row['epoch']} follows epoch {rows[-1]['epoch']}")
+        rows.append(row)
     return rows
 
 
-def _value(name: str, text: str) -> float | str | None:
-    if name == "events":
-        return text or ""
-    if text == "":
-        return None
-    value = float(text)
-    if not math.isfinite(value):
-        return None
-    return int(value) if name in ("epoch", "step") else value
+def _drop_non_finite(rows: list[dict[str, Any]]) -> list[str]:
+    """Replaces NaN and infinite values by None, and returns a note about them if there are any."""
+    found: dict[str, list[int]] = {}
+    for row in rows:
+        for name, value in row.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                found.setdefault(name, []).append(row["epoch"])
+                row[name] = None
+    names = [f"{name} of epoch {', '.join(map(str, epochs))}" for name, epochs in found.items()]
+    return [f"Left out of the curves, because not finite: {'; '.join(names)}."] if names else []

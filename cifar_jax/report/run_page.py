@@ -9,7 +9,7 @@ import numpy as np
 
 from cifar_jax.data.superclasses import superclass_of
 from cifar_jax.report import analysis, examples, figures, network, pictures
-from cifar_jax.report.page import Chart, duration, percent, render
+from cifar_jax.report.page import Chart, duration, milliseconds, percent, render
 from cifar_jax.report.published import PublishedResult
 from cifar_jax.report.read import Run
 
@@ -34,6 +34,7 @@ def of_run(
     context = {
         "title": run.name,
         "state": state(run),
+        "notes": run.notes,
         "headline": headline(run, published),
         "curves": curves(run),
         "events": run.events(),
@@ -112,7 +113,9 @@ def headline(run: Run, published: PublishedResult | None) -> list[tuple[str, str
     rows.append(("epoch", f"{s['best_epoch']} of {s['epochs']}", how))
     rows.append(("parameters", f"{s['num_params']:,}", s["model"]))
     step = s["step_time_ms"]
-    rows.append(("step", f"{step['median']:.2f} ms", f"95th percentile {step['p95']:.2f} ms"))
+    rows.append(
+        ("step", milliseconds(step["median"]), f"95th percentile {milliseconds(step['p95'])}")
+    )
     device = s["device"]
     rows.append(("training", duration(s["train_seconds"]),
                  f"{device['count']} x {device['kind']}"))  # fmt: skip
@@ -146,10 +149,11 @@ def curves(run: Run) -> list[Chart]:
         text = f"{title} by epoch: {', '.join(ends)}"
         charts.append(Chart(title, figures.svg(figures.metric(run, name), name), text))
     _, learning_rates = run.series("learning_rate")
-    charts.append(Chart(
-        "Learning rate", figures.svg(figures.learning_rate(run), "rate"),
-        f"Learning rate by epoch, from {learning_rates[0]:.3g} to {learning_rates[-1]:.3g}",
-    ))  # fmt: skip
+    if learning_rates:
+        charts.append(Chart(
+            "Learning rate", figures.svg(figures.learning_rate(run), "rate"),
+            f"Learning rate by epoch, from {learning_rates[0]:.3g} to {learning_rates[-1]:.3g}",
+        ))  # fmt: skip
     return charts
 
 
@@ -227,7 +231,7 @@ def environment(run: Run) -> list[tuple[str, str]]:
     memory = s.get("peak_memory_bytes")
     rows += [
         ("commit", s["git_commit"] or "unknown"),
-        ("dtype", s["dtype"]),
+        ("dtype", s.get("dtype") or "unknown"),
         ("compilation", f"{s['compile_seconds']:.1f} s"),
         ("peak memory", "unknown" if memory is None else f"{memory / 2**30:.2f} GiB"),
     ]

@@ -1,7 +1,5 @@
 """Writes and reads a complete run's predictions.npz."""
 
-import zipfile
-import zlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -51,26 +49,39 @@ def read(path: Path) -> Predictions:
             found = Predictions(file["logits"], file["labels"], file["predictions"], names)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
-    except (
-        *(OSError, EOFError, KeyError, ValueError, TypeError, AttributeError, NotImplementedError),
-        *(zipfile.BadZipFile, zlib.error),
-    ) as error:  # NumPy raises an AttributeError for a file that holds one array
-        raise UserError(f"{path} cannot be read: {str(error)[:200]}") from error
-    _check(path, found)
+    except Exception as error:  # for corrupt files, NumPy and zipfile raise errors of many types
+        reason = str(error).partition("\n")[0][:200] or type(error).__name__
+        raise UserError(f"{path} cannot be read: {reason}") from error
+    if wrong := _what_is_wrong(*found):
+        raise UserError(f"{path} is not from a cifar_jax run: {wrong}")
     return found
 
 
-def _check(path: Path, found: Predictions) -> None:
-    shape = found.logits.shape
-    if len(shape) != 2 or not shape[0] or shape[1] != len(found.class_names):
-        raise UserError(
-            f"{path}: logits of shape {shape} do not fit {len(found.class_names)} classes"
-        )
-    if found.logits.dtype.kind != "f" or not np.isfinite(found.logits).all():
-        raise UserError(f"{path}: logits need finite floating-point values")
-    for name in ("labels", "predictions"):
-        values = getattr(found, name)
-        if values.shape != shape[:1] or values.dtype.kind not in "iu":
-            raise UserError(f"{path}: {name} need {shape[0]} integers")
-        if values.min() < 0 or values.max() >= shape[1]:
-            raise UserError(f"{path}: {name} need values from 0 to {shape[1] - 1}")
+def _what_is_wrong(
+    logits: np.ndarray, labels: np.ndarray, predicted: np.ndarray, class_names: tuple[str, ...]
+) -> str:
+    """Returns what is wrong with the arrays of predictions.npz, or "" if nothing is.
+
+    Args:
+      logits: Should be [N, C] float.
+      labels: Should be [N] int, in [0, C).
+      predicted: Should be the class of the largest logit, [N] int.
+      class_names: Should be C names.
+    """
+    if logits.ndim != 2 or not len(logits) or logits.dtype.kind != "f":
+        return f"logits must be a table of numbers, got {logits.dtype} {list(logits.shape)}"
+    if len(class_names) != logits.shape[1]:
+        return f"logits of {logits.shape[1]} classes, but {len(class_names)} class_names"
+    for name, array in (("labels", labels), ("predictions", predicted)):
+        if array.shape != logits.shape[:1] or array.dtype.kind not in "iu":
+            got = f"{array.dtype} {list(array.shape)}"
+            return (
+                f"{name} must be {len(logits)} whole numbers, one for each row of logits, got {got}"
+            )
+        if array.min() < 0 or array.max() >= len(class_names):
+            return f"{name} must be from 0 to {len(class_names) - 1}"
+    if not np.isfinite(logits).all():
+        return "logits must be finite numbers"
+    if not np.array_equal(predicted, logits.argmax(axis=1)):
+        return "predictions must be the classes with the largest logits"
+    return ""

@@ -1,5 +1,7 @@
 import json
+import os
 import re
+import shutil
 
 import jax
 import numpy as np
@@ -12,7 +14,7 @@ from reporting import Page
 from cifar_jax import config, data, models
 from cifar_jax.errors import UserError
 from cifar_jax.report import __main__ as command
-from cifar_jax.report import comparison, network, page, published, run_page
+from cifar_jax.report import analysis, comparison, figures, network, page, published, run_page
 from cifar_jax.run import workdir
 
 KNOWN = published.read(tiny.ROOT / "benchmarks" / "published.toml")
@@ -94,6 +96,9 @@ def test_published_results_can_come_from_another_file(tmp_path, short, capsys):
     flags = [str(short.folder), "--data_dir", str(tmp_path), "--out", str(out), "--published"]
     assert command.main([*flags, str(tmp_path / "a.toml")]) == 0
     assert "published 25%, not comparable: shortened" in out.read_text()
+    (tmp_path / "b.toml").write_text('[experiments."assignment/cnn3"]\ntest_accuracy = "high"\n')
+    assert command.main([*flags, str(tmp_path / "b.toml")]) == 1
+    assert "test_accuracy of assignment/cnn3 must be a number" in capsys.readouterr().err
     (tmp_path / "b.toml").write_text('[experiments."assignment/cnn3"]\naccuracy = 0.25\n')
     for name, message in (("b.toml", "holds no published results"), ("c.toml", "cannot be read")):
         assert command.main([*flags, str(tmp_path / name)]) == 1
@@ -146,6 +151,7 @@ def test_pages_are_written_only_to_html_files(tmp_path, name):
 
 
 def test_symlink_to_a_page_is_kept(tmp_path):
+    (tmp_path / "pages").mkdir()
     (tmp_path / "latest.html").symlink_to(tmp_path / "pages" / "a.html")
     page.write("<!doctype html>", tmp_path / "latest.html")
     assert (tmp_path / "latest.html").is_symlink()
@@ -198,6 +204,10 @@ def test_command_writes_the_page(tmp_path, capsys, monkeypatch, run):
     monkeypatch.setattr(data, "is_there", lambda *_: True)
     monkeypatch.setattr(data, "load", lambda *_, **__: reporting.dataset(run))
     out = tmp_path / "new" / "report.html"
+    assert command.main([str(run.folder), "--out", str(out)]) == 1
+    assert f"there is no folder {tmp_path / 'new'}" in capsys.readouterr().err
+    assert not out.parent.exists()
+    out.parent.mkdir()
     assert command.main([str(run.folder), "--out", str(out)]) == 0
     assert "image-rendering" in out.read_text() and "data:image/png" in out.read_text()
     other = reporting.write_run(tmp_path / "other", seed=1)
@@ -286,3 +296,42 @@ def test_classes_without_images_are_not_counted_as_errors(tmp_path):
     assert len((plots / "errors_class.csv").read_text().splitlines()) == 4
     text = Page(run_page.of_run(reporting.read(run.folder))).text
     assert "nan" not in text.lower().split()
+
+
+def test_notes_and_odd_names_are_shown(tmp_path, short, capsys):
+    """A folder that is not UTF-8, whose name would also be invalid as a formula."""
+    folder = tmp_path / os.fsdecode(b"\xff$\\frac{$")
+    shutil.copytree(short.folder, folder)
+    text = (folder / "metrics.csv").read_text().replace(",4.0,", ",nan,")
+    (folder / "metrics.csv").write_text(text)
+    out = tmp_path / "report.html"
+    assert command.main([str(folder), "--out", str(out), "--data_dir", str(tmp_path)]) == 0
+    assert "note: Left out of the curves" in capsys.readouterr().err
+    assert "Left out of the curves, because not finite: train_loss of epoch 1." in out.read_text()
+    assert command.main([str(folder), str(short.folder), "--out", str(out)]) == 0
+    assert r"\udcff$\frac{$): Left out of the curves" in out.read_text()
+
+
+def test_no_bar_hides_the_legend_of_the_calibration():
+    labels, logits = reporting.draw_predictions()
+    figure = figures.reliability(analysis.calibration(logits, labels))
+    figure.draw_without_rendering()
+    bottom = figure.legends[0].get_window_extent().y0
+    assert bottom >= figure.axes[0].get_window_extent().y1
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.1519, "0.152 ms"), (7.25, "7.25 ms"), (38.46, "38.5 ms"), (1242.3, "1,242 ms")],
+)
+def test_times_have_separators(value, text):
+    assert page.milliseconds(value) == text
+
+
+def test_a_single_image_is_not_plural(tmp_path):
+    run = reporting.write_run(tmp_path / "run")
+    labels = np.array([0, 0, 1, 1], np.int32)
+    logits = np.eye(2)[[0, 1, 1, 1]]
+    reporting.write_predictions(run.folder, labels, logits, ("a", "b"))
+    text = " ".join(Page(run_page.of_run(reporting.read(run.folder))).text.split())
+    assert "a predicted as b 1 image, 50.00% of the class" in text
