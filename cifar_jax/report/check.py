@@ -77,6 +77,7 @@ SUMMARY = {
 _OPTIONAL = {
     "train_accuracy": _FRACTION,
     "val_accuracy": _FRACTION,
+    "images_per_second": _NUMBER,
     "peak_memory_bytes": _COUNT,
     "dtype": _TEXT,
 }

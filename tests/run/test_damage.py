@@ -277,6 +277,6 @@ def test_summaries_with_other_values_are_refused(copy, field, value):
     assert workdir.check(config, folder) is not None
     summary = json.loads((folder / "summary.json").read_text())
     (folder / "summary.json").write_text(json.dumps(summary | {field: value}))
-    with pytest.raises(UserError, match=rf"summary\.json is damaged: {field} is"):
+    with pytest.raises(UserError, match=rf"summary\.json: {field} must be"):
         read(folder)
     assert workdir.check(config, folder) is None  # so the command rebuilds it
