@@ -26,9 +26,10 @@ from cifar_jax.run import checksums
 from cifar_jax.run.storage import saved_steps
 
 TMP = "*.orbax-checkpoint-tmp"
-# The measurements in summary.json, which differ between runs.
-TIMES = (
+# The fields of summary.json that differ between runs: measurements and the state of the checkout.
+DIFFERING = (
     *("step_time_ms", "images_per_second", "compile_seconds", "train_seconds", "startup_seconds"),
+    "git_commit",
 )
 
 
@@ -129,7 +130,7 @@ def curves(workdir):
 
 def summary(workdir):
     values = json.loads((workdir / "summary.json").read_text())
-    return {name: value for name, value in values.items() if name not in TIMES}
+    return {name: value for name, value in values.items() if name not in DIFFERING}
 
 
 @pytest.mark.scalable
