@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class UserError(ValueError):
@@ -9,6 +10,16 @@ class UserError(ValueError):
 
     Commands print it without a traceback. Any other exception is a bug and keeps its traceback.
     """
+
+
+def require_utf8(workdir: Path) -> None:
+    """Raises UserError for a workdir whose path is not UTF-8: TensorStore cannot open it."""
+    try:
+        str(workdir.resolve()).encode()
+    except UnicodeEncodeError:
+        raise UserError(
+            f"the path of --workdir {workdir} must be UTF-8: choose or rename a folder"
+        ) from None
 
 
 # {name in another library: our name}, for names that are spelled too differently to match.

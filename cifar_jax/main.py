@@ -11,7 +11,7 @@ complete. --profile also traces a few steps with jax.profiler.
 import sys
 from pathlib import Path
 
-from cifar_jax.errors import UserError
+from cifar_jax.errors import UserError, require_utf8
 from cifar_jax.runtime import entry
 from cifar_jax.runtime.signals import Preempted, exit_on_signals
 from cifar_jax.runtime.startup import Startup, process_began
@@ -31,6 +31,7 @@ def main(argv: list[str]) -> int:
     try:
         config, values = command_line.parse(argv, __doc__, define)
         workdir = Path(values.workdir or Path("runs") / config.experiment)
+        require_utf8(workdir)
         # This imports jax, which takes a second: an invalid command line fails without that delay.
         from cifar_jax.train import train
 

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cifar_jax import image_file
-from cifar_jax.errors import UserError
+from cifar_jax.errors import UserError, require_utf8
 from cifar_jax.runtime import entry
 
 TOP = 5
@@ -138,6 +138,7 @@ def _restore(workdir: Path, mesh: Any) -> tuple[tuple[str, ...], Any, Any, str]:
     from cifar_jax.report.read import read_config
     from cifar_jax.run.checkpoint import open_checkpoints
 
+    require_utf8(workdir)
     config = ConfigDict(read_config(workdir), convert_dict=True)
     if not (workdir / "checkpoints").is_dir():
         raise UserError(f"{workdir} has no checkpoint")

@@ -1,3 +1,8 @@
+import os
+
+import pytest
+
+from cifar_jax import errors
 from cifar_jax.errors import unknown
 
 
@@ -21,3 +26,9 @@ def test_a_hint_shortens_a_long_list():
     message = str(unknown("field", "optim.lr_rate", ["optim.lr_rates", *map(str, range(30))]))
     assert "did you mean 'optim.lr_rates'? Known: optim.lr_rates, 0" in message
     assert message.endswith(", and 19 more")
+
+
+def test_paths_of_workdirs_must_be_utf8(tmp_path):
+    errors.require_utf8(tmp_path / "é")
+    with pytest.raises(errors.UserError, match="must be UTF-8"):
+        errors.require_utf8(tmp_path / os.fsdecode(b"\xff"))

@@ -36,7 +36,7 @@ def write_predictions(
         )
 
 
-def table(summary: dict[str, Any], workdir: Path) -> str:
+def table(summary: dict[str, Any], workdir: str | Path) -> str:
     """Returns the final table as text."""
     selected = {
         "last": "last",
