@@ -55,12 +55,12 @@ def train(
     """
     startup = startup or Startup()
     startup.mark("imports")
-    folder = Path(folder).resolve()
+    given, folder = folder, Path(folder).resolve()
     config = experiment.checked(config)
     with workdir.locked(folder), writing(folder):
         complete = workdir.check(config, folder)
         if complete is not None and _has_predictions(folder):
-            print(f"{config.experiment} is complete:\n{summary.table(complete, folder)}")
+            print(f"{config.experiment} is complete:\n{summary.table(complete, given)}")
             return complete
         made_on = environment()  # before training, during which the checkout may change
         startup.mark("checks")
@@ -94,7 +94,7 @@ def train(
             summary.write_json(folder / "summary.json", result)
             for tracker in tracking:
                 tracker.finish(result)
-    print(summary.table(result, folder))
+    print(summary.table(result, given))
     return result
 
 

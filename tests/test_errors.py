@@ -1,3 +1,5 @@
+
+
 from cifar_jax.errors import unknown
 
 

@@ -207,3 +207,21 @@ def test_bug_while_drawing_keeps_its_traceback(tmp_path, monkeypatch):
     monkeypatch.setattr("cifar_jax.report.examples.load", lambda _: (None, ""))
     with pytest.raises(ZeroDivisionError):
         command._draw(tmp_path)
+
+
+def test_a_signal_after_training_says_that_the_run_is_complete(tmp_path, monkeypatch):
+    """Also while the modules that draw are imported, which takes seconds."""
+
+    class Installed(Exception):
+        pass
+
+    def install(line):
+        assert line == b"stopped while drawing; the run is complete\n"
+        raise Installed
+
+    monkeypatch.setattr(command, "exit_on_signals", install)
+    for name in [name for name in sys.modules if name.startswith("cifar_jax.report")]:
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(Installed):
+        command._draw(tmp_path)
+    assert not any(name.startswith("cifar_jax.report") for name in sys.modules)

@@ -74,7 +74,7 @@ def is_complete(summary: dict[str, Any]) -> bool:
     return not faults(summary) and all(name in summary for name in _SHOWN)
 
 
-def table(summary: dict[str, Any], workdir: Path) -> str:
+def table(summary: dict[str, Any], workdir: str | Path) -> str:
     """Returns the final table as text."""
     selected = {
         "last": "last",

@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -7,6 +8,17 @@ import tiny
 
 from cifar_jax.errors import UserError
 from cifar_jax.report.read import read
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    return reporting.write_run(tmp_path_factory.mktemp("read") / "run")
+
+
+@pytest.fixture
+def run(original, tmp_path):
+    """Returns a complete run whose files the test may change."""
+    return original._replace(folder=shutil.copytree(original.folder, tmp_path / "run"))
 
 
 def test_complete_run_is_read(tmp_path):
@@ -76,16 +88,14 @@ def test_corrupt_and_foreign_files_are_refused(tmp_path):
         ("3,300,0.1,1", "line 4 has 4 values, but the header has 12"),
     ],
 )
-def test_values_that_are_wrong_are_refused(tmp_path, line, message):
-    run = reporting.write_run(tmp_path / "run")
+def test_values_that_are_wrong_are_refused(run, line, message):
     lines = (run.folder / "metrics.csv").read_text().splitlines()
     (run.folder / "metrics.csv").write_text("\n".join([*lines[:3], line, *lines[4:], ""]))
     with pytest.raises(UserError, match=message):
         read(run.folder)
 
 
-def test_values_that_are_not_finite_are_left_out_with_a_note(tmp_path):
-    run = reporting.write_run(tmp_path / "run")
+def test_values_that_are_not_finite_are_left_out_with_a_note(run):
     line = "3,300,inf,nan,0.3,0.4,nan,0.2,0.3,2,500,"
     lines = (run.folder / "metrics.csv").read_text().splitlines()
     (run.folder / "metrics.csv").write_text(
@@ -114,8 +124,7 @@ def test_values_that_are_not_finite_are_left_out_with_a_note(tmp_path):
         ("config.json", "num_epochs", True, "a whole number of at least 0, got True"),
     ],
 )
-def test_fields_of_the_wrong_kind_are_refused(tmp_path, file, field, value, rule):
-    run = reporting.write_run(tmp_path / "run")
+def test_fields_of_the_wrong_kind_are_refused(run, file, field, value, rule):
     values = json.loads((run.folder / file).read_text())
     (run.folder / file).write_text(json.dumps(values | {field: value}))
     with pytest.raises(UserError, match=rf"{file}: {field} must be {rule}"):
@@ -135,8 +144,7 @@ def test_fields_of_the_wrong_kind_are_refused(tmp_path, file, field, value, rule
         ({"labels": np.array([None] * 6)}, "predictions.npz cannot be read"),  # needs pickle
     ],
 )
-def test_predictions_that_do_not_fit_are_refused(tmp_path, change, message):
-    run = reporting.write_run(tmp_path / "run")
+def test_predictions_that_do_not_fit_are_refused(run, change, message):
     labels = np.array([0, 1, 2, 0, 1, 2])
     arrays = {"logits": np.eye(3, dtype=np.float32)[labels], "labels": labels}
     arrays |= {"predictions": labels, "class_names": np.array(["a", "b", "c"])} | change
@@ -145,8 +153,7 @@ def test_predictions_that_do_not_fit_are_refused(tmp_path, change, message):
         read(run.folder)
 
 
-def test_predictions_of_another_run_are_noted(tmp_path):
-    run = reporting.write_run(tmp_path / "run")
+def test_predictions_of_another_run_are_noted(run):
     assert run.notes == ()
     labels = np.arange(6, dtype=np.int32) % 3
     reporting.write_predictions(run.folder, labels, np.eye(3)[labels], ("a", "b", "c"))
