@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from clu import parameter_overview
 from ml_collections import ConfigDict
 
-from cifar_jax import run_state
+from cifar_jax import parameter_table, run_state
 from cifar_jax.experiment import Experiment
 from cifar_jax.loop import Diverged, run_until
 from cifar_jax.metrics import fetch
@@ -48,7 +47,7 @@ class Trainer:
         self._stop, self._startup = stop, startup
         self.run = run_state.start(exp, config.steps_per_call)
         params = exp.engine.snapshot(self.run.state).params
-        print(parameter_overview.get_parameter_overview(params, include_stats=False))
+        print(parameter_table.table(params))
         if run_state.resume(checkpoints, self.run, exp):
             self._drop_undue_evaluations()
             print(f"resumed at step {self.run.step:,} of {self._total_steps:,}")

@@ -1,5 +1,3 @@
-
-
 from cifar_jax.errors import unknown
 
 
