@@ -7,7 +7,7 @@ from benchmarks.table.speed import epochs
 
 
 def test_the_page_has_every_experiment_and_works_offline(tmp_path):
-    out = tmp_path / "new" / "results.html"
+    out = tmp_path / "results.html"
     assert page.main(["--out", str(out)]) == 0
     parsed = Page(out.read_text())
     text = " ".join(parsed.text.split())
