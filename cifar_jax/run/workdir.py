@@ -60,8 +60,8 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
       UserError: If another process is using the folder, or the folder cannot be written.
     """
-    created = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
+        created = [path for path in (folder, *folder.parents) if not path.exists()]
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(folder, os.O_RDONLY)
     except OSError as error:
