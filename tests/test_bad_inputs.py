@@ -70,7 +70,7 @@ FIELDS = [
         *("optim.schedule=cosin", "optim.weight_decay_mask=bias", "selected_on=best"),
         *("selected_by=acuracy", "data.name=mnist", f"data.name={LONG}", "data.label=superclass"),
         *("augment.normalize=imagenet", "dtype=float16", f"dtype={LONG}", "parallel=pmpa"),
-        *("gpu_graph=automatic", "trackers=mlflw", "trackers=,", "trackers=mlflow,", "trackers=a,b"),
+        *("gpu_graph=yes", "trackers=mlflw", "trackers=,", "trackers=mlflow,", "trackers=a,b"),
     ),
     # Values that do not fit together.
     *config_fields("selected_on=test", "optim.momentum=0.9", "optim.nesterov=true"),

@@ -1,6 +1,6 @@
 """Damaged files give the same arrays, a note that names the file, or a UserError; nothing else.
 
-`python -m pytest tests/data/test_damaged_files.py --mutations 10000 -s` tries more than the suite does.
+`python -m pytest tests/data/test_damaged_files.py --mutations 10000 -s` tries more than the suite.
 """
 
 import contextlib
