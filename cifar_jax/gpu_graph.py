@@ -7,13 +7,15 @@ process of its own, and keeps the answer next to the compiled programs.
 
     python -m cifar_jax.gpu_graph [--steps N]
 
-tries it again and prints the result as one line of JSON.
+prints the measurement that the answer is based on, as one line of JSON.
 """
 
 import argparse
+import contextlib
 import functools
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -31,6 +33,10 @@ FILE = "gpu_graph.json"
 # A graph whose steps take more than this multiple of the time without is not used.
 MAX_RATIO = 1.02
 TIMEOUT_SECONDS = 180
+# How a program that CUDA or XLA cannot run ends. SIGKILL, for example, says nothing about it.
+_CRASHES = {
+    -s for s in (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE)
+}
 # XLA builds the graph in the second call; the third is the first that only launches it.
 _NUM_CALLS = 6
 
@@ -55,7 +61,7 @@ def decide(setting: str) -> bool:
 @functools.cache
 def _decide_automatically() -> bool:
     folder = jax.config.jax_compilation_cache_dir
-    path = Path(folder) / FILE if folder else None
+    path = Path(folder) / FILE if folder and "://" not in folder else None
     device = jax.local_devices()[0]
     key = f"{device.device_kind}, jax {jax.__version__}, {device.client.platform_version}"
     known = _read(path)
@@ -63,7 +69,10 @@ def _decide_automatically() -> bool:
         verdict = probe()
         print(f"one CUDA graph per call on {device.device_kind}: {describe(verdict)}")
         if verdict["is_final"] and path is not None:
-            with replacing(path) as part:
+            with (
+                contextlib.suppress(OSError),
+                replacing(path) as part,
+            ):  # else tried again next time
                 part.write_text(json.dumps(known | {key: verdict}, indent=2) + "\n")
         return verdict["use"]
     return known[key]["use"]
@@ -85,8 +94,8 @@ def probe() -> dict[str, Any]:
       A dict of JSON values:
       use: Whether to use them: the parameters are bitwise equal to those without, and steps take at
         most MAX_RATIO times as long.
-      is_final: Whether trying again would give the same answer. False if Python raised an
-        exception in the process, for example because another process uses the GPU's memory.
+      is_final: Whether trying again would probably give the same answer. False if Python raised an
+        exception in the process or it was killed, for example for lack of memory.
       reason: Why they are not used; empty if they are.
       ms, graph_ms: The time of a step without and with them, if both were measured.
     """
@@ -102,8 +111,11 @@ def probe() -> dict[str, Any]:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1][:300]
         if done.returncode < 0:
             last = f"the process ended with signal {-done.returncode}"
-        return _unused(last, is_final=done.returncode < 0)
-    measured = json.loads(done.stdout.splitlines()[-1])
+        return _unused(last, is_final=done.returncode in _CRASHES)
+    try:
+        measured = json.loads(done.stdout.splitlines()[-1])
+    except (IndexError, ValueError):
+        return _unused("it printed no result", is_final=False)
     if not measured["is_equal"]:
         return _unused("the parameters differ", is_final=True) | measured
     if measured["graph_ms"] > MAX_RATIO * measured["ms"]:

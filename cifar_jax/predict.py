@@ -13,6 +13,7 @@ GIF, BMP, TIFF and PPM files.
 import argparse
 import json
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -107,8 +108,9 @@ def predict(workdir: Path, images: np.ndarray) -> Answer:
             break
         except UserError:
             # A run that is still training deletes old checkpoints as it saves new ones.
-            if not tries_left or not is_at_work(workdir):
+            if not tries_left or is_at_work(workdir) is False:
                 raise
+            time.sleep(0.2)
     count = len(images)
     padded = np.concatenate([images, np.zeros((-count % BATCH, *images.shape[1:]), np.uint8)])
     evaluate = make_evaluate(

@@ -69,9 +69,10 @@ def train(
         exp = experiment.create(config, dataset, mesh=mesh)
         tracing, total = exp.engine.trace_seconds, exp.engine.compile_seconds
         startup.mark("network", tracing=tracing, compilation=total - tracing)
-        workdir.claim(config, folder)
         if complete is None:  # otherwise the run stays complete, and its summary as it is
+            # Before the config changes: with the new one, the old summary would seem to be its own.
             (folder / "summary.json").unlink(missing_ok=True)
+        workdir.claim(config, folder)
         # A signal that arrives while trackers record the end of the run has no effect.
         with catch_signals(deadline) as stop, contextlib.ExitStack() as stack:
             if profile:

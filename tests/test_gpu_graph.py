@@ -39,6 +39,8 @@ def answer(**changes):
         ("sys.exit('RESOURCE_EXHAUSTED: no memory')", False, False, "RESOURCE_EXHAUSTED"),
         ("sys.exit(1)", False, False, "no message"),
         ("os.abort()", False, True, "ended with signal 6"),
+        ("os.kill(os.getpid(), 9)", False, False, "ended with signal 9"),
+        ("pass", False, False, "it printed no result"),
         ("time.sleep(60)", False, True, "did not end within 1 s"),
     ],
 )

@@ -148,9 +148,15 @@ def _write(name: str, data_dir: Path, raw: archive.Raw, overwrite: bool) -> Path
                 download_config=tfds.download.DownloadConfig(try_download_gcs=False)
             )
         directory = data_dir / name / str(builder.version)
-        if overwrite and directory.exists():
-            directory.rename(Path(scratch, "replaced"))
-        return Path(builder.data_path).rename(directory)
+        replaced = Path(scratch, "replaced")
+        try:
+            if overwrite and directory.exists():
+                directory.rename(replaced)
+            return Path(builder.data_path).rename(directory)
+        except BaseException:
+            if replaced.exists() and not directory.exists():
+                replaced.rename(directory)
+            raise
 
 
 @contextlib.contextmanager

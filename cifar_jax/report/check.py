@@ -111,8 +111,8 @@ def metrics_row(row: Mapping[str, str], where: str) -> dict[str, float | int | s
       where: The file and line, for the error message.
 
     Raises:
-      UserError: If a value is no number, epoch or step is no whole number, or an accuracy is not a
-        fraction. Values that are not finite are returned as they are.
+      UserError: If a value is not a number, epoch or step is not a whole number, or an accuracy is
+        not a fraction. Values that are not finite are returned as they are.
     """
     parsed: dict[str, float | int | str | None] = {}
     for name, text in row.items():

@@ -114,26 +114,35 @@ class Checkpoints(CheckpointReader):
         self.read_meta(step)
 
     def _kept(self) -> set[int]:
-        """Returns the steps of the latest two checkpoints and of the best one before the latest."""
+        """Returns the steps of the latest two checkpoints and of the best one before the latest.
+
+        A checkpoint whose score cannot be read may be the best one, so it is kept too.
+        """
         steps = saved_steps(self._path)
-        scores = {step: self._score(step) for step in steps[:-1]}
-        scored = [step for step, score in scores.items() if score is not None]
-        best = max(scored, key=lambda step: (scores[step], -step), default=steps[-1])
-        return {*steps[-2:], best}
+        scores, unreadable = {}, []
+        for step in steps[:-1]:
+            try:
+                score = self._score(step)
+            except (OSError, ValueError, TypeError, KeyError):
+                unreadable.append(step)
+            else:
+                if score is not None:
+                    scores[step] = score
+        best = max(scores, key=lambda step: (scores[step], -step), default=steps[-1])
+        return {*steps[-2:], best, *unreadable}
 
     def _score(self, step: int) -> float | None:
+        """Returns the score of a checkpoint, or None if it was saved without one."""
         path = self._path / str(step) / "metrics" / "metrics"
-        try:
-            score = json.loads(path.read_text())["score"]
-        except (OSError, ValueError, TypeError, KeyError):  # saved without a score, or damaged
+        if not path.parent.exists():
             return None
-        return score if isinstance(score, float | int) else None
+        return float(json.loads(path.read_text())["score"])
 
     def _delete(self, step: int) -> None:
         # Renamed first, so that a process killed now leaves no half of a checkpoint.
         aside = self._path / f"{step}{_TEMPORARY}-deleted"
         (self._path / str(step)).rename(aside)
-        shutil.rmtree(aside)
+        shutil.rmtree(aside, ignore_errors=True)  # the rest is deleted when it is opened next
 
     def _delete_temporary(self) -> None:
         for path in self._path.glob(f"*{_TEMPORARY}*"):

@@ -1,6 +1,7 @@
 """Restores a checkpoint, and finds out whether it is what was saved."""
 
 import contextlib
+import errno
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import orbax.checkpoint as ocp
 
 from cifar_jax.errors import UserError
 from cifar_jax.run import checksums
+from cifar_jax.run.storage import error_number
 
 # The keys of `meta` that hold the checksums and that say that there are some, as older checkpoints
 # have none. With both, a checkpoint in which one key is damaged does not pass for an older one.
@@ -110,12 +112,22 @@ class CheckpointReader:
             is_json = isinstance(error, json.JSONDecodeError | UnicodeDecodeError)
             if not is_json and not str(error).startswith(_CORRUPT):
                 raise
-            raise self.damaged(step, error) from error
+            raise self._unreadable(step, error) from error
         except Exception as error:
             # Orbax raises a bare Exception if TensorStore cannot read the values of an array.
             if type(error) is not Exception:
                 raise
-            raise self.damaged(step, error) from error
+            raise self._unreadable(step, error) from error
+
+    def _unreadable(self, step: int, error: Exception) -> UserError:
+        """Returns the error for an exception of TensorStore.
+
+        A failure of the file system, such as a missing permission or a disk that does not answer,
+        says nothing about the content.
+        """
+        if error_number(error) in (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR):
+            return self.damaged(step, error)
+        return UserError(self._describe(step, error))
 
     def damaged(self, step: int, reason: str | Exception) -> Damaged:
         """Returns the error for a checkpoint whose content is not what was saved."""

@@ -37,18 +37,19 @@ def writing(folder: Path, size: int = 0) -> Iterator[None]:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         yield
     except (OSError, ValueError) as error:
-        number = _error_number(error)
+        number = error_number(error)
         if number not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG):
             raise
         text = f"{folder} cannot be written: {os.strerror(number)}"
         if number == errno.ENOSPC and size:
             free = shutil.disk_usage(folder).free
             text += f" ({size / 1e6:,.1f} MB are needed, and {free / 1e6:,.1f} MB are free)"
-        raise UserError(f"{text}. Once there is space, the same command continues") from error
+        when = "there is space" if number in (errno.ENOSPC, errno.EDQUOT) else "it can be written"
+        raise UserError(f"{text}. Once {when}, the same command continues") from error
 
 
-def _error_number(error: OSError | ValueError) -> int | None:
-    """Returns the errno of an exception; TensorStore raises ValueErrors that contain it."""
+def error_number(error: Exception) -> int | None:
+    """Returns the errno of an exception; those of TensorStore contain it in their text."""
     if isinstance(error, OSError):
         return error.errno
     found = re.search(r"os_error_code='(\d+)'", str(error))

@@ -11,6 +11,7 @@ import fcntl
 import json
 import os
 import re
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -104,6 +105,7 @@ def _lock(handle: int, folder: Path) -> None:
             if last:
                 raise UserError(f"another process is using --workdir {folder}") from error
         except OSError:
+            print(f"note: {folder} cannot be locked: start no second run there", file=sys.stderr)
             return None  # a file system without locks
         time.sleep(0.1)
 

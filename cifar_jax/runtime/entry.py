@@ -57,7 +57,7 @@ def run_tool(main: Callable[[], int], *, stop_message: bytes = b"stopped\n") -> 
 
 
 def _exit(main: Callable[[], int]) -> NoReturn:
-    """Runs a command and exits with its exit code, or with 1 if its output could not be written."""
+    """Runs a command and exits with its exit code, or that of `output.exit_code`."""
     try:
         code = main()
     except SystemExit as stop:  # raised by argparse

@@ -132,3 +132,14 @@ def test_restoring_into_another_structure_does_not_advise_removal(tmp_path):
 
 def _raise(error):
     raise error
+
+
+def test_a_checkpoint_whose_score_cannot_be_read_is_kept(tmp_path):
+    """It may be the best one."""
+    with open_checkpoints(tmp_path) as checkpoints:
+        for step in range(6):
+            checkpoints.save(step, tree(0.0), {}, score=1.0 if step == 0 else 0.1)
+            checkpoints.wait()
+            if step == 0:
+                (tmp_path / "0" / "metrics" / "metrics").write_text("{")
+    assert {p.name for p in tmp_path.iterdir() if p.name.isdigit()} >= {"0", "4", "5"}

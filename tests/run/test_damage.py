@@ -16,7 +16,7 @@ from test_train import assert_same_run
 from cifar_jax import engine, predict, run_state
 from cifar_jax.errors import UserError
 from cifar_jax.report.read import read
-from cifar_jax.run import checksums, predictions, workdir
+from cifar_jax.run import checkpoint_reader, checksums, predictions, storage, workdir
 from cifar_jax.run.checkpoint import open_checkpoints
 from cifar_jax.run.checkpoint_reader import Damaged
 
@@ -280,3 +280,18 @@ def test_summaries_with_other_values_are_refused(copy, field, value):
     with pytest.raises(UserError, match=rf"summary\.json: {field} must be"):
         read(folder)
     assert workdir.check(config, folder) is None  # so the command rebuilds it
+
+
+def test_a_file_system_that_fails_deletes_no_checkpoint(copy, monkeypatch):
+    """TensorStore reports a failing disk by a ValueError, like a damaged file."""
+    config, folder = copy
+    steps = storage.saved_steps(folder / "checkpoints")
+
+    def fail(*_, **__):
+        raise ValueError("Error reading \"x\": Input/output error [os_error_code='5']")
+
+    monkeypatch.setattr(checkpoint_reader.ocp.Checkpointer, "restore", fail)
+    (folder / "summary.json").unlink()
+    with pytest.raises(UserError, match="cannot be read"):
+        tiny.train(config, folder)
+    assert storage.saved_steps(folder / "checkpoints") == steps
