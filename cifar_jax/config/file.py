@@ -4,6 +4,7 @@ import contextlib
 import re
 import runpy
 import sys
+import sysconfig
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -65,11 +66,13 @@ def run(path: Path) -> Any:
 
 
 def _where(error: BaseException, path: Path) -> str:
-    """Returns the file and line in which an exception arose, outside the library of ConfigDict."""
+    """Returns the file and line in which an exception arose, or that called the library it did."""
+    libraries = {sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")}
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
-        if Path(frame.filename).is_file() and Path(frame.filename).parent.name != "config_dict"
+        if Path(frame.filename).is_file()
+        and not libraries & {*map(str, Path(frame.filename).parents)}
     ]
     # The file has no frame if, for example, its get_config needs an argument.
     last = frames[-1]
