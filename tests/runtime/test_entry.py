@@ -103,9 +103,18 @@ def test_commands_handle_signals_while_they_import(command):
 @pytest.mark.parametrize("package", ["cifar_jax", "benchmarks"])
 def test_signals_are_handled_before_anything_slow_is_imported(package):
     code = (
-        f"import signal, sys; sys.argv = ['-m']; import {package}; "
+        "import signal, sys; sys.argv = ['-m']; "
+        f"sys.orig_argv = ['python', '-m', '{package}.main']; import {package}; "
         "assert callable(signal.getsignal(signal.SIGTERM)); "
         "assert not {'jax', 'numpy', 'absl', 'PIL'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=tiny.ROOT, check=True)
+
+
+def test_another_program_that_imports_the_package_keeps_its_signals():
+    code = (
+        "import signal, sys; sys.argv = ['-m']; sys.orig_argv = ['python', '-m', 'other.main']; "
+        "import cifar_jax; assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL"
     )
     subprocess.run([sys.executable, "-c", code], cwd=tiny.ROOT, check=True)
 
