@@ -4,8 +4,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cifar_jax.errors import UserError
-from cifar_jax.report.check import is_number
+from cifar_jax.errors import UserError, is_number
 from cifar_jax.report.read import Run
 from cifar_jax.run.workdir import what_counts
 

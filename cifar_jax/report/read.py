@@ -11,7 +11,7 @@ import numpy as np
 from cifar_jax.config import flatten
 from cifar_jax.errors import UserError
 from cifar_jax.report import check
-from cifar_jax.run import predictions
+from cifar_jax.run import predictions, rules
 from cifar_jax.run.predictions import Predictions
 from cifar_jax.run.workdir import check_format, is_at_work
 from cifar_jax.selection import curve_split
@@ -75,7 +75,7 @@ def read(folder: Path) -> Run:
     config = flatten(read_config(folder))
     summary = _json(folder / "summary.json")  # read first: if it exists, the rows are complete
     if summary is not None:
-        check.fields(folder / "summary.json", summary, check.SUMMARY)
+        check.fields(folder / "summary.json", summary, rules.SUMMARY)
     path = folder / "metrics.csv"
     rows = _rows(path) if path.exists() else []
     notes = _drop_non_finite(rows)

@@ -1,12 +1,10 @@
 """Writes and checks a complete run's summary.json, and formats its final table."""
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
-from cifar_jax.run import atomic
-from cifar_jax.selection import METRICS, SELECTED_ON
+from cifar_jax.run import atomic, rules
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -15,63 +13,26 @@ def write_json(path: Path, value: Any) -> None:
         part.write_text(json.dumps(value, indent=2) + "\n")
 
 
-def faults(summary: dict[str, Any]) -> list[str]:
-    """Returns what is wrong with the values of a summary.json, such as "epochs is null".
-
-    Fields that are absent are not reported: each reader requires others.
-    """
-    return [
-        f"{name} is {json.dumps(value)[:40]}"
-        for name, value in summary.items()
-        if name in _IS_VALID and not _IS_VALID[name](value)
-    ]
-
-
-def _is_number(value: Any) -> bool:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_number and math.isfinite(value)
-
-
-def _is_count(value: Any) -> bool:
-    return type(value) is int and value > 0
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
-_IS_VALID = {
-    **dict.fromkeys(("test_accuracy", "test_loss", "top5_accuracy", "train_accuracy"), _is_number),
-    **dict.fromkeys(("images_per_second", "compile_seconds", "train_seconds"), _is_number),
-    **dict.fromkeys(("epochs", "steps", "num_params", "best_epoch"), _is_count),
-    **dict.fromkeys(("experiment", "model", "dtype"), _is_text),
-    "val_accuracy": lambda value: value is None or _is_number(value),
-    "peak_memory_bytes": lambda value: value is None or _is_number(value),
-    "selected_on": lambda value: value in SELECTED_ON,
-    "selected_by": lambda value: value in METRICS,
-    "step_time_ms": lambda value: (
-        isinstance(value, dict) and _is_number(value.get("median")) and _is_number(value.get("p95"))
-    ),
-    "startup_seconds": lambda value: (
-        isinstance(value, dict) and all(_is_number(seconds) for seconds in value.values())
-    ),
-    "device": lambda value: (
-        isinstance(value, dict) and _is_text(value.get("kind")) and _is_count(value.get("count"))
-    ),
-    "versions": lambda value: isinstance(value, dict) and all(map(_is_text, value.values())),
-    "git_commit": lambda value: value is None or _is_text(value),
-}
 # The fields that `table` shows.
 _SHOWN = (
     *("test_accuracy", "top5_accuracy", "test_loss", "train_accuracy", "val_accuracy"),
     *("best_epoch", "epochs", "selected_on", "selected_by", "stopped_early", "num_params"),
     *("step_time_ms", "images_per_second", "compile_seconds", "train_seconds", "device"),
 )
+# The counts that no training leaves at 0.
+_POSITIVE = ("epochs", "steps", "num_params", "best_epoch")
 
 
 def is_complete(summary: dict[str, Any]) -> bool:
     """Returns whether a summary has all fields that `table` shows, with valid values."""
-    return not faults(summary) and all(name in summary for name in _SHOWN)
+    known = rules.SUMMARY | rules.SUMMARY_OPTIONAL
+    are_valid = all(known[name].holds(value) for name, value in summary.items() if name in known)
+    counts = [summary[name] for name in _POSITIVE if name in summary]
+    return (
+        are_valid
+        and all(map(rules.POSITIVE.holds, counts))
+        and all(name in summary for name in _SHOWN)
+    )
 
 
 def table(summary: dict[str, Any], workdir: str | Path) -> str:
