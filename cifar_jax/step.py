@@ -20,6 +20,7 @@ from flax import nnx
 
 from cifar_jax.losses import cross_entropy
 from cifar_jax.metrics import Metrics, measure
+from cifar_jax.models.rngs import make_rngs
 
 # Identifiers of random streams, which are folded into the run's key.
 _INIT, _ORDER, _STEP = range(3)
@@ -83,7 +84,7 @@ Mix = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array, jax.Array]]
 
 def split_networks(create: Callable[[nnx.Rngs], nnx.Module]) -> Networks:
     """Returns the graph definitions of the network that `create` builds; allocates no arrays."""
-    model = nnx.eval_shape(lambda: create(nnx.Rngs(params=0)))
+    model = nnx.eval_shape(lambda: create(make_rngs(params=0)))
 
     def graphdef(is_eval: bool) -> nnx.GraphDef:
         mode = dict(deterministic=is_eval, use_running_average=is_eval)
@@ -99,7 +100,7 @@ def init(
 ) -> TrainState:
     """Returns the state at step 0. A pure function of the seed, which can be jitted or vmapped."""
     key = jax.random.key(seed)
-    model = create(nnx.Rngs(params=jax.random.fold_in(key, _INIT)))
+    model = create(make_rngs(params=jax.random.fold_in(key, _INIT)))
     params, batch_stats = (
         nnx.to_pure_dict(state) for state in nnx.state(model, nnx.Param, nnx.BatchStat)
     )
@@ -195,7 +196,7 @@ def make_train_step(
 
         def loss_fn(params):
             model = _merge(network, params, state.batch_stats)
-            logits = model(images, nnx.Rngs(dropout=dropout_key)).astype(jnp.float32)
+            logits = model(images, make_rngs(dropout=dropout_key)).astype(jnp.float32)
             losses = cross_entropy(logits, batch.labels, label_smoothing)
             if mix is not None:
                 others = cross_entropy(logits, batch.labels[partner], label_smoothing)

@@ -12,6 +12,7 @@ from benchmarks.harness import ROOT
 from benchmarks.results import Row, percent, points, rows, settings_of
 from benchmarks.table.markdown import device, table
 from cifar_jax import data, models
+from cifar_jax.models.rngs import make_rngs
 from cifar_jax.report.page import milliseconds
 
 # The (commit, device) pairs of logs that were written while nine runs shared one GPU through
@@ -141,7 +142,7 @@ def _num_params(experiment: str) -> int:
 @functools.cache
 def _count(model: str, num_classes: int, options: str) -> int:
     def build():
-        return models.create(model, num_classes, nnx.Rngs(params=0), **json.loads(options))
+        return models.create(model, num_classes, make_rngs(params=0), **json.loads(options))
 
     params = nnx.state(nnx.eval_shape(build), nnx.Param)
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))

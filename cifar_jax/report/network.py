@@ -10,6 +10,7 @@ from flax import nnx
 from matplotlib.figure import Figure
 
 from cifar_jax import data, models
+from cifar_jax.models.rngs import make_rngs
 from cifar_jax.report import figures
 from cifar_jax.report.read import Run
 
@@ -61,7 +62,7 @@ def layers(name: str, num_classes: int, options: dict) -> list[Layer]:
         return _Recorded(node, "/".join(map(str, path)), found.append) if is_leaf else node
 
     def trace():
-        model = models.create(name, num_classes, nnx.Rngs(params=0), **options)
+        model = models.create(name, num_classes, make_rngs(params=0), **options)
         model = nnx.view(
             model, raise_if_not_found=False, deterministic=True, use_running_average=True
         )
