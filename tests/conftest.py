@@ -65,3 +65,13 @@ def optimized(monkeypatch):
     from cifar_jax.runtime import compiler
 
     monkeypatch.setitem(compiler._CPU_OPTIONS, "xla_backend_optimization_level", 3)
+
+
+@pytest.fixture
+def blank_figures(monkeypatch):
+    """Renders every figure blank: rendering takes most of the time of a page."""
+    from cifar_jax.report import figures
+
+    png = figures.png(figures.new((1, 1)))
+    monkeypatch.setattr(figures, "png", lambda *_, **__: png)
+    monkeypatch.setattr(figures, "svg", lambda *_: "<svg></svg>")

@@ -69,6 +69,7 @@ def test_numbers_equal_the_files(run, html):
     assert f"{names[0]} predicted as {names[1]} {wrong.max()} images" in text
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_full_run_shows_the_difference_from_published(short):
     record = KNOWN["assignment/cnn3"]._replace(test_accuracy=0.5)
     points = 100 * (short.summary["test_accuracy"] - 0.5)
@@ -90,6 +91,7 @@ def test_only_runs_of_the_published_recipe_are_compared_with_it(run):
     assert published.of_run(other, KNOWN, settings_of("cnn3")) is None
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_published_results_can_come_from_another_file(tmp_path, short, capsys):
     (tmp_path / "a.toml").write_text('[experiments."assignment/cnn3"]\ntest_accuracy = 0.25\n')
     out = tmp_path / "report.html"
@@ -105,6 +107,7 @@ def test_published_results_can_come_from_another_file(tmp_path, short, capsys):
         assert message in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_page_of_a_run_without_images_and_of_an_incomplete_run(tmp_path, run):
     html = run_page.of_run(run, note="No example images: reason.")
     assert "No example images: reason." in html and "predicted as" in html
@@ -122,6 +125,7 @@ def test_page_of_a_run_without_images_and_of_an_incomplete_run(tmp_path, run):
     assert "No epoch is complete yet" in run_page.of_run(fresh)
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_page_lists_files_that_a_complete_run_lacks(tmp_path):
     run = reporting.write_run(tmp_path / "run")
     (run.folder / "predictions.npz").unlink()
@@ -158,6 +162,7 @@ def test_symlink_to_a_page_is_kept(tmp_path):
     assert (tmp_path / "pages" / "a.html").read_text() == "<!doctype html>"
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_a_folder_given_twice_is_one_run(tmp_path, run, capsys):
     out = tmp_path / "report.html"
     twice = [str(run.folder), str(run.folder / ".." / "run")]
@@ -166,12 +171,14 @@ def test_a_folder_given_twice_is_one_run(tmp_path, run, capsys):
     assert f"cifar100 was not found in {tmp_path}" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_names_from_files_are_escaped(tmp_path, run):
     names = ("<script>alert(1)</script>", *run.predictions.class_names[1:])
     odd = run._replace(predictions=run.predictions._replace(class_names=names))
     assert "<script>alert" not in run_page.of_run(odd)
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_runs_are_compared(tmp_path):
     runs = [
         reporting.write_run(tmp_path / "a", seed=0),
@@ -200,6 +207,7 @@ def test_runs_of_older_versions_are_grouped_with_new_ones(tmp_path):
     assert (name, seeds) == ("assignment/cnn3", 3)
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_command_writes_the_page(tmp_path, capsys, monkeypatch, run):
     monkeypatch.setattr(data, "is_there", lambda *_: True)
     monkeypatch.setattr(data, "load", lambda *_, **__: reporting.dataset(run))
@@ -281,6 +289,7 @@ def test_run_without_errors_is_drawn(tmp_path):
     assert "predicted as" not in Page(run_page.of_run(reporting.read(run.folder))).text
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_classes_without_images_are_not_counted_as_errors(tmp_path):
     from cifar_jax.report import pictures
 
@@ -328,6 +337,7 @@ def test_times_have_separators(value, text):
     assert page.milliseconds(value) == text
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_a_single_image_is_not_plural(tmp_path):
     run = reporting.write_run(tmp_path / "run")
     labels = np.array([0, 0, 1, 1], np.int32)
