@@ -75,3 +75,22 @@ def blank_figures(monkeypatch):
     png = figures.png(figures.new((1, 1)))
     monkeypatch.setattr(figures, "png", lambda *_, **__: png)
     monkeypatch.setattr(figures, "svg", lambda *_: "<svg></svg>")
+
+
+_experiments = {}
+
+
+@pytest.fixture
+def compiled_once(monkeypatch):
+    """Lets runs with equal configs, data and devices share their compiled programs."""
+    from cifar_jax import experiment
+
+    create = experiment.create
+
+    def create_once(config, dataset, *, mesh):
+        key = config.to_json(), dataset.train.images.tobytes(), mesh
+        if key not in _experiments:
+            _experiments[key] = create(config, dataset, mesh=mesh)
+        return _experiments[key]._replace(callbacks=experiment.make_callbacks(config))
+
+    monkeypatch.setattr(experiment, "create", create_once)

@@ -107,6 +107,7 @@ def train_until(stop_at, config, workdir):
     assert stopped.value.exit_code == 143
 
 
+@pytest.mark.usefixtures("compiled_once")
 @pytest.mark.parametrize("stop_at", [1, 4, 6, 11])
 def test_a_run_stopped_by_sigterm_and_resumed_equals_an_uninterrupted_one(
     tmp_path, straight, stop_at
@@ -159,6 +160,7 @@ def test_the_epoch_selected_on_the_test_set_is_reported(tmp_path):
     assert summary["val_accuracy"] is None and summary["selected_on"] == "test"
 
 
+@pytest.mark.usefixtures("compiled_once")
 def test_callbacks_make_the_same_decisions_in_an_interrupted_run(tmp_path):
     config = tiny.make_config(
         num_epochs=9,
@@ -188,6 +190,7 @@ def test_callbacks_make_the_same_decisions_in_an_interrupted_run(tmp_path):
     assert train(config, tmp_path / "straight") == straight  # complete, although epochs are left
 
 
+@pytest.mark.usefixtures("compiled_once")
 @pytest.mark.parametrize("selected_on", ["last", "test"])
 def test_the_epoch_at_which_a_callback_stops_training_is_evaluated(tmp_path, selected_on):
     config = tiny.make_config(
@@ -207,6 +210,7 @@ def test_the_epoch_at_which_a_callback_stops_training_is_evaluated(tmp_path, sel
     assert_same_run(tmp_path / "resumed", tmp_path / "straight")
 
 
+@pytest.mark.usefixtures("compiled_once")
 def test_the_best_epoch_before_a_stop_is_restored_in_an_interrupted_run(tmp_path):
     config = tiny.make_config(
         num_epochs=9,

@@ -49,6 +49,12 @@ def load(name, *, val_fraction=0.0, **_) -> data.Dataset:
     return dataset(num_val=32 if val_fraction else 0)
 
 
+def create_network(name, num_classes, rngs, *, dtype, **options):
+    """Replaces models.create in tests of experiments whose networks would take too long."""
+    options = {k: v for k, v in NETWORK.items() if k != "name"}
+    return models.MODELS[NETWORK["name"]](num_classes, rngs, dtype=dtype, **options)
+
+
 def train(cfg, folder, *, dataset=None, num_devices=1):
     """Trains on the given data set, by default the tiny one, and on one device by default."""
     dataset = dataset or load(cfg.data.name, val_fraction=cfg.data.val_fraction)

@@ -9,6 +9,7 @@ from flax import nnx
 
 from cifar_jax import models
 from cifar_jax.errors import UserError
+from cifar_jax.models.rngs import make_rngs
 from cifar_jax.ops import winograd
 
 # With 100 classes, from the write-ups or counted by PyTorch for the same layers.
@@ -60,8 +61,20 @@ def name(request):
     return request.param
 
 
+# Networks with the same layers in the thin version: one of each kind is enough.
+DISTINCT = {
+    (getattr(f, "func", f), getattr(f, "keywords", {}).get("padding"), str(THIN.get(name))): name
+    for name, f in models.MODELS.items()
+}
+
+
+@pytest.fixture(params=sorted(DISTINCT.values()))
+def distinct(request):
+    return request.param
+
+
 def build(name, dtype=jnp.float32, **options):
-    return models.create(name, 10, nnx.Rngs(params=0), dtype=dtype, **options)
+    return models.create(name, 10, make_rngs(params=0), dtype=dtype, **options)
 
 
 def test_every_model_has_a_pinned_count():
@@ -69,13 +82,13 @@ def test_every_model_has_a_pinned_count():
 
 
 def test_number_of_parameters(name):
-    model = nnx.eval_shape(lambda: models.create(name, 100, nnx.Rngs(params=0)))
+    model = nnx.eval_shape(lambda: models.create(name, 100, make_rngs(params=0)))
     leaves = jax.tree.leaves(nnx.state(model, nnx.Param))
     assert sum(math.prod(leaf.shape) for leaf in leaves) == NUM_PARAMS[name]
 
 
-def test_logits_in_training_and_evaluation(name):
-    model = build(name, **THIN.get(name, {}))
+def test_logits_in_training_and_evaluation(distinct):
+    model = build(distinct, **THIN.get(distinct, {}))
     evaluating = nnx.view(
         model, deterministic=True, use_running_average=True, raise_if_not_found=False
     )
@@ -113,8 +126,8 @@ def _run(graphdef, state, images, key):
     return logits, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
 
 
-def test_bfloat16_keeps_parameters_statistics_and_logits_in_float32(name):
-    model = nnx.eval_shape(lambda: build(name, jnp.bfloat16))
+def test_bfloat16_keeps_parameters_statistics_and_logits_in_float32(distinct):
+    model = nnx.eval_shape(lambda: build(distinct, jnp.bfloat16, **THIN.get(distinct, {})))
     images = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.bfloat16)
     key = jax.eval_shape(lambda: jax.random.key(0))
     logits, stats = jax.eval_shape(
@@ -156,7 +169,7 @@ def test_options_of_returns_the_defaults():
 def test_options_of_the_wrong_kind_are_rejected(name, options):
     (option,) = options
     with pytest.raises(UserError, match=rf"^{option} must be "):
-        models.create(name, 10, nnx.Rngs(params=0), **options)
+        models.create(name, 10, make_rngs(params=0), **options)
 
 
 def test_errors_suggest_the_nearest_name():

@@ -13,6 +13,7 @@ from reporting import Page
 
 from cifar_jax import config, data, models
 from cifar_jax.errors import UserError
+from cifar_jax.models.rngs import make_rngs
 from cifar_jax.report import __main__ as command
 from cifar_jax.report import analysis, comparison, figures, network, page, published, run_page
 from cifar_jax.run import workdir
@@ -246,7 +247,7 @@ def test_layers_are_the_same_when_asked_for_again():
 def test_layers_account_for_all_parameters(name):
     options = json.loads(json.dumps(models.options_of(name)))  # as read from config.json
     layers = network.layers(name, 100, options)
-    shapes = nnx.eval_shape(lambda: models.create(name, 100, nnx.Rngs(params=0), **options))
+    shapes = nnx.eval_shape(lambda: models.create(name, 100, make_rngs(params=0), **options))
     params = jax.tree.leaves(nnx.state(shapes, nnx.Param))
     assert sum(layer.num_params for layer in layers) == sum(leaf.size for leaf in params)
     assert layers[-1].shape == (100,)
