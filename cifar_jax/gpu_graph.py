@@ -195,4 +195,5 @@ def _train(steps_per_call: int, cuda_graph: bool) -> tuple[Any, float]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m cifar_jax.gpu_graph", description=__doc__)
     parser.add_argument("--steps", type=int, default=100, help="steps per call (default: 100)")
+    signal.alarm(TIMEOUT_SECONDS)  # a trial that hangs ends even if the training was killed
     print(json.dumps(measure(parser.parse_args().steps)))
