@@ -5,7 +5,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: train test lint reference gpu-wheels clean
+# The packages with versions and hashes, if they were locked for this system and Python (the variable
+# is expanded when the environment exists); otherwise the ranges of requirements.txt.
+SYSTEM = $(shell $(BIN)/python -c "import sys, sysconfig; \
+  print(sysconfig.get_platform(), 'py{}.{}'.format(*sys.version_info), sep='-')")
+REQUIREMENTS = $(or $(wildcard requirements-lock/$(SYSTEM).txt),requirements.txt)
+
+.PHONY: train test lint reference lock gpu-wheels clean
 
 train: $(VENV)/.installed
 	$(BIN)/python -m cifar_jax.main --config configs/quickstart.py --workdir runs/quickstart
@@ -15,6 +21,15 @@ test: $(VENV)/.installed-test
 
 reference: $(VENV)/.installed-test
 	$(BIN)/python -m pip install --quiet -r requirements-reference.txt -r requirements-trackers.txt
+
+# Renews the lock files to the newest versions in the ranges. Needs uv (`pip install uv`).
+lock:
+	for version in 3.11 3.12; do \
+	  UV_CUSTOM_COMPILE_COMMAND="make lock" uv pip compile --quiet --upgrade --generate-hashes \
+	    --no-emit-index-url --annotation-style line --python-version $$version \
+	    --python-platform x86_64-manylinux_2_28 requirements.txt \
+	    --output-file requirements-lock/linux-x86_64-py$$version.txt || exit 1; \
+	done
 
 # The packages that an image with JAX and PyTorch lacks, for a GPU machine without a network.
 gpu-wheels:
@@ -28,10 +43,12 @@ lint: $(VENV)/.installed-test
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache build *.egg-info
 
-$(VENV)/.installed: requirements.txt pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: requirements.txt $(wildcard requirements-lock/*) pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -r requirements.txt
+	$(BIN)/python -m pip install --quiet -r $(REQUIREMENTS)
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
 	touch $@
 

@@ -20,9 +20,10 @@ import numpy as np
 from cifar_jax.run import atomic
 
 _FORMAT = 2  # increment it when the arrays change, so that older files are rebuilt
-# What np.load and zipfile raise for files that are missing, unreadable or corrupt in any byte.
+# What np.load and zipfile raise for files that are missing, unreadable or corrupt in any byte, and
+# for a single array (TypeError) or pickled objects (ValueError) instead of an .npz file of arrays.
 _UNREADABLE = (
-    *(OSError, EOFError, RuntimeError, SyntaxError, ValueError),
+    *(OSError, EOFError, RuntimeError, SyntaxError, TypeError, ValueError),
     *(tokenize.TokenError, zipfile.BadZipFile, zlib.error),
 )
 
@@ -74,7 +75,7 @@ def _fingerprint(directory: Path) -> str:
 
 def _read(path: Path) -> dict[str, np.ndarray] | None:
     try:
-        with np.load(path) as file:  # a zip file, whose checksums are verified here
+        with np.load(path, allow_pickle=False) as file:  # verifies the checksums of the zip file
             return dict(file)
     except _UNREADABLE:  # the file is rebuilt
         return None

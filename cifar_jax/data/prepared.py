@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from absl import logging
+from PIL import Image, UnidentifiedImageError
 
 from cifar_jax.data import archive, tfrecord
 from cifar_jax.data.official import ARCHIVES, Archive
@@ -86,8 +87,10 @@ def _read(directory: Path, official: Archive) -> archive.Raw:
             i = int(example["id"].removeprefix(f"{split}_".encode()))
             if not 0 <= i < num_images:
                 raise UserError(f"{split} has more than {num_images:,} images")
-            if (image := example["image"]).shape != (32, 32, 3):
-                raise UserError(f"image {i} of {split} has the shape {image.shape}")
+            try:
+                image = _pixels(example["image"])
+            except UserError as e:
+                raise UserError(f"image {i} of {split} {e}") from e
             for column, (label, (_, num_classes)) in enumerate(official.labels.items()):
                 if not 0 <= example[label] < num_classes:
                     raise UserError(f"image {i} of {split} has the {label} {example[label]}")
@@ -130,7 +133,8 @@ def _builder(directory: Path, official: Archive):
 def _check_class_name(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Refuses classes that are not features of TFDS, which would import any module named here."""
     for key, value in pairs:
-        if key in ("pythonClassName", "python_class_name") and not str(value).startswith(
+        # In files of older versions of TFDS, the key is "type".
+        if key in ("pythonClassName", "python_class_name", "type") and not str(value).startswith(
             "tensorflow_datasets.core.features."
         ):
             raise UserError(f"features.json names {value}, which is not a feature of TFDS")
@@ -138,15 +142,43 @@ def _check_class_name(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _examples(builder, split: str) -> Iterator[dict]:
-    """Yields the examples of one split of `builder`, a `tfds.core.DatasetBuilder`."""
+    """Yields the examples of one split of `builder`, a `tfds.core.DatasetBuilder`.
+
+    The images are still encoded.
+    """
+    from tensorflow_datasets import decode
+
+    encoded = {"image": decode.SkipDecoding()}
     if builder.info.file_format.value == "tfrecord":  # what TFDS itself writes, with TensorFlow
         for path in builder.info.splits[split].filepaths:
             for record in tfrecord.read(path):
-                yield builder.info.features.deserialize_example_np(record)
+                yield builder.info.features.deserialize_example_np(record, decoders=encoded)
         return
-    source = builder.as_data_source(split)
+    source = builder.as_data_source(split, decoders=encoded)
     for start in range(0, len(source), 500):  # reading one at a time takes twice as long
         yield from source.__getitems__(range(start, min(start + 500, len(source))))
+
+
+def _pixels(encoded: bytes) -> np.ndarray:
+    """Decodes an image to uint8 [32, 32, 3].
+
+    TFDS would try every format that Pillow knows, some of which start programs, such as Ghostscript
+    for EPS. It writes PNG, or JPEG for images that somebody prepared with that encoding.
+
+    Raises:
+      UserError: If it is corrupt, of another format, or of another shape.
+    """
+    try:
+        with Image.open(io.BytesIO(encoded), formats=("PNG", "JPEG")) as image:
+            if image.size != (32, 32) or image.mode != "RGB":  # before its pixels fill the memory
+                raise UserError(f"is {image.mode} of {image.width}x{image.height} pixels")
+            return np.asarray(image)
+    except UserError:
+        raise
+    except UnidentifiedImageError:
+        raise UserError("is neither PNG nor JPEG") from None
+    except Exception as e:  # for corrupt images, Pillow's decoders raise errors of any type
+        raise UserError(f"cannot be read: {e}") from e
 
 
 def _corrupt(directory: Path, reason: str) -> UserError:

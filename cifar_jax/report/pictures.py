@@ -165,7 +165,7 @@ def write_tensorboard(run: Run, pictures: dict[str, bytes], images: np.ndarray |
         step = run.rows[-1]["step"] if run.rows else 0
         for name, data in pictures.items():
             if name.startswith(("confusion", "errors", "calibration")):
-                picture = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+                picture = np.asarray(Image.open(io.BytesIO(data), formats=["PNG"]).convert("RGB"))
                 writer.add_image(name, picture, step, dataformats="HWC")
         found = run.predictions
         if images is not None and found is not None:

@@ -44,7 +44,7 @@ def read(path: Path) -> Predictions:
       UserError: If it is missing or corrupt, or holds arrays of other shapes, types or ranges.
     """
     try:
-        with np.load(path) as file:
+        with np.load(path, allow_pickle=False) as file:
             names = tuple(str(name) for name in np.atleast_1d(file["class_names"]))
             found = Predictions(file["logits"], file["labels"], file["predictions"], names)
     except FileNotFoundError:

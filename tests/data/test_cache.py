@@ -103,7 +103,7 @@ def test_corrupt_cache_is_rebuilt(directory, decode, fake, tmp_path, damage):
 
 
 def test_bug_while_reading_keeps_its_traceback(directory, decode, monkeypatch):
-    monkeypatch.setattr(np, "load", lambda _: 1 / 0)
+    monkeypatch.setattr(np, "load", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         cache.load(directory, decode)
 
