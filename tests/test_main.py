@@ -110,7 +110,10 @@ def test_notes_depend_on_the_other_fields(capsys):
     ]
 
 
-@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.usefixtures("default_signals")
+@pytest.mark.parametrize(
+    ("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
 def test_signal_before_training_exits_immediately(tmp_path, signum, code):
     process = subprocess.Popen(
         [sys.executable, "-m", "cifar_jax.main", *QUICKSTART, "--workdir", tmp_path / "run"],

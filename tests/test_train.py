@@ -17,6 +17,8 @@ from cifar_jax.errors import UserError
 from cifar_jax.run import checkpoint, workdir
 from cifar_jax.runtime.signals import Preempted
 
+pytestmark = pytest.mark.usefixtures("default_signals")
+
 
 def summary_fields_of_cb05e25():
     """Returns the fields of cb05e25's summary.json, none of which may be removed."""

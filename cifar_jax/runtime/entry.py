@@ -48,7 +48,7 @@ def run_tool(main: Callable[[], int], *, stop_message: bytes = b"stopped\n") -> 
 
     Args:
       main: The command, which returns the exit code.
-      stop_message: The line that SIGTERM and SIGINT print before they end the process.
+      stop_message: The line that a signal prints before it ends the process.
     """
     exit_on_signals(stop_message)
     output.install()
