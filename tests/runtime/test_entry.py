@@ -63,7 +63,7 @@ def test_entry_handles_signals_before_anything_else(monkeypatch):
     monkeypatch.setattr(entry, "exit_on_signals", lambda _: calls.append("signals"))
     monkeypatch.setattr(entry.output, "install", lambda: calls.append("output"))
     monkeypatch.setattr(entry, "restart_with_huge_pages", lambda: calls.append("restart"))
-    monkeypatch.setattr(entry, "silence_absl", lambda: calls.append("absl"))
+    monkeypatch.setattr(entry, "silence_libraries", lambda: calls.append("absl"))
     monkeypatch.setattr(compilation_cache, "use_users_folder", lambda: calls.append("cache"))
     with pytest.raises(SystemExit) as caught:
         entry.run(lambda argv: calls.append("main") or 3)
