@@ -71,6 +71,17 @@ def test_entry_handles_signals_before_anything_else(monkeypatch):
     assert calls == ["signals", "output", "restart", "absl", "cache", "main"]
 
 
+def test_every_command_starts_in_the_same_way():
+    guard, found = '\nif __name__ == "__main__":\n', 0
+    for path in [*tiny.ROOT.glob("cifar_jax/**/*.py"), *tiny.ROOT.glob("benchmarks/**/*.py")]:
+        _, _, start = path.read_text().partition(guard)
+        # The trial of a CUDA graph is a process of a command, which needs none of this.
+        if start and path.stem != "gpu_graph":
+            assert start.lstrip().startswith(("entry.run(", "entry.run_tool(")), path
+            found += 1
+    assert found > 10
+
+
 COMMANDS = (
     *("cifar_jax.main", "cifar_jax.predict", "cifar_jax.report", "cifar_jax.prepare"),
     *("cifar_jax.augment", "cifar_jax.lr_range_test", "benchmarks.table", "benchmarks.gpu_suite"),
