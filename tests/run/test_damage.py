@@ -258,6 +258,21 @@ def test_damage_to_the_latest_checkpoint_costs_an_epoch_and_nothing_else(run, co
     assert_same_run(folder, run[1])
 
 
+def test_damaged_metrics_are_neither_used_nor_kept(run, copy):
+    """The rows are in the checkpoint too; reports, which read the file, refuse it."""
+    config, folder = copy
+    metrics = folder / "metrics.csv"
+    lines = metrics.read_text().splitlines()
+    first_loss = lines[1].split(",")[3]
+    metrics.write_text(metrics.read_text().replace(first_loss, "lost", 1))
+    with pytest.raises(UserError, match=f"{metrics}, line 2: train_loss must be a number.*'lost'"):
+        read(folder)
+    assert predict.predict(folder, tiny.dataset().test.images[:1])
+    (folder / "summary.json").unlink()
+    tiny.train(config, folder)
+    assert_same_run(folder, run[1])
+
+
 def test_damage_to_the_reported_checkpoint_is_an_error(copy, capsys):
     config, folder = copy
     (folder / "checkpoints" / "4" / "state" / "manifest.ocdbt").write_bytes(b"")
