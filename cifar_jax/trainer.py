@@ -36,6 +36,8 @@ class Trainer:
         checkpoints: Checkpoints,
         stop: StopRequest,
         startup: Startup,
+        *,
+        all_parameters: bool = False,
     ):
         """Starts at step 0, or at the latest checkpoint if there is one.
 
@@ -45,13 +47,15 @@ class Trainer:
           checkpoints: The checkpoints in the run's workdir.
           stop: The request to stop, made by a signal or a deadline.
           startup: The stopwatch of the start, which the first call to the device finishes.
+          all_parameters: See `train.train`.
         """
         self._config, self._exp, self._checkpoints = config, exp, checkpoints
         self._stop, self._startup = stop, startup
         self._num_calls = 0
         self.run = run_state.start(exp, config.steps_per_call)
         params = exp.engine.snapshot(self.run.state).params
-        print(parameter_table.table(params))
+        max_rows = math.inf if all_parameters else parameter_table.MAX_ROWS
+        print(parameter_table.table(params, max_rows))
         if run_state.resume(checkpoints, self.run, exp):
             self._drop_undue_evaluations()
             print(f"resumed at step {self.run.step:,} of {self._total_steps:,}")
