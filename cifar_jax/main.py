@@ -5,7 +5,8 @@
 Every config field can be set on the command line, as in --config.optim.learning_rate=0.05;
 --config configs/resnet18.py --help lists the fields. The run's files are written to the workdir,
 runs/<experiment> by default. Running the same command again resumes the run, or reports that it is
-complete. --profile also traces a few steps with jax.profiler.
+complete. --profile also traces a few steps with jax.profiler, and --all_parameters prints the
+parameters of a deep network one by one.
 """
 
 import sys
@@ -27,6 +28,8 @@ def main(argv: list[str]) -> int:
     def define(values: flags.FlagValues) -> None:
         text = "Write a trace of a few steps to WORKDIR/profile."
         flags.DEFINE_bool("profile", False, text, flag_values=values)
+        text = "Print a row for every array of parameters, not one for each block."
+        flags.DEFINE_bool("all_parameters", False, text, flag_values=values)
 
     try:
         config, values = command_line.parse(argv, __doc__, define)
@@ -35,7 +38,13 @@ def main(argv: list[str]) -> int:
         from cifar_jax.train import train
 
         try:
-            train(config, workdir, startup=startup, profile=values.profile)
+            train(
+                config,
+                workdir,
+                startup=startup,
+                profile=values.profile,
+                all_parameters=values.all_parameters,
+            )
         except Preempted as stopped:
             print(stopped)
             return stopped.exit_code

@@ -19,7 +19,7 @@ class _Block:
     size: int
 
 
-def table(params: dict[str, Any], max_rows: int = MAX_ROWS) -> str:
+def table(params: dict[str, Any], max_rows: float = MAX_ROWS) -> str:
     """Returns a table of a network's parameters, with the blocks of a deep network as one row each.
 
     Args:
@@ -39,4 +39,5 @@ def table(params: dict[str, Any], max_rows: int = MAX_ROWS) -> str:
         if len(blocks) <= max_rows:
             break
     rows = [_Block(name, len(block), sum(block)) for name, block in blocks.items()]
-    return f"{parameter_overview.make_table(rows)}\nTotal: {sum(sizes):,}"
+    total = f"Total: {sum(sizes):,} (--all_parameters prints a row for each array)"
+    return f"{parameter_overview.make_table(rows)}\n{total}"

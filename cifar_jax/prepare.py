@@ -16,6 +16,7 @@ from types import FrameType
 
 from cifar_jax.errors import UserError, unknown
 from cifar_jax.runtime import entry
+from cifar_jax.runtime.signals import handled
 
 
 class _Stopped(BaseException):
@@ -62,15 +63,14 @@ def _stopping_on_signals() -> Iterator[None]:
     """
 
     def stop(signum: int, frame: FrameType | None) -> None:
-        for s in previous:
+        for s in signals:
             signal.signal(s, signal.SIG_DFL)
+        if signum == signal.SIGHUP:  # often sent twice, by the kernel and by the shell
+            signal.signal(signum, signal.SIG_IGN)
         raise _Stopped(signum)
 
-    signals = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-    # Ignored signals stay ignored: nohup ignores SIGHUP.
-    previous = {s: h for s in signals if (h := signal.getsignal(s)) != signal.SIG_IGN}
-    for s in previous:
-        signal.signal(s, stop)
+    signals = handled()
+    previous = {s: signal.signal(s, stop) for s in signals}
     try:
         yield
     finally:

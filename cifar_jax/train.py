@@ -31,6 +31,7 @@ def train(
     deadline: float = math.inf,
     startup: Startup | None = None,
     profile: bool = False,
+    all_parameters: bool = False,
 ) -> dict[str, Any]:
     """Trains and evaluates a network, and writes the run's files to a workdir.
 
@@ -44,6 +45,7 @@ def train(
       deadline: When to save and stop, a value of time.monotonic().
       startup: A stopwatch started when the command began; by default, one that starts now.
       profile: Whether to write a trace of a few steps to the workdir's folder `profile`.
+      all_parameters: Whether to print a row for each array of parameters, however many there are.
 
     Returns:
       The contents of summary.json.
@@ -79,7 +81,9 @@ def train(
                 engine = stack.enter_context(traced(exp.engine, folder / "profile"))
                 exp = exp._replace(engine=engine)
             with open_checkpoints(folder / "checkpoints") as checkpoints:
-                trainer = Trainer(config, exp, checkpoints, stop, startup)
+                trainer = Trainer(
+                    config, exp, checkpoints, stop, startup, all_parameters=all_parameters
+                )
                 run = trainer.run
                 tracking = stack.enter_context(trackers.opened(config.trackers, folder, run.rows))
                 startup.mark("state")

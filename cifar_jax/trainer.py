@@ -18,6 +18,9 @@ from cifar_jax.runtime.signals import Preempted, StopRequest
 from cifar_jax.runtime.startup import Startup
 from cifar_jax.selection import METRICS
 
+# Whoever starts a run that takes longer per epoch should know it before the first one ends.
+_LONG_EPOCH_SECONDS = 300.0
+
 
 class Trainer:
     """The training loop of one run, which connects its workdir, engine and callbacks.
@@ -33,6 +36,8 @@ class Trainer:
         checkpoints: Checkpoints,
         stop: StopRequest,
         startup: Startup,
+        *,
+        all_parameters: bool = False,
     ):
         """Starts at step 0, or at the latest checkpoint if there is one.
 
@@ -42,12 +47,15 @@ class Trainer:
           checkpoints: The checkpoints in the run's workdir.
           stop: The request to stop, made by a signal or a deadline.
           startup: The stopwatch of the start, which the first call to the device finishes.
+          all_parameters: See `train.train`.
         """
         self._config, self._exp, self._checkpoints = config, exp, checkpoints
         self._stop, self._startup = stop, startup
+        self._num_calls = 0
         self.run = run_state.start(exp, config.steps_per_call)
         params = exp.engine.snapshot(self.run.state).params
-        print(parameter_table.table(params))
+        max_rows = math.inf if all_parameters else parameter_table.MAX_ROWS
+        print(parameter_table.table(params, max_rows))
         if run_state.resume(checkpoints, self.run, exp):
             self._drop_undue_evaluations()
             print(f"resumed at step {self.run.step:,} of {self._total_steps:,}")
@@ -106,6 +114,13 @@ class Trainer:
 
         def progress(step: int, values: dict[str, float]) -> None:
             self._startup.finish("first_call")
+            self._num_calls += 1
+            if self._num_calls == 2:  # the first one warms up the device
+                steps_left = self._total_steps - run.step
+                print(
+                    _estimate(run.clock.step_times[-1], exp.engine.steps_per_epoch, steps_left),
+                    end="",
+                )
             step_in_epoch = step - end + exp.engine.steps_per_epoch
             images_per_second = self._config.batch_size * step_in_epoch / run.clock.seconds
             for writer in writers:
@@ -225,3 +240,15 @@ class Trainer:
         score = None if row is None else exp.selection.score(row)
         run_state.save(self._checkpoints, run, exp, score)
         self._saved_step, self._saved_at = run.step, time.monotonic()
+
+
+def _estimate(step_ms: float, steps_per_epoch: int, steps_left: int) -> str:
+    """Returns a line about the duration of a run whose epochs take minutes, or else ""."""
+    epoch = step_ms / 1e3 * steps_per_epoch
+    if epoch < _LONG_EPOCH_SECONDS:
+        return ""
+    return (
+        f"note: on this device, an epoch takes about {epoch / 60:,.0f} minutes and the rest of the "
+        f"run {step_ms / 3.6e6 * steps_left:,.1f} hours. To shorten it, set --config.num_epochs, "
+        "or choose a smaller network such as configs/cnn2.py\n"
+    )

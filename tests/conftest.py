@@ -1,6 +1,7 @@
 """Settings for all tests: eight virtual CPU devices, command line options and fixtures."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,21 @@ def one_torch_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(num_threads)
+
+
+@pytest.fixture
+def default_signals():
+    """Lets the test and its processes receive signals even if pytest was started to ignore them."""
+    ignored = [
+        s
+        for s in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+        if signal.getsignal(s) == signal.SIG_IGN
+    ]
+    for s in ignored:
+        signal.signal(s, signal.SIG_DFL)
+    yield
+    for s in ignored:
+        signal.signal(s, signal.SIG_IGN)
 
 
 @pytest.fixture

@@ -1,7 +1,8 @@
-"""Trains in forked processes, which tests can kill, so that libraries are imported only once.
+"""Runs commands in forked processes, which tests can kill: libraries are imported only once.
 
-Reads one line per run from stdin, a JSON array of the log's path and the flags of cifar_jax.main;
-prints the process id at once, and the exit status when the process has ended.
+Reads one line per run from stdin, a JSON array of the log's path, the command ("main", "prepare",
+or "prepare_few" for archives of fake_cifar.py) and its flags; prints the process id at once, and
+the exit status when the process has ended.
 """
 
 import json
@@ -9,11 +10,14 @@ import os
 import sys
 import traceback
 
+import fake_cifar
 import orbax.checkpoint  # noqa: F401
+import pytest
 import tensorboardX  # noqa: F401
 import tiny
 
-from cifar_jax import experiment, main, train  # noqa: F401
+from cifar_jax import experiment, main, prepare, train  # noqa: F401
+from cifar_jax.data import builders  # noqa: F401
 
 load_data = experiment.load_data
 
@@ -25,14 +29,18 @@ def load(config):
     return load_data(config)
 
 
-def run(log: str, flags: list[str]) -> int:
+def run(log: str, command: str, flags: list[str]) -> int:
     output = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
     os.dup2(output, 1)
     os.dup2(output, 2)
     main._draw = lambda workdir: None
     experiment.load_data = load
     try:
-        return main.main(["main", *flags])
+        if command == "main":
+            return main.main(["main", *flags])
+        if command == "prepare_few":
+            fake_cifar.shrink(pytest.MonkeyPatch())
+        return prepare.main(flags)
     except BaseException:
         traceback.print_exc()
         return 1
@@ -42,9 +50,9 @@ def run(log: str, flags: list[str]) -> int:
 
 
 for line in sys.stdin:
-    log, *flags = json.loads(line)
+    log, command, *flags = json.loads(line)
     process = os.fork()
     if not process:
-        os._exit(run(log, flags))
+        os._exit(run(log, command, flags))
     print(process, flush=True)
     print(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), flush=True)

@@ -37,6 +37,19 @@ def test_links_point_to_files_and_headings(path):
         assert not anchor or anchor in headings(linked), target
 
 
+@pytest.mark.parametrize("name", ["README.md", "docs/training.md"])
+def test_examples_use_runs_that_earlier_ones_made(name):
+    made = {"runs/coarse/cnn2_batch64"}  # by the README's first real run
+    blocks = re.findall(r"```sh\n(.*?)```", (tiny.ROOT / name).read_text(), re.DOTALL)
+    for line in "".join(blocks).splitlines():
+        used = set(re.findall(r"runs/[\w/]+", line))
+        if "cifar_jax.main" in line or "cifar_jax.lr_range_test" in line:
+            config = re.search(r"--config configs/([\w/]+)\.py", line)[1]
+            made |= used if "--workdir" in line else {f"runs/{config}"}
+        else:
+            assert all(path.startswith(tuple(made)) for path in used), line
+
+
 def test_the_readme_is_short():
     assert len((tiny.ROOT / "README.md").read_text().splitlines()) <= 160
 

@@ -3,7 +3,8 @@
     python -m pytest tests/test_kill.py --kills 50 --source FOLDER -s
 
 kills cnn2 on CIFAR-100 fifty times, half of them while a checkpoint is being written, and prints
-when. Without --source, the run is a few steps on tiny.py's data set.
+when; and the preparation of CIFAR-100 half as often. Without --source, the run is a few steps on
+tiny.py's data set, and the preparation that of a few images.
 """
 
 import contextlib
@@ -11,17 +12,20 @@ import csv
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
 
+import fake_cifar
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 import tiny
 
+from cifar_jax.data import prepared
 from cifar_jax.run import checksums
 from cifar_jax.run.storage import saved_steps
 
@@ -51,8 +55,8 @@ def flags_of(source, num_kills):
 class Processes:
     """The process of killable.py and those that it forks, one at a time."""
 
-    def __init__(self, folder, flags):
-        self._log, self._flags = folder / "log.txt", flags
+    def __init__(self, folder):
+        self._log = folder / "log.txt"
         self._server = subprocess.Popen(
             [sys.executable, "-u", "tests/killable.py"],
             cwd=tiny.ROOT,
@@ -68,8 +72,8 @@ class Processes:
             text=True,
         )
 
-    def start(self, workdir):
-        line = json.dumps([str(self._log), *self._flags, "--workdir", str(workdir)])
+    def start(self, *command):
+        line = json.dumps([str(self._log), *map(str, command)])
         self._server.stdin.write(line + "\n")
         self._server.stdin.flush()
         self._process = int(self._server.stdout.readline())
@@ -86,8 +90,7 @@ class Processes:
             return False
         return True
 
-    def finish(self, workdir):
-        self.start(workdir)
+    def finish(self):
         assert int(self._server.stdout.readline()) == 0, self._log.read_text()
         return self._log.read_text()
 
@@ -96,13 +99,20 @@ class Processes:
         self._server.wait(timeout=60)
 
 
-def kill_once(processes, workdir, rng):
-    """Starts the run and kills it; returns whether that left a checkpoint half written."""
-    folder = workdir / "checkpoints"
+@pytest.fixture(scope="module")
+def processes(tmp_path_factory):
+    processes = Processes(tmp_path_factory.mktemp("log"))
+    yield processes
+    processes.close()
+
+
+def kill_once(processes, command, rng):
+    """Starts a run and kills it; returns whether that left a checkpoint half written."""
+    folder = command[-1] / "checkpoints"
     before = max(saved_steps(folder), default=0)
     goal = before + rng.randint(0, 4)
     is_in_write = rng.random() < 0.5
-    processes.start(workdir)
+    processes.start(*command)
     while processes.is_alive():
         reached = max(saved_steps(folder), default=0) >= goal
         if reached and (not is_in_write or any(folder.glob(TMP))):
@@ -134,19 +144,22 @@ def summary(workdir):
 
 
 @pytest.mark.scalable
-def test_a_run_killed_at_random_moments_equals_an_uninterrupted_one(tmp_path, pytestconfig):
+def test_a_run_killed_at_random_moments_equals_an_uninterrupted_one(
+    tmp_path, pytestconfig, processes
+):
     num_kills = pytestconfig.getoption("kills")
     straight, killed = tmp_path / "straight", tmp_path / "killed"
-    processes = Processes(tmp_path, flags_of(pytestconfig.getoption("source"), num_kills))
-    processes.finish(straight)
+    command = ["main", *flags_of(pytestconfig.getoption("source"), num_kills), "--workdir"]
+    processes.start(*command, straight)
+    processes.finish()
     rng = random.Random(0)
     half_written = 0
     for kill in range(num_kills):
-        half_written += kill_once(processes, killed, rng)
+        half_written += kill_once(processes, [*command, killed], rng)
         names = sorted(path.name for path in (killed / "checkpoints").glob("*"))
         print(f"kill {kill + 1}: checkpoints {' '.join(names)}")
-    output = processes.finish(killed)
-    processes.close()
+    processes.start(*command, killed)
+    output = processes.finish()
     print(next((line for line in output.splitlines() if "resumed" in line), "from the start"))
     print(f"{half_written} of {num_kills} kills left a checkpoint half written")
 
@@ -161,3 +174,40 @@ def test_a_run_killed_at_random_moments_equals_an_uninterrupted_one(tmp_path, py
         assert not any((folder / "checkpoints").glob(TMP))
     first, second = (np.load(folder / "predictions.npz") for folder in (straight, killed))
     np.testing.assert_array_equal(first["logits"], second["logits"])
+
+
+@pytest.mark.scalable
+def test_data_prepared_after_kills_equals_that_prepared_at_once(tmp_path, pytestconfig, processes):
+    name, source, command = "cifar100", pytestconfig.getoption("source"), "prepare"
+    if source is None:
+        with pytest.MonkeyPatch.context() as patch:
+            fake_cifar.shrink(patch)
+            source, command = fake_cifar.write(name, tmp_path).folder, "prepare_few"
+    flags = [command, name, "--source", source, "--data_dir"]
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    processes.start(*flags, straight)
+    start = time.monotonic()
+    processes.finish()
+    seconds = time.monotonic() - start
+    expected = files_of(prepared.find(name, straight))
+    rng, num_kills = random.Random(0), (pytestconfig.getoption("kills") + 1) // 2
+    half_written = set()
+    for kill in range(num_kills):
+        processes.start(*flags, killed)
+        time.sleep(rng.uniform(0.0, 1.0) * seconds)
+        processes.kill()
+        names = sorted(path.name for path in (killed / name).glob("*"))
+        print(f"kill {kill + 1}: {' '.join(names) or 'nothing yet'}")
+        half_written |= {path for path in names if path.startswith("incomplete.")}
+        found = prepared.find(name, killed)  # raises UserError for an incomplete directory
+        assert found is None or files_of(found) == expected
+        if found is not None:
+            shutil.rmtree(killed)
+    processes.start(*flags, killed)
+    processes.finish()
+    print(f"{len(half_written)} of {num_kills} kills left data half written")
+    assert files_of(prepared.find(name, killed)) == expected
+
+
+def files_of(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}

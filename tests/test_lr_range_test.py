@@ -57,6 +57,7 @@ def test_the_configs_own_schedule_has_no_effect(tmp_path):
     assert command(tmp_path, *flags, "--from=1e-4", "--to=1e-2", "--epochs=2") == 0
 
 
+@pytest.mark.usefixtures("default_signals")
 def test_ctrl_c_ends_the_test_and_keeps_its_points(tmp_path, monkeypatch):
     seen = []
 
@@ -71,6 +72,7 @@ def test_ctrl_c_ends_the_test_and_keeps_its_points(tmp_path, monkeypatch):
     assert json.loads((tmp_path / "range_test.json").read_text())["ended_by"] == "Ctrl-C"
 
 
+@pytest.mark.usefixtures("default_signals")
 def test_ctrl_c_before_there_is_a_curve(tmp_path, monkeypatch, capsys):
     real = sweep._advance
 

@@ -10,6 +10,7 @@ import pytest
 import tiny
 
 from cifar_jax import main as command
+from cifar_jax import parameter_table
 from cifar_jax.config import command_line
 
 
@@ -110,7 +111,10 @@ def test_notes_depend_on_the_other_fields(capsys):
     ]
 
 
-@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.usefixtures("default_signals")
+@pytest.mark.parametrize(
+    ("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
 def test_signal_before_training_exits_immediately(tmp_path, signum, code):
     process = subprocess.Popen(
         [sys.executable, "-m", "cifar_jax.main", *QUICKSTART, "--workdir", tmp_path / "run"],
@@ -180,15 +184,19 @@ def test_pictures_of_a_complete_run_are_drawn_once(tmp_path, monkeypatch, capsys
     assert "rebuilding it from the checkpoint" in printed.out and "no pictures" in printed.err
 
 
-def test_profile_is_a_flag_that_leaves_config_and_results_as_they_are(tmp_path, monkeypatch):
+def test_flags_leave_config_and_results_as_they_are(tmp_path, monkeypatch, capsys):
     """Runs in this process, on a few images of the synthetic data set and on all devices."""
     monkeypatch.setattr(command, "exit_on_signals", lambda *_: None)
     monkeypatch.setattr(command, "_draw", lambda _: None)
     monkeypatch.chdir(tiny.ROOT)
     flags = [*SMALL, "--config.steps_per_call=1"]
+    monkeypatch.setattr(parameter_table, "MAX_ROWS", 2)
     plain, profiled = tmp_path / "plain", tmp_path / "profiled"
     assert command.main(["", *flags, "--workdir", str(plain)]) == 0
-    assert command.main(["", *flags, "--workdir", str(profiled), "--profile"]) == 0
+    assert "conv1/kernel" not in capsys.readouterr().out
+    flags += ["--profile", "--all_parameters"]
+    assert command.main(["", *flags, "--workdir", str(profiled)]) == 0
+    assert "conv1/kernel" in capsys.readouterr().out
     assert len(list(profiled.glob("profile/**/*.xplane.pb"))) == 1
     assert not (plain / "profile").exists()
     assert (plain / "config.json").read_bytes() == (profiled / "config.json").read_bytes()

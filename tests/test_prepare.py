@@ -82,6 +82,7 @@ def test_command_without_network_fails_within_fifteen_seconds(tmp_path):
     assert "Connection refused" in done.stderr
 
 
+@pytest.mark.usefixtures("default_signals")
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_signal_removes_incomplete_files(tmp_path, monkeypatch, capsys, signum):
     def interrupted(self, split, generate=builders._FromArchive._generate_examples):

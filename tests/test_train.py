@@ -12,10 +12,12 @@ import tiny
 from ml_collections import ConfigDict
 from tiny import train
 
-from cifar_jax import clock, experiment, loop
+from cifar_jax import clock, experiment, loop, trainer
 from cifar_jax.errors import UserError
 from cifar_jax.run import checkpoint, workdir
 from cifar_jax.runtime.signals import Preempted
+
+pytestmark = pytest.mark.usefixtures("default_signals")
 
 
 def summary_fields_of_cb05e25():
@@ -76,10 +78,24 @@ def test_a_run_writes_the_documented_files(tmp_path, capsys):
     assert events == {"train", "val"}
     printed = capsys.readouterr().out
     assert "dense1/kernel" in printed and "epoch 3/3" in printed and "test accuracy" in printed
+    assert "note:" not in printed
 
     # The second time, nothing is trained and the same summary is returned.
     assert train(config, tmp_path) == summary
     assert "is complete" in capsys.readouterr().out
+
+
+def test_a_run_that_will_take_long_says_so_once(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(trainer, "_LONG_EPOCH_SECONDS", 0.0)
+    train(tiny.make_config(model=ConfigDict({"name": "cnn_small"})), tmp_path)
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note:")]
+    assert "an epoch takes about 0 minutes and the rest of the run 0.0 hours" in line
+
+
+def test_the_estimate_counts_the_steps_that_are_left():
+    assert trainer._estimate(2900.0, 100, 1500) == ""
+    line = trainer._estimate(24_000.0, 100, 1500)
+    assert "about 40 minutes and the rest of the run 10.0 hours" in line
 
 
 @pytest.fixture(scope="module")

@@ -13,14 +13,14 @@ from pathlib import Path
 
 from benchmarks.accuracy.runs import PlannedRun, is_done
 from cifar_jax.errors import UserError, shorten
-from cifar_jax.runtime.signals import Preempted
+from cifar_jax.runtime.signals import Preempted, handled
 
 
 def train_all(runs: list[PlannedRun], args: argparse.Namespace, deadline: float) -> dict[str, str]:
     """Trains the runs that are not complete, args.jobs at a time.
 
-    The output of a process is written to <runs>/<experiment>/<run>.log. SIGTERM and SIGINT are
-    forwarded to the processes, which save a checkpoint and exit.
+    The output of a process is written to <runs>/<experiment>/<run>.log. SIGTERM, SIGINT and SIGHUP
+    are forwarded to the processes, which save a checkpoint and exit.
 
     Args:
       runs: The runs, in order.
@@ -31,7 +31,7 @@ def train_all(runs: list[PlannedRun], args: argparse.Namespace, deadline: float)
       The error message of each run that failed, by its title.
 
     Raises:
-      Preempted: After SIGTERM or SIGINT, once every process has exited.
+      Preempted: After one of these signals, once every process has exited.
     """
     waiting, gpus = deque(runs), _visible_gpus()
     running: dict[int, tuple[subprocess.Popen, PlannedRun]] = {}  # by slot
@@ -96,7 +96,7 @@ def _outcome(process: subprocess.Popen, run: PlannedRun) -> str:
 def _forwarded_signals(
     running: dict[int, tuple[subprocess.Popen, PlannedRun]],
 ) -> Iterator[list[int]]:
-    """Forwards SIGTERM and SIGINT to the running processes and collects them in a list."""
+    """Forwards signals to the running processes and collects them in a list."""
     received = []
 
     def forward(signum, _frame):
@@ -104,7 +104,7 @@ def _forwarded_signals(
         for process, _ in running.values():
             process.send_signal(signum)
 
-    handlers = {s: signal.signal(s, forward) for s in (signal.SIGTERM, signal.SIGINT)}
+    handlers = {s: signal.signal(s, forward) for s in handled()}
     try:
         yield received
     finally:
@@ -130,7 +130,9 @@ def _start(
     if gpu is not None:
         environ["CUDA_VISIBLE_DEVICES"] = gpu
     with log.open("w") as file:
-        process = subprocess.Popen(command, stdout=file, stderr=file, env=environ)
+        # In a group of its own, it gets a Ctrl-C only from this process. With the terminal's as
+        # well, it would exit without saving.
+        process = subprocess.Popen(command, stdout=file, stderr=file, env=environ, process_group=0)
     print(f"started {run.title}; its output is in {log}", flush=True)
     return process
 

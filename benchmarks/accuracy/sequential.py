@@ -23,7 +23,7 @@ def train_all(runs: list[PlannedRun], deadline: float) -> dict[str, str]:
       The error message of each run that failed, by its title.
 
     Raises:
-      Preempted: After SIGTERM or SIGINT, once the state is saved.
+      Preempted: After SIGTERM, SIGINT or SIGHUP, once the state is saved.
     """
     failed = {}
     for run in runs:

@@ -19,13 +19,13 @@ One line of JSON per case is appended to FILE.
 """
 
 import os
-import sys
 from collections.abc import Sequence
 from functools import partial
 
 from benchmarks import harness
 from benchmarks.harness import Record
 from cifar_jax.errors import UserError
+from cifar_jax.runtime import entry
 
 CASES = (
     *("cnn_small", "cnn2", "simple_initial", "cnn3", "stacked3", "cnn4", "simple", "cnn9"),
@@ -86,4 +86,4 @@ def table(records: Sequence[Record]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv))
+    entry.run(main, use_cache=False, stop_message=harness.STOPPED)

@@ -13,8 +13,6 @@ from benchmarks import harness
 from benchmarks.table.markdown import device, table
 from cifar_jax.report.page import milliseconds
 
-# The largest share of processor time that other processes may have taken during a measurement.
-_MAX_BACKGROUND_LOAD = 0.1
 GRAPHS = "benchmarks/results/checks/gpu/graphs.jsonl"
 # The contenders of benchmarks.epoch, with the names to display.
 CONTENDER_NAMES = {
@@ -210,14 +208,14 @@ def newest(name: str, *fields: str) -> list[tuple[tuple, dict]]:
 def idle_records(name: str) -> list[dict]:
     """Returns the records of an otherwise nearly idle machine, the newest last.
 
-    Records made while other processes used more than _MAX_BACKGROUND_LOAD are left out.
+    Records with more than harness.MAX_BACKGROUND_LOAD, of which measuring warned, are left out.
 
     Args:
       name: A file in benchmarks/results, without its suffix.
     """
     path = harness.RESULTS / f"{name}.jsonl"
     found = records(path) if path.exists() else ()
-    return [r for r in found if (r["used_elsewhere"] or 0) <= _MAX_BACKGROUND_LOAD]
+    return [r for r in found if not harness.background(r["used_elsewhere"])["is_busy"]]
 
 
 def records(path: Path) -> list[dict]:

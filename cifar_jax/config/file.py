@@ -8,6 +8,7 @@ import sysconfig
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from cifar_jax.errors import UserError, closest, shorten
@@ -111,14 +112,24 @@ def experiment_name(path: str | Path) -> str:
 def _importable_configs(path: Path) -> Iterator[None]:
     """Lets a config file import others, as in `configs.coarse.cnn4`, from any working directory.
 
-    The nearest configs/ above the file takes precedence over the one in this checkout.
+    The nearest configs/ above the file takes precedence over those in sys.path, which starts with
+    the working directory, and over the one in this checkout.
     """
     before = sys.path[:]
     folders = [parent.parent for parent in path.resolve().parents if parent.name == "configs"]
-    for folder in (*folders[:1], Path(__file__).resolve().parents[2]):
-        if (folder / "configs").is_dir() and str(folder) not in sys.path:
-            sys.path.append(str(folder))
+    sys.path[:0] = map(str, folders[:1])
+    sys.path.append(str(Path(__file__).resolve().parents[2]))
+    # Others of the same names, imported by a config file of another folder, must not be used.
+    imported = _pop_configs()
     try:
         yield
     finally:
         sys.path[:] = before
+        _pop_configs()
+        sys.modules.update(imported)
+
+
+def _pop_configs() -> dict[str, ModuleType]:
+    """Removes the package `configs` and its modules from sys.modules, and returns them."""
+    names = [name for name in sys.modules if name.partition(".")[0] == "configs"]
+    return {name: sys.modules.pop(name) for name in names}

@@ -7,6 +7,7 @@ damaged file would make all checkpoints unreadable, and it saves no step below a
 import contextlib
 import json
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -94,6 +95,7 @@ class Checkpoints(CheckpointReader):
             with writing(self._directory, size):
                 self._orbax.save(self._path / str(step), args=ocp.args.Composite(**items))
         except UserError:
+            _wait_for_orbax()
             self._delete_temporary()  # a full disk needs the space
             raise
         self._verify(step, state)
@@ -190,6 +192,13 @@ class Checkpoints(CheckpointReader):
                 "start"
             ) from first
         return None
+
+
+def _wait_for_orbax() -> None:
+    """Waits until the other writes of a save that failed have ended, and with them their errors."""
+    for thread in threading.enumerate():
+        if type(thread).__module__.startswith("orbax."):
+            threading.Thread.join(thread, timeout=10)  # their own join raises their error
 
 
 def _copy_to_host(array: jax.Array) -> np.ndarray | jax.Array:

@@ -130,7 +130,9 @@ class ConsoleWriter:
                 console=self._console,
                 transient=True,
             )
-            self._task = self._bar.add_task("", total=num_epochs * steps_per_epoch, text="")
+            self._task = self._bar.add_task(
+                "compiling", total=num_epochs * steps_per_epoch, text=""
+            )
             self._bar.start()
         self._last_line = time.monotonic()
 
@@ -152,7 +154,7 @@ class ConsoleWriter:
             self._print(f"  epoch {epoch} step {step}/{self._steps_per_epoch}  {text}")
 
     def epoch(self, row: Row) -> None:
-        """Prints a line for the epoch."""
+        """Prints a line for the epoch, without some of its words in a narrow terminal."""
         parts = [f"epoch {row['epoch']:>{len(str(self._num_epochs))}}/{self._num_epochs}"]
         for run in ("train", "val", "test"):
             if row.get(f"{run}_loss") is not None:
@@ -162,7 +164,12 @@ class ConsoleWriter:
         parts.append(f"lr {row['learning_rate']:.2e}")
         parts.append(f"{row['seconds']:.1f} s")
         parts.append(f"{row['images_per_second']:,.0f} img/s")
-        self._print("  ".join(parts))
+        line = "  ".join(parts)
+        if self._bar is not None and len(line) > self._console.width:
+            line = line.replace(" loss", "").replace(" acc", "")
+        if self._bar is not None and len(line) > self._console.width:
+            line = line.removeprefix("epoch ").removesuffix(f"  {parts[-1]}")
+        self._print(line)
         if row.get("events"):
             self._print(f"  {row['events']}")
 

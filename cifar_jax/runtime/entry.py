@@ -35,7 +35,7 @@ def run(
     exit_on_signals(stop_message)
     output.install()
     restart_with_huge_pages()
-    silence_absl()
+    silence_libraries()
     if use_cache:
         compilation_cache.use_users_folder()
     else:
@@ -48,11 +48,11 @@ def run_tool(main: Callable[[], int], *, stop_message: bytes = b"stopped\n") -> 
 
     Args:
       main: The command, which returns the exit code.
-      stop_message: The line that SIGTERM and SIGINT print before they end the process.
+      stop_message: The line that a signal prints before it ends the process.
     """
     exit_on_signals(stop_message)
     output.install()
-    silence_absl()
+    silence_libraries()
     _exit(main)
 
 
@@ -65,8 +65,23 @@ def _exit(main: Callable[[], int]) -> NoReturn:
     sys.exit(output.exit_code(code))
 
 
-def silence_absl() -> None:
-    """Makes absl log only errors, because Orbax logs every file that it writes."""
-    from absl import logging
+def silence_libraries() -> None:
+    """Makes Orbax and TensorStore report what goes wrong only by the exceptions that they raise.
 
-    logging.set_verbosity(logging.ERROR)
+    Otherwise Orbax would log every file that it writes. If one write of a checkpoint fails, as on a
+    full disk, the others would each print a traceback: nobody asks for their results any more, and
+    Orbax has closed their event loop.
+    """
+    import logging
+
+    from absl import logging as absl_logging
+
+    absl_logging.set_verbosity(absl_logging.ERROR)
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    report = sys.unraisablehook
+
+    def report_others(unraisable: "sys.UnraisableHookArgs") -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            report(unraisable)
+
+    sys.unraisablehook = report_others

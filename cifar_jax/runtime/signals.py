@@ -23,10 +23,14 @@ class Preempted(Exception):
         self.exit_code = 128 + signum
 
 
-def _handled() -> list[int]:
-    """Returns the signals to handle: not SIGHUP if `nohup` has made the process ignore it."""
-    signals = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
-    return [s for s in signals if s != signal.SIGHUP or signal.getsignal(s) != signal.SIG_IGN]
+def handled() -> list[int]:
+    """Returns those of SIGTERM, SIGINT and SIGHUP that the process does not ignore.
+
+    Whoever starts a program may ignore them for it: `nohup` ignores SIGHUP, and a shell without job
+    control ignores SIGINT in what it runs with `&`.
+    """
+    signals = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    return [s for s in signals if signal.getsignal(s) != signal.SIG_IGN]
 
 
 def exit_on_signals(line: bytes = BEFORE_TRAINING) -> None:
@@ -41,7 +45,7 @@ def exit_on_signals(line: bytes = BEFORE_TRAINING) -> None:
             os.write(2, line)
         os._exit(128 + signum)
 
-    for signum in _handled():
+    for signum in handled():
         signal.signal(signum, leave)
 
 
@@ -75,7 +79,7 @@ def catch_signals(deadline: float = math.inf) -> Iterator[StopRequest]:
       deadline: Value of time.monotonic() at which to request a stop without a signal.
     """
     request = StopRequest(deadline)
-    signals = _handled()
+    signals = handled()
 
     def note(signum: int, frame: FrameType | None) -> None:
         request.note(signum)

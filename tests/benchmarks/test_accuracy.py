@@ -2,6 +2,7 @@ import json
 import os
 import shutil
 import signal
+import sys
 
 import jax
 import pytest
@@ -148,6 +149,7 @@ def test_complete_runs_start_no_process(small, tmp_path, monkeypatch, capsys):
     assert f"failed: {IDS[0]}, seed 1: {tmp_path}" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("default_signals")
 def test_jobs_that_ctrl_c_stops_have_not_failed(tmp_path, monkeypatch, capsys):
     class Process:
         returncode = None
@@ -164,6 +166,20 @@ def test_jobs_that_ctrl_c_stops_have_not_failed(tmp_path, monkeypatch, capsys):
     assert accuracy.main(["", "cnn3", "--jobs", "2", *folders]) == 130
     printed = capsys.readouterr().out
     assert "stopped: cnn3, seed 0" in printed and "failed" not in printed
+
+
+def test_a_job_receives_no_signals_from_the_terminal(tmp_path, monkeypatch):
+    """It would receive a Ctrl-C twice, and exit without saving."""
+    program = tmp_path / "program"
+    program.write_text(f"#!{sys.executable}\nimport os; print(os.getpgrp())")
+    program.chmod(0o755)
+    monkeypatch.setattr(jobs.sys, "executable", str(program))
+    flags = ["cnn3", "--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]
+    args = accuracy.make_parser().parse_args(flags)
+    [run] = runs.plan(["cnn3"], args)
+    process = jobs._start(run, 1.0, None, args)
+    assert process.wait() == 0
+    assert int(jobs._log_file(run, args).read_text()) == process.pid
 
 
 @pytest.mark.parametrize("option", ["--runs", "--out"])

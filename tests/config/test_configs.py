@@ -1,3 +1,4 @@
+import importlib
 import inspect
 import re
 import sys
@@ -116,6 +117,20 @@ def test_config_outside_the_checkout_can_import_the_suites_configs(tmp_path):
     before = sys.path[:]
     assert config.load(tmp_path / "x.py").model.name == "cnn4"
     assert sys.path == before
+
+
+def test_a_config_file_imports_from_the_nearest_configs_above_it(tmp_path, monkeypatch):
+    """Also if the working directory, or another program's import, has modules of these names."""
+    monkeypatch.syspath_prepend(tiny.ROOT)
+    imported = importlib.import_module("configs.cnn3")
+    for num_epochs in (3, 4):
+        folder = tmp_path / str(num_epochs) / "configs"
+        folder.mkdir(parents=True)
+        (folder / "cnn3.py").write_text(_assigning(f"config.num_epochs = {num_epochs}"))
+        text = "from configs import cnn3\ndef get_config(): return cnn3.get_config()"
+        (folder / "cnn2.py").write_text(text)
+        assert config.load(folder / "cnn2.py").num_epochs == num_epochs
+        assert sys.modules["configs.cnn3"] is imported
 
 
 def _assigning(line):

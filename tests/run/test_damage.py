@@ -1,7 +1,10 @@
 """Damaged workdirs: what is not a run's own content is neither used in silence nor a traceback."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -187,6 +190,44 @@ def test_a_full_disk_is_one_line_and_keeps_the_last_checkpoint(tmp_path, monkeyp
     assert restore_latest(tmp_path) == 1
 
 
+FULL_DISK = """
+import resource, sys
+import jax
+from cifar_jax.errors import UserError
+from cifar_jax.run.checkpoint import open_checkpoints
+from cifar_jax.runtime import entry
+
+def main():
+    state = {i: jax.random.normal(jax.random.key(i), (256, 256)) for i in range(6)}
+    with open_checkpoints(sys.argv[1]) as checkpoints:
+        checkpoints.save(1, state, {})
+    for limit in 3 * (300, 1000, 3000, 30_000, 100_000):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+        try:
+            with open_checkpoints(sys.argv[1]) as checkpoints:
+                checkpoints.save(2, state, {})
+        except UserError as error:
+            print(f"error: {error}", flush=True)
+    return 0
+
+entry.run_tool(main)
+"""
+
+
+def test_a_disk_that_fills_up_while_a_checkpoint_is_written_is_one_line(tmp_path):
+    """A limit to the size of files stands for the disk: writes fail in the middle of a save."""
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(tmp_path)],
+        env=os.environ | {"PYTHONPATH": str(tiny.ROOT), "JAX_NUM_CPU_DEVICES": "1"},
+        capture_output=True,
+        text=True,
+    )
+    line = f"error: {tmp_path} cannot be written: File too large. Once it can be written, the same"
+    assert done.stderr == "" and done.returncode == 0
+    assert done.stdout.splitlines() == 15 * [f"{line} command continues"]
+    assert storage.saved_steps(tmp_path) == [1]
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """Returns the workdir of a complete run of two epochs, the first of which is the better one."""
@@ -214,6 +255,21 @@ def test_damage_to_the_latest_checkpoint_costs_an_epoch_and_nothing_else(run, co
     meta.write_text(meta.read_text().replace("0.", "1.", 1))
     tiny.train(config, folder)
     assert "step 4 restored" in capsys.readouterr().out
+    assert_same_run(folder, run[1])
+
+
+def test_damaged_metrics_are_neither_used_nor_kept(run, copy):
+    """The rows are in the checkpoint too; reports, which read the file, refuse it."""
+    config, folder = copy
+    metrics = folder / "metrics.csv"
+    lines = metrics.read_text().splitlines()
+    first_loss = lines[1].split(",")[3]
+    metrics.write_text(metrics.read_text().replace(first_loss, "lost", 1))
+    with pytest.raises(UserError, match=f"{metrics}, line 2: train_loss must be a number.*'lost'"):
+        read(folder)
+    assert predict.predict(folder, tiny.dataset().test.images[:1])
+    (folder / "summary.json").unlink()
+    tiny.train(config, folder)
     assert_same_run(folder, run[1])
 
 

@@ -86,7 +86,9 @@ def test_progress_is_printed_after_30_seconds_without_output(monkeypatch):
     assert "epoch 1 step 5/10  loss 1.0000  acc 50.00%  100 img/s" in out.getvalue()
 
 
-def test_terminal_shows_a_progress_bar(monkeypatch):
+def use_terminal(monkeypatch, columns):
+    """Makes standard output a terminal, and returns what is written to it."""
+
     class Terminal(io.StringIO):
         def isatty(self):
             return True
@@ -94,8 +96,47 @@ def test_terminal_shows_a_progress_bar(monkeypatch):
     out = Terminal()
     monkeypatch.setattr("sys.stdout", out)
     monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("COLUMNS", str(columns))
+    return out
+
+
+LONGEST = ROWS[0] | {
+    "epoch": 1000, "learning_rate": 1e-4, "train_loss": 12.3456, "train_accuracy": 1.0,
+    "test_loss": 0.1234, "test_accuracy": 1.0, "val_loss": None, "seconds": 99999.9,
+    "images_per_second": 99999.0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("columns", "line"),
+    [
+        (
+            120,
+            "epoch 1000/1000  train loss 12.3456 acc 100.00%  test loss 0.1234 acc 100.00%  "
+            "lr 1.00e-04  99999.9 s  99,999 img/s",
+        ),
+        (
+            100,
+            "epoch 1000/1000  train 12.3456 100.00%  test 0.1234 100.00%  lr 1.00e-04  99999.9 s  "
+            "99,999 img/s",
+        ),
+        (80, "1000/1000  train 12.3456 100.00%  test 0.1234 100.00%  lr 1.00e-04  99999.9 s"),
+    ],
+)
+def test_the_line_of_an_epoch_fits_the_terminal(monkeypatch, columns, line):
+    out = use_terminal(monkeypatch, columns)
+    writer = writers.ConsoleWriter(1000, 10)
+    writer.epoch(LONGEST)
+    writer.close()
+    (shown,) = [text for text in out.getvalue().splitlines() if "1000/1000" in text]
+    assert shown.endswith(line) and len(line) <= columns
+
+
+def test_terminal_shows_a_progress_bar(monkeypatch):
+    out = use_terminal(monkeypatch, 120)
     writer = writers.ConsoleWriter(3, 10)
+    writer._bar.refresh()
+    assert "compiling" in out.getvalue()
     writer.progress(2, 5, {"loss": 1.0, "accuracy": 0.5}, 100.0)
     writer._bar.refresh()
     writer.close()

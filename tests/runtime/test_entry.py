@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import tiny
 
+pytestmark = pytest.mark.usefixtures("default_signals")
+
 PROGRAM = """
 import sys
 from cifar_jax.runtime import entry
@@ -61,12 +63,23 @@ def test_entry_handles_signals_before_anything_else(monkeypatch):
     monkeypatch.setattr(entry, "exit_on_signals", lambda _: calls.append("signals"))
     monkeypatch.setattr(entry.output, "install", lambda: calls.append("output"))
     monkeypatch.setattr(entry, "restart_with_huge_pages", lambda: calls.append("restart"))
-    monkeypatch.setattr(entry, "silence_absl", lambda: calls.append("absl"))
+    monkeypatch.setattr(entry, "silence_libraries", lambda: calls.append("absl"))
     monkeypatch.setattr(compilation_cache, "use_users_folder", lambda: calls.append("cache"))
     with pytest.raises(SystemExit) as caught:
         entry.run(lambda argv: calls.append("main") or 3)
     assert caught.value.code == 3
     assert calls == ["signals", "output", "restart", "absl", "cache", "main"]
+
+
+def test_every_command_starts_in_the_same_way():
+    guard, found = '\nif __name__ == "__main__":\n', 0
+    for path in [*tiny.ROOT.glob("cifar_jax/**/*.py"), *tiny.ROOT.glob("benchmarks/**/*.py")]:
+        _, _, start = path.read_text().partition(guard)
+        # The trial of a CUDA graph is a process of a command, which needs none of this.
+        if start and path.stem != "gpu_graph":
+            assert start.lstrip().startswith(("entry.run(", "entry.run_tool(")), path
+            found += 1
+    assert found > 10
 
 
 COMMANDS = (
@@ -98,6 +111,65 @@ def test_commands_handle_signals_while_they_import(command):
         _, printed = process.communicate(timeout=60)
         assert process.returncode == 128 + signum, printed
         assert printed.startswith(b"stopped") and printed.count(b"\n") == 1
+
+
+def test_commands_leave_ignored_signals_alone(tmp_path):
+    """The shell ignores SIGINT in what it starts with `&`, and Ctrl-C is not meant for that."""
+    (tmp_path / "program.py").write_text(
+        "import os, signal; from cifar_jax.runtime import entry\n"
+        "entry.run_tool(lambda: os.kill(os.getpid(), signal.SIGINT) or print('still here'))"
+    )
+    done = subprocess.run(
+        ["sh", "-c", '"$0" -m program & wait $!', sys.executable],
+        env=os.environ | {"PYTHONPATH": f"{tiny.ROOT}:{tmp_path}"},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "still here\n", "")
+
+
+IN_A_TERMINAL = """
+import fcntl, termios, time
+from cifar_jax.run.writers import ConsoleWriter
+from cifar_jax.runtime import entry
+from cifar_jax.runtime.signals import catch_signals
+
+fcntl.ioctl(0, termios.TIOCSCTTY)
+
+def main():
+    console = ConsoleWriter(2, 4)
+    assert console._bar is not None
+    with catch_signals() as stop:
+        print("ready")
+        while stop.signum is None:
+            console.progress(1, 1, {"loss": 1.0, "accuracy": 0.5}, 10.0)
+            time.sleep(0.01)
+    console.close()
+    print("stopped as requested")
+    return 128 + stop.signum
+
+entry.run_tool(main)
+"""
+
+
+def test_a_closed_terminal_is_a_signal_and_no_error(tmp_path):
+    (tmp_path / "program.py").write_text(IN_A_TERMINAL)
+    ours, theirs = os.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "program"],
+        env=os.environ | {"PYTHONPATH": f"{tiny.ROOT}:{tmp_path}", "TERM": "xterm"},
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+    )
+    os.close(theirs)
+    printed = b""
+    while b"epoch 1/2" not in printed:
+        printed += os.read(ours, 4096)
+    assert b"ready" in printed
+    os.close(ours)
+    assert process.wait(timeout=60) == 129
 
 
 @pytest.mark.parametrize("package", ["cifar_jax", "benchmarks"])

@@ -9,6 +9,8 @@ import tiny
 
 from cifar_jax.runtime.signals import catch_signals
 
+pytestmark = pytest.mark.usefixtures("default_signals")
+
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_first_signal_is_recorded_and_handlers_are_restored(signum):
@@ -48,11 +50,14 @@ def test_other_threads_do_not_change_handlers():
     assert seen == [(None, before)]
 
 
-def test_nohup_is_respected():
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_an_ignored_signal_stays_ignored(signum):
+    """As by `nohup`, and by `&` in a shell without job control."""
+    before = signal.signal(signum, signal.SIG_IGN)
     try:
         with catch_signals() as stop:
-            os.kill(os.getpid(), signal.SIGHUP)
+            os.kill(os.getpid(), signum)
             assert stop.signum is None
+        assert signal.getsignal(signum) == signal.SIG_IGN
     finally:
-        signal.signal(signal.SIGHUP, before)
+        signal.signal(signum, before)
