@@ -29,7 +29,7 @@ def handled() -> list[int]:
     Whoever starts a program may ignore them for it: `nohup` ignores SIGHUP, and a shell without job
     control ignores SIGINT in what it runs with `&`.
     """
-    signals = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the one that Python handles first
     return [s for s in signals if signal.getsignal(s) != signal.SIG_IGN]
 
 
