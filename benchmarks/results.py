@@ -4,10 +4,12 @@ A log consists of config.json, metrics.csv and summary.json in results/accuracy/
 which `benchmarks.accuracy` copies from a workdir.
 """
 
+import functools
 import json
 import math
 import statistics
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -92,8 +94,12 @@ def load_config(experiment: str) -> ConfigDict:
     return config.load_complete(ROOT / "configs" / f"{experiment}.py")
 
 
-def settings_of(experiment: str) -> dict[str, Any]:
-    """Returns every field of an experiment's config file, flattened, as JSON values."""
+@functools.cache
+def settings_of(experiment: str) -> Mapping[str, Any]:
+    """Returns every field of an experiment's config file, flattened, as JSON values.
+
+    The file is run once per process; a table asks for it a hundred times.
+    """
     return config.flatten_json(load_config(experiment))
 
 

@@ -25,6 +25,7 @@ def small(monkeypatch, tmp_path):
     monkeypatch.setattr(experiment, "make_mesh", lambda: mesh)
     monkeypatch.setattr(data, "load", tiny.load)
     monkeypatch.setattr(models, "create", tiny.create_network)
+    monkeypatch.setattr(jax, "clear_caches", lambda: None)  # would trace all functions of JAX again
     return ["", *IDS, "--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]
 
 
@@ -117,8 +118,9 @@ def test_invalid_flags_are_rejected(flags, capsys):
     assert capsys.readouterr().err.startswith("error: ")
 
 
-def test_jobs_run_in_separate_processes(tmp_path, capsys):
+def test_jobs_run_in_separate_processes(tmp_path, monkeypatch, capsys):
     """One of the two needs no data; that of the other is missing."""
+    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "1")
     flags = ["quickstart", "cnn3", "--limit", "64", "--epochs", "1", "--jobs", "2"]
     folders = ["--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]
     assert accuracy.main(["", *flags, *folders, "--data_dir", str(tmp_path / "data")]) == 1

@@ -27,7 +27,7 @@ FLAGS = (
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
+def folder(tmp_path, monkeypatch, blank_figures):
     """Returns the folder of the unpacked archive."""
     with tarfile.open(tiny.ROOT / "tests" / "run" / "workdir_cb05e25.tar.gz") as archive:
         archive.extractall(tmp_path, filter="data")
