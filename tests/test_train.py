@@ -136,12 +136,14 @@ def test_a_run_stopped_by_sigterm_and_resumed_equals_an_uninterrupted_one(
     assert_same_run(tmp_path, straight)
 
 
+@pytest.mark.usefixtures("compiled_once")
 def test_more_epochs_continue_a_complete_run(tmp_path, straight):
     train(tiny.make_config(num_epochs=1), tmp_path)
     train(tiny.make_config(num_epochs=3), tmp_path)
     assert_same_run(tmp_path, straight)
 
 
+@pytest.mark.usefixtures("compiled_once")
 def test_a_run_can_switch_between_one_and_eight_devices(tmp_path, straight):
     for num_epochs, num_devices in ((1, 8), (2, 1), (3, 8)):
         train(tiny.make_config(num_epochs=num_epochs), tmp_path, num_devices=num_devices)
@@ -346,6 +348,7 @@ def test_a_run_that_fails_to_start_does_not_claim_the_workdir(tmp_path):
     assert (tmp_path / "summary.json").read_text() == before
 
 
+@pytest.mark.usefixtures("compiled_once")
 def test_messages_name_corrupt_files(tmp_path):
     config = tiny.make_config(num_epochs=1)
     summary = train(config, tmp_path)
@@ -411,6 +414,7 @@ def test_evaluation_every_second_epoch_survives_an_extension(tmp_path):
     assert [bool(a) for a in accuracies] == [False, True, False, True]
 
 
+@pytest.mark.usefixtures("compiled_once")
 def test_a_resumed_pmap_run_is_bitwise_equal(tmp_path):
     thin = ConfigDict({"name": "resnet18", "width": 4, "depths": (1, 1)})
     options = dict(parallel="pmap", model=thin)

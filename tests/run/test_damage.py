@@ -31,6 +31,8 @@ STATE = {
 }
 META = {"rows": [{"loss": 0.5}]}
 
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
 
 @pytest.fixture(scope="module")
 def two_checkpoints(tmp_path_factory):
