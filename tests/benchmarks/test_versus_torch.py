@@ -65,7 +65,7 @@ def spin(seconds):
 
 def test_a_contender_in_a_subprocess(monkeypatch):
     monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
-    large = np.ones(2**29, np.uint8)  # in the memory of this process only
+    large = np.ones(2**30, np.uint8)  # in the memory of this process only
     run = SubprocessContender(spin, 0.01, num_threads=1)
     environ = Path(f"/proc/{run._process.pid}/environ").read_text()
     assert "hugetlb=0" in environ and os.environ["GLIBC_TUNABLES"].endswith("hugetlb=1")
@@ -73,7 +73,7 @@ def test_a_contender_in_a_subprocess(monkeypatch):
     before = compare.peak_bytes()
     del large
     compare.reset_peak_bytes()
-    assert compare.peak_bytes() < before - 0.9 * 2**29
+    assert compare.peak_bytes() < before - 0.9 * 2**30
     seconds, busy = run.processor_seconds, compare._processor_seconds([run])[0]
     run(20)
     assert 0.2 <= run.processor_seconds - seconds < 0.5
