@@ -155,7 +155,8 @@ def get_config() -> ConfigDict:
 
     config.checkpoint = ConfigDict()
     # Epochs between checkpoints. The last epoch and, unless selected_on is "last", the best one are
-    # always saved.
+    # always saved. If epochs are shorter than a save takes, training does not wait for it: of the
+    # checkpoints that are due meanwhile, only the newest and the best are written.
     config.checkpoint.every_epochs = 1
     # Minutes after which a checkpoint is saved within an epoch.
     config.checkpoint.every_minutes = 10.0

@@ -11,9 +11,10 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
@@ -44,17 +45,26 @@ class Checkpoints(CheckpointReader):
         """
         super().__init__(directory, path)
         self._writer = writer
-        self._saving: tuple[int, Future] | None = None
+        self._writing: Future | None = None
+        self._lock = threading.Lock()
+        # Guarded by the lock: the saves that the thread has not begun, from the oldest to the
+        # newest; whether the thread will look for more; and the step of the newest save.
+        self._waiting: list[_Save] = []
+        self._is_writing = False
+        self._newest: int | None = None
 
     @property
     def latest_step(self) -> int | None:
         """The step of the newest checkpoint, or None if there is none."""
-        if self._saving is not None:
-            return self._saving[0]
+        if self._newest is not None:
+            return self._newest
         return max(saved_steps(self._path), default=None)
 
     def save(self, step: int, state: Any, meta: dict, score: float | None = None) -> None:
-        """Starts saving, and returns once the arrays have been copied off the devices.
+        """Starts saving, and returns once a copy of the arrays on their devices is under way.
+
+        Training never waits for a disk: while an earlier checkpoint is being written, this one
+        waits, and of those that wait only the newest and the best are written.
 
         Keeps the latest two checkpoints, so that there is another one if the latest is damaged, and
         among the older ones that with the highest score, the earliest if several are equal.
@@ -66,20 +76,47 @@ class Checkpoints(CheckpointReader):
           score: See above; a checkpoint with None is only kept as one of the latest two.
 
         Raises:
-          UserError: If the previous checkpoint could not be saved, for example because the disk is
+          UserError: If an earlier checkpoint could not be saved, for example because the disk is
             full.
         """
         if step == self.latest_step:
             return
-        self.wait()
-        copy = jax.tree.map(_copy_to_host, state)
-        self._saving = step, self._writer.submit(self._write, step, copy, meta, score)
+        with self._lock:
+            is_idle = not self._is_writing
+        if is_idle:
+            self.wait()  # raises the error of the last save
+        save = _Save(step, _copy(state), meta, score)
+        with self._lock:
+            self._newest = step
+            self._waiting = _worth_writing([*self._waiting, save])
+            if not self._is_writing:
+                self._is_writing = True
+                self._writing = self._writer.submit(self._write_waiting)
 
     def wait(self) -> None:
-        """Waits for the save that is under way; raises UserError if it failed."""
-        if self._saving is not None:
-            (_, future), self._saving = self._saving, None
-            future.result()
+        """Waits until nothing is left to write; raises UserError if a save failed."""
+        if self._writing is not None:
+            writing, self._writing = self._writing, None
+            try:
+                writing.result()
+            finally:
+                self._newest = None
+
+    def _write_waiting(self) -> None:
+        try:
+            while (save := self._next()) is not None:
+                state = jax.tree.map(_to_host, save.state)
+                self._write(save.step, state, save.meta, save.score)
+        except BaseException:
+            with self._lock:
+                self._waiting, self._is_writing = [], False
+            raise
+
+    def _next(self) -> "_Save | None":
+        """Returns the oldest save that waits; None, and ends the writing, if there is none."""
+        with self._lock:
+            self._is_writing = bool(self._waiting)
+            return self._waiting.pop(0) if self._waiting else None
 
     def _write(self, step: int, state: Any, meta: dict, score: float | None) -> None:
         sums = {"step": step, "arrays": checksums.of_arrays(state), "meta": checksums.of_json(meta)}
@@ -201,9 +238,29 @@ def _wait_for_orbax() -> None:
             threading.Thread.join(thread, timeout=10)  # their own join raises their error
 
 
-def _copy_to_host(array: jax.Array) -> np.ndarray | jax.Array:
-    """Returns a copy, because training overwrites the array while the copy is written."""
-    values = np.array(checksums.on_host(array))
+class _Save(NamedTuple):
+    step: int
+    state: Any
+    meta: dict
+    score: float | None
+
+
+def _worth_writing(saves: list[_Save]) -> list[_Save]:
+    """Returns the newest save and, if it is another one, the best, the earliest of equal ones."""
+    scored = [save for save in saves if save.score is not None]
+    best = max(scored, key=lambda save: save.score, default=saves[-1])
+    return [best, saves[-1]] if best is not saves[-1] else [best]
+
+
+@jax.jit
+def _copy(state: Any) -> Any:
+    """Returns a copy on the devices, because training overwrites the arrays of its state."""
+    return jax.tree.map(jnp.copy, state)
+
+
+def _to_host(array: jax.Array) -> np.ndarray | jax.Array:
+    """Returns an array, or a typed key, in the host's memory."""
+    values = np.asarray(checksums.on_host(array))
     if jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key):
         return jax.random.wrap_key_data(values, impl=jax.random.key_impl(array))
     return values

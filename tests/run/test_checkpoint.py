@@ -1,3 +1,5 @@
+import threading
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -73,6 +75,33 @@ def test_save_copies_arrays_before_their_buffers_are_donated(tmp_path):
         target = {"w": jax.ShapeDtypeStruct((1000, 1000), jnp.float32)}
         state, _ = checkpoints.restore(1, target, replicated(1))
     np.testing.assert_array_equal(state["w"], np.full((1000, 1000), 3.0))
+
+
+def test_training_never_waits_for_a_save_and_the_newest_and_the_best_are_written(
+    tmp_path, monkeypatch
+):
+    begun, disk, written = threading.Event(), threading.Event(), []
+    with open_checkpoints(tmp_path) as checkpoints:
+        save = checkpoints._orbax.save
+
+        def save_later(path, **kwargs):
+            begun.set()
+            assert disk.wait(60)
+            written.append(int(path.name))
+            save(path, **kwargs)
+
+        monkeypatch.setattr(checkpoints._orbax, "save", save_later)
+        for step, score in enumerate([0.1, 0.2, 0.9, 0.3, 0.9, 0.5, None]):
+            checkpoints.save(step, tree(float(step)), {}, score)
+            assert checkpoints.latest_step == step and begun.wait(60)
+        assert not written and not any(tmp_path.iterdir())
+        disk.set()
+        checkpoints.wait()
+        assert written == [0, 2, 6]
+        checkpoints.save(7, tree(7.0), {})
+    with open_checkpoints(tmp_path) as checkpoints:
+        assert int(checkpoints.restore(2, tree(0.0), replicated(1))[0]["n"]) == 2
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["2", "6", "7"]
 
 
 def damage(folder, pattern, content):

@@ -41,6 +41,7 @@ def two_checkpoints(tmp_path_factory):
     with open_checkpoints(folder) as checkpoints:
         for step in (1, 2, 3):
             checkpoints.save(step, STATE, META, score=-step)
+            checkpoints.wait()
     return folder
 
 
