@@ -130,8 +130,8 @@ def _start(
     if gpu is not None:
         environ["CUDA_VISIBLE_DEVICES"] = gpu
     with log.open("w") as file:
-        # In a group of its own, it gets a Ctrl-C only from this process. With the terminal's as
-        # well, it would exit without saving.
+        # In its own process group, it receives Ctrl-C only from this process. If the terminal sent
+        # it a second one, it would exit without saving.
         process = subprocess.Popen(command, stdout=file, stderr=file, env=environ, process_group=0)
     print(f"started {run.title}; its output is in {log}", flush=True)
     return process
