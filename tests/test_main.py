@@ -219,7 +219,7 @@ def test_bug_while_drawing_keeps_its_traceback(tmp_path, monkeypatch):
 
 
 def test_a_signal_after_training_says_that_the_run_is_complete(tmp_path, monkeypatch):
-    """Also while the modules that draw are imported, which takes seconds."""
+    """Even while the modules that draw are being imported, which takes seconds."""
 
     class Installed(Exception):
         pass

@@ -309,9 +309,9 @@ def test_invalid_configs_are_refused_before_anything_is_written(tmp_path, overri
 
 
 def test_train_loss_is_the_mean_over_all_examples(tmp_path):
-    """With a learning rate of almost zero, training and evaluation must measure the same.
+    """With a learning rate of almost zero, training and evaluation must measure the same loss.
 
-    The last batch of the 100 images has only 4 of them.
+    The last batch of the 100 images is a partial one, of 4 images.
     """
     dataset = tiny.dataset()
     config = tiny.make_config(

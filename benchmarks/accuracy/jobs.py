@@ -62,7 +62,7 @@ def train_all(runs: list[PlannedRun], args: argparse.Namespace, deadline: float)
 
 
 def _next(waiting: deque[PlannedRun], failed: dict[str, str]) -> PlannedRun | None:
-    """Takes the next run that needs training, or None; records those that cannot be trained."""
+    """Returns the next run that needs training, or None; records runs that cannot be trained."""
     while waiting:
         run = waiting.popleft()
         try:
@@ -80,7 +80,7 @@ def _log_file(run: PlannedRun, args: argparse.Namespace) -> Path:
 
 
 def _last_line(log: Path, title: str) -> str:
-    """Returns the last line that a process has printed, after a separator, or "" without one."""
+    """Returns the last line that a process has printed, after a separator, or "" if none."""
     lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
     return f": {shorten(lines[-1].removeprefix(f'failed: {title}: '), 300)}" if lines else ""
 

@@ -293,7 +293,7 @@ SCHEDULES: dict[str, Callable[..., optax.Schedule]] = {
 
 
 def _round(num_steps: float) -> np.ndarray:
-    """Rounds a number of steps to an int32, or to its maximum, which no run reaches."""
+    """Rounds a number of steps to an int32, clipped at the maximum, which no run reaches."""
     return np.minimum(np.rint(num_steps), 2**31 - 1).astype(np.int32)
 
 

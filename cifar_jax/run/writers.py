@@ -138,7 +138,7 @@ class ConsoleWriter:
         self._last_line = time.monotonic()
 
     def progress(self, epoch: int, step: int, values: Row, images_per_second: float) -> None:
-        """Updates the bar; without one, prints a line if none was printed for 30 seconds."""
+        """Updates the bar or, without a bar, prints a line if none was printed for 30 seconds."""
         text = (
             f"loss {values['loss']:.4f}  acc {100 * values['accuracy']:5.2f}%  "
             f"{images_per_second:,.0f} img/s"

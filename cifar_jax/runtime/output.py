@@ -54,7 +54,7 @@ class Output(io.TextIOWrapper):
 
 
 def install() -> None:
-    """Replaces standard output and standard error with `Output`, unless that was already done.
+    """Replaces standard output and error with `Output`, unless the program has replaced them.
 
     Closed streams (`>&-`) are opened on /dev/null. Otherwise the next file that the command opens
     would get a stream's file descriptor, and libraries would print into that file.

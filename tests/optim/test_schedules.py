@@ -180,7 +180,7 @@ EXPECTED = {
 
 @pytest.mark.parametrize("name", EXPECTED)
 def test_compiled_schedule_changes_at_the_right_step_for_every_length(name):
-    """XLA turns a division by a constant, here of all lengths, into a product with its inverse.
+    """XLA turns a division by a constant (here, all lengths) into a product with its inverse.
 
     The floor of that product is one too low at the first step of an epoch for 41, 47, 55, 61 and
     other numbers of steps.

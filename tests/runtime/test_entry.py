@@ -114,7 +114,7 @@ def test_commands_handle_signals_while_they_import(command):
 
 
 def test_commands_leave_ignored_signals_alone(tmp_path):
-    """The shell ignores SIGINT in what it starts with `&`, and Ctrl-C is not meant for that."""
+    """A shell ignores SIGINT in commands that it starts with `&`: Ctrl-C must not stop them."""
     (tmp_path / "program.py").write_text(
         "import os, signal; from cifar_jax.runtime import entry\n"
         "entry.run_tool(lambda: os.kill(os.getpid(), signal.SIGINT) or print('still here'))"
