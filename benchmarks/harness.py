@@ -29,7 +29,7 @@ STOPPED = b"stopped; complete measurements have been recorded\n"
 CASE = "MODEL[:BATCH[:DTYPE]]"
 # The data sets have 50,000 training images.
 MAX_BATCH_SIZE = 50_000
-# Above this share of the cores' time that other processes take, times mean little.
+# If other processes take more than this share of the cores' time, times mean little.
 MAX_BACKGROUND_LOAD = 0.05
 
 Record = dict[str, Any]
@@ -215,7 +215,7 @@ def check_folder(option: str, path: Path) -> None:
     """Checks that files can be written to a directory, which need not exist yet.
 
     Raises:
-      UserError: If it, or the directory above it that exists, cannot be written.
+      UserError: If it or, if it does not exist, its nearest existing parent cannot be written.
     """
     folder = path.absolute()
     while not os.path.lexists(folder):

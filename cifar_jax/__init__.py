@@ -5,8 +5,8 @@ import sys
 
 __version__ = "0.1.0"
 
-# `python -m cifar_jax.NAME` imports this package first, with "-m" in place of the program's name.
-# Some commands then import for seconds, and Ctrl-C would print where it interrupted that.
+# `python -m cifar_jax.NAME` imports this package first, while sys.argv[0] is still "-m". Some
+# commands then spend seconds on imports, during which Ctrl-C would print a traceback.
 if sys.argv[:1] == ["-m"] and any(
     flag == "-m" and name.partition(".")[0] == __name__
     for flag, name in itertools.pairwise(sys.orig_argv)

@@ -41,8 +41,8 @@ class Clock:
 
         Args:
           steps_per_call: The config field of that name.
-          seconds: The attribute of the clock to resume.
-          step_times: The attribute of the clock to resume.
+          seconds: The `seconds` of the clock that this one continues.
+          step_times: The `step_times` of that clock.
         """
         self.seconds = seconds
         self.step_times = deque(step_times, maxlen=2000)

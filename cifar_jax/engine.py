@@ -49,7 +49,7 @@ def make_mesh(devices: list[jax.Device] | None = None) -> jax.sharding.Mesh:
 
 
 def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:
-    """Returns the sharding that puts the whole of an array on every device."""
+    """Returns the sharding that puts a full copy of an array on every device."""
     return NamedSharding(mesh, P())
 
 
@@ -151,7 +151,7 @@ class Engine:
 
     Attributes:
       mesh: The devices.
-      replicated: The sharding of a snapshot, which puts the whole of an array on every device.
+      replicated: The sharding of a snapshot, which puts a full copy of an array on every device.
       steps_per_epoch: The number of steps, ceil(num_examples / batch_size).
       compile_seconds: The time that tracing and compiling the training program took; short if the
         program was in the compilation cache.
@@ -226,7 +226,7 @@ class Engine:
         return self.place(self._init(self._seed))
 
     def no_metrics(self) -> Metrics:
-        """Returns the metrics of no examples, with which an epoch begins."""
+        """Returns empty metrics, for the start of an epoch."""
         return self.place(self._no_metrics())
 
     def plan(self, state: TrainState, epoch: int) -> Plan:

@@ -4,9 +4,9 @@ import difflib
 from collections.abc import Iterable
 from typing import Any
 
-# Longer messages would fill a terminal, and hide what they say.
+# Longer messages would fill a terminal and bury their point.
 _MAX_CHARACTERS = 800
-# Characters of the names that `unknown` lists.
+# Maximum total length of the names that `unknown` lists.
 _MAX_LISTED = 400
 
 
@@ -14,14 +14,14 @@ class UserError(ValueError):
     """An invalid input or a missing file; the message states the rule, the value and the fix.
 
     Commands print it without a traceback. Any other exception is a bug and keeps its traceback. A
-    message that is very long, because of a value in it, loses its middle.
+    very long message, such as one that quotes a long value, is shortened in the middle.
     """
 
     def __init__(self, message: str):
         super().__init__(shorten(message, _MAX_CHARACTERS))
 
 
-# {name in another library: our name}, for names that are spelled too differently to match.
+# {name in another library: name here}, for names whose spellings are too different to match.
 _ALIASES = {
     "optim.lr": "optim.learning_rate",
     "horizontal_flip": "flip",
@@ -34,7 +34,7 @@ _ALIASES = {
 
 
 def shorten(text: str, limit: int) -> str:
-    """Returns a text of at most `limit` characters, of which the middle is left out."""
+    """Returns `text` or, if it exceeds `limit` characters, its start and end around "..."."""
     if len(text) <= limit:
         return text
     tail = limit // 3
@@ -67,7 +67,7 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
     close = closest(str(name), known)
     hint = f"did you mean {close[0]!r}? " if close else ""
     ordered = close + [k for k in known if k not in close]
-    # With a hint, list at most 12 names: the hint would be lost before a longer list.
+    # With a hint, list at most 12 names: a longer list would bury the hint.
     shown = ordered[:12] if close else ordered
     while len(shown) > 1 and len(", ".join(shown)) > _MAX_LISTED:
         shown.pop()
@@ -76,9 +76,9 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
 
 
 def check_kind(field: str, value: Any, default: Any) -> None:
-    """Checks that a value may replace a default: a whole number, a number, a list of numbers, etc.
+    """Checks that a value is of the same kind as a default: an integer, a number, a list, etc.
 
-    A number may be whole where the default is not. NaN and infinity are no numbers.
+    Where the default is a float, an integer is valid too, but NaN and infinity are not.
 
     Args:
       field: The name of the field, for the message.
@@ -98,13 +98,13 @@ def check_kind(field: str, value: Any, default: Any) -> None:
         kind = "a list of numbers, as in (30, 60)"
         is_valid = isinstance(value, tuple | list) and all(map(is_number, value))
     else:
-        kind, is_valid = "a text", isinstance(value, str)
+        kind, is_valid = "a string", isinstance(value, str)
     if not is_valid:
         raise UserError(f"{field} must be {kind}, got {quote(value)}")
 
 
 def is_number(value: Any) -> bool:
-    """Returns whether a value is an int or a float, finite in float32; True and False are not."""
+    """Returns whether a value is an int or a float that is finite in float32, and not a bool."""
     return (_is_int(value) or isinstance(value, float)) and abs(value) < 2**128 - 2**103
 
 

@@ -65,7 +65,7 @@ class Experiment(NamedTuple):
 
     @property
     def curve(self) -> str:
-        """The split that is evaluated between epochs: "val", or "test" without one."""
+        """The split that is evaluated between epochs: "val" if there is one, otherwise "test"."""
         return self.selection.curve
 
 
@@ -97,10 +97,10 @@ def _check_fields(config: ConfigDict) -> None:
     if config.selected_on == "val" and not config.data.val_fraction:
         raise UserError("selected_on 'val' needs data.val_fraction above 0")
     if config.selected_on == "test" and config.data.val_fraction:
-        raise UserError("selected_on 'test' needs data.val_fraction 0: the curves follow one split")
+        raise UserError("selected_on 'test' needs data.val_fraction 0: only one split has curves")
     if config.trackers.strip() and not all(map(str.strip, config.trackers.split(","))):
         raise UserError(
-            f"trackers must be names with commas between them, as in 'mlflow,wandb', got "
+            f"trackers must be names separated by commas, as in 'mlflow,wandb', got "
             f"{config.trackers!r}"
         )
     trackers.parse(config.trackers)
@@ -110,12 +110,12 @@ def _check_fields(config: ConfigDict) -> None:
 
 
 def _check_parts(config: ConfigDict) -> None:
-    """Builds the parts from shapes, to find the errors that no single field reveals."""
+    """Builds the parts without data, to find errors in combinations of fields."""
     make_callbacks(config)
     _schedule(config, steps_per_epoch=1000)
     _optimizer(config)
     if augment.is_mix(config.augment.ops):
-        augment.parse(config.augment.ops)  # says where it belongs
+        augment.parse(config.augment.ops)  # raises an error that says where it belongs
     augment.check(config.augment.ops)
     if augment.parse_mix(config.augment.mix) is not None:
         augment.check(config.augment.mix)

@@ -1,9 +1,9 @@
 """Decides whether a GPU runs the steps of a call as one CUDA graph.
 
-XLA leaves convolutions and loops out of its CUDA graphs by default. With them a step takes 0.76 to
-0.96 of the time on an H100 (docs/performance.md), but on other cards, drivers or versions of jaxlib
-a program may fail, end its process, or be slower. gpu_graph="auto" therefore tries it first, in a
-process of its own, and keeps the answer next to the compiled programs.
+XLA leaves convolutions and loops out of its CUDA graphs by default. If they are included, a step on
+an H100 takes 0.76 to 0.96 of the time (docs/performance.md), but with other cards, drivers or
+versions of jaxlib, a program may fail, crash its process, or be slower. gpu_graph="auto" therefore
+tries a program in a separate process first, and keeps the answer next to the compiled programs.
 
     python -m cifar_jax.gpu_graph [--steps N]
 
@@ -30,10 +30,10 @@ from cifar_jax.run.atomic import replacing
 
 SETTINGS = ("auto", "on", "off")
 FILE = "gpu_graph.json"
-# A graph whose steps take more than this multiple of the time without is not used.
+# The graph is not used if a step takes more than this multiple of its time without the graph.
 MAX_RATIO = 1.02
 TIMEOUT_SECONDS = 180
-# How a program that CUDA or XLA cannot run ends. SIGKILL, for example, says nothing about it.
+# Exit codes that show that CUDA or XLA cannot run the program. SIGKILL, for example, does not.
 _CRASHES = {
     -s for s in (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE)
 }
@@ -45,8 +45,8 @@ def decide(setting: str) -> bool:
     """Returns whether to compile with convolutions and loops in CUDA graphs.
 
     Args:
-      setting: "on", "off", or "auto" to use them if they work on the first GPU. Without a GPU the
-        answer to "auto" is False.
+      setting: "on", "off", or "auto" to use them if they work on the first GPU and are not slower.
+        Without a GPU, "auto" returns False.
 
     Raises:
       UserError: If the setting is unknown.
@@ -72,7 +72,7 @@ def _decide_automatically() -> bool:
             with (
                 contextlib.suppress(OSError),
                 replacing(path) as part,
-            ):  # else tried again next time
+            ):  # if this fails, the next process tries again
                 part.write_text(json.dumps(known | {key: verdict}, indent=2) + "\n")
         return verdict["use"]
     return known[key]["use"]
@@ -94,8 +94,8 @@ def probe() -> dict[str, Any]:
       A dict of JSON values:
       use: Whether to use them: the parameters are bitwise equal to those without, and steps take at
         most MAX_RATIO times as long.
-      is_final: Whether trying again would probably give the same answer. False if Python raised an
-        exception in the process or it was killed, for example for lack of memory.
+      is_final: Whether trying again would probably give the same answer. False if the process
+        raised a Python exception or was killed, for example because it ran out of memory.
       reason: Why they are not used; empty if they are.
       ms, graph_ms: The time of a step without and with them, if both were measured.
     """
@@ -144,8 +144,8 @@ def measure(steps_per_call: int = 100) -> dict[str, Any]:
 
     Returns:
       is_equal: Whether the parameters after all calls are bitwise equal.
-      ms, graph_ms: The time of a step without and with the graph: that of the fastest call after
-        the second.
+      ms, graph_ms: The time of a step without and with the graph, in the fastest call after the
+        second.
     """
     plain, ms = _train(steps_per_call, cuda_graph=False)
     graph, graph_ms = _train(steps_per_call, cuda_graph=True)

@@ -1,7 +1,8 @@
 """Reads image files of any size as 32x32 RGB pixels.
 
-Reads the formats that photographs and drawings come in; see FORMATS. The other formats that Pillow
-knows stay closed: some start programs, such as Ghostscript for EPS, and few files need them.
+Reads the usual formats of photographs and drawings, which are listed in FORMATS. Pillow's other
+formats are disabled: some of them start programs, such as Ghostscript for EPS, and few files use
+them.
 """
 
 import contextlib
@@ -19,7 +20,7 @@ SIZE = 32
 # Pillow's names. JPEG includes the multi-picture files of phones (MPO), PPM also PBM and PGM.
 FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "PPM")
 
-# Without a handler, Pillow's remarks about corrupt files would be printed.
+# Without a handler, Pillow's log messages about corrupt files would be printed.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 _ORIENTATION = 0x0112  # the EXIF tag
@@ -38,11 +39,11 @@ def load(path: Path) -> np.ndarray:
     """Returns an image's central square, [32, 32, 3] uint8.
 
     The image may have any mode and size. Its EXIF orientation is applied if it can be read, and
-    transparent areas become white. Of an animation, this is the first frame.
+    transparent areas become white. Of an animation, only the first frame is read.
 
     Raises:
-      UserError: If the file is not a regular file or has none of FORMATS, or the image is corrupt
-        or oversized.
+      UserError: If the file is not a regular file or is in none of the FORMATS, or the image is
+        corrupt or oversized.
     """
     try:
         kind = path.stat().st_mode
@@ -50,11 +51,12 @@ def load(path: Path) -> np.ndarray:
         raise UserError(f"{path} does not exist") from None
     except (OSError, ValueError) as error:  # a ValueError for a path with a null character
         raise UserError(f"{path} cannot be read: {_reason(error)}") from error
-    if not stat.S_ISREG(kind):  # a pipe or device could have no end
+    if not stat.S_ISREG(kind):  # reading a pipe or a device might never end
         what = "a folder" if stat.S_ISDIR(kind) else "not a regular file"
         raise UserError(f"{path} cannot be read: it is {what}")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's, about metadata and about sizes it still reads
+        # Pillow warns about metadata, and about large images that it still reads.
+        warnings.simplefilter("ignore")
         flat = _decode(path)
     return np.asarray(ImageOps.fit(flat, (SIZE, SIZE), Image.Resampling.BICUBIC))
 
@@ -71,17 +73,17 @@ def _decode(path: Path) -> Image.Image:
             return flat if turn is None else flat.transpose(turn)
     except UnidentifiedImageError:
         names = f"{', '.join(_formats()[:-1])} or {_formats()[-1]}"
-        raise UserError(f"{path} is not an image that can be read: it is no {names}") from None
+        raise UserError(f"{path} is not an image in {names} format") from None
     except Image.DecompressionBombError as error:
         raise UserError(f"{path} is too large: {error}") from error
     except MemoryError:
-        raise UserError(f"{path} is too large for the memory") from None
+        raise UserError(f"{path} is too large to fit in memory") from None
     except Exception as error:  # for corrupt files, Pillow's decoders raise errors of any type
         raise UserError(f"{path} cannot be read: {_reason(error)}") from error
 
 
 def _formats() -> tuple[str, ...]:
-    """Returns those of FORMATS that the installed Pillow was built with."""
+    """Returns the members of FORMATS that the installed Pillow supports."""
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
@@ -95,8 +97,8 @@ def _reason(error: Exception) -> str:
 def _orientation(image: Image.Image) -> int:
     """Returns the EXIF orientation, 1 to 8; 1 (upright) if it cannot be read.
 
-    ImageOps.exif_transpose also writes the tags back, which fails for values that cameras write
-    in another type than the standard's.
+    ImageOps.exif_transpose also writes the tags back, which fails if a camera has stored a value
+    with a nonstandard type.
     """
     with contextlib.suppress(Exception):  # Pillow raises errors of any type for corrupt tags
         value = image.getexif().get(_ORIENTATION, 1)
@@ -122,7 +124,7 @@ def _transparency(path: Path, image: Image.Image) -> np.ndarray | None:
     if raw_mode == "I;16B":
         return np.asarray(image) == key
     if raw_mode == "RGB;16B":
-        # Pillow keeps the high bytes. Read as little-endian numbers, the same data give the low.
+        # Pillow keeps the high bytes. Read as little-endian numbers, the data yield the low ones.
         with Image.open(path, formats=["PNG"]) as other:
             other.tile = [tile._replace(args="RGB;16L") for tile in other.tile]
             low = np.asarray(other, np.uint16)

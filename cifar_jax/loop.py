@@ -16,21 +16,21 @@ class Diverged(UserError):
     """The loss or a parameter became NaN or infinite.
 
     Attributes:
-      what: What happened, such as "the loss became nan by step 3".
+      what: The message without advice, such as "the loss became nan in steps 1 to 3".
     """
 
     def __init__(self, what: str, saved_step: int | None = None):
-        """Adds advice to what happened.
+        """Creates the error, with advice appended to its message.
 
         Args:
-          what: See the class.
-          saved_step: The step of the latest checkpoint, None if there is none.
+          what: The message, such as "the loss became nan in steps 1 to 3".
+          saved_step: The step of the latest checkpoint, or None if there is none.
         """
         advice = "Lower optim.learning_rate or set optim.clip_norm"
         if saved_step is None:
-            advice += ". No checkpoint was saved: --workdir can be used again"
+            advice += ". No checkpoint was saved, so the same --workdir can be used again"
         else:
-            advice += f", and choose another --workdir: this one has the state of step {saved_step}"
+            advice += f", and choose another --workdir: this one holds step {saved_step}"
         super().__init__(f"{what}. {advice}")
         self.what = what
 

@@ -3,13 +3,13 @@
     python -m cifar_jax.lr_range_test --config configs/cnn3.py --workdir runs/range_test
 
 Trains with a learning rate that grows by a constant factor per step, from --from to --to over
---epochs epochs, and stops when the loss diverges or on Ctrl-C, whose exit code is 130. Writes
+--epochs epochs, and stops when the loss diverges or on Ctrl-C (with exit code 130). Writes
 range_test.csv, range_test.json and range_test.png to the workdir, runs/<experiment>/range_test by
 default. Prints the base and max learning rates that Smith's method derives from the accuracy, the
-learning rate at which the loss falls fastest, and the flags that train with them. With --by epoch
-the learning rate grows per epoch, and accuracy is measured on the validation split, or on the test
-set without one. Config fields are set as in training; the config's own schedule, learning rates and
-epochs have no effect.
+learning rate at which the loss falls fastest, and the flags that train with them. With --by epoch,
+the learning rate grows per epoch, and accuracy is measured on the validation split or, if there is
+none, on the test set. Config fields are set as in training; the config's own schedule, learning
+rates and epochs have no effect.
 """
 
 import sys
@@ -78,7 +78,7 @@ def _define(values: flags.FlagValues) -> None:
         "by",
         "step",
         kinds,
-        "Unit after which the learning rate grows: step or epoch.",
+        "Whether the learning rate grows per step or per epoch.",
         flag_values=values,
     )
 

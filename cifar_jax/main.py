@@ -61,7 +61,7 @@ def _draw(workdir: Path) -> None:
     The run is complete whether or not this succeeds: files that cannot be read or written are
     reported in one line.
     """
-    # First of all: the imports take a second, and the handlers from before training are back.
+    # Before the imports, which take a second: after training, the previous handlers are restored.
     exit_on_signals(b"stopped while drawing; the run is complete\n")
     from cifar_jax.report import examples, pictures, read
     from cifar_jax.run.workdir import locked

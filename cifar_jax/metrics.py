@@ -12,15 +12,15 @@ class Metrics:
     """The sums from which `fetch` computes the mean loss and the top-1 and top-5 accuracy.
 
     Attributes:
-      sums: [4] float32, the sum of the losses and the numbers of top-1 hits, top-5 hits and
-        examples. The numbers are exact up to 2^24 examples.
+      sums: [4] float32, the sum of the losses and the counts of top-1 hits, top-5 hits and
+        examples. The counts are exact up to 2^24 examples.
     """
 
     sums: jax.Array
 
     @classmethod
     def empty(cls) -> "Metrics":
-        """Returns the metrics of no examples."""
+        """Returns empty metrics: all sums are 0."""
         return cls(jnp.zeros(len(METRICS) + 1, jnp.float32))
 
     def merge(self, other: "Metrics") -> "Metrics":

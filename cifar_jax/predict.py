@@ -2,8 +2,8 @@
 
     python -m cifar_jax.predict --workdir runs/cnn3 photo.jpg cat.png
 
-Reads only the run's config and the checkpoint of the epoch that the run reports; of a run that is
-not complete, that of the best or latest epoch so far. Each image is cropped to its central square
+Reads only the run's config and one checkpoint: that of the epoch that the run reports or, if the
+run is not complete, of the best or latest epoch so far. Each image is cropped to its central square
 and resized to 32x32 pixels; transparent areas become white. Prints the five most probable classes
 of each image, or with --json one JSON object for all images. Files that are not images are listed
 as errors at the end, and the remaining images are still classified. Reads PNG, JPEG, WebP, AVIF,
@@ -25,7 +25,7 @@ from cifar_jax.errors import UserError
 from cifar_jax.runtime import entry
 
 TOP = 5
-# Images per step. Batches are padded to this size, so that the compilation cache has the program.
+# Images per step. Batches are padded to this size, so that the compiled program can be reused.
 BATCH = 16
 
 
@@ -164,13 +164,14 @@ def _restore(workdir: Path, mesh: Any) -> tuple[tuple[str, ...], Any, Any, str]:
 
 def _note(config: Any, rows: Sequence[dict[str, Any]], best: dict | None, step: int) -> str:
     """Returns which state of a run that is not complete the predictions come from."""
+    of_all = f"of {config.num_epochs}"
     if best is not None:
-        when = f"epoch {best['epoch']}, the best so far,"
+        when = f"epoch {best['epoch']} {of_all}, the best so far"
     elif rows and rows[-1]["step"] == step:
-        when = f"epoch {rows[-1]['epoch']}"
+        when = f"epoch {rows[-1]['epoch']} {of_all}"
     else:
-        when = f"step {step:,}, in epoch {len(rows) + 1},"
-    return f"the run is not complete; the predictions are those of {when} of {config.num_epochs}"
+        when = f"step {step:,}, in epoch {len(rows) + 1} {of_all}"
+    return f"the run is not complete; the predictions are from {when}"
 
 
 def table(predicted: dict[Path, list[Prediction]]) -> str:

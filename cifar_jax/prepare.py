@@ -20,7 +20,7 @@ from cifar_jax.runtime.signals import handled
 
 
 class _Stopped(BaseException):
-    """A signal asks to stop. Not an Exception, so that nothing but clean-up catches it."""
+    """Raised on a signal. It is not an Exception, so that only clean-up code catches it."""
 
     def __init__(self, signum: int):
         super().__init__(signum)
@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {e}", file=sys.stderr)
         return 1
     except _Stopped as e:
-        print("interrupted; incomplete files are removed", file=sys.stderr)
+        print("interrupted; incomplete files have been removed", file=sys.stderr)
         return e.exit_code
     return 0
 

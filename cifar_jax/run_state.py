@@ -71,7 +71,7 @@ def save(checkpoints: Checkpoints, run: RunState, exp: Experiment, score: float 
       score: See Checkpoints.save.
 
     Raises:
-      Diverged: If the state is not finite. It must not replace an older one that still works.
+      Diverged: If the state is not finite, so that it does not replace an older, finite one.
     """
     arrays = _arrays_of(run, exp)
     if not _is_finite(arrays["state"]):
@@ -90,10 +90,10 @@ def save(checkpoints: Checkpoints, run: RunState, exp: Experiment, score: float 
 
 
 def resume(checkpoints: Checkpoints, run: RunState, exp: Experiment) -> bool:
-    """Sets a run at step 0 to the latest state that `save` saved.
+    """Restores the latest checkpoint into a run that is at step 0.
 
     Returns:
-      Whether there is one.
+      Whether there is a checkpoint.
 
     Raises:
       UserError: If there are checkpoints, but none can be restored.
@@ -140,7 +140,7 @@ def arrays(state: TrainState, metrics: Metrics) -> dict[str, Any]:
 
 
 def dataset_info(meta: dict[str, Any]) -> DatasetInfo | None:
-    """Returns the facts about the data set from a checkpoint, or None if it is too old for them."""
+    """Returns the DatasetInfo in a checkpoint, or None if the checkpoint is too old to have one."""
     if "classes" not in meta:
         return None
     return DatasetInfo(tuple(meta["classes"]), np.float32(meta["mean"]), np.float32(meta["std"]))

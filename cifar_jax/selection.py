@@ -11,7 +11,7 @@ Row = Mapping[str, Any]
 
 
 def curve_split(val_fraction: float | None) -> str:
-    """Returns the split that is evaluated between epochs: "val", or "test" without one."""
+    """Returns the split evaluated between epochs: "val" if there is one, otherwise "test"."""
     return "val" if val_fraction else "test"
 
 

@@ -45,7 +45,7 @@ def train(
       deadline: When to save and stop, a value of time.monotonic().
       startup: A stopwatch started when the command began; by default, one that starts now.
       profile: Whether to write a trace of a few steps to the workdir's folder `profile`.
-      all_parameters: Whether to print a row for each array of parameters, however many there are.
+      all_parameters: Whether to print a row for each array of parameters, even if there are many.
 
     Returns:
       The contents of summary.json.
@@ -71,8 +71,8 @@ def train(
         exp = experiment.create(config, dataset, mesh=mesh)
         tracing, total = exp.engine.trace_seconds, exp.engine.compile_seconds
         startup.mark("network", tracing=tracing, compilation=total - tracing)
-        if complete is None:  # otherwise the run stays complete, and its summary as it is
-            # Before the config changes: with the new one, the old summary would seem to be its own.
+        if complete is None:  # a complete run keeps its summary
+            # Before the config changes: the old summary would seem to belong to the new config.
             (folder / "summary.json").unlink(missing_ok=True)
         workdir.claim(config, folder)
         # A signal that arrives while trackers record the end of the run has no effect.

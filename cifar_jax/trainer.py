@@ -18,7 +18,7 @@ from cifar_jax.runtime.signals import Preempted, StopRequest
 from cifar_jax.runtime.startup import Startup
 from cifar_jax.selection import METRICS
 
-# Whoever starts a run that takes longer per epoch should know it before the first one ends.
+# If an epoch takes longer than this, the user should know before the first one ends.
 _LONG_EPOCH_SECONDS = 300.0
 
 
@@ -217,8 +217,8 @@ class Trainer:
           when: The name of the state in the error message, such as "epoch 3".
 
         Raises:
-          Diverged: If the loss is not finite, even though the training loss, which is computed
-            before the last update, is. Such a state must not replace an older checkpoint.
+          Diverged: If the loss is not finite. This can happen even if the training loss, computed
+            before the last update, is finite. Such a state must not replace an older checkpoint.
         """
         exp = self._exp
         found = fetch(exp.evaluate[exp.curve](exp.engine.snapshot(self.run.state))[0])
@@ -243,7 +243,7 @@ class Trainer:
 
 
 def _estimate(step_ms: float, steps_per_epoch: int, steps_left: int) -> str:
-    """Returns a line about the duration of a run whose epochs take minutes, or else ""."""
+    """Returns an estimate of a run's duration as a line, or "" if epochs are short."""
     epoch = step_ms / 1e3 * steps_per_epoch
     if epoch < _LONG_EPOCH_SECONDS:
         return ""

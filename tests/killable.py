@@ -1,8 +1,8 @@
 """Runs commands in forked processes, which tests can kill: libraries are imported only once.
 
 Reads one line per run from stdin, a JSON array of the log's path, the command ("main", "prepare",
-or "prepare_few" for archives of fake_cifar.py) and its flags; prints the process id at once, and
-the exit status when the process has ended.
+or "prepare_few" for archives of fake_cifar.py) and its flags. Prints the process id when the
+process has started, and its exit status when it has ended.
 """
 
 import json

@@ -1,7 +1,7 @@
 """A table of wrong command lines and files for every command.
 
-Each must end with exit code 1 (or 2, for a wrong use of a flag) and at most three lines, without a
-traceback, that name the input. All of them run in this process; nothing is trained or measured.
+Each must end with exit code 1 (or 2, for an invalid flag), and print at most three lines that name
+the input, without a traceback. All of them run in this process; nothing is trained or measured.
 """
 
 import importlib.util

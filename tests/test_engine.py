@@ -121,9 +121,9 @@ def test_pmap_averages_the_gradients_of_the_replicas():
         mean = jax.tree.map(lambda a, b: (a + b) / 2, *(getattr(e, part) for e in ends))
         moved = jax.tree.map(np.subtract, getattr(end, part), getattr(start, part))
         wanted = jax.tree.map(np.subtract, mean, getattr(start, part))
-        assert tiny.greatest_difference(moved, wanted) < 1e-4, part
+        assert tiny.largest_difference(moved, wanted) < 1e-4, part
     # The replicas had different statistics, so a global batch would have given a different result.
-    assert tiny.greatest_difference(ends[0].batch_stats, ends[1].batch_stats) > 1e-3
+    assert tiny.largest_difference(ends[0].batch_stats, ends[1].batch_stats) > 1e-3
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,9 @@
 
     python -m pytest tests/test_kill.py --kills 50 --source FOLDER -s
 
-kills cnn2 on CIFAR-100 fifty times, half of them while a checkpoint is being written, and prints
-when; and the preparation of CIFAR-100 half as often. Without --source, the run is a few steps on
-tiny.py's data set, and the preparation that of a few images.
+kills cnn2 on CIFAR-100 fifty times, half of the time while a checkpoint is being written, and
+prints when. It kills the preparation of CIFAR-100 half as often. Without --source, the run takes a
+few steps on tiny.py's data set, and only a few images are prepared.
 """
 
 import contextlib

@@ -40,7 +40,7 @@ SMALL = [
     [
         ((), "--config is missing, as in: python -m cifar_jax.main --config configs/resnet18.py"),
         (("configs/quickstart.py",), "--config is missing (put it before the file)"),
-        (("--config", "README.md"), "README.md is not a Python file: the folder configs holds"),
+        (("--config", "README.md"), "README.md is not a Python file: configs/ has"),
         ((*QUICKSTART, "--config.model.drop=1"), "unknown option of cnn3 'model.drop'"),
         (
             ("--config", "configs/resnet81.py"),
@@ -56,7 +56,7 @@ SMALL = [
             "--config.batch_size needs a whole number, as in --config.batch_size=64, got 'many'",
         ),
         ((*QUICKSTART, *QUICKSTART), "--config is given twice"),
-        ((*QUICKSTART, "--confg.seed=1"), "unknown flag --confg.seed: there are"),
+        ((*QUICKSTART, "--confg.seed=1"), "unknown flag --confg.seed: Known: --config FILE, "),
         ((*QUICKSTART, "--num_epochs=1"), "did you mean --config.num_epochs?"),
         ((*QUICKSTART, "seed=1"), "unexpected argument 'seed=1'; flags look like"),
         ((*QUICKSTART, "--config.seed=-1"), "seed must be from 0 to 4294967295, got -1"),
@@ -219,7 +219,7 @@ def test_bug_while_drawing_keeps_its_traceback(tmp_path, monkeypatch):
 
 
 def test_a_signal_after_training_says_that_the_run_is_complete(tmp_path, monkeypatch):
-    """Also while the modules that draw are imported, which takes seconds."""
+    """Even while the modules that draw are being imported, which takes seconds."""
 
     class Installed(Exception):
         pass

@@ -20,7 +20,7 @@ class Usage(NamedTuple):
 
     Attributes:
       arrays: The number of arrays on the devices.
-      array_bytes: Their size.
+      array_bytes: The total size of these arrays.
       numpy_bytes: The size of the NumPy arrays made since tracemalloc started.
       objects: {class of cifar_jax: the number of its objects made since gc.freeze}.
     """

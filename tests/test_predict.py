@@ -66,13 +66,13 @@ def test_predictions_of_a_run_that_is_not_complete_name_their_epoch(tmp_path, wo
     (tmp_path / "run" / "summary.json").unlink()
     command = ["--workdir", str(tmp_path / "run"), str(tmp_path / "a.png")]
     assert predict.main(command) == 0
-    assert "the run is not complete; the predictions are those of epoch 2 of 2\n" in (
+    assert "the run is not complete; the predictions are from epoch 2 of 2\n" in (
         capsys.readouterr().err
     )
     rows = [{"epoch": 1, "step": 4}]
     config = tiny.make_config(num_epochs=9)
-    assert "of step 6, in epoch 2, of 9" in predict._note(config, rows, None, 6)
-    assert "of epoch 1, the best so far, of 9" in predict._note(config, rows, rows[0], 4)
+    assert "from step 6, in epoch 2 of 9" in predict._note(config, rows, None, 6)
+    assert "from epoch 1 of 9, the best so far" in predict._note(config, rows, rows[0], 4)
 
 
 def test_predicting_does_not_change_a_run_that_is_training(workdir):

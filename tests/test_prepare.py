@@ -94,7 +94,7 @@ def test_signal_removes_incomplete_files(tmp_path, monkeypatch, capsys, signum):
     fake = write("cifar10", tmp_path / "raw")
     arguments = ["cifar10", "--source", str(fake.folder), "--data_dir", str(tmp_path / "tfds")]
     assert prepare.main(arguments) == 128 + signum
-    assert capsys.readouterr().err == "interrupted; incomplete files are removed\n"
+    assert capsys.readouterr().err == "interrupted; incomplete files have been removed\n"
     assert not (tmp_path / "tfds").exists()
 
 

@@ -34,7 +34,7 @@ GOLDEN = {"loss": 2.283456, "accuracy": 0.1375, "top5_accuracy": 0.5625}
 def test_equal_seeds_give_equal_states_and_different_seeds_different_orders():
     eng = tiny.make_engine()
     first, second = eng.init(), eng.init()
-    assert tiny.greatest_difference(first.params, second.params) == 0
+    assert tiny.largest_difference(first.params, second.params) == 0
     keys = [jax.random.key(seed) for seed in (0, 1)]
     orders = [step.epoch_order(key, 0, 50, 10) for key in keys]
     assert not np.array_equal(*orders)
@@ -62,7 +62,7 @@ def test_lr_scale_scales_the_update():
         state, _ = tiny.run_steps(eng, state, 1)
         moves.append(jax.tree.map(np.subtract, jax.device_get(state.params), start))
     quarter = jax.tree.map(lambda x: x / 4, moves[0])
-    assert tiny.greatest_difference(moves[1], quarter) < 1e-4
+    assert tiny.largest_difference(moves[1], quarter) < 1e-4
 
 
 def test_mixing_pairs_mixes_their_losses():
@@ -93,5 +93,5 @@ def test_mixing_pairs_mixes_their_losses():
     for lam, loss, params in ((1.0, own, own_params), (0.0, others, others_params)):
         found, found_params = loss_and_params(mix(lam), batch.labels)
         assert found == pytest.approx(loss, rel=1e-6)
-        assert tiny.greatest_difference(found_params, params) < 1e-5
+        assert tiny.largest_difference(found_params, params) < 1e-5
     assert loss_and_params(mix(0.25), batch.labels)[0] == pytest.approx(0.25 * own + 0.75 * others)

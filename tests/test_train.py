@@ -284,7 +284,7 @@ def test_another_runs_workdir_is_refused(straight):
         (dict(checkpoint__every_minutes=math.nan), "every_minutes must be a number, got nan"),
         (dict(plateau__min_learning_rate=math.nan), "learning_rate must be a number, got nan"),
         (dict(optim__clip_norm=math.inf), "optim.clip_norm must be a number, got inf"),
-        (dict(trackers=","), "trackers must be names with commas between them.* got ','"),
+        (dict(trackers=","), "trackers must be names separated by commas.* got ','"),
         (dict(num_epochs=2**31 - 1), "num_epochs must be at most 536870911"),
         (dict(batch_size=2**40), r"batch_size must be below 2\*\*31, got 1099511627776"),
         (dict(optim__name="adamm"), "did you mean 'adam'"),
@@ -309,9 +309,9 @@ def test_invalid_configs_are_refused_before_anything_is_written(tmp_path, overri
 
 
 def test_train_loss_is_the_mean_over_all_examples(tmp_path):
-    """With a learning rate of almost zero, training and evaluation must measure the same.
+    """With a learning rate of almost zero, training and evaluation must measure the same loss.
 
-    The last batch of the 100 images has only 4 of them.
+    The last batch of the 100 images is a partial one, of 4 images.
     """
     dataset = tiny.dataset()
     config = tiny.make_config(

@@ -115,7 +115,7 @@ def make_engine(
 ):
     """Returns an engine for the given split, by default the tiny one, with batches of 16.
 
-    The network is the tiny one, or that of the name, with the given options.
+    The network is the tiny one by default, or the named one, with the given options.
     """
     train = train or dataset(num_examples).train
     options = {k: NETWORK[k] for k in NETWORK if name == "cnn2" and k != "name"} | (options or {})
@@ -160,7 +160,7 @@ def run_steps(eng, state, num_steps, steps_per_call=None):
     return state, metrics
 
 
-def greatest_difference(tree, reference) -> float:
+def largest_difference(tree, reference) -> float:
     """Returns the largest |a - b| of any leaf, relative to that leaf's largest |b|."""
 
     def difference(a, b):

@@ -106,7 +106,7 @@ def check(args: argparse.Namespace) -> None:
         harness.check_between("--epochs", args.epochs, 1, 100_000)
     if not args.minutes > 0:
         raise UserError(f"--minutes must be above 0, got {args.minutes}")
-    # A directory that cannot be written would cost the training of a run.
+    # Checked before training, so that a run is not lost because a directory cannot be written.
     harness.check_folder("--runs", args.runs)
     harness.check_folder("--out", args.out)
 

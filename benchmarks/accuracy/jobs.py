@@ -62,7 +62,7 @@ def train_all(runs: list[PlannedRun], args: argparse.Namespace, deadline: float)
 
 
 def _next(waiting: deque[PlannedRun], failed: dict[str, str]) -> PlannedRun | None:
-    """Takes the next run that needs training, or None; records those that cannot be trained."""
+    """Returns the next run that needs training, or None; records runs that cannot be trained."""
     while waiting:
         run = waiting.popleft()
         try:
@@ -80,7 +80,7 @@ def _log_file(run: PlannedRun, args: argparse.Namespace) -> Path:
 
 
 def _last_line(log: Path, title: str) -> str:
-    """Returns the last line that a process has printed, after a separator, or "" without one."""
+    """Returns the last line that a process has printed, after a separator, or "" if none."""
     lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
     return f": {shorten(lines[-1].removeprefix(f'failed: {title}: '), 300)}" if lines else ""
 
@@ -130,8 +130,8 @@ def _start(
     if gpu is not None:
         environ["CUDA_VISIBLE_DEVICES"] = gpu
     with log.open("w") as file:
-        # In a group of its own, it gets a Ctrl-C only from this process. With the terminal's as
-        # well, it would exit without saving.
+        # In its own process group, it receives Ctrl-C only from this process. If the terminal sent
+        # it a second one, it would exit without saving.
         process = subprocess.Popen(command, stdout=file, stderr=file, env=environ, process_group=0)
     print(f"started {run.title}; its output is in {log}", flush=True)
     return process

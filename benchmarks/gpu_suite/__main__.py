@@ -13,7 +13,7 @@ benchmarks/results; afterwards `python -m benchmarks.table` updates README and d
 --data_dir is a TFDS directory, a directory with the unpacked official archives, or a directory with
 a script unpack.py that writes such archives (`python unpack.py FOLDER NAME`). No network is needed.
 --work is the directory of temporary files: workdirs and compiled programs. --small tries all stages
-with tiny settings in a minute or two, also on a CPU. If the checkout has no git history, the
+with tiny settings in a minute or two, even on a CPU. If the checkout has no git history, the
 environment variable CIFAR_JAX_COMMIT must hold its commit.
 """
 

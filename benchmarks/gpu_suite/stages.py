@@ -27,7 +27,7 @@ TORCH_CASES = (
 )
 # Experiments that train at the same time.
 NUM_JOBS = 4
-# The time in which PyTorch autotunes and measures one case.
+# The time that PyTorch takes to autotune and measure one case.
 AUTOTUNING_SECONDS = 300
 MAX_PROGRAM_BYTES = 14 * 2**20
 # (config, epochs); None for the number of epochs in the config.
@@ -261,7 +261,7 @@ class Stage(NamedTuple):
     """A stage of the suite.
 
     Attributes:
-      run: Does what is still missing of the stage.
+      run: Runs the parts of the stage that have no results yet.
       minutes: About how many minutes the whole stage takes on an H100: an estimate from the
         programs that are compiled and the steps that are run.
     """

@@ -208,7 +208,8 @@ def newest(name: str, *fields: str) -> list[tuple[tuple, dict]]:
 def idle_records(name: str) -> list[dict]:
     """Returns the records of an otherwise nearly idle machine, the newest last.
 
-    Records with more than harness.MAX_BACKGROUND_LOAD, of which measuring warned, are left out.
+    Records with a background load above harness.MAX_BACKGROUND_LOAD, which the measuring command
+    warned about, are left out.
 
     Args:
       name: A file in benchmarks/results, without its suffix.

@@ -146,10 +146,10 @@ def parse_mix(line: str) -> Mix | None:
 
 
 def check(line: str) -> None:
-    """Traces the operations or the mix of `line` on CIFAR images, which computes nothing.
+    """Checks the operations or the mix of `line` by tracing them, without computing anything.
 
     Raises:
-      UserError: If `line` is invalid. `parse` does not find an argument that is out of range.
+      UserError: If `line` is invalid. Unlike `parse`, this includes arguments out of range.
     """
     key = jax.eval_shape(lambda: jax.random.key(0))
     images = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.uint8)
@@ -167,7 +167,7 @@ def _parse_one(text: str, known: dict[str, Callable]) -> _Call:
         name = call.func.id
         args = [ast.literal_eval(arg) for arg in call.args]
         kwargs = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
-    # The parser raises the last two for a text that is nested too deeply.
+    # The parser raises the last two if the brackets are nested too deeply.
     except (SyntaxError, ValueError, TypeError, AttributeError, RecursionError, MemoryError) as e:
         raise UserError(
             f"augmentation {quote(text)} is neither a name nor a call with literal arguments, "
@@ -190,7 +190,7 @@ def _parse_one(text: str, known: dict[str, Callable]) -> _Call:
     return _Call(name, known[name], args, kwargs, needs)
 
 
-# Arguments that disable any operation if they are 0, and those that do so only together.
+# Arguments that disable an operation if one of them is 0, and those that do so if all of them are.
 _SWITCHES = {"probability", "padding", "pixels", "degrees", "share", "reach", "size", "count"}
 _SWITCHES |= {"num_ops"}
 _REACHES = {"rotation", "width_shift", "height_shift", "shear", "zoom", "width", "height"}

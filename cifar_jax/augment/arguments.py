@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from cifar_jax.errors import UserError, quote
 
-# More pixels than an image has, and more operations than anybody would apply to one.
+# The maximum of every integer: larger than any image, and more operations than are useful.
 _MAX = 1000
 
 

@@ -32,8 +32,8 @@ def load(path: str | Path) -> ConfigDict:
     """Returns the locked config that a file defines, with `experiment` derived from its path.
 
     Raises:
-      UserError: If the file does not exist or fails, defines no config, or defines one whose fields
-        are not those of the base config, with values of the same kinds.
+      UserError: If the file does not exist, raises an exception or defines no config, or if the
+        config lacks a field of the base config, adds one, or changes the kind of a value.
     """
     path = Path(path)
     file.check_path(path)
@@ -48,7 +48,7 @@ def load(path: str | Path) -> ConfigDict:
         with config.unlocked():
             config.experiment = experiment_name(path)
         known, fields = flatten(base.get_config()), flatten(config)
-    # For example because a name is no text, or a group of fields contains itself.
+    # For example because a field's name is not a string, or a group of fields contains itself.
     except (TypeError, ValueError, RecursionError) as error:
         raise UserError(f"--config {path}: {file.describe(error)}") from error
     for field in fields:
@@ -71,7 +71,7 @@ def check_kinds(config: ConfigDict) -> None:
     """Checks that every field of the base config has a value of the same kind as its default.
 
     Raises:
-      UserError: If one has not, such as "10" for 10, or a number that is NaN or infinite.
+      UserError: If a value is of another kind, such as "10" instead of 10, or is NaN or infinite.
     """
     fields = flatten(config)
     for field, default in flatten(base.get_config()).items():
@@ -82,7 +82,7 @@ def load_complete(path: str | Path) -> ConfigDict:
     """Returns the config of a file like `load`, completed with the default options of its network.
 
     Raises:
-      UserError: As `load` and `choose_model`.
+      UserError: See `load` and `choose_model`.
     """
     config = load(path)
     choose_model(config, config.model.name)
@@ -103,7 +103,7 @@ def choose_model(config: ConfigDict, name: str) -> None:
     Raises:
       UserError: If the network is unknown, or the config sets an option that its own network lacks.
     """
-    from cifar_jax import models  # takes a second, so other errors are reported before it
+    from cifar_jax import models  # takes a second, so other errors are reported first
 
     defaults = models.options_of(name)
     given = {k: v for k, v in config.model.items() if k != "name"}

@@ -42,7 +42,7 @@ def get_config() -> ConfigDict:
     # Images per evaluation step over all devices.
     config.eval_batch_size = 500
     # The epoch that the run reports: "last", or the best on the validation split ("val"), the
-    # training images ("train") or the test set ("test": biased, for write-ups that did so).
+    # training images ("train") or the test set ("test": biased, but some write-ups did so).
     config.selected_on = "last"
     # Metric that determines the best epoch: "accuracy", "top5_accuracy" or "loss".
     config.selected_by = "accuracy"
@@ -64,7 +64,7 @@ def get_config() -> ConfigDict:
     config.optim.final_learning_rate = 0.0
     # "step": epochs at which the learning rate is multiplied by step_factor.
     config.optim.step_epochs = ()
-    # "step": factor at each of them. "exponential": factor at every epoch; usually above 0.1.
+    # "step": factor at each of step_epochs. "exponential": factor per epoch; usually above 0.1.
     config.optim.step_factor = 0.1
     # "inverse_time": d in learning_rate / (1 + d * step), the `decay` of Keras's optimizers.
     config.optim.decay = 0.0
@@ -72,7 +72,7 @@ def get_config() -> ConfigDict:
     config.optim.power = 1.0
     # "one_cycle": fraction of training in which the learning rate rises, in (0, 1).
     config.optim.rise = 0.3
-    # "triangular", "triangular2", "exp_range": epochs of the rise, and of the fall, in a cycle.
+    # "triangular", "triangular2", "exp_range": epochs of the rise in a cycle; the fall has as many.
     config.optim.half_cycle_epochs = 0.0
     # "exp_range": factor of the cycle's amplitude at every step, in (0, 1].
     config.optim.cycle_factor = 1.0
@@ -87,7 +87,8 @@ def get_config() -> ConfigDict:
     # adam, adamw: added to the square root of the second moment. PyTorch uses 1e-8; Keras 1e-7,
     # and 1e-8 before version 2.1.3.
     config.optim.eps = 1e-8
-    # Factor of the weights added to the gradient (sgd, adam) or to the update (adamw).
+    # Weight decay: this multiple of the weights is added to the gradient (sgd, adam) or to the
+    # update (adamw).
     config.optim.weight_decay = 0.0
     # Weights that decay: "all", or "kernels" to exclude biases and normalization parameters.
     config.optim.weight_decay_mask = "all"
@@ -98,12 +99,12 @@ def get_config() -> ConfigDict:
     config.plateau = ConfigDict()
     # Evaluations without improvement before a reduction; 0 disables the callback.
     config.plateau.patience = 0
-    # "loss", "accuracy" or "top5_accuracy" on the validation split (the test set without one), or
-    # on the training images: "train_loss" and so on.
+    # "loss", "accuracy" or "top5_accuracy" on the validation split (or on the test set, if there is
+    # no such split), or on the training images: "train_loss" and so on.
     config.plateau.monitor = "loss"
     # Factor of the learning rate, in (0, 1).
     config.plateau.factor = 0.1
-    # Evaluations after a reduction that are not counted.
+    # Evaluations after a reduction that do not count towards the patience.
     config.plateau.cooldown = 0
     # Min change of the metric that counts as an improvement.
     config.plateau.min_delta = 1e-4

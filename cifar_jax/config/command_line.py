@@ -32,7 +32,7 @@ def parse(
     """
     path, argv = _take_config(argv)
     if _take_config(argv)[0] is not None:
-        raise UserError("--config is given twice; its fields are set as in --config.seed=1")
+        raise UserError("--config is given twice; to set a field, use --config.FIELD=VALUE")
     wants_help = any(re.fullmatch("--?h(elp)?", arg) for arg in argv[1:])
     values = flags.FlagValues()
     flags.DEFINE_string("workdir", None, "Folder for the run's files.", flag_values=values)
@@ -66,15 +66,15 @@ def parse(
     except flags.UnrecognizedFlagError as error:
         name = shorten(error.flagname, 80)
         is_field = name in flatten(config)
-        hint = f"did you mean --config.{name}? There" if is_field else "there"
+        hint = f"did you mean --config.{name}? " if is_field else ""
         raise UserError(
-            f"unknown flag --{name}: {hint} are --config FILE, --{', --'.join(own)}, and fields of "
-            "the config, as in --config.seed=1"
+            f"unknown flag --{name}: {hint}Known: --config FILE, --{', --'.join(own)}, and config "
+            "fields, as in --config.seed=1"
         ) from error
     except RecursionError as error:  # absl compares an unknown flag with those it knows
         text = quote(max(argv, key=len))
         raise UserError(f"unexpected argument {text}; flags look like --config.seed=1") from error
-    # A config flag raises the last three for a value of another kind.
+    # A config flag raises the last three for a value of the wrong type.
     except (flags.Error, ValueError, TypeError, SyntaxError) as error:
         raise UserError(_plain(error, own | flatten(config))) from error
     if rest:
@@ -93,9 +93,9 @@ def parse(
 
 
 def without_effect(config: ConfigDict, names: Iterable[str]) -> list[str]:
-    """Returns a note for each of the named fields whose value has no effect with the other fields.
+    """Returns a note for each named field that has no effect, given the values of the others.
 
-    A field that has its default is not noted: it may reset the value of the config file.
+    A field that is set to its default gets no note: it may override the config file's value.
     """
     from cifar_jax import optim
 
@@ -123,11 +123,11 @@ def without_effect(config: ConfigDict, names: Iterable[str]) -> list[str]:
 
 
 def _plain(error: Exception, defaults: Mapping[str, Any]) -> str:
-    """Returns absl's message about a flag's value in plain words.
+    """Rewrites the message of absl or ml_collections about an invalid flag in plain words.
 
     Args:
-      error: The exception of absl or of ml_collections.
-      defaults: The flags and fields by name, with a default value of the same kind.
+      error: The exception.
+      defaults: {name: a flag, or a valid value of a config field}.
     """
     match = re.match(r"flag --((?:config\.)?([\w.]+))=(.*?): ", str(error), re.DOTALL)
     if not match or match[2] not in defaults:
@@ -137,9 +137,9 @@ def _plain(error: Exception, defaults: Mapping[str, Any]) -> str:
     if isinstance(default, flags.Flag):
         choices = getattr(default.parser, "enum_values", None)
         kinds = {"int": "a whole number", "float": "a number", "bool": "true or false"}
-        kind = " or ".join(choices) if choices else kinds.get(default.flag_type(), "another value")
+        kind = " or ".join(choices) if choices else kinds.get(default.flag_type(), "a valid value")
         return f"--{flag} needs {kind}, got {quote(value)}"
-    kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+    kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "a string"}
     kind = kinds.get(type(default), "a list of numbers")
     return f"--{flag} needs {kind}, as in --{flag}={default}, got {quote(value)}"
 
@@ -148,10 +148,10 @@ def _check_fields(config: ConfigDict, names: Iterable[str]) -> None:
     known = flatten(config)
     for name in names:
         if not name:
-            raise UserError("--config.= names no field; fields are set as in --config.seed=1")
+            raise UserError("--config.= lacks a field name; fields are set as in --config.seed=1")
         group = [field for field in known if field.startswith(f"{name}.")]
         if group:
-            raise UserError(f"--config.{name} is a group of fields: set one, as {group[0]}")
+            raise UserError(f"--config.{name} is a group of fields: set one, such as {group[0]}")
         if name not in known and name.startswith("model."):
             options = [field for field in known if field.startswith("model.")]
             raise unknown(f"option of {config.model.name}", name, options)

@@ -39,8 +39,8 @@ def check_path(path: Path) -> None:
         kind = f"--config {shorten(str(path), 80)} is not a file"
     if close:
         raise UserError(f"{kind}: did you mean {files[close[0]]}?")
-    hint = f"the folder configs holds {len(files)}, such as configs/cnn3.py"
-    raise UserError(f"{kind}: {hint if files else 'this folder has no configs/'}")
+    hint = f"configs/ has {len(files)} config files, such as configs/cnn3.py"
+    raise UserError(f"{kind}: {hint if files else 'the working directory has no configs/'}")
 
 
 def run(path: Path) -> Any:
@@ -67,7 +67,7 @@ def run(path: Path) -> Any:
 
 
 def _where(error: BaseException, path: Path) -> str:
-    """Returns the file and line in which an exception arose, or that called the library it did."""
+    """Returns the file and line that raised an exception, or that called the library that did."""
     libraries = {sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")}
     frames = [
         frame
@@ -119,7 +119,7 @@ def _importable_configs(path: Path) -> Iterator[None]:
     folders = [parent.parent for parent in path.resolve().parents if parent.name == "configs"]
     sys.path[:0] = map(str, folders[:1])
     sys.path.append(str(Path(__file__).resolve().parents[2]))
-    # Others of the same names, imported by a config file of another folder, must not be used.
+    # Modules of the same names that a config file in another folder has imported must not be used.
     imported = _pop_configs()
     try:
         yield

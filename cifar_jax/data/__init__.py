@@ -29,7 +29,7 @@ class Split(NamedTuple):
 
 
 class DatasetInfo(NamedTuple):
-    """The facts about a data set that a network is built from."""
+    """What a network needs to know about a data set: its classes and its mean and std."""
 
     class_names: tuple[str, ...]  # in the order of the labels
     mean: np.ndarray  # float32 [3], over the full official training split, in [0, 1] scale
@@ -55,7 +55,7 @@ class Dataset(NamedTuple):
 
     @property
     def info(self) -> DatasetInfo:
-        """The facts about the data set without its images."""
+        """The class names, mean and std, without the images."""
         return DatasetInfo(self.class_names, self.mean, self.std)
 
     @property
@@ -84,13 +84,13 @@ def load(
       name: "cifar10", "cifar100" or "synthetic".
       label: "fine", or for cifar100 also "coarse" (its 20 superclasses).
       data_dir: The TFDS directory, or the directory to which the official binary archive was
-        unpacked. None and "" stand for $TFDS_DATA_DIR or, if unset, ~/tensorflow_datasets, which is
-        the only one that is created.
+        unpacked. None and "" mean $TFDS_DATA_DIR or, if that is unset, ~/tensorflow_datasets. Only
+        the latter is created if it does not exist.
       val_fraction: The fraction of training images held out for validation, in [0, 1).
       val_seed: The seed that selects these images; see split.train_val_indices.
       limit: The number of images of each split to keep, from the start; 0 keeps all.
 
-    A data set that is not the official one is loaded with a printed note, see archive.read.
+    If the data set is not the official one, a note is printed; see archive.read.
 
     Raises:
       UserError: If an argument is invalid, the data is corrupt, or the data is missing and cannot
@@ -147,7 +147,7 @@ def default_data_dir() -> Path:
 
 
 def resolve(data_dir: str | Path | None) -> Path:
-    """Returns a data directory, the default one for None, with the home directory in place of ~.
+    """Returns a data directory, or the default one for None, with ~ expanded.
 
     Raises:
       UserError: If there is no such home directory.
@@ -156,7 +156,7 @@ def resolve(data_dir: str | Path | None) -> Path:
 
 
 def expanded(path: Path) -> Path:
-    """Returns a path with the home directory in place of ~.
+    """Returns a path with ~ expanded to the home directory.
 
     Raises:
       UserError: If there is no such home directory.
@@ -184,7 +184,7 @@ def _prepare(name: str, data_dir: str | Path | None) -> Path:
         state = "is not a directory" if directory.exists() else "does not exist"
         raise UserError(
             f"{field}: {directory} {state}; "
-            f"`python -m cifar_jax.prepare {name} --data_dir DIRECTORY` makes one"
+            f"to create one, run `python -m cifar_jax.prepare {name} --data_dir DIRECTORY`"
         )
     from cifar_jax.data import builders  # imports TFDS, which takes about a second
 
@@ -198,13 +198,14 @@ def _note(name: str, source: Path, differences: tuple[str, ...]) -> None:
 
 
 def _decode(name: str, source: Path) -> dict[str, np.ndarray]:
-    """Returns the arrays (see prepared.decode) of what `_find` or `_prepare` returned."""
+    """Returns the arrays (see prepared.decode) in a directory from `_find` or `_prepare`."""
     if source.name == archive.ARCHIVES[name].folder:
         return _unpacked(name, source)
     return cache.load(source, prepared.decode)
 
 
-# Both results are kept for later loads in the same process, because they take 1 to 2 seconds.
+# The results of the next two functions are kept for later loads in the same process, because each
+# takes 1 to 2 seconds.
 _synthetic = functools.cache(synthetic.make)
 
 

@@ -40,7 +40,7 @@ class Raw(NamedTuple):
 
 
 def find(name: str, data_dir: Path) -> Path | None:
-    """Returns the folder to which the archive was unpacked, `data_dir` or in it, or None."""
+    """Returns the folder of the unpacked archive, which is `data_dir` or in `data_dir`, or None."""
     folder = ARCHIVES[name].folder
     found = data_dir if data_dir.name == folder else data_dir / folder
     return found if found.is_dir() else None
@@ -49,8 +49,8 @@ def find(name: str, data_dir: Path) -> Path | None:
 def read(name: str, source: str | Path) -> Raw:
     """Reads and validates a data set.
 
-    People train on their own images in the official layout, so files with other contents are
-    accepted, and listed in `Raw.differences`. What cannot be right is not.
+    Files with different contents in the official layout are accepted, because users train on their
+    own images; `Raw.differences` lists them. Contents that cannot be valid are refused.
 
     Args:
       name: "cifar10" or "cifar100".
@@ -58,7 +58,7 @@ def read(name: str, source: str | Path) -> Raw:
 
     Raises:
       UserError: If the source does not exist, cannot be read, is truncated, does not have the
-        layout of this data set, or has labels or blank records that cannot be right.
+        layout of this data set, or fails the checks of `from_records`.
     """
     if name not in ARCHIVES:
         raise unknown("data set", name, ARCHIVES)
@@ -98,7 +98,8 @@ def from_records(
       names: {label: class names}.
 
     Raises:
-      UserError: If labels, class names or blank records cannot be right.
+      UserError: If a label is out of range, class names are missing or repeated, or a file that is
+        not the official one has more than one blank record.
     """
     for label, (file, num_classes) in archive.labels.items():
         if not len(names[label]) == len(set(names[label])) == num_classes:
@@ -134,8 +135,8 @@ def _check_blank(archive: Archive, records: Mapping[str, np.ndarray]) -> None:
             start += num_records
             if (num_blank := np.count_nonzero(~rows.any(axis=1))) > 1:
                 raise UserError(
-                    f"{num_blank:,} of the {num_records:,} records of {file} are zeros, images "
-                    "and labels: the file is incomplete, copy or download it again"
+                    f"{num_blank:,} of the {num_records:,} records of {file} contain only zeros: "
+                    "the file is incomplete, copy or download it again"
                 )
 
 
@@ -195,7 +196,7 @@ def _from_folder(archive: Archive, source: Path) -> dict[str, bytes]:
 
 def _from_tar(archive: Archive, source: Path) -> dict[str, bytes]:
     sizes, files = _sizes(archive), {}
-    # Twice what the official archive unpacks to, so that reading any file ends.
+    # Twice the unpacked size of the official archive: without a limit, reading might never end.
     limit = 2 * sum(size or 0 for size in sizes.values()) + (1 << 20)
     too_large = UserError(f"{source} unpacks to more than {limit:,} bytes: {_expected(archive)}")
     try:

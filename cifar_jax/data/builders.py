@@ -63,7 +63,7 @@ class Cifar100(_FromArchive, cifar.Cifar100, skip_registration=True):
 
 _BUILDERS = {"cifar10": Cifar10, "cifar100": Cifar100}
 _INCOMPLETE = "incomplete."  # the start of the names of unfinished directories
-# Bytes per image, of the official images. Images of other sets may take more.
+# Bytes per official image. Images of other data sets may take more.
 _DOWNLOAD, _TFDS_FILES = 2_850, 2_400
 
 
@@ -73,12 +73,12 @@ def prepare(
     """Writes `<data_dir>/<name>/<version>/`, which takes about 15 seconds.
 
     The directory is renamed to its final name once it is complete, so interrupted and concurrent
-    calls are safe; an exception leaves neither files nor empty folders, and the previous directory
-    stays.
+    calls are safe. If an exception is raised, new files and empty folders are removed, and the
+    previous directory is kept.
 
-    A source that is not the official one is accepted with a note. Refusing it would help nobody who
-    trains on images of their own, and no mistake gets lost: data.load finds the same differences in
-    the files written here, and prints the note at the start of every run.
+    A source that is not the official one is accepted with a note, because users may train on their
+    own images. A mistake does not go unnoticed: data.load finds the same differences in the files
+    written here, and prints the note at the start of every run.
 
     Args:
       name: "cifar10" or "cifar100".
@@ -109,7 +109,7 @@ def prepare(
         if not overwrite and (found := prepared.find(name, data_dir)):
             return found
         code, reason = e.errno, e.strerror or str(e)
-    # Not while the exception is handled, which keeps the unfinished file open: it takes up space.
+    # After the except block: while the exception exists, the unfinished file still takes up space.
     if code in (errno.ENOSPC, errno.EDQUOT):
         _require_space(name, data_dir, _TFDS_FILES)
     raise UserError(f"cannot write {name} to {data_dir}: {reason}")
@@ -142,7 +142,7 @@ def _write(name: str, data_dir: Path, raw: archive.Raw, overwrite: bool) -> Path
     with tempfile.TemporaryDirectory(prefix=_INCOMPLETE, dir=data_dir / name) as scratch:
         builder = _BUILDERS[name](data_dir=scratch, file_format="array_record")
         builder.raw = raw
-        # The first hides "Downloading Unknown size".
+        # Redirecting stdout hides "Downloading Unknown size".
         with contextlib.redirect_stdout(io.StringIO()), _os_errors():
             builder.download_and_prepare(
                 download_config=tfds.download.DownloadConfig(try_download_gcs=False)
@@ -161,7 +161,7 @@ def _write(name: str, data_dir: Path, raw: archive.Raw, overwrite: bool) -> Path
 
 @contextlib.contextmanager
 def _os_errors() -> Iterator[None]:
-    """Raises OSError where ArrayRecord raises RuntimeError for one, as for a full disk."""
+    """Converts ArrayRecord's RuntimeErrors for system errors, such as a full disk, to OSError."""
     try:
         yield
     except RuntimeError as e:
@@ -173,7 +173,7 @@ def _os_errors() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _folder(path: Path) -> Iterator[None]:
-    """Makes a folder; if the body raises, removes what was made and is empty."""
+    """Creates a folder and its parents; if the body raises, removes the new ones that are empty."""
     made = [p for p in (path, *path.parents) if not p.exists()]
     path.mkdir(parents=True, exist_ok=True)
     try:

@@ -24,7 +24,7 @@ def mean_std(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _histogram(values: np.ndarray) -> np.ndarray:
     """Returns the number of occurrences of each uint8, int64 [256]."""
     values = values.ravel()
-    # np.bincount takes 3 ns per element, so it counts pairs of values, and then their halves.
+    # np.bincount takes 3 ns per element, so pairs of values are counted, and then split.
     in_pairs = len(values) // 2 * 2
     pairs = np.bincount(values[:in_pairs].view(np.uint16), minlength=1 << 16).reshape(256, 256)
     rest = np.bincount(values[in_pairs:], minlength=256)

@@ -33,10 +33,10 @@ class Archive(NamedTuple):
     def differences(
         self, records: Mapping[str, np.ndarray], names: Mapping[str, Sequence[str]]
     ) -> list[str]:
-        """Returns the official files with other contents than a data set, as text for `note`.
+        """Returns the names of the files that differ from the official ones, as text for `note`.
 
-        Which of the five training files of CIFAR-10 has other contents cannot be told, because
-        their records are accepted in any order.
+        For CIFAR-10, it is unknown which of the five training files differs, because their records
+        are accepted in any order.
 
         Args:
           records: {split: uint8 [N, record_size]}, in any order.
@@ -57,7 +57,7 @@ class Archive(NamedTuple):
 def note(name: str, source: Path, differences: Sequence[str]) -> str:
     """Returns the line to print for a data set that is not the official one."""
     return (
-        f"note: {source} is not the official {name} (other contents in {', '.join(differences)}), "
+        f"note: {source} is not the official {name} (differences in {', '.join(differences)}), "
         "so accuracies cannot be compared with published ones"
     )
 

@@ -19,7 +19,7 @@ from cifar_jax.errors import UserError
 
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 _REQUIRED = ("dataset_info.json", "features.json")  # TFDS writes these files last
-# What TFDS and protobuf's json_format.Error raise for metadata with missing or wrong values.
+# What TFDS raises, in addition to protobuf's json_format.Error, for missing or wrong metadata.
 _INVALID_METADATA = (
     *(AssertionError, AttributeError, ImportError, LookupError, NotImplementedError),
     *(RuntimeError, TypeError, ValueError),
@@ -52,7 +52,7 @@ def decode(directory: Path) -> dict[str, np.ndarray]:
       fine_names: str [num_classes].
       train_coarse, test_coarse, coarse_names: the same for coarse labels, only for cifar100.
       mean, std: float32 [3], over the training images, in [0, 1] scale.
-      differences: str [n], the official files with other contents; see archive.Raw.
+      differences: str [n], the files that differ from the official ones; see archive.Raw.
 
     Raises:
       UserError: If files are missing or corrupt, or the data set is incomplete.
@@ -93,7 +93,10 @@ def _read(directory: Path, official: Archive) -> archive.Raw:
                 raise UserError(f"image {i} of {split} {e}") from e
             for column, (label, (_, num_classes)) in enumerate(official.labels.items()):
                 if not 0 <= example[label] < num_classes:
-                    raise UserError(f"image {i} of {split} has the {label} {example[label]}")
+                    raise UserError(
+                        f"image {i} of {split} has a {label} of {example[label]}, but there are "
+                        f"only {num_classes} classes"
+                    )
                 records[split][i, column] = example[label]
             records[split][i, num_labels:] = image.transpose(2, 0, 1).reshape(-1)
             is_present[i] = True
@@ -126,12 +129,12 @@ def _builder(directory: Path, official: Archive):
     if getattr(builder.info.file_format, "value", None) not in ("array_record", "tfrecord"):
         raise UserError("the file format is neither ArrayRecord nor TFRecord")
     if not set(official.splits) <= set(builder.info.splits):
-        raise UserError("dataset_info.json has no training or no test split")
+        raise UserError("dataset_info.json lacks a training or a test split")
     return builder
 
 
 def _check_class_name(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Refuses classes that are not features of TFDS, which would import any module named here."""
+    """Refuses classes other than TFDS features, because TFDS would import any module named here."""
     for key, value in pairs:
         # In files of older versions of TFDS, the key is "type".
         if key in ("pythonClassName", "python_class_name", "type") and not str(value).startswith(
@@ -149,7 +152,7 @@ def _examples(builder, split: str) -> Iterator[dict]:
     from tensorflow_datasets import decode
 
     encoded = {"image": decode.SkipDecoding()}
-    if builder.info.file_format.value == "tfrecord":  # what TFDS itself writes, with TensorFlow
+    if builder.info.file_format.value == "tfrecord":  # the default of TFDS with TensorFlow
         for path in builder.info.splits[split].filepaths:
             for record in tfrecord.read(path):
                 yield builder.info.features.deserialize_example_np(record, decoders=encoded)
@@ -163,15 +166,19 @@ def _pixels(encoded: bytes) -> np.ndarray:
     """Decodes an image to uint8 [32, 32, 3].
 
     TFDS would try every format that Pillow knows, some of which start programs, such as Ghostscript
-    for EPS. It writes PNG, or JPEG for images that somebody prepared with that encoding.
+    for EPS. TFDS writes PNG, or JPEG if a data set was prepared with that encoding.
 
     Raises:
       UserError: If it is corrupt, of another format, or of another shape.
     """
     try:
         with Image.open(io.BytesIO(encoded), formats=("PNG", "JPEG")) as image:
-            if image.size != (32, 32) or image.mode != "RGB":  # before its pixels fill the memory
-                raise UserError(f"is {image.mode} of {image.width}x{image.height} pixels")
+            # Checked before decoding, because a huge image would fill the memory.
+            if image.size != (32, 32) or image.mode != "RGB":
+                raise UserError(
+                    f"must have mode RGB and 32x32 pixels, got {image.mode} and "
+                    f"{image.width}x{image.height}"
+                )
             return np.asarray(image)
     except UserError:
         raise

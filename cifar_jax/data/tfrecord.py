@@ -30,7 +30,7 @@ def read(path: Path) -> Iterator[bytes]:
             if len(header) == 12 and masked_crc32c(header[:8]) != header[8:]:
                 raise ValueError(f"{path.name}: record {i} has a wrong checksum of its length")
             if length > LONGEST:
-                raise ValueError(f"{path.name}: record {i} has {length:,} bytes, not an image")
+                raise ValueError(f"{path.name}: record {i} has {length:,} bytes, too many")
             record, checksum = f.read(length), f.read(4)
             if len(header) < 12 or len(checksum) < 4:
                 raise ValueError(f"{path.name} is truncated in record {i}")
@@ -43,8 +43,8 @@ def masked_crc32c(data: bytes) -> bytes:
     """Returns the checksum, 4 bytes, of at most LONGEST bytes.
 
     A CRC is linear: it is the XOR of one table entry per byte, which NumPy looks up all at once, in
-    about 12 microseconds for an image. The package depends on no library with a faster CRC-32C than
-    tensorboardX's, which takes one step of Python per byte.
+    about 12 microseconds for an image. Among the package's dependencies, only tensorboardX has a
+    CRC-32C, which is slower: a Python loop over the bytes.
     """
     entries, rows, of_length = _tables()
     used = rows[len(rows) - len(data) :] + np.frombuffer(data, np.uint8)
@@ -65,7 +65,7 @@ def _tables() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     one_byte = np.arange(256, dtype=np.uint32)
     for _ in range(8):
         one_byte = one_byte >> 1 ^ (one_byte & 1) * np.uint32(0x82F63B78)  # Castagnoli's polynomial
-    # Columns 0 to 255: each byte, then more and more zeros. Column 256: the initial value.
+    # Row k: the states after a byte (columns 0 to 255) or the initial value (256), then k zeros.
     states = np.empty((LONGEST + 1, 257), np.uint32)
     states[0] = [*one_byte, 0xFFFFFFFF]
     for before, after in itertools.pairwise(states):

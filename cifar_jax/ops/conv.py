@@ -1,21 +1,21 @@
-"""Convolution in the form that each platform runs fastest: a drop-in for lax's in Flax's layers.
+"""Convolution in the form that each platform runs fastest, to replace lax's in Flax's layers.
 
 On CPUs, these forms replace `jax.lax.conv_general_dilated`:
 
 - 3x3 kernels with stride 1: `winograd`, which halves the multiplications.
 - Depthwise convolutions: `depthwise`, tap by tap.
 - All others: `library`, which calls XLA's library even inside loops, with faster forms for images
-  with few channels (`stem`), for the gradients with strides and of 1x1 kernels (`strided`), and for
-  images of one pixel.
+  with few channels (`stem`), for gradients with strides or 1x1 kernels (`strided`), and for images
+  of one pixel.
 
 All other platforms run `jax.lax.conv_general_dilated` unchanged.
 
 `jax.lax.platform_dependent` selects the form when a program is lowered. A program for GPUs holds
 only lax's convolutions, wherever it was traced, and one for CPUs holds no conditional. Both forms
-are traced, and differentiated twice, so the forward and backward passes of `winograd` and `library`
-are wrapped in `jax.jit`, which traces each once for all layers of the same shape. Tracing and
-lowering a training step of resnet18 then takes 2.5 s of CPU time instead of 3.7 s; it took 2.6 s
-when the form was selected while tracing (benchmarks/results/checks/dispatch.txt).
+are traced and differentiated. To save time, the forward and backward passes of `winograd` and
+`library` are wrapped in `jax.jit`, which traces each once for all layers of the same shape. Tracing
+and lowering a training step of resnet18 then takes 2.5 s of CPU time instead of 3.7 s. When the
+form was selected while tracing, it took 2.6 s (benchmarks/results/checks/dispatch.txt).
 """
 
 import functools

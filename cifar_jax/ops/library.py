@@ -1,4 +1,4 @@
-"""Convolutions that XLA's CPU compiler turns into fast library calls, also inside loops.
+"""Convolutions that XLA's CPU compiler turns into fast library calls, even inside loops.
 
 It does so only if a convolution's dimensions are already in canonical order or if it is in the
 program's entry computation. Inside a loop, neither holds for the two gradients of
@@ -112,7 +112,7 @@ def _geometry(images, kernel, grad, options):
 
 
 def _library_call(images, kernel, options, lhs_dilation=(1, 1)):
-    """Convolves NHWC images with an HWIO kernel in a form whose order XLA does not change."""
+    """Convolves NHWC images with an HWIO kernel so that XLA keeps the order of the dimensions."""
     num_pixels = math.prod(images.shape[1:3])
     if num_pixels == 1:
         return _one_pixel(images, kernel, options)

@@ -1,10 +1,10 @@
 """Gradients of strided convolutions, and the kernel gradient of 1x1 convolutions, for CPUs.
 
-Computed as convolutions, both gradients multiply by the zeros between strided pixels, which is
-three of four products at a stride of 2. Here the gradient of the images is one matrix product for
-all taps, followed by shifted sums. For the gradient of the kernel, the pixels are divided into
-phases that each meet the same taps; a phase with a single tap takes a matrix product, any other
-phase a convolution.
+Computed as convolutions, both gradients multiply by the zeros between strided pixels: at a stride
+of 2, three of four products are with zeros. Here the gradient of the images is one matrix product
+for all taps, followed by shifted sums. For the gradient of the kernel, the pixels are divided into
+phases, each of which meets the same taps; a phase with a single tap is computed as a matrix
+product, and any other phase as a convolution.
 """
 
 import itertools

@@ -5,9 +5,9 @@ width only: six products instead of twelve give four neighboring outputs of thre
 height, each of the six products is a convolution with a 3x1 kernel. Tiles in both dimensions would
 take even fewer multiplications, but their memory traffic costs more than they save.
 
-XLA's library call reaches 85 to 105 of about 105 GFLOP/s on one core of a Zen 4, so that only fewer
-operations can be faster. The forward pass and both gradients together take 0.45 to 0.8 of the
-library call's time.
+XLA's library call reaches 85 to 105 of about 105 GFLOP/s on one core of a Zen 4, so only a form
+with fewer operations can be faster. The forward pass and both gradients together take 0.45 to 0.8
+of the library call's time.
 
 The points 0, 1, -1, 2, -1/2 and infinity keep the rounding error in float32 within about three
 times that of the direct sum; with the usual 2 and -2 it is a sixth larger. A value that is not

@@ -1,6 +1,6 @@
 """Passes options to registered functions by name: their keyword-only arguments are config fields.
 
-So a schedule or an optimizer declares its fields once, in its signature.
+A schedule or an optimizer thus declares its fields once, in its signature.
 """
 
 import inspect
@@ -63,7 +63,7 @@ def check_options(
 
 
 def as_floats(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the options with whole numbers as floats: jax refuses integers from 2**31."""
+    """Returns the options with integers as floats, because jax refuses integers from 2**31 up."""
     is_whole = {name: type(value) is int for name, value in options.items()}
     return {name: float(v) if is_whole[name] else v for name, v in options.items()}
 

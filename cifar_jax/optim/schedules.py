@@ -3,9 +3,9 @@
 A schedule is one function in SCHEDULES. It receives the peak learning rate. Its keyword-only
 arguments are passed by name; they can be any fields of `config.optim`, and
 
-  steps_per_epoch: Number of optimizer steps per epoch. A schedule that changes between two steps
-    computes where from integers: a compiler may turn a division by a constant into a product, which
-    is rounded differently.
+  steps_per_epoch: Number of optimizer steps per epoch. A schedule that jumps at a step must compute
+    that step in integers: a compiler may turn a division by a constant into a multiplication, which
+    rounds differently.
   num_steps: Number of steps from the end of the warm-up to the end of training.
 
 It returns a function from the step, counted from the end of the warm-up, to the learning rate. It
@@ -75,7 +75,7 @@ def create(
     if num_warmup_steps >= total:
         raise UserError(
             f"optim.warmup_epochs = {warmup_epochs} leaves no step after the warm-up: "
-            f"training has {total} in all"
+            f"training has {total} steps in total"
         )
     learning_rate = float(learning_rate)
     options = as_floats(options) | {
@@ -90,7 +90,7 @@ def create(
     if not start:
         raise UserError(
             "optim.warmup_epochs needs optim.base_learning_rate above 0 with the schedule "
-            f"{name!r}, which begins with it"
+            f"{name!r}, which starts at it"
         )
     return _warmed_up(schedule, start, num_warmup_steps)
 
@@ -100,8 +100,8 @@ def _warmed_up(schedule: optax.Schedule, start: float, num_steps: int) -> optax.
 
     def learning_rate(step):
         ramp = start - start * (1 - jnp.clip(step, 0, num_steps) / num_steps)
-        # Evaluated during the warm-up as well, at steps below 0 without abs, where inverse_time may
-        # divide by 0.
+        # The schedule is evaluated during the warm-up too. Without abs, its step would be negative
+        # there, and inverse_time might divide by 0.
         return jnp.where(step < num_steps, ramp, schedule(abs(step - num_steps)))
 
     return learning_rate
@@ -293,7 +293,7 @@ SCHEDULES: dict[str, Callable[..., optax.Schedule]] = {
 
 
 def _round(num_steps: float) -> np.ndarray:
-    """Rounds a duration to whole steps, as an int32: more steps than that are never taken."""
+    """Rounds a number of steps to an int32, clipped at the maximum, which no run reaches."""
     return np.minimum(np.rint(num_steps), 2**31 - 1).astype(np.int32)
 
 
@@ -306,7 +306,7 @@ def _half_cycle(name: str, half_cycle_epochs: float, steps_per_epoch: int) -> fl
         raise UserError(f"optim.schedule {name!r} needs optim.half_cycle_epochs above 0")
     half_cycle = half_cycle_epochs * steps_per_epoch
     if np.min(half_cycle) < 1:
-        raise UserError(f"optim.half_cycle_epochs must last a step, got {half_cycle_epochs}")
+        raise UserError(f"optim.half_cycle_epochs must be at least a step, got {half_cycle_epochs}")
     return half_cycle
 
 

@@ -78,7 +78,7 @@ def suggest(points: Sequence[Point], ended_by: str = "rate") -> dict[str, Any]:
         warnings.append("the accuracy peaks at the end of the test: try a larger --to")
     if not half:
         warnings.append(
-            f"{len(points)} points are few: the learning rates are only rough estimates"
+            f"there are only {len(points)} points, so the learning rates are rough estimates"
         )
     threshold = accuracy[0] + 0.1 * (accuracy[top] - accuracy[0])
     below = np.flatnonzero(accuracy[: top + 1] <= threshold)

@@ -1,4 +1,4 @@
-"""Checks the values in a run's files, which may have been edited, mixed up or cut off."""
+"""Checks the values in a run's files, which may have been edited, mixed up or truncated."""
 
 import math
 from collections.abc import Mapping
@@ -45,7 +45,7 @@ def metrics_row(row: Mapping[str, str], where: str) -> dict[str, float | int | s
     """Returns a row of metrics.csv with its numbers parsed; empty values are None.
 
     Args:
-      row: The texts of the row.
+      row: {column: value as a string}.
       where: The file and line, for the error message.
 
     Raises:

@@ -39,8 +39,8 @@ def check_out(path: Path) -> None:
     """Checks that a page can be written to a path, before time is spent on drawing it.
 
     Raises:
-      UserError: If the path is a folder or in a folder that does not exist, or if it lacks the
-        suffix .html, so that no file of a run is overwritten.
+      UserError: If the path does not end in .html (so that no file of a run is overwritten), is a
+        folder, or is in a folder that does not exist or is read-only.
     """
     if path.is_dir() or path.suffix.lower() not in (".html", ".htm"):
         raise UserError(f"--out must end in .html, as in report.html, got {path}")

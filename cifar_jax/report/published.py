@@ -69,7 +69,7 @@ def _check(name: str, record: Published) -> None:
             raise ValueError(f"{field} of {name} must be a number, got {value!r}")
     for field in ("label", "other", "caveat"):
         if not isinstance(getattr(record, field), str):
-            raise ValueError(f"{field} of {name} must be text, got {getattr(record, field)!r}")
+            raise ValueError(f"{field} of {name} must be a string, got {getattr(record, field)!r}")
 
 
 def of_run(

@@ -26,7 +26,7 @@ class Run(NamedTuple):
       rows: Rows of metrics.csv, with numbers parsed and missing values as None.
       summary: The contents of summary.json if the run is complete, otherwise None.
       predictions: The predictions if the run is complete, otherwise None.
-      notes: What the page must say about the files, in sentences.
+      notes: Remarks about the files for the page to show, in sentences.
     """
 
     folder: Path
@@ -86,7 +86,7 @@ def read(folder: Path) -> Run:
         if abs(right - summary["test_accuracy"]) > 0.5 / len(found.labels):
             notes.append(
                 f"predictions.npz is not from this run: {100 * right:.2f}% of its predictions are "
-                f"right, but the test accuracy is {100 * summary['test_accuracy']:.2f}%."
+                f"correct, but the test accuracy is {100 * summary['test_accuracy']:.2f}%."
             )
     return Run(folder, config, rows, summary, found, tuple(notes))
 
@@ -157,4 +157,4 @@ def _drop_non_finite(rows: list[dict[str, Any]]) -> list[str]:
                 found.setdefault(name, []).append(row["epoch"])
                 row[name] = None
     names = [f"{name} of epoch {', '.join(map(str, epochs))}" for name, epochs in found.items()]
-    return [f"Left out of the curves, because not finite: {'; '.join(names)}."] if names else []
+    return [f"Values left out because they are not finite: {'; '.join(names)}."] if names else []

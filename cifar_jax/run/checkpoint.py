@@ -1,7 +1,8 @@
 """Saves checkpoints with Orbax in the background, and restores those that are undamaged.
 
-Orbax's CheckpointManager is not used: it reads every checkpoint's metrics when it is opened, so one
-damaged file would make all checkpoints unreadable, and it saves no step below a damaged newer one.
+Orbax's CheckpointManager is not used. It reads every checkpoint's metrics when it is opened, so one
+damaged file would make all checkpoints unreadable; and it refuses to save a step below the newest
+checkpoint's, even if that one is damaged.
 """
 
 import contextlib
@@ -66,14 +67,15 @@ class Checkpoints(CheckpointReader):
         Training never waits for a disk: while an earlier checkpoint is being written, this one
         waits, and of those that wait only the newest and the best are written.
 
-        Keeps the latest two checkpoints, so that there is another one if the latest is damaged, and
-        among the older ones that with the highest score, the earliest if several are equal.
+        Keeps the latest two checkpoints, in case the latest is damaged, and of the older ones the
+        one with the highest score (the earliest of several equal ones).
 
         Args:
           step: Number of optimizer steps taken. An existing checkpoint of this step is kept.
-          state: Tree of arrays, each of which every device holds as a whole.
-          meta: JSON values. They are serialized later, in the background, and must not be changed.
-          score: See above; a checkpoint with None is only kept as one of the latest two.
+          state: Tree of arrays that are replicated on all devices.
+          meta: JSON values, which must not be modified: they are serialized in the background.
+          score: See above. Without a score, a checkpoint is kept only while it is one of the latest
+            two.
 
         Raises:
           UserError: If an earlier checkpoint could not be saved, for example because the disk is
@@ -133,7 +135,7 @@ class Checkpoints(CheckpointReader):
                 self._orbax.save(self._path / str(step), args=ocp.args.Composite(**items))
         except UserError:
             _wait_for_orbax()
-            self._delete_temporary()  # a full disk needs the space
+            self._delete_temporary()  # frees space if the disk is full
             raise
         self._verify(step, state)
         for other in set(saved_steps(self._path)) - self._kept():
@@ -178,10 +180,10 @@ class Checkpoints(CheckpointReader):
         return float(json.loads(path.read_text())["score"])
 
     def _delete(self, step: int) -> None:
-        # Renamed first, so that a process killed now leaves no half of a checkpoint.
+        # Renamed first, so that a process killed now does not leave a partial checkpoint.
         aside = self._path / f"{step}{_TEMPORARY}-deleted"
         (self._path / str(step)).rename(aside)
-        shutil.rmtree(aside, ignore_errors=True)  # the rest is deleted when it is opened next
+        shutil.rmtree(aside, ignore_errors=True)  # open_checkpoints deletes what is left
 
     def _delete_temporary(self) -> None:
         for path in self._path.glob(f"*{_TEMPORARY}*"):
@@ -232,10 +234,10 @@ class Checkpoints(CheckpointReader):
 
 
 def _wait_for_orbax() -> None:
-    """Waits until the other writes of a save that failed have ended, and with them their errors."""
+    """Waits until the other writes of a failed save have ended, so that no more errors follow."""
     for thread in threading.enumerate():
         if type(thread).__module__.startswith("orbax."):
-            threading.Thread.join(thread, timeout=10)  # their own join raises their error
+            threading.Thread.join(thread, timeout=10)  # thread.join would raise the thread's error
 
 
 class _Save(NamedTuple):

@@ -1,4 +1,4 @@
-"""Restores a checkpoint, and finds out whether it is what was saved."""
+"""Restores a checkpoint, and verifies that it is what was saved."""
 
 import contextlib
 import errno
@@ -14,10 +14,10 @@ from cifar_jax.errors import UserError
 from cifar_jax.run import checksums
 from cifar_jax.run.storage import error_number
 
-# The keys of `meta` that hold the checksums and that say that there are some, as older checkpoints
-# have none. With both, a checkpoint in which one key is damaged does not pass for an older one.
+# Keys of `meta`: the checksums, and a flag that says that there are some, because older checkpoints
+# have none. With both, a checkpoint in which one key is damaged is not mistaken for an older one.
 CHECKSUMS, HAS_CHECKSUMS = "checksums", "has_checksums"
-# How the ValueErrors begin that TensorStore raises for corrupt files.
+# The prefixes of the ValueErrors that TensorStore raises for corrupt files.
 _CORRUPT = ("DATA_LOSS:", "NOT_FOUND:", "OUT_OF_RANGE:", "Error opening", "Error reading")
 
 
@@ -32,8 +32,8 @@ class CheckpointReader:
         """Opens a folder.
 
         Args:
-          directory: The folder, as messages name it.
-          path: A path of the folder that Orbax can handle.
+          directory: The folder's path, to show in messages.
+          path: A path to the same folder that Orbax can handle; see `plain_path`.
         """
         self._directory, self._path = directory, path
         handler = ocp.CompositeCheckpointHandler(
@@ -81,7 +81,7 @@ class CheckpointReader:
         return self._checked_meta(step, saved)[0]
 
     def _checked_meta(self, step: int, saved: Any) -> tuple[dict, dict | None]:
-        """Returns a checkpoint's `meta` and its checksums, None for those that have none."""
+        """Returns a checkpoint's `meta` and its checksums, or None if it has no checksums."""
         if not isinstance(saved, dict):
             raise self.damaged(step, "its meta is not a JSON object")
         meta, sums = dict(saved), saved.get(CHECKSUMS)
@@ -98,7 +98,7 @@ class CheckpointReader:
 
     @contextlib.contextmanager
     def reading(self, step: int) -> Iterator[None]:
-        """Raises UserError, or Damaged if a file is missing or corrupt, for Orbax's exceptions."""
+        """Turns Orbax's exceptions into UserError, or Damaged if a file is missing or corrupt."""
         try:
             yield
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:

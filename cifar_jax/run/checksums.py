@@ -16,7 +16,7 @@ def of_arrays(tree: Any) -> dict[str, int]:
     """Returns the CRC-32 of the bytes of every array, by the array's path in the tree.
 
     Args:
-      tree: Tree of NumPy arrays or of JAX arrays, which every device holds as a whole.
+      tree: Tree of NumPy arrays, or of JAX arrays that are replicated on all devices.
     """
     return {
         jax.tree_util.keystr(path, simple=True, separator="/"): _crc(on_host(leaf))
@@ -30,13 +30,13 @@ def of_json(value: Any) -> int:
 
 
 def on_host(array: np.ndarray | jax.Array) -> np.ndarray:
-    """Returns an array's values; on a CPU without copying them. Typed keys become their words."""
+    """Returns an array's values, without a copy on CPUs; typed keys become their raw data."""
     if not isinstance(array, jax.Array):
         return array
     if jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key):
         array = jax.random.key_data(array)
-    # The shard shares the buffer. The array itself would keep the NumPy array that it is converted
-    # to, and training could then no longer donate the buffer.
+    # The shard shares the buffer. If the array itself were converted, it would cache the NumPy
+    # array, and training could no longer donate the buffer.
     return np.asarray(array.addressable_data(0))
 
 

@@ -71,7 +71,7 @@ def _what_is_wrong(
     if logits.ndim != 2 or not len(logits) or logits.dtype.kind != "f":
         return f"logits must be a table of numbers, got {logits.dtype} {list(logits.shape)}"
     if len(class_names) != logits.shape[1]:
-        return f"logits of {logits.shape[1]} classes, but {len(class_names)} class_names"
+        return f"logits have {logits.shape[1]} classes, but class_names has {len(class_names)}"
     for name, array in (("labels", labels), ("predictions", predicted)):
         if array.shape != logits.shape[:1] or array.dtype.kind not in "iu":
             got = f"{array.dtype} {list(array.shape)}"

@@ -1,4 +1,4 @@
-"""What the values in a run's files must be, as they may have been edited, mixed up or cut off."""
+"""Rules for the values in a run's files, which may have been edited, mixed up or truncated."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -26,7 +26,7 @@ def or_null(rule: Rule) -> Rule:
     return Rule(f"{rule.text} or null", lambda value: value is None or rule.holds(value))
 
 
-TEXT = Rule("text", lambda value: isinstance(value, str))
+TEXT = Rule("a string", lambda value: isinstance(value, str))
 NUMBER = Rule("a finite number", is_number)
 SECONDS = Rule("a number of seconds", lambda value: is_number(value) and value >= 0)
 COUNT = Rule(
@@ -64,7 +64,7 @@ SUMMARY = {
         ),
     ),
     "versions": Rule(
-        "an object of texts",
+        "an object whose values are strings",
         lambda value: isinstance(value, dict) and all(map(TEXT.holds, value.values())),
     ),
     "git_commit": or_null(TEXT),
@@ -79,7 +79,7 @@ SUMMARY_OPTIONAL = {
     "peak_memory_bytes": or_null(COUNT),
     "dtype": TEXT,
     "startup_seconds": Rule(
-        "an object of numbers",
+        "an object whose values are numbers",
         lambda value: isinstance(value, dict) and all(map(is_number, value.values())),
     ),
 }

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cifar_jax.errors import UserError
 
-# Paths of which every character was seen to work with Orbax and TensorStore.
+# Paths that contain only characters known to work with Orbax and TensorStore.
 _PLAIN = r"[\w/.,=+@%~ -]*"
 
 
@@ -29,8 +29,8 @@ def writing(folder: Path, size: int = 0) -> Iterator[None]:
 
     Args:
       folder: The folder that the body writes to.
-      size: The number of bytes that the body writes. If there is no space for them, the body is not
-        entered: TensorStore prints a traceback for every array that it cannot write.
+      size: The number of bytes that the body writes. If there is too little space, the error is
+        raised before the body, in which TensorStore would print a traceback for every array.
     """
     try:
         if size and size > shutil.disk_usage(folder).free:
@@ -58,9 +58,9 @@ def error_number(error: Exception) -> int | None:
 
 @contextlib.contextmanager
 def plain_path(directory: Path) -> Iterator[Path]:
-    """Yields a path of the folder that Orbax can handle: the folder itself or a link to it.
+    """Yields a path that Orbax can handle: that of the folder, or of a link to it.
 
-    Orbax takes the whole path as a pattern when it collects the files of a checkpoint: in a folder
+    Orbax uses the whole path as a pattern when it collects the files of a checkpoint: in a folder
     `lr[0.002]` it would find none and report no error. TensorStore interprets a backslash and "gs:"
     and accepts only UTF-8.
     """
@@ -70,6 +70,6 @@ def plain_path(directory: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="cifar_jax_") as folder:
         link = Path(folder) / "checkpoints"
         if not re.fullmatch(_PLAIN, str(link), re.ASCII):
-            raise UserError(f"$TMPDIR {folder} needs a name of letters, digits, dots and dashes")
+            raise UserError(f"$TMPDIR may contain only letters, digits, dots and dashes: {folder}")
         link.symlink_to(directory, target_is_directory=True)
         yield link

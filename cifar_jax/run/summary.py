@@ -19,7 +19,7 @@ _SHOWN = (
     *("best_epoch", "epochs", "selected_on", "selected_by", "stopped_early", "num_params"),
     *("step_time_ms", "images_per_second", "compile_seconds", "train_seconds", "device"),
 )
-# The counts that no training leaves at 0.
+# The counts that are above 0 in every complete run.
 _POSITIVE = ("epochs", "steps", "num_params", "best_epoch")
 
 

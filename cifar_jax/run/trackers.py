@@ -25,7 +25,7 @@ FILES = ("config.json", "metrics.csv", "summary.json")
 
 
 class Tracker(Writer, Protocol):
-    """A writer that also receives the end of the run."""
+    """A writer that is also notified at the end of the run."""
 
     def finish(self, summary: dict[str, Any]) -> None:
         """Reports that the run is complete and its files are written."""
@@ -165,8 +165,9 @@ class FailSafeTracker:
             call()
         except Exception as error:
             self._is_enabled = False
-            # A full disk or a lost server raises these; any other exception is a bug.
-            is_expected = type(error).__module__.startswith(self._name)  # MlflowException, ...
+            # An OSError, or an exception of the tracker's package such as MlflowException, is
+            # expected if the disk is full or a server is unreachable. Any other one is a bug.
+            is_expected = type(error).__module__.startswith(self._name)
             if not (is_expected or isinstance(error, OSError)):
                 traceback.print_exc()
             print(f"{self._name} disabled: {type(error).__name__}: {error}", file=sys.stderr)

@@ -30,11 +30,11 @@ NON_SEMANTIC_FIELDS = (
     *("data.dir", "steps_per_call", "gpu_graph", "eval_batch_size", "checkpoint."),
     "trackers",
 )
-# The format of workdirs that this version writes. Format 1, which has no file that says so, is that
-# of checkpoints without checksums.
+# The format of workdirs that this version writes. A workdir of format 1 has checkpoints without
+# checksums, and no format file.
 FORMAT = 2
 _FORMAT_FILE = "format_version"
-# Files and folders that make a folder a run's.
+# Files and folders that identify a folder as the workdir of a run.
 _OF_A_RUN = {
     *("metrics.csv", "summary.json", "predictions.npz", "checkpoints", "plots", "tensorboard"),
     *("profile", _FORMAT_FILE),
@@ -43,12 +43,12 @@ _OF_A_RUN = {
 _EXPECTED = re.compile(
     r"\..*|.*\.(log|txt|out|err|part)|wandb.*|mlruns|mlflow.*|range_test.*|slurm.*|nohup.*"
 )
-# Fields in which runs whose results are compared may differ.
+# Fields that may differ between runs whose results are compared.
 _NOT_COMPARED = ("seed", *NON_SEMANTIC_FIELDS)
 
 
 def what_counts(settings: dict[str, Any]) -> dict[str, Any]:
-    """Returns the flattened settings in which runs must agree to be runs of the same experiment."""
+    """Returns the flattened settings that must be equal in all runs of the same experiment."""
     return {k: v for k, v in settings.items() if not k.startswith(_NOT_COMPARED)}
 
 
@@ -105,7 +105,7 @@ def _lock(handle: int, folder: Path) -> None:
             if last:
                 raise UserError(f"another process is using --workdir {folder}") from error
         except OSError:
-            print(f"note: {folder} cannot be locked: start no second run there", file=sys.stderr)
+            print(f"note: {folder} cannot be locked: start only one run there", file=sys.stderr)
             return None  # a file system without locks
         time.sleep(0.1)
 
@@ -119,11 +119,13 @@ def check(config: ConfigDict, folder: Path) -> dict[str, Any] | None:
       The content of summary.json if the config's run is complete, otherwise None.
 
     Raises:
-      UserError: If the folder holds another run, or only files that are not a run's.
+      UserError: If the folder holds another run, or only files that do not belong to a run.
     """
     check_format(folder)
     if (folder / "checkpoints").exists() and not (folder / "checkpoints").is_dir():
-        raise UserError(f"{folder / 'checkpoints'} is not a folder: move it, or choose another")
+        raise UserError(
+            f"{folder / 'checkpoints'} is not a folder: move it, or choose another --workdir"
+        )
     if not saved_steps(folder / "checkpoints"):
         _check_not_foreign(folder)
         return None
@@ -160,22 +162,22 @@ def check_format(folder: Path) -> None:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read: {error}") from error
     if not re.fullmatch("[0-9]{1,9}", text):
-        raise UserError(f"{path} is damaged: it needs a whole number, not {text[:40]!r}")
+        raise UserError(f"{path} is damaged: it must be a whole number, got {text[:40]!r}")
     if int(text) > FORMAT:
         raise UserError(
-            f"{folder} has the workdir format {text}, and this version of cifar_jax reads up to "
-            f"{FORMAT}: use a newer version"
+            f"{folder} has workdir format {text}, but this version of cifar_jax reads formats up "
+            f"to {FORMAT}: use a newer version"
         )
 
 
 def _check_not_foreign(folder: Path) -> None:
-    """Raises UserError if a folder has files, but none that a run, a tracker or a shell writes."""
+    """Raises UserError if a folder has unexpected files, and no file or folder of a run."""
     names = sorted(path.name for path in folder.iterdir())
     foreign = [name for name in names if not _EXPECTED.fullmatch(name)]
     if foreign and not _OF_A_RUN.intersection(names):
         more = f" and {len(foreign) - 3} more" if len(foreign) > 3 else ""
         raise UserError(
-            f"--workdir {folder} holds files that are not a run's "
+            f"--workdir {folder} holds files that do not belong to a run "
             f"({', '.join(foreign[:3])}{more}): choose a new folder"
         )
 
@@ -188,7 +190,7 @@ def claim(config: ConfigDict, folder: Path) -> None:
 
 
 def _defaults(config: ConfigDict) -> dict[str, Any]:
-    """Returns the values of the fields that a config may lack, such as an older run's."""
+    """Returns the defaults of all fields, for those that the config of an older run lacks."""
     defaults = base.get_config()
     choose_model(defaults, config.model.name)
     return flatten_json(defaults)

@@ -112,7 +112,8 @@ class TensorBoardWriter:
 class ConsoleWriter:
     """Shows a progress bar in a terminal, and prints plain lines if the output is piped.
 
-    A terminal or a reading process that is gone does not keep the run from saving its state.
+    If the terminal or the process that reads the output is gone, the output is dropped, so that the
+    run can still save its state.
     """
 
     def __init__(self, num_epochs: int, steps_per_epoch: int):
@@ -137,7 +138,7 @@ class ConsoleWriter:
         self._last_line = time.monotonic()
 
     def progress(self, epoch: int, step: int, values: Row, images_per_second: float) -> None:
-        """Updates the bar; without one, prints a line if none was printed for 30 seconds."""
+        """Updates the bar or, without a bar, prints a line if none was printed for 30 seconds."""
         text = (
             f"loss {values['loss']:.4f}  acc {100 * values['accuracy']:5.2f}%  "
             f"{images_per_second:,.0f} img/s"
@@ -154,7 +155,7 @@ class ConsoleWriter:
             self._print(f"  epoch {epoch} step {step}/{self._steps_per_epoch}  {text}")
 
     def epoch(self, row: Row) -> None:
-        """Prints a line for the epoch, without some of its words in a narrow terminal."""
+        """Prints a line for the epoch, shortened if the terminal is narrow."""
         parts = [f"epoch {row['epoch']:>{len(str(self._num_epochs))}}/{self._num_epochs}"]
         for run in ("train", "val", "test"):
             if row.get(f"{run}_loss") is not None:

@@ -34,8 +34,8 @@ def compile_for_backend(
 ) -> jax.stages.Compiled:
     """Compiles with the fastest options for the backend.
 
-    Versions of jaxlib differ in the options that they know. One that is refused is reported on
-    stderr and left out.
+    Versions of jaxlib differ in the options that they know. An unknown option is reported on stderr
+    and left out.
 
     Args:
       lowered: The program.

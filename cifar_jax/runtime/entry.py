@@ -1,7 +1,7 @@
-"""The common start and end of all commands.
+"""Starts and ends every command in the same way.
 
-Signals are handled from a command's first line on: see cifar_jax/__init__.py for the time until
-`run` or `run_tool` begins.
+Signals are handled from the start of the process: until `run` or `run_tool` is called, by
+cifar_jax/__init__.py.
 """
 
 import sys
@@ -30,7 +30,7 @@ def run(
       main: The command, which takes sys.argv and returns the exit code.
       use_cache: Whether to reuse compiled programs from disk; False for commands that measure how
         long compilation takes.
-      stop_message: The line that a signal prints before it ends the process.
+      stop_message: The line to print if a signal ends the process.
     """
     exit_on_signals(stop_message)
     output.install()
@@ -48,7 +48,7 @@ def run_tool(main: Callable[[], int], *, stop_message: bytes = b"stopped\n") -> 
 
     Args:
       main: The command, which returns the exit code.
-      stop_message: The line that a signal prints before it ends the process.
+      stop_message: The line to print if a signal ends the process.
     """
     exit_on_signals(stop_message)
     output.install()
@@ -57,7 +57,7 @@ def run_tool(main: Callable[[], int], *, stop_message: bytes = b"stopped\n") -> 
 
 
 def _exit(main: Callable[[], int]) -> NoReturn:
-    """Runs a command and exits with its exit code, or that of `output.exit_code`."""
+    """Runs a command and exits with its exit code, unless its output failed; see output.py."""
     try:
         code = main()
     except SystemExit as stop:  # raised by argparse
@@ -66,11 +66,11 @@ def _exit(main: Callable[[], int]) -> NoReturn:
 
 
 def silence_libraries() -> None:
-    """Makes Orbax and TensorStore report what goes wrong only by the exceptions that they raise.
+    """Makes Orbax and TensorStore report errors only by raising exceptions.
 
-    Otherwise Orbax would log every file that it writes. If one write of a checkpoint fails, as on a
-    full disk, the others would each print a traceback: nobody asks for their results any more, and
-    Orbax has closed their event loop.
+    By default, Orbax logs every file that it writes. If one write of a checkpoint fails, as on a
+    full disk, each of the others prints a traceback too, because nothing awaits its result and
+    Orbax has closed its event loop.
     """
     import logging
 

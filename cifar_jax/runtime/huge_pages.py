@@ -30,7 +30,7 @@ def restart_with_huge_pages() -> None:
         return
     sys.stdout.flush()
     sys.stderr.flush()
-    # Between its arrival and the call of its handler, execv would lose a signal.
+    # execv would lose a signal that has arrived, but whose handler has not been called yet.
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     os.environ["GLIBC_TUNABLES"] = ":".join(filter(None, (before, f"{_SETTING}=1")))
     with contextlib.suppress(OSError):  # continue without huge pages

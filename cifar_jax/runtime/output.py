@@ -1,4 +1,4 @@
-"""Makes sure that a command neither stops nor loses results because its output cannot be written.
+"""Lets a command finish its work even if its output cannot be written.
 
 A training run that has computed for hours must not end because its terminal was closed or its log
 filled the disk. So the first failure to write is remembered, further output is dropped, and the
@@ -54,10 +54,10 @@ class Output(io.TextIOWrapper):
 
 
 def install() -> None:
-    """Replaces standard output and error by an `Output` each, unless the program replaced them.
+    """Replaces standard output and error with `Output`, unless the program has replaced them.
 
-    A stream that is closed (`>&-`) becomes /dev/null: otherwise the next file that the command
-    opens would get its number, and with it what libraries print.
+    Closed streams (`>&-`) are opened on /dev/null. Otherwise the next file that the command opens
+    would get a stream's file descriptor, and libraries would print into that file.
     """
     for number, name in ((0, "stdin"), (1, "stdout"), (2, "stderr")):
         if getattr(sys, name) is None:

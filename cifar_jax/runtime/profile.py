@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import jax
 
-# The first call warms up the device, and the second one is short if calls choose their own length.
+# The first call warms up the device, and the second one is short if steps_per_call is automatic.
 _CALL = 3
 _MAX_STEPS = 10  # so that the trace of a small network stays small too
 

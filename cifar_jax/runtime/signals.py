@@ -26,10 +26,11 @@ class Preempted(Exception):
 def handled() -> list[int]:
     """Returns those of SIGTERM, SIGINT and SIGHUP that the process does not ignore.
 
-    Whoever starts a program may ignore them for it: `nohup` ignores SIGHUP, and a shell without job
-    control ignores SIGINT in what it runs with `&`.
+    A process can inherit ignored signals: `nohup` ignores SIGHUP, and a shell without job control
+    ignores SIGINT in commands that it runs with `&`.
     """
-    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the one that Python handles first
+    # SIGINT comes first: until it is handled, Python answers it with a traceback.
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     return [s for s in signals if signal.getsignal(s) != signal.SIG_IGN]
 
 

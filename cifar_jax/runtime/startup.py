@@ -38,7 +38,7 @@ class Startup:
 
 
 def process_began() -> float:
-    """Returns the time.monotonic() at which this process began; the current one if unknown.
+    """Returns the time.monotonic() at which this process began, or the current time if unknown.
 
     A process keeps its start time when it executes another program, and Linux does not record when
     that happens. The time thus includes the restart in huge_pages.py, and also what a shell did

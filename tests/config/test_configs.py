@@ -31,8 +31,8 @@ DISTINCT = distinct_networks()
 def test_every_config_builds_and_traces_a_step(path, monkeypatch):
     """Checks the shapes of the network, the optimizer and the augmentation.
 
-    The step is traced with a tiny network, of the config's own only the logits: gradients of the
-    networks are tested elsewhere, and the largest take ten seconds to trace.
+    The step is traced with a tiny network. Of the config's own network, only the logits are traced:
+    gradients are tested elsewhere, and those of the largest networks take ten seconds to trace.
     """
     cfg = config.load(path)
     num_classes = data.num_classes(cfg.data.name, cfg.data.label)
@@ -120,7 +120,7 @@ def test_config_outside_the_checkout_can_import_the_suites_configs(tmp_path):
 
 
 def test_a_config_file_imports_from_the_nearest_configs_above_it(tmp_path, monkeypatch):
-    """Also if the working directory, or another program's import, has modules of these names."""
+    """Even if the working directory, or another program's import, has modules of these names."""
     monkeypatch.syspath_prepend(tiny.ROOT)
     imported = importlib.import_module("configs.cnn3")
     for num_epochs in (3, 4):
@@ -197,7 +197,7 @@ def test_invalid_config_files_are_refused(tmp_path, text, message):
     [
         ("cnn3", "cnn3 is not a file: did you mean configs/cnn3.py"),
         ("configs/cnn4", "did you mean configs/cnn4.py"),
-        ("nothing", "nothing is not a file: the folder configs holds 43, such as configs/cnn3.py"),
+        ("nothing", "nothing is not a file: configs/ has 43 config files, such as configs/cnn3"),
         ("vgg16_transfer.py", "did you mean configs/coarse/vgg16_transfer.py"),
         ("configs/coarse", "coarse is a folder, not a config file: did you mean configs/coarse/c"),
         ("README.md", "README.md is not a Python file"),

@@ -22,7 +22,7 @@ def check_overrides(rng, count, *, builds=False):
     Args:
       rng: A generator.
       count: The number of command lines.
-      builds: Whether to check also what takes the network.
+      builds: Whether to also run the checks that build the network.
     """
     path = str(tiny.ROOT / "configs/quickstart.py")
     fields = [*config.flatten(config.load_complete(path)), "optim", "model.x", "lr", ""]

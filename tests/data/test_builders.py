@@ -80,7 +80,7 @@ def test_unofficial_archive_prints_a_note(tmp_path, capsys):
     path = pack(write("cifar10", tmp_path).folder)
     builders.prepare("cifar10", tmp_path / "tfds", path)
     assert (
-        f"note: {path} is not the official cifar10 (other contents in one of data"
+        f"note: {path} is not the official cifar10 (differences in one of data"
         in capsys.readouterr().out
     )
 

@@ -1,4 +1,4 @@
-"""Damaged files give the same arrays, a note that names the file, or a UserError; nothing else.
+"""Damaged files give the same arrays, a note that names the file, or a UserError.
 
 `python -m pytest tests/data/test_damaged_files.py --mutations 10000 -s` tries more than the suite.
 """

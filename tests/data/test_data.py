@@ -117,7 +117,7 @@ def test_directory_that_does_not_exist_is_not_created(tmp_path, monkeypatch, way
     monkeypatch.setenv("TFDS_DATA_DIR", str(mistyped if way == "variable" else tmp_path))
     field = {"argument": "data.dir", "variable": r"\$TFDS_DATA_DIR"}[way]
     with pytest.raises(
-        UserError, match=f"^{field}: {mistyped} does not exist.* makes one$"
+        UserError, match=f"^{field}: {mistyped} does not exist; to create one, run `python -m "
     ) as error:
         data.load("cifar10", data_dir=mistyped if way == "argument" else None)
     assert "\n" not in str(error.value) and not mistyped.exists()

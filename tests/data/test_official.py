@@ -81,7 +81,7 @@ def test_note_is_printed_once_and_survives_tfds_files_and_their_cache(fake, tmp_
         capsys.readouterr()
         for _ in range(2):
             data.load(name, data_dir=parent)
-        expected = f"note: {source} is not the official {name} (other contents in {file}), so"
+        expected = f"note: {source} is not the official {name} (differences in {file}), so"
         assert capsys.readouterr().out.count(expected) == 1
     assert cache.load(directory, None)["differences"].tolist() == [file]
 
@@ -91,7 +91,7 @@ def test_unfinished_file_is_rejected(fake):
     file = list(facts.splits["train"])[-1]
     content = (fake.folder / file).read_bytes()
     (fake.folder / file).write_bytes(content[: len(content) // 3].ljust(len(content), b"\0"))
-    with pytest.raises(UserError, match=f"5 of the 8 records of {file} are zeros"):
+    with pytest.raises(UserError, match=f"5 of the 8 records of {file} contain only zeros"):
         archive.read(name, fake.folder)
     # One black image of class 0 may be meant.
     (fake.folder / file).write_bytes(content[facts.record_size :] + bytes(facts.record_size))

@@ -173,7 +173,7 @@ def _fewer_classes(directory):
 def _no_test_split(directory):
     path = directory / "dataset_info.json"
     path.write_text(path.read_text().replace('"name": "test"', '"name": "tset"'))
-    return "no training or no test split"
+    return "lacks a training or a test split"
 
 
 def _other_format(directory):

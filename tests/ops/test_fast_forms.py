@@ -82,7 +82,7 @@ def test_winograd_equals_the_sum_of_taps(size, padding):
 
 
 def winograd_rounding_bound(num_channels):
-    """Returns the largest relative error, in the 2-norm, of Winograd's form by float32 rounding.
+    """Returns a bound on the relative error (2-norm) of Winograd's form due to float32 rounding.
 
     Each product of a tile is a sum over three rows and all channels. Rounding errors of independent
     signs grow with the square root of the number of terms, and they are largest if one accumulator

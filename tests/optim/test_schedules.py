@@ -180,7 +180,7 @@ EXPECTED = {
 
 @pytest.mark.parametrize("name", EXPECTED)
 def test_compiled_schedule_changes_at_the_right_step_for_every_length(name):
-    """XLA turns a division by a constant, here of all lengths, into a product with its inverse.
+    """XLA turns a division by a constant (here, all lengths) into a product with its inverse.
 
     The floor of that product is one too low at the first step of an epoch for 41, 47, 55, 61 and
     other numbers of steps.
@@ -249,7 +249,7 @@ def test_depends_on_length_matches_the_schedules(name):
         (dict(), "needs optim.step_epochs"),
         (
             dict(name="constant", num_epochs=1, warmup_epochs=0.99),
-            "leaves no step after the warm-up: training has 10",
+            "leaves no step after the warm-up: training has 10 steps",
         ),
         (dict(learning_rate=0.0), r"optim.learning_rate must be .* got 0.0"),
         (dict(warmup_epochs=-1), r"optim.warmup_epochs must be .* got -1"),
@@ -273,7 +273,7 @@ def test_depends_on_length_matches_the_schedules(name):
         ),
         (
             dict(name="triangular", half_cycle_epochs=1e-46),
-            "optim.half_cycle_epochs must last a step, got 1e-46",
+            "optim.half_cycle_epochs must be at least a step, got 1e-46",
         ),
         (dict(name="one_cycle", base_learning_rate=1e-46), "base_learning_rate above 0"),
         (dict(name="one_cycle"), "'one_cycle' needs optim.base_learning_rate above 0"),

@@ -28,9 +28,8 @@ def test_nothing_is_suggested_if_the_accuracy_does_not_rise():
         assert found["max_learning_rate"] is None and "does not rise" in found["warnings"][0]
     assert suggest(curve(noise + np.linspace(0, 0.02, 200)))["max_learning_rate"]
     few = suggest(curve([0.01, 0.05, 0.1, 0.02]))
-    assert (
-        few["max_learning_rate"] == pytest.approx(1e-2) and "4 points are few" in few["warnings"][0]
-    )
+    assert few["max_learning_rate"] == pytest.approx(1e-2)
+    assert "only 4 points" in few["warnings"][0]
 
 
 def test_curve_that_rises_to_the_end_gives_a_warning():

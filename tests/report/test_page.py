@@ -316,10 +316,10 @@ def test_notes_and_odd_names_are_shown(tmp_path, short, capsys):
     (folder / "metrics.csv").write_text(text)
     out = tmp_path / "report.html"
     assert command.main([str(folder), "--out", str(out), "--data_dir", str(tmp_path)]) == 0
-    assert "note: Left out of the curves" in capsys.readouterr().err
-    assert "Left out of the curves, because not finite: train_loss of epoch 1." in out.read_text()
+    assert "note: Values left out" in capsys.readouterr().err
+    assert "Values left out because they are not finite: train_loss of epoch 1." in out.read_text()
     assert command.main([str(folder), str(short.folder), "--out", str(out)]) == 0
-    assert r"\udcff$\frac{$): Left out of the curves" in out.read_text()
+    assert r"\udcff$\frac{$): Values left out" in out.read_text()
 
 
 def test_no_bar_hides_the_legend_of_the_calibration():

@@ -104,7 +104,7 @@ def test_values_that_are_not_finite_are_left_out_with_a_note(run):
     found = read(run.folder)
     assert found.series("train_loss")[0] == [1, 2]
     assert found.notes == (
-        "Left out of the curves, because not finite: learning_rate of epoch 3, 4; "
+        "Values left out because they are not finite: learning_rate of epoch 3, 4; "
         "train_loss of epoch 3, 4; val_loss of epoch 3, 4.",
     )
 
@@ -120,7 +120,7 @@ def test_values_that_are_not_finite_are_left_out_with_a_note(run):
         ("summary.json", "step_time_ms", {"median": None}, "an object with the numbers median and"),
         ("summary.json", "device", "cpu", "an object with count and kind"),
         ("summary.json", "train_accuracy", "high", "a fraction from 0 to 1"),
-        ("config.json", "experiment", [1], "text, got"),
+        ("config.json", "experiment", [1], "a string, got"),
         ("config.json", "num_epochs", True, "a whole number of at least 0, got True"),
     ],
 )
@@ -140,7 +140,7 @@ def test_fields_of_the_wrong_kind_are_refused(run, file, field, value, rule):
         ({"labels": np.array([0, 1])}, "labels must be 6 whole numbers"),
         ({"predictions": np.zeros(6)}, "predictions must be 6 whole numbers"),
         ({"predictions": np.array([0, 1, 2, 0, 1, 1])}, "with the largest logits"),
-        ({"class_names": np.array(["a", "b"])}, "logits of 3 classes, but 2 class_names"),
+        ({"class_names": np.array(["a", "b"])}, "logits have 3 classes, but class_names has 2"),
         ({"labels": np.array([None] * 6)}, "predictions.npz cannot be read"),  # needs pickle
     ],
 )

@@ -1,4 +1,4 @@
-"""Damaged workdirs: what is not a run's own content is neither used in silence nor a traceback."""
+"""Damaged workdirs: damage is never used silently, and never ends in a traceback."""
 
 import json
 import os

@@ -24,7 +24,7 @@ def test_a_folder_that_a_failed_start_created_is_removed(tmp_path):
 @pytest.mark.parametrize("name", ["thesis.tex", "src", "config.json", "data_batch_1.bin"])
 def test_a_foreign_folder_is_refused(tmp_path, name):
     (tmp_path / name).touch()
-    with pytest.raises(UserError, match=rf"holds files that are not a run's \({name}\)"):
+    with pytest.raises(UserError, match=rf"holds files that do not belong to a run \({name}\)"):
         workdir.check(tiny.make_config(), tmp_path)
 
 
@@ -53,7 +53,7 @@ def test_checkpoints_need_to_be_a_folder(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("3", "has the workdir format 3"), ("", "is damaged"), ("x", "damaged")]
+    ("text", "message"), [("3", "has workdir format 3"), ("", "is damaged"), ("x", "damaged")]
 )
 def test_workdirs_of_another_format_are_refused(tmp_path, text, message):
     workdir.claim(tiny.make_config(), tmp_path)
@@ -67,5 +67,5 @@ def test_workdirs_of_another_format_are_refused(tmp_path, text, message):
 
 
 def test_a_diverged_run_says_whether_it_has_a_checkpoint():
-    assert "No checkpoint was saved: --workdir can be used again" in str(Diverged("it broke"))
-    assert "choose another --workdir: this one has the state of step 7" in str(Diverged("x", 7))
+    assert "No checkpoint was saved, so the same --workdir can be" in str(Diverged("it broke"))
+    assert "choose another --workdir: this one holds step 7" in str(Diverged("x", 7))

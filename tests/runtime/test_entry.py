@@ -75,7 +75,7 @@ def test_every_command_starts_in_the_same_way():
     guard, found = '\nif __name__ == "__main__":\n', 0
     for path in [*tiny.ROOT.glob("cifar_jax/**/*.py"), *tiny.ROOT.glob("benchmarks/**/*.py")]:
         _, _, start = path.read_text().partition(guard)
-        # The trial of a CUDA graph is a process of a command, which needs none of this.
+        # gpu_graph, the trial of a CUDA graph, is started by a command, so it needs none of this.
         if start and path.stem != "gpu_graph":
             assert start.lstrip().startswith(("entry.run(", "entry.run_tool(")), path
             found += 1
@@ -114,7 +114,7 @@ def test_commands_handle_signals_while_they_import(command):
 
 
 def test_commands_leave_ignored_signals_alone(tmp_path):
-    """The shell ignores SIGINT in what it starts with `&`, and Ctrl-C is not meant for that."""
+    """A shell ignores SIGINT in commands that it starts with `&`: Ctrl-C must not stop them."""
     (tmp_path / "program.py").write_text(
         "import os, signal; from cifar_jax.runtime import entry\n"
         "entry.run_tool(lambda: os.kill(os.getpid(), signal.SIGINT) or print('still here'))"
