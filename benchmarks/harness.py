@@ -206,8 +206,8 @@ def require_packages(*names: str) -> None:
     missing = [name for name in names if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(
-            f"this needs {' and '.join(missing)}: make reference, or "
-            "pip install -r requirements-reference.txt"
+            f"this needs {' and '.join(missing)}; run `make reference` or "
+            "`pip install -r requirements-reference.txt`"
         )
 
 
@@ -306,5 +306,5 @@ def run_cases(
 def report_failed(names: Sequence[str]) -> int:
     """Prints the names of the cases that failed, if any, and returns the exit code."""
     if names:
-        print(f"failed, see above: {', '.join(names)}", file=sys.stderr)
+        print(f"failed (see above): {', '.join(names)}", file=sys.stderr)
     return 1 if names else 0

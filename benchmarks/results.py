@@ -114,7 +114,7 @@ def rows(folder: Path | None = None) -> list[Row]:
         summary = json.loads(path.read_text())
         experiment = summary["experiment"]
         logged = config.flatten(json.loads((path.parent / "config.json").read_text()))
-        # A field that was added after the log was written had its default value.
+        # A field that was added after the log was written is taken from the config file.
         settings = what_counts(settings_of(experiment) | logged)
         device = [summary["device"][field] for field in ("kind", "count")]
         key = json.dumps([settings, device], sort_keys=True)

@@ -2,7 +2,7 @@
 
 Every device holds the whole data set. A call gathers batches, augments them, trains on them and
 accumulates metrics without involving the host. The number of steps is an argument of the program,
-so one program serves all calls, and a call may end anywhere in an epoch: at its end, to update a
+so one program serves all calls, and a call may end anywhere in an epoch, for example to update a
 progress bar or to save a checkpoint. The learning rates and the seed are arguments too, so runs
 that differ only in these share one program in the compilation cache.
 """
@@ -67,7 +67,7 @@ def count_steps(batch_size: int, num_examples: int, num_devices: int) -> int:
     if batch_size % num_devices:
         below = batch_size // num_devices * num_devices
         near = [b for b in (below, below + num_devices) if 0 < b <= num_examples]
-        nearest = f"the nearest that is: {' or '.join(map(str, near))}"
+        nearest = f"the nearest valid value is {' or '.join(map(str, near))}"
         raise UserError(
             f"batch_size {batch_size} is not divisible by the number of devices, {num_devices}; "
             f"{nearest if near else f'there are only {num_examples} images'}"

@@ -1,7 +1,7 @@
 """Decides whether a GPU runs the steps of a call as one CUDA graph.
 
 XLA leaves convolutions and loops out of its CUDA graphs by default. If they are included, a step on
-an H100 takes 0.76 to 0.96 of the time (docs/performance.md), but with other cards, drivers or
+an H100 takes 0.76 to 0.96 times as long (docs/performance.md), but with other cards, drivers or
 versions of jaxlib, a program may fail, crash its process, or be slower. gpu_graph="auto" therefore
 tries a program in a separate process first, and keeps the answer next to the compiled programs.
 
@@ -67,7 +67,7 @@ def _decide_automatically() -> bool:
     known = _read(path)
     if key not in known:
         verdict = probe()
-        print(f"one CUDA graph per call on {device.device_kind}: {describe(verdict)}")
+        print(f"{device.device_kind}: one CUDA graph per call is {describe(verdict)}")
         if verdict["is_final"] and path is not None:
             with (
                 contextlib.suppress(OSError),
@@ -133,7 +133,7 @@ def _unused(reason: str, is_final: bool) -> dict[str, Any]:
 
 def describe(verdict: dict[str, Any]) -> str:
     """Returns a verdict in words."""
-    text = "used" if verdict["use"] else f"not used, {verdict['reason']}"
+    text = "used" if verdict["use"] else f"not used: {verdict['reason']}"
     if "ms" in verdict:
         text += f" ({verdict['graph_ms']:.3f} instead of {verdict['ms']:.3f} ms per step of cnn2)"
     return text

@@ -56,7 +56,7 @@ def main(argv: list[str]) -> int:
 
 
 def _draw(workdir: Path) -> None:
-    """Draws the pictures of a complete run unless they are up to date.
+    """Draws the figures of a complete run unless they are up to date.
 
     The run is complete whether or not this succeeds: files that cannot be read or written are
     reported in one line.
@@ -73,9 +73,9 @@ def _draw(workdir: Path) -> None:
             if is_drawn and last_written.stat().st_mtime >= summary.stat().st_mtime:
                 return
             images, _ = examples.load(read.read(workdir))
-            print(f"  pictures in           {pictures.write(workdir, images)}")
+            print(f"  figures in            {pictures.write(workdir, images)}")
     except (UserError, OSError) as error:
-        print(f"  no pictures           {type(error).__name__}: {error}", file=sys.stderr)
+        print(f"  no figures            {type(error).__name__}: {error}", file=sys.stderr)
 
 
 if __name__ == "__main__":

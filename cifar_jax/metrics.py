@@ -31,9 +31,8 @@ class Metrics:
 def num_ahead(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """Counts the classes that rank before each label, [B] int32: a top-k hit has fewer than k.
 
-    Among equal logits, the lower class ranks first, as in argmax. Logits in bfloat16 often tie, and
-    counting every tie as a hit would overstate the accuracy. A label whose logit is NaN or infinite
-    ranks after all C classes.
+    Among equal logits, the lower class ranks first, as in argmax: counting every tie as a hit would
+    overstate the accuracy. A label whose logit is NaN or infinite ranks after all C classes.
 
     Args:
       logits: [B, C].

@@ -129,7 +129,8 @@ def predict(workdir: Path, images: np.ndarray) -> Answer:
 def _restore(workdir: Path, mesh: Any) -> tuple[tuple[str, ...], Any, Any, str]:
     """Returns the class names, the network (experiment.Parts), a state, and the note about it.
 
-    The state is that of the reported epoch.
+    The state is that of the reported epoch or, if the run is not complete, of the best or latest
+    epoch so far.
     """
     import jax
     from ml_collections import ConfigDict
@@ -149,10 +150,12 @@ def _restore(workdir: Path, mesh: Any) -> tuple[tuple[str, ...], Any, Any, str]:
             raise UserError(f"{workdir} has no checkpoint")
         meta = checkpoints.read_meta(latest)
         if not run_state.is_valid(meta):
-            raise UserError(f"the checkpoint {latest} in {workdir} lacks fields")
+            raise UserError(f"the checkpoint of step {latest} in {workdir} lacks required fields")
         info = run_state.dataset_info(meta)
         if info is None:
-            raise UserError(f"the checkpoint in {workdir} is older than this command: train again")
+            raise UserError(
+                f"an older version of cifar_jax wrote the checkpoint in {workdir}: train again"
+            )
         parts = experiment.make_parts(config, info)
         target = jax.eval_shape(lambda: run_state.arrays(parts.init(0), Metrics.empty()))
         best = experiment.make_selection(config).best(meta["rows"])

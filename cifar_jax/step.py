@@ -174,7 +174,7 @@ def make_train_step(
         same shape and range.
       preprocess: Maps augmented images to the network's input.
       mix: Mixes pairs of augmented images; see augment.parse_mix. The loss mixes their labels in
-        the same way; the training accuracy is that for the label of the first image.
+        the same way; the training accuracy counts only the label of the original image.
       label_smoothing: See losses.cross_entropy.
       axis_name: The axis name of pmap, or None under jit.
     """

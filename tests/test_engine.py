@@ -129,8 +129,8 @@ def test_pmap_averages_the_gradients_of_the_replicas():
 @pytest.mark.parametrize(
     ("batch_size", "num_devices", "message"),
     [
-        (12, 8, "nearest that is: 8 or 16"),
-        (5, 8, "nearest that is: 8"),
+        (12, 8, "nearest valid value is 8 or 16"),
+        (5, 8, "nearest valid value is 8"),
         (101, 1, "1 to 100, the number of training images, got 101"),
         (0, 1, "got 0"),
     ],

@@ -168,7 +168,7 @@ def test_pictures_of_a_complete_run_are_drawn_once(tmp_path, monkeypatch, capsys
     flags = [*SMALL, "--workdir", str(tmp_path)]
     monkeypatch.chdir(tiny.ROOT)
     assert command.main(["", *flags]) == 0
-    assert "pictures in" in capsys.readouterr().out
+    assert "figures in" in capsys.readouterr().out
     plots = tmp_path / "plots"
     assert {"loss.png", "confusion_class.png", "errors.json"} <= {p.name for p in plots.iterdir()}
     times = {path.name: path.stat().st_mtime_ns for path in plots.iterdir()}
@@ -181,7 +181,7 @@ def test_pictures_of_a_complete_run_are_drawn_once(tmp_path, monkeypatch, capsys
     (tmp_path / "predictions.npz").write_bytes(b"damaged")
     assert command.main(["", *flags]) == 0
     printed = capsys.readouterr()
-    assert "rebuilding it from the checkpoint" in printed.out and "no pictures" in printed.err
+    assert "rebuilding it from the checkpoint" in printed.out and "no figures" in printed.err
 
 
 def test_flags_leave_config_and_results_as_they_are(tmp_path, monkeypatch, capsys):

@@ -23,7 +23,7 @@ class PlannedRun(NamedTuple):
 
     Attributes:
       experiment: The id of the experiment.
-      name: The name of its workdir and its log, from the seed and any options that shorten it.
+      name: The name of its workdir and its log, from the seed, --epochs and --limit.
       settings: The config.
       workdir: The directory that it trains in.
       log: The directory that its log is copied to.

@@ -11,10 +11,10 @@ which is less work, and uses channels_last and a fused Adam, its fastest setting
 No contender draws a progress bar. All of them keep large arrays in huge pages, as
 `python -m cifar_jax.main` does by default.
 
-Every turn runs in its own process because Keras chooses its backend at import. It first trains on
-one hundred batches, which compiles everything; then it times an epoch. cifar_jax starts the epoch
-from a new initialization; the others continue training. Contenders are interleaved and ratios are
-taken within rounds. The machine must be otherwise idle.
+Every turn runs in its own process because Keras chooses its backend at import. The process first
+trains on one hundred batches, which compiles everything; then it times an epoch. cifar_jax starts
+the epoch from a new initialization; the others continue training. Contenders are interleaved and
+ratios are taken within rounds. The machine must be otherwise idle.
 """
 
 import argparse
@@ -102,7 +102,8 @@ def check(args: argparse.Namespace, names: list[str]) -> None:
         raise UserError("--limit must be at least 0 (all images)")
     if args.out == harness.default_output("epoch") and (args.limit or args.synthetic):
         raise UserError(
-            "a trial is not a result: choose another file with --out, or no --limit and --synthetic"
+            "a trial is not a result: choose another file with --out, or omit --limit and "
+            "--synthetic"
         )
 
 

@@ -110,7 +110,7 @@ def measure_contenders(
         try:
             return time_epoch_in_subprocess(name, data_dir, limit)
         except subprocess.CalledProcessError:
-            print(f"{name} failed, see above", file=sys.stderr)
+            print(f"{name} failed; see above", file=sys.stderr)
             raise
 
     def report(i: int, name: str, turn: Record) -> None:

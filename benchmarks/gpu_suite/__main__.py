@@ -12,8 +12,8 @@ benchmarks/results; afterwards `python -m benchmarks.table` updates README and d
 
 --data_dir is a TFDS directory, a directory with the unpacked official archives, or a directory with
 a script unpack.py that writes such archives (`python unpack.py FOLDER NAME`). No network is needed.
---work is the directory of temporary files: workdirs and compiled programs. --small tries all stages
-with tiny settings in a minute or two, even on a CPU. If the checkout has no git history, the
+--work is the directory of temporary files: workdirs and compiled programs. --small tries most
+stages with tiny settings in a few minutes, even on a CPU. If the checkout has no git history, the
 environment variable CIFAR_JAX_COMMIT must hold its commit.
 """
 
@@ -102,7 +102,7 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="STAGE",
         help=f"stages to run: {', '.join(STAGES)} (default: all)",
     )
-    parser.add_argument("--small", action="store_true", help="try all stages with tiny settings")
+    parser.add_argument("--small", action="store_true", help="try most stages with tiny settings")
     parser.add_argument(
         "--collect", action="store_true", help="add the results to benchmarks/results"
     )

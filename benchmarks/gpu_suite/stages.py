@@ -45,7 +45,7 @@ def check_environment(suite: Suite) -> None:
     command = [sys.executable, "-m", "benchmarks.gpu_suite.environment"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     if done.returncode:
-        raise SystemExit(f"{done.stderr}\nthe environment is incomplete, see above")
+        raise SystemExit(f"{done.stderr}\nthe environment is incomplete; see above")
     environment = json.loads(done.stdout.splitlines()[-1]) | {"small": suite.small}
     if environment["git_commit"] is None and not suite.small:
         raise SystemExit("the commit of this checkout is unknown: set CIFAR_JAX_COMMIT")
@@ -93,7 +93,7 @@ def _has_torch(suite: Suite) -> bool:
     """Returns whether PyTorch is installed; if not, the comparison counts as failed."""
     if util.find_spec("torch") is not None:
         return True
-    print("PyTorch is not installed: make reference")
+    print("PyTorch is not installed; run `make reference`")
     suite.failed.append("benchmarks.versus_torch")
     return False
 

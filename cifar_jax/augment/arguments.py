@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from cifar_jax.errors import UserError, quote
 
-# The maximum of every integer: larger than any image, and more operations than are useful.
+# The upper bound of every integer argument: more pixels or operations than are useful.
 _MAX = 1000
 
 
@@ -14,7 +14,7 @@ def check_number(what: str, value, low: float, high: float, unit: str = "") -> f
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
         unit = unit and f" {unit}"
         raise UserError(f"{what} needs a number from {low} to {high}{unit}, got {quote(value)}")
-    return float(value)  # jax.random refuses whole numbers
+    return float(value)  # jax.random.bernoulli accepts only floats
 
 
 def check_integer(what: str, value, low: int, unit: str = "") -> int:

@@ -55,11 +55,11 @@ def affine(
 ) -> jax.Array:
     """Rotates, shifts, shears and zooms each image about its center in a single transform.
 
-    Equals Keras's ImageDataGenerator, with the formula of `apply_affine_transform` in Keras 3 and
-    in keras-preprocessing 1.1.3 and later. Earlier versions transform the transposed image, so
-    their shear moves columns instead of rows. The later versions shift images vertically by
-    width_shift_range and horizontally by height_shift_range; here, width_shift is horizontal and
-    height_shift is vertical. All parameters are uniform in their ranges.
+    Equals Keras's ImageDataGenerator, with the formula of `apply_affine_transform` in Keras 3. The
+    package keras-preprocessing (last release: 1.1.2) transforms the transposed image, so its shear
+    moves columns instead of rows. Keras 3 shifts images vertically by width_shift_range and
+    horizontally by height_shift_range; here, width_shift is horizontal and height_shift is
+    vertical. All parameters are drawn uniformly from their ranges.
 
     Args:
       key: [] typed key.

@@ -72,7 +72,8 @@ def get_config() -> ConfigDict:
     config.optim.power = 1.0
     # "one_cycle": fraction of training in which the learning rate rises, in (0, 1).
     config.optim.rise = 0.3
-    # "triangular", "triangular2", "exp_range": epochs of the rise in a cycle; the fall has as many.
+    # "triangular", "triangular2", "exp_range": duration in epochs of the rise, and of the fall, in
+    # a cycle.
     config.optim.half_cycle_epochs = 0.0
     # "exp_range": factor of the cycle's amplitude at every step, in (0, 1].
     config.optim.cycle_factor = 1.0
@@ -104,7 +105,8 @@ def get_config() -> ConfigDict:
     config.plateau.monitor = "loss"
     # Factor of the learning rate, in (0, 1).
     config.plateau.factor = 0.1
-    # Evaluations after a reduction that do not count towards the patience.
+    # Length in evaluations of the cooldown after a reduction. As in Keras, all but the last of
+    # them do not count towards the patience, so 1 is the same as 0.
     config.plateau.cooldown = 0
     # Min change of the metric that counts as an improvement.
     config.plateau.min_delta = 1e-4
@@ -116,7 +118,7 @@ def get_config() -> ConfigDict:
     config.early_stopping = ConfigDict()
     # Evaluations without improvement before training ends; 0 disables the callback.
     config.early_stopping.patience = 0
-    # The metric to monitor, with the values of plateau.monitor.
+    # The metric to monitor; it takes the same values as plateau.monitor.
     config.early_stopping.monitor = "loss"
     # Min change of the metric that counts as an improvement.
     config.early_stopping.min_delta = 0.0
@@ -147,7 +149,7 @@ def get_config() -> ConfigDict:
     config.parallel = "jit"
     # Dtype of the computation: "float32", "bfloat16", or "auto": bfloat16 on GPU and TPU, otherwise
     # float32. Parameters, statistics, logits and loss are always float32. On recent NVIDIA GPUs
-    # "float32" multiplies in TF32, jax's default there.
+    # "float32" multiplies in TF32, JAX's default there.
     config.dtype = "float32"
 
     # Experiment trackers in addition to CSV and TensorBoard: "mlflow", "wandb" or "mlflow, wandb".
@@ -156,8 +158,8 @@ def get_config() -> ConfigDict:
 
     config.checkpoint = ConfigDict()
     # Epochs between checkpoints. The last epoch and, unless selected_on is "last", the best one are
-    # always saved. If epochs are shorter than a save takes, training does not wait for it: of the
-    # checkpoints that are due meanwhile, only the newest and the best are written.
+    # always saved. If an epoch takes less time than a save, training does not wait: of the
+    # checkpoints that become due during the save, only the newest and the best are written.
     config.checkpoint.every_epochs = 1
     # Minutes after which a checkpoint is saved within an epoch.
     config.checkpoint.every_minutes = 10.0

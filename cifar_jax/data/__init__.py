@@ -32,7 +32,7 @@ class DatasetInfo(NamedTuple):
     """What a network needs to know about a data set: its classes and its mean and std."""
 
     class_names: tuple[str, ...]  # in the order of the labels
-    mean: np.ndarray  # float32 [3], over the full official training split, in [0, 1] scale
+    mean: np.ndarray  # float32 [3], over the full official training split, on a [0, 1] scale
     std: np.ndarray  # float32 [3], over the same images
 
     @property

@@ -136,7 +136,7 @@ def _check_blank(archive: Archive, records: Mapping[str, np.ndarray]) -> None:
             if (num_blank := np.count_nonzero(~rows.any(axis=1))) > 1:
                 raise UserError(
                     f"{num_blank:,} of the {num_records:,} records of {file} contain only zeros: "
-                    "the file is incomplete, copy or download it again"
+                    "the file is incomplete; copy or download it again"
                 )
 
 

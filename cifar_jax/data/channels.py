@@ -4,7 +4,7 @@ import numpy as np
 
 
 def mean_std(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the mean and standard deviation of each channel, in [0, 1] scale.
+    """Returns the mean and standard deviation of each channel, on a [0, 1] scale.
 
     Args:
       images: [N, H, W, C] uint8.

@@ -41,7 +41,7 @@ def fetch(url: str, path: Path, sha256: str) -> None:
                 _progress(path.name, f.tell(), response.length)
         if response.length:  # http.client does not report a connection that closes early
             raise UserError(
-                f"{url}: the transfer ended early, {response.length:,} bytes are missing"
+                f"{url}: the transfer ended early; {response.length:,} bytes are missing"
             )
         if (actual := archive.sha256(part)) != sha256:
             raise UserError(f"{url}: not the official file: its SHA-256 is {actual}, not {sha256}")

@@ -51,7 +51,7 @@ def decode(directory: Path) -> dict[str, np.ndarray]:
       train_fine, test_fine: int32 [N] labels.
       fine_names: str [num_classes].
       train_coarse, test_coarse, coarse_names: the same for coarse labels, only for cifar100.
-      mean, std: float32 [3], over the training images, in [0, 1] scale.
+      mean, std: float32 [3], over the training images, on a [0, 1] scale.
       differences: str [n], the files that differ from the official ones; see archive.Raw.
 
     Raises:

@@ -27,7 +27,7 @@ CLASS_NAMES = (
     "cross",
 )
 NUM_TRAIN, NUM_TEST = 8_000, 2_000
-_NOISE = 0.15  # the largest change of a pixel value, in [0, 1] scale
+_NOISE = 0.15  # the largest change of a pixel value, on a [0, 1] scale
 
 
 def make(seed: int = 0) -> dict[str, np.ndarray]:

@@ -28,9 +28,12 @@ def read(path: Path) -> Iterator[bytes]:
                 return
             length = int.from_bytes(header[:8], "little")
             if len(header) == 12 and masked_crc32c(header[:8]) != header[8:]:
-                raise ValueError(f"{path.name}: record {i} has a wrong checksum of its length")
+                raise ValueError(f"{path.name}: the checksum of the length of record {i} is wrong")
             if length > LONGEST:
-                raise ValueError(f"{path.name}: record {i} has {length:,} bytes, too many")
+                raise ValueError(
+                    f"{path.name}: record {i} has {length:,} bytes, more than the limit of "
+                    f"{LONGEST:,}"
+                )
             record, checksum = f.read(length), f.read(4)
             if len(header) < 12 or len(checksum) < 4:
                 raise ValueError(f"{path.name} is truncated in record {i}")

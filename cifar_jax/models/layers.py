@@ -110,7 +110,7 @@ class BatchNorm(nnx.BatchNorm):
             mean = values.mean(axes)
             variance = jnp.maximum((values * values).mean(axes) - mean * mean, 0)
             for running, new in ((self.mean, mean), (self.var, variance)):
-                # With [...] = value, tracing takes time quadratic in the layers; see rngs.py.
+                # With [...] = value, tracing is quadratic in the number of layers; see rngs.py.
                 running.set_value(self.momentum * running[...] + (1 - self.momentum) * new)
         scale = lax.rsqrt(variance + self.epsilon)
         if self.scale is not None:

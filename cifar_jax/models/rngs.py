@@ -9,7 +9,7 @@ def make_rngs(**keys: jax.Array | int) -> nnx.Rngs:
     """Returns nnx.Rngs(**keys) with streams that are faster to trace; they draw the same keys.
 
     Args:
-      **keys: A typed key [] or a seed by name of the stream: "params" or "dropout".
+      **keys: For each stream, "params" or "dropout", a typed key [] or a seed.
     """
     rngs = nnx.Rngs(**keys)
     for name in keys:
@@ -21,8 +21,8 @@ class _Stream(nnx.RngStream):
     """A stream that counts its keys in Python.
 
     NNX counts them in a traced array. Each time it stores the count, it asks the tracer for a
-    sharding that tracers do not have, and JAX formats an error message which walks through
-    everything traced so far. Tracing the parameters of resnet50 takes five times as long.
+    sharding that tracers do not have, and JAX walks through everything traced so far to format an
+    error message. Tracing the initialization of resnet50 would take five times as long.
     """
 
     def __init__(self, key: jax.Array, *, tag: str):

@@ -3,8 +3,8 @@
 Computed as convolutions, both gradients multiply by the zeros between strided pixels: at a stride
 of 2, three of four products are with zeros. Here the gradient of the images is one matrix product
 for all taps, followed by shifted sums. For the gradient of the kernel, the pixels are divided into
-phases, each of which meets the same taps; a phase with a single tap is computed as a matrix
-product, and any other phase as a convolution.
+phases, and all pixels of a phase are multiplied by the same taps; a phase with a single tap is
+computed as a matrix product, and any other phase as a convolution.
 """
 
 import itertools

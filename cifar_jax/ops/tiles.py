@@ -20,7 +20,8 @@ def every_fourth(x, width, low=0, overlap=0):
     Args:
       x: [B, H, W, C].
       width: number of outputs; each tile has four.
-      low: columns of zeros added on the left; columns on the right are added up to the last tile.
+      low: columns of zeros added on the left; on the right, enough are added to complete the last
+        tile.
       overlap: number of columns that the inputs of a tile share with the next tile.
 
     Returns:

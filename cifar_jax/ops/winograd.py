@@ -1,4 +1,4 @@
-"""Convolutions with 3x3 kernels in half the multiplications, for CPUs.
+"""Convolutions with 3x3 kernels that take half the multiplications, for CPUs.
 
 Winograd's minimal filtering F(4, 3) (Lavin and Gray, 2016, arXiv:1509.09308) is applied along the
 width only: six products instead of twelve give four neighboring outputs of three taps. Along the
@@ -147,7 +147,7 @@ def _convolve(images, kernels, padding, precision, is_flipped=False):
     products = [
         conv_rows(part, taps, padding, precision) for part, taps in zip(parts, kernels, strict=True)
     ]
-    # The barrier makes the interleaving a plain copy; XLA's fusion of the two is slower.
+    # The barrier makes the interleaving a plain copy; fusing it with the weighted sums is slower.
     phases = lax.optimization_barrier([_weighted(row, products) for row in outputs])
     return interleaved(jnp.concatenate(phases, axis=-1), width), parts
 

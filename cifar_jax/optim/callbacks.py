@@ -66,7 +66,8 @@ class Plateau(_Best):
       monitor: One of MONITORS; losses are minimized, accuracies are maximized.
       patience: Number of evaluations without improvement before a reduction.
       factor: Factor of the learning rate, in (0, 1).
-      cooldown: Number of evaluations after a reduction that are not counted.
+      cooldown: Length in evaluations of the cooldown after a reduction. As in Keras, all but the
+        last of them are not counted.
       min_delta: An improvement must exceed this to count.
       min_learning_rate: Lower bound of the learning rate.
 

@@ -45,8 +45,8 @@ def check_options(
       exclusive: Options that must be 0 or False with a function that lacks them.
 
     Raises:
-      UserError: If the name is not in the registry, if no function has an option, if a value is of
-        another kind than the default, or if this function lacks an exclusive option that is set.
+      UserError: If the name is not in the registry, if no function has an option, if a value is not
+        of the same kind as the default, or if this function lacks an exclusive option that is set.
     """
     if name not in registry:
         raise unknown(kind, name, registry)
@@ -63,7 +63,7 @@ def check_options(
 
 
 def as_floats(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the options with integers as floats, because jax refuses integers from 2**31 up."""
+    """Returns the options with integers as floats, because JAX rejects integers above int32."""
     is_whole = {name: type(value) is int for name, value in options.items()}
     return {name: float(v) if is_whole[name] else v for name, v in options.items()}
 

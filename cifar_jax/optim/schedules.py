@@ -23,7 +23,7 @@ import optax
 from cifar_jax.errors import UserError, check_kind
 from cifar_jax.optim.options import as_floats, check_options, keywords, pick, require
 
-# Smaller learning rates are 0 in float32.
+# Safely above the smallest normal float32, 1.2e-38; smaller numbers may be flushed to 0.
 _MIN_LEARNING_RATE = 1e-37
 
 
@@ -306,7 +306,9 @@ def _half_cycle(name: str, half_cycle_epochs: float, steps_per_epoch: int) -> fl
         raise UserError(f"optim.schedule {name!r} needs optim.half_cycle_epochs above 0")
     half_cycle = half_cycle_epochs * steps_per_epoch
     if np.min(half_cycle) < 1:
-        raise UserError(f"optim.half_cycle_epochs must be at least a step, got {half_cycle_epochs}")
+        raise UserError(
+            f"optim.half_cycle_epochs must be at least one step long, got {half_cycle_epochs}"
+        )
     return half_cycle
 
 

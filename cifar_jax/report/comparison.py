@@ -30,7 +30,7 @@ def of_runs(
     labeled = list(zip(labels, runs, strict=True))
     charts = [
         Chart(
-            f"{title}, {'training' if split == 'train' else 'evaluated'} images",
+            f"{title}, {'training images' if split == 'train' else 'validation or test images'}",
             figures.svg(figures.compared(labeled, name, split), f"{name}{split}"),
             f"{title} by epoch of {len(runs)} runs, one line per run",
         )

@@ -176,13 +176,13 @@ def confusion(
     axes.set(xlabel="predicted", ylabel="true class")
     bar = figure.colorbar(image, ax=axes, shrink=0.6, ticks=[0, 0.01, 0.1, 0.25, 0.5, 1])
     bar.ax.set_yticklabels(["0", "1", "10", "25", "50", "100"])
-    bar.set_label("fraction of the class (%)")
+    bar.set_label("percentage of the class")
     return figure
 
 
 @styled
 def error_bars(rates: np.ndarray, names: Sequence[str], counts: np.ndarray, overall: float):
-    """Plots the error of every class with its 95% interval, in descending order, as a tall figure.
+    """Plots each class's error with its 95% confidence interval, descending, as a tall figure.
 
     Args:
       rates: [C] fractions; classes with NaN, which have no images, are omitted.
@@ -203,7 +203,7 @@ def error_bars(rates: np.ndarray, names: Sequence[str], counts: np.ndarray, over
     axes.set_yticks(at, [names[i].replace("_", " ") for i in order], fontsize=9)
     axes.set_ylim(len(order) - 0.4, -0.6)
     axes.set_xlim(0, 100)
-    axes.set_xlabel("error (%) with 95% interval")
+    axes.set_xlabel("error (%) with 95% confidence interval")
     axes.grid(axis="y", visible=False)
     axes.legend(frameon=False, loc="lower right")
     return figure

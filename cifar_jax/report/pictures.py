@@ -171,7 +171,7 @@ def write_tensorboard(run: Run, pictures: dict[str, bytes], images: np.ndarray |
         if images is not None and found is not None:
             wrong = np.flatnonzero(found.predictions != found.labels)[:64]
             if len(wrong):
-                writer.add_images("mistaken", images[wrong], step, dataformats="NHWC")
+                writer.add_images("misclassified", images[wrong], step, dataformats="NHWC")
         if run.summary is not None:
             plain = {k: v if isinstance(v, bool | int | float) else str(v)
                      for k, v in run.config.items()}  # fmt: skip

@@ -16,6 +16,8 @@ from cifar_jax.report.read import Run
 # Length of the lists of hardest and easiest classes, and of the most confused pairs.
 _NUM_EXTREMES, _NUM_PAIRS = 5, 12
 
+_SPLITS = {"train": "training", "val": "validation", "test": "test"}
+
 
 def of_run(
     run: Run,
@@ -74,7 +76,7 @@ def downloads(run: Run) -> list[tuple[str, str]]:
 
 
 def state(run: Run) -> str:
-    """Returns the progress of an incomplete run, or "" if the run is complete."""
+    """Returns the progress of a run; "" if it is complete and metrics.csv has all its epochs."""
     if run.summary is not None:
         planned = run.summary["epochs"]
         if run.epochs_done < planned:
@@ -95,10 +97,12 @@ def headline(run: Run, published: PublishedResult | None) -> list[tuple[str, str
     """Returns (name, value, remark) for the main results."""
     rows = []
     if run.summary is None:
-        for split, name in (("train", "training"), (run.curve, "evaluated")):
+        for split in ("train", run.curve):
             epochs, values = run.series(f"{split}_accuracy")
             if values:
-                rows.append((f"{name} accuracy", percent(values[-1]), f"after epoch {epochs[-1]}"))
+                rows.append(
+                    (f"{_SPLITS[split]} accuracy", percent(values[-1]), f"after epoch {epochs[-1]}")
+                )
         return rows
     s = run.summary
     rows.append(("test accuracy", percent(s["test_accuracy"]), _remark(s, published)))

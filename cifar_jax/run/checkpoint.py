@@ -62,13 +62,13 @@ class Checkpoints(CheckpointReader):
         return max(saved_steps(self._path), default=None)
 
     def save(self, step: int, state: Any, meta: dict, score: float | None = None) -> None:
-        """Starts saving, and returns once a copy of the arrays on their devices is under way.
+        """Starts saving, and returns once a copy of the arrays has been started on their devices.
 
         Training never waits for a disk: while an earlier checkpoint is being written, this one
         waits, and of those that wait only the newest and the best are written.
 
-        Keeps the latest two checkpoints, in case the latest is damaged, and of the older ones the
-        one with the highest score (the earliest of several equal ones).
+        Keeps the latest two checkpoints, in case the latest is damaged, and the one with the
+        highest score among all but the latest (the earliest of several equal ones).
 
         Args:
           step: Number of optimizer steps taken. An existing checkpoint of this step is kept.
@@ -115,7 +115,7 @@ class Checkpoints(CheckpointReader):
             raise
 
     def _next(self) -> "_Save | None":
-        """Returns the oldest save that waits; None, and ends the writing, if there is none."""
+        """Returns the oldest waiting save, or None if there is none, which ends the writing."""
         with self._lock:
             self._is_writing = bool(self._waiting)
             return self._waiting.pop(0) if self._waiting else None
@@ -248,7 +248,7 @@ class _Save(NamedTuple):
 
 
 def _worth_writing(saves: list[_Save]) -> list[_Save]:
-    """Returns the newest save and, if it is another one, the best, the earliest of equal ones."""
+    """Returns the saves to write: the best (the earliest of equal ones), then the newest."""
     scored = [save for save in saves if save.score is not None]
     best = max(scored, key=lambda save: save.score, default=saves[-1])
     return [best, saves[-1]] if best is not saves[-1] else [best]

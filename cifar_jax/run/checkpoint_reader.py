@@ -81,7 +81,7 @@ class CheckpointReader:
         return self._checked_meta(step, saved)[0]
 
     def _checked_meta(self, step: int, saved: Any) -> tuple[dict, dict | None]:
-        """Returns a checkpoint's `meta` and its checksums, or None if it has no checksums."""
+        """Returns a checkpoint's `meta` and its checksums; the latter are None if it has none."""
         if not isinstance(saved, dict):
             raise self.damaged(step, "its meta is not a JSON object")
         meta, sums = dict(saved), saved.get(CHECKSUMS)

@@ -70,6 +70,9 @@ def plain_path(directory: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="cifar_jax_") as folder:
         link = Path(folder) / "checkpoints"
         if not re.fullmatch(_PLAIN, str(link), re.ASCII):
-            raise UserError(f"$TMPDIR may contain only letters, digits, dots and dashes: {folder}")
+            raise UserError(
+                "the path in $TMPDIR may contain only ASCII letters, digits, spaces and "
+                f"the characters / . , = + @ % ~ _ -, got {folder}"
+            )
         link.symlink_to(directory, target_is_directory=True)
         yield link

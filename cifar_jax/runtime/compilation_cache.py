@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def use_users_folder() -> None:
-    """Makes jax keep compiled programs in the user's cache folder, ~/.cache/cifar_jax/programs.
+    """Makes JAX keep compiled programs in the user's cache folder, ~/.cache/cifar_jax/programs.
 
     JAX_COMPILATION_CACHE_DIR selects another folder, and JAX_ENABLE_COMPILATION_CACHE=false turns
     the cache off. The folder is safe to delete at any time. If it cannot be written, or the user
@@ -29,7 +29,7 @@ def use_users_folder() -> None:
 
 
 def turn_off() -> None:
-    """Makes jax compile everything, for commands that measure how long that takes."""
+    """Makes JAX compile everything, for commands that measure how long that takes."""
     _configure("jax_enable_compilation_cache", False)
 
 

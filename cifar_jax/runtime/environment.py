@@ -32,7 +32,7 @@ def environment() -> dict[str, Any]:
 def _device_kind(device: jax.Device) -> str:
     if device.platform != "cpu":
         return device.device_kind
-    try:  # jax reports only "cpu", which says too little about a step time
+    try:  # JAX reports only "cpu", which says too little about a step time
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(line.partition(":")[2].strip() for line in lines if "model name" in line)
     except (OSError, StopIteration):

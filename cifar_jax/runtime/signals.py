@@ -12,7 +12,7 @@ BEFORE_TRAINING = b"stopped before training began; nothing to save\n"
 
 
 class Preempted(Exception):
-    """The run was asked to stop and has saved its state.
+    """A command was asked to stop, and has saved what it can.
 
     Attributes:
       exit_code: 128 + signal, as shells report it.

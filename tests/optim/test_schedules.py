@@ -273,7 +273,7 @@ def test_depends_on_length_matches_the_schedules(name):
         ),
         (
             dict(name="triangular", half_cycle_epochs=1e-46),
-            "optim.half_cycle_epochs must be at least a step, got 1e-46",
+            "optim.half_cycle_epochs must be at least one step long, got 1e-46",
         ),
         (dict(name="one_cycle", base_learning_rate=1e-46), "base_learning_rate above 0"),
         (dict(name="one_cycle"), "'one_cycle' needs optim.base_learning_rate above 0"),

@@ -275,7 +275,7 @@ def test_figures_and_numbers_are_written(tmp_path):
     events = accumulator.EventAccumulator(str(tmp_path / "run" / "tensorboard" / "report"))
     events.Reload()
     shown = {tag.partition("/")[0] for tag in events.Tags()["images"]}
-    assert {"confusion_class", "mistaken"} <= shown
+    assert {"confusion_class", "misclassified"} <= shown
 
 
 def test_run_without_errors_is_drawn(tmp_path):

@@ -305,7 +305,7 @@ def test_a_run_without_a_valid_meta_is_refused(copy):
     (folder / "summary.json").unlink()
     for step in ("4", "8"):
         (folder / "checkpoints" / step / "meta" / "metadata").write_text("{}")
-    with pytest.raises(UserError, match="lacks fields"):
+    with pytest.raises(UserError, match="lacks required fields"):
         predict.predict(folder, tiny.dataset().test.images[:1])
     with pytest.raises(UserError, match=f"remove {folder / 'checkpoints'}"):
         tiny.train(config, folder)

@@ -54,7 +54,7 @@ def test_it_is_complete(folder, capsys):
     assert before["git_commit"].startswith("cb05e25")
     assert train(folder, num_epochs=2) == 0
     printed = capsys.readouterr().out
-    assert "quickstart is complete" in printed and "pictures in" in printed
+    assert "quickstart is complete" in printed and "figures in" in printed
     assert json.loads((folder / "workdir" / "summary.json").read_text()) == before
 
 
