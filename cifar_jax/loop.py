@@ -46,6 +46,7 @@ def run_until(
     *,
     should_stop: Callable[[int], bool],
     progress: Callable[[int, dict[str, float]], Any],
+    queued: Callable[[TrainState, int], Any] = lambda state, step: None,
 ) -> tuple[TrainState, Metrics, dict[str, float], int]:
     """Trains from first_step to last_step of one epoch, or until should_stop returns True.
 
@@ -61,6 +62,8 @@ def run_until(
       clock: Times the calls and chooses their length.
       should_stop: Called with the step reached before each call to the device.
       progress: Called with the step reached and the epoch's metrics after each call.
+      queued: Called with the state and the step that each call will reach, before its metrics are
+        fetched. It can queue more work for the device, but must not wait.
 
     Returns:
       The state, the metrics, their values ({} if no step was taken) and the step reached.
@@ -77,6 +80,7 @@ def run_until(
             state, metrics = engine.run(state, metrics, plan, num_steps)
             call = Call(engine.snapshot(metrics), step, num_steps, started)
             step += num_steps
+            queued(state, step)
         if under_way is not None:
             values = clock.wait(under_way)
             reached = under_way.first_step + under_way.num_steps

@@ -11,12 +11,13 @@ from ml_collections import ConfigDict
 from cifar_jax import parameter_table, run_state
 from cifar_jax.experiment import Experiment
 from cifar_jax.loop import Diverged, run_until
-from cifar_jax.metrics import fetch
+from cifar_jax.metrics import Metrics, fetch
 from cifar_jax.run.checkpoint import Checkpoints
 from cifar_jax.run.writers import ConsoleWriter, CsvWriter, Row, TensorBoardWriter, Writer
 from cifar_jax.runtime.signals import Preempted, StopRequest
 from cifar_jax.runtime.startup import Startup
 from cifar_jax.selection import METRICS
+from cifar_jax.step import TrainState
 
 # If an epoch takes longer than this, the user should know before the first one ends.
 _LONG_EPOCH_SECONDS = 300.0
@@ -52,6 +53,8 @@ class Trainer:
         self._config, self._exp, self._checkpoints = config, exp, checkpoints
         self._stop, self._startup = stop, startup
         self._num_calls = 0
+        self._queued_evaluation: tuple[int, Metrics] | None = None  # of the state at that step
+        self._has_evaluated = False
         self.run = run_state.start(exp, config.steps_per_call)
         params = exp.engine.snapshot(self.run.state).params
         max_rows = math.inf if all_parameters else parameter_table.MAX_ROWS
@@ -136,6 +139,7 @@ class Trainer:
             run.clock,
             should_stop=lambda step: self._stop.signum is not None or self._save_is_overdue(step),
             progress=progress,
+            queued=self._queue_evaluation,
         )
         signum = self._stop.signum  # read once, because the lines below must agree on it
         saves, row = self._save_is_overdue(run.step), None
@@ -220,11 +224,30 @@ class Trainer:
           Diverged: If the loss is not finite. This can happen even if the training loss, computed
             before the last update, is finite. Such a state must not replace an older checkpoint.
         """
-        exp = self._exp
-        found = fetch(exp.evaluate[exp.curve](exp.engine.snapshot(self.run.state))[0])
+        exp, run = self._exp, self.run
+        step, metrics = self._queued_evaluation or (None, None)
+        if step != run.step:
+            metrics = self._start_evaluation(run.state)
+        self._queued_evaluation, self._has_evaluated = None, True
+        found = fetch(metrics)
         if not math.isfinite(found["loss"]):
             raise Diverged(f"the {exp.curve} loss became {found['loss']} by {when}")
         return {f"{exp.curve}_{name}": value for name, value in found.items()}
+
+    def _start_evaluation(self, state: TrainState) -> Metrics:
+        exp = self._exp
+        metrics, _ = exp.evaluate[exp.curve](exp.engine.snapshot(state))
+        return metrics
+
+    def _queue_evaluation(self, state: TrainState, step: int) -> None:
+        """Queues the evaluation of an epoch behind its last call, if it is due.
+
+        The device then goes on without waiting for the host to fetch the training metrics. The
+        first evaluation compiles its program, which would count as training time.
+        """
+        epoch, is_within = divmod(step, self._exp.engine.steps_per_epoch)
+        if self._has_evaluated and not is_within and self._evaluates_at(epoch):
+            self._queued_evaluation = step, self._start_evaluation(state)
 
     def _save(self, row: Row | None, signum: int | None) -> None:
         """Saves a checkpoint.

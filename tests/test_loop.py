@@ -46,6 +46,20 @@ def test_takes_no_step_after_a_stop(eng):
     assert (step, values, seen, int(state.step)) == (0, {}, [], 0)
 
 
+def test_work_is_queued_before_the_metrics_of_its_call_are_fetched(eng, monkeypatch):
+    order, wait = [], Clock.wait
+    monkeypatch.setattr(
+        Clock, "wait", lambda c, call: order.append(call.first_step) or wait(c, call)
+    )
+    state = eng.init()
+    queued = lambda state, step: order.append(("queued", step, int(state.step)))  # noqa: E731
+    loop.run_until(
+        eng, state, eng.no_metrics(), eng.plan(state, 0), 0, 7, Clock(4),
+        should_stop=lambda step: False, progress=lambda *_: None, queued=queued,
+    )  # fmt: skip
+    assert order == [("queued", 4, 4), ("queued", 7, 7), 0, 4]
+
+
 def test_clock_counts_the_time_that_it_waited(eng):
     clock = Clock(1, seconds=10.0)
     run(eng, clock, last_step=5)

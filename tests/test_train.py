@@ -323,6 +323,24 @@ def test_train_loss_is_the_mean_over_all_examples(tmp_path):
         assert float(row[f"train_{name}"]) == pytest.approx(float(row[f"test_{name}"]), rel=1e-5)
 
 
+@pytest.mark.usefixtures("compiled_once")
+def test_an_evaluation_is_queued_once_behind_the_last_call_of_an_epoch(tmp_path, monkeypatch):
+    """The first one is not: compiling its program would count as training time."""
+    order, create, wait = [], experiment.create, clock.Clock.wait
+
+    def create_recording(*args, **kwargs):
+        exp = create(*args, **kwargs)
+        evaluate = exp.evaluate["test"]
+        record = lambda state: order.append(int(state.step)) or evaluate(state)  # noqa: E731
+        return exp._replace(evaluate={"test": record})
+
+    monkeypatch.setattr(experiment, "create", create_recording)
+    monkeypatch.setattr(clock.Clock, "wait", lambda c, call: order.append("fetch") or wait(c, call))
+    train(tiny.make_config(num_epochs=3, steps_per_call=3), tmp_path)
+    # Three epochs of 4 steps, in calls of 3 and 1, and the final evaluation.
+    assert order == ["fetch", "fetch", 4, 8, "fetch", "fetch", 12, "fetch", "fetch", 12]
+
+
 def test_a_state_that_fails_in_evaluation_is_not_saved(tmp_path, monkeypatch):
     """The training loss is computed before the update, which may make the parameters infinite."""
     create = experiment.optim.schedules.create
