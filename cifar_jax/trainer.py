@@ -91,19 +91,19 @@ class Trainer:
           UserError: If a checkpoint cannot be saved.
         """
         run, engine = self.run, self._exp.engine
-        own = [
+        run_writers = [
             CsvWriter(folder / "metrics.csv", run.rows),
             TensorBoardWriter(folder / "tensorboard", run.rows),
             ConsoleWriter(self._config.num_epochs, engine.steps_per_epoch),
         ]
-        writers = [*own, *tracking]
+        writers = [*run_writers, *tracking]
         try:
             while run.step < self._total_steps and not run.callbacks.has_stopped:
                 self._train_epoch(writers)
         except Diverged as error:
             raise Diverged(error.what, self._checkpoints.latest_step) from error
         finally:
-            for writer in own:
+            for writer in run_writers:
                 writer.close()
 
     def _train_epoch(self, writers: Sequence[Writer]) -> None:
@@ -221,10 +221,10 @@ class Trainer:
             before the last update, is finite. Such a state must not replace an older checkpoint.
         """
         exp = self._exp
-        found = fetch(exp.evaluate[exp.curve](exp.engine.snapshot(self.run.state))[0])
-        if not math.isfinite(found["loss"]):
-            raise Diverged(f"the {exp.curve} loss became {found['loss']} by {when}")
-        return {f"{exp.curve}_{name}": value for name, value in found.items()}
+        values = fetch(exp.evaluate[exp.curve](exp.engine.snapshot(self.run.state))[0])
+        if not math.isfinite(values["loss"]):
+            raise Diverged(f"the {exp.curve} loss became {values['loss']} by {when}")
+        return {f"{exp.curve}_{name}": value for name, value in values.items()}
 
     def _save(self, row: Row | None, signum: int | None) -> None:
         """Saves a checkpoint.
