@@ -19,9 +19,9 @@ def background_load(before: Sequence[float], after: Sequence[float]) -> float | 
     """
     if not before:
         return None
-    own, busy, idle = (b - a for a, b in zip(before, after, strict=True))
+    used, busy, idle = (b - a for a, b in zip(before, after, strict=True))
     # If the system's clock has not ticked between the readings, the load is taken as zero.
-    return max(0.0, busy - own) / (busy + idle) if busy + idle > 0 else 0.0
+    return max(0.0, busy - used) / (busy + idle) if busy + idle > 0 else 0.0
 
 
 def processor_seconds() -> tuple[float, ...]:
@@ -44,5 +44,5 @@ def processor_seconds() -> tuple[float, ...]:
             idle += idle_ticks + iowait
     tick = 1 / os.sysconf("SC_CLK_TCK")
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
-    own = time.process_time() + children.ru_utime + children.ru_stime
-    return own, busy * tick, idle * tick
+    used = time.process_time() + children.ru_utime + children.ru_stime
+    return used, busy * tick, idle * tick

@@ -376,9 +376,9 @@ def lower(
     Raises:
       UserError: If the batch size does not fit the data or the devices.
     """
-    everywhere = replicated(mesh)
+    default_sharding = replicated(mesh)
 
-    def on_mesh(tree, sharding=everywhere):
+    def on_mesh(tree, sharding=default_sharding):
         return jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree
         )

@@ -61,18 +61,18 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
     """Returns the error for a name that is not in `known`; it lists the closest matches first.
 
     >>> str(unknown("model", "resnet8", ["cnn2", "resnet18"]))
-    "unknown model 'resnet8': did you mean 'resnet18'? Known: resnet18, cnn2"
+    "unknown model 'resnet8'; did you mean 'resnet18'? Known: resnet18, cnn2"
     """
     known = sorted(known)
     close = closest(str(name), known)
-    hint = f"did you mean {close[0]!r}? " if close else ""
+    hint = f"; did you mean {close[0]!r}?" if close else "."
     ordered = close + [k for k in known if k not in close]
     # With a hint, list at most 12 names: a longer list would bury the hint.
     shown = ordered[:12] if close else ordered
     while len(shown) > 1 and len(", ".join(shown)) > _MAX_LISTED:
         shown.pop()
     more = f", and {len(ordered) - len(shown)} more" if len(shown) < len(ordered) else ""
-    return UserError(f"unknown {kind} {quote(str(name))}: {hint}Known: {', '.join(shown)}{more}")
+    return UserError(f"unknown {kind} {quote(str(name))}{hint} Known: {', '.join(shown)}{more}")
 
 
 def check_kind(field: str, value: Any, default: Any) -> None:

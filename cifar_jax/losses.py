@@ -21,9 +21,9 @@ def cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing: float =
     logits = logits.astype(jnp.float32)
     # A masked sum: a gather, with a scatter as its gradient, takes two more GPU kernels.
     is_label = jnp.arange(logits.shape[-1]) == labels[:, None]
-    own = jnp.sum(jnp.where(is_label, logits, 0), axis=-1)
+    label_logit = jnp.sum(jnp.where(is_label, logits, 0), axis=-1)
     log_normalizer = jax.nn.logsumexp(logits, axis=-1)
-    losses = log_normalizer - own
+    losses = log_normalizer - label_logit
     if label_smoothing == 0:
         return losses
     # As a difference, so that a common offset of the logits cancels.

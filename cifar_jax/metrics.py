@@ -40,8 +40,12 @@ def num_ahead(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """
     classes, labels = jnp.arange(logits.shape[-1]), labels[:, None]
     # A masked sum instead of a gather: XLA fuses it with the other reductions over C.
-    own = jnp.sum(jnp.where(classes == labels, logits, 0), axis=-1, keepdims=True)
-    ahead = (logits > own) | ((logits == own) & (classes < labels)) | ~jnp.isfinite(own)
+    label_logit = jnp.sum(jnp.where(classes == labels, logits, 0), axis=-1, keepdims=True)
+    ahead = (
+        (logits > label_logit)
+        | ((logits == label_logit) & (classes < labels))
+        | ~jnp.isfinite(label_logit)
+    )
     return jnp.sum(ahead, axis=-1)
 
 

@@ -98,22 +98,23 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
 def _prepare(name: str, data_dir: Path, source: Path | None, overwrite: bool) -> None:
     from cifar_jax.data import archive, prepared
 
-    found = None if overwrite else prepared.find(name, data_dir)
-    if found:
-        print(f"{name} is already prepared in {found} (--overwrite rebuilds it)")
+    directory = None if overwrite else prepared.find(name, data_dir)
+    if directory:
+        print(f"{name} is already prepared in {directory} (--overwrite rebuilds it)")
     else:
         from cifar_jax.data import builders  # imports TFDS, which takes about a second
 
         start = time.perf_counter()
-        found = builders.prepare(name, data_dir, source, overwrite=overwrite)
-        size = sum(file.stat().st_size for file in found.iterdir())
+        directory = builders.prepare(name, data_dir, source, overwrite=overwrite)
+        size = sum(file.stat().st_size for file in directory.iterdir())
         seconds = time.perf_counter() - start
         counts = (
             f"{sum(files.values()):,} {split}"
             for split, files in archive.ARCHIVES[name].splits.items()
         )
         print(
-            f"wrote {' and '.join(counts)} images to {found} ({size / 1e6:.0f} MB, {seconds:.0f} s)"
+            f"wrote {' and '.join(counts)} images to {directory} "
+            f"({size / 1e6:.0f} MB, {seconds:.0f} s)"
         )
     print(
         f"to use it, pass: --config.data.name={name} --config.data.dir={shlex.quote(str(data_dir))}"

@@ -98,10 +98,10 @@ def resume(checkpoints: Checkpoints, run: RunState, exp: Experiment) -> bool:
     Raises:
       UserError: If there are checkpoints, but none can be restored.
     """
-    found = checkpoints.restore_latest(_arrays_of(run, exp), exp.engine.replicated, is_valid)
-    if found is None:
+    latest = checkpoints.restore_latest(_arrays_of(run, exp), exp.engine.replicated, is_valid)
+    if latest is None:
         return False
-    run.step, saved, meta = found
+    run.step, saved, meta = latest
     run.state = exp.engine.place(saved["state"])
     run.metrics = exp.engine.place(from_checkpoint(saved["metrics"]))
     run.rows = meta["rows"]

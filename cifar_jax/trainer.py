@@ -94,19 +94,19 @@ class Trainer:
           UserError: If a checkpoint cannot be saved.
         """
         run, engine = self.run, self._exp.engine
-        own = [
+        run_writers = [
             CsvWriter(folder / "metrics.csv", run.rows),
             TensorBoardWriter(folder / "tensorboard", run.rows),
             ConsoleWriter(self._config.num_epochs, engine.steps_per_epoch),
         ]
-        writers = [*own, *tracking]
+        writers = [*run_writers, *tracking]
         try:
             while run.step < self._total_steps and not run.callbacks.has_stopped:
                 self._train_epoch(writers)
         except Diverged as error:
             raise Diverged(error.what, self._checkpoints.latest_step) from error
         finally:
-            for writer in own:
+            for writer in run_writers:
                 writer.close()
 
     def _train_epoch(self, writers: Sequence[Writer]) -> None:
@@ -229,10 +229,10 @@ class Trainer:
         if step != run.step:
             metrics = self._start_evaluation(run.state)
         self._queued_evaluation, self._has_evaluated = None, True
-        found = fetch(metrics)
-        if not math.isfinite(found["loss"]):
-            raise Diverged(f"the {exp.curve} loss became {found['loss']} by {when}")
-        return {f"{exp.curve}_{name}": value for name, value in found.items()}
+        values = fetch(metrics)
+        if not math.isfinite(values["loss"]):
+            raise Diverged(f"the {exp.curve} loss became {values['loss']} by {when}")
+        return {f"{exp.curve}_{name}": value for name, value in values.items()}
 
     def _start_evaluation(self, state: TrainState) -> Metrics:
         exp = self._exp

@@ -3,7 +3,7 @@ from cifar_jax.errors import unknown
 
 def test_the_closest_name_is_listed_first():
     message = str(unknown("model", "resnet8", ["cnn2", "resnet18", "resnet34"]))
-    assert message.startswith("unknown model 'resnet8': did you mean 'resnet18'? Known: resnet18")
+    assert message.startswith("unknown model 'resnet8'; did you mean 'resnet18'? Known: resnet18")
     assert message.endswith("cnn2")
 
 
@@ -14,7 +14,7 @@ def test_names_from_other_libraries_are_recognized():
 
 
 def test_without_a_close_match_all_names_are_listed():
-    assert str(unknown("model", "xyz", ["b", "a"])) == "unknown model 'xyz': Known: a, b"
+    assert str(unknown("model", "xyz", ["b", "a"])) == "unknown model 'xyz'. Known: a, b"
 
 
 def test_a_hint_shortens_a_long_list():

@@ -58,7 +58,7 @@ def test_without_a_gpu_nothing_is_tried(stand_in):
     stand_in(answer())
     assert gpu_graph.decide("on") and not gpu_graph.decide("off")
     assert not gpu_graph.decide("auto") and stand_in.count() == 0
-    with pytest.raises(UserError, match="unknown gpu_graph 'aut': did you mean 'auto'"):
+    with pytest.raises(UserError, match="unknown gpu_graph 'aut'; did you mean 'auto'"):
         gpu_graph.decide("aut")
 
 

@@ -56,7 +56,7 @@ SMALL = [
             "--config.batch_size needs a whole number, as in --config.batch_size=64, got 'many'",
         ),
         ((*QUICKSTART, *QUICKSTART), "--config is given twice"),
-        ((*QUICKSTART, "--confg.seed=1"), "unknown flag --confg.seed: Known: --config FILE, "),
+        ((*QUICKSTART, "--confg.seed=1"), "unknown flag --confg.seed. Known: --config FILE, "),
         ((*QUICKSTART, "--num_epochs=1"), "did you mean --config.num_epochs?"),
         ((*QUICKSTART, "seed=1"), "unexpected argument 'seed=1'; flags look like"),
         ((*QUICKSTART, "--config.seed=-1"), "seed must be from 0 to 4294967295, got -1"),
@@ -67,7 +67,7 @@ SMALL = [
         ((*QUICKSTART, "--config.model.dropout=(2.0,)"), "dropout rate must be in [0, 1)"),
         (
             (*QUICKSTART, "--config.model.name=resnet8", "--workdir", "/dev/null/x"),
-            "unknown model 'resnet8': did you mean 'resnet18'",
+            "unknown model 'resnet8'; did you mean 'resnet18'",
         ),
         ((*QUICKSTART, "--workdir", "/dev/null/x"), "--workdir /dev/null/x cannot be used"),
     ],

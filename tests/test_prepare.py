@@ -49,7 +49,7 @@ def test_second_call_reports_existing_files_and_succeeds(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
-        (["cifar1000"], "error: unknown data set 'cifar1000': did you mean 'cifar100'"),
+        (["cifar1000"], "error: unknown data set 'cifar1000'; did you mean 'cifar100'"),
         (["cifar100"], "no network in this test"),
         (["cifar100", "--source", "/nowhere"], "error: /nowhere does not exist"),
     ],

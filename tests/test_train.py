@@ -272,10 +272,10 @@ def test_another_runs_workdir_is_refused(straight):
     ("overrides", "message"),
     [
         (dict(batch_size=101), "1 to 100, the number of training images, got 101"),
-        (dict(model__name="cnn33"), "unknown model 'cnn33': did you mean 'cnn3'"),
+        (dict(model__name="cnn33"), "unknown model 'cnn33'; did you mean 'cnn3'"),
         (dict(selected_on="val"), "needs data.val_fraction above 0"),
         (dict(selected_on="best"), "unknown selected_on 'best'"),
-        (dict(selected_by="acuracy"), "unknown selected_by 'acuracy': did you mean 'accuracy'"),
+        (dict(selected_by="acuracy"), "unknown selected_by 'acuracy'; did you mean 'accuracy'"),
         (dict(plateau__patience=2, plateau__factor=2.0), "plateau.factor must be .* got 2.0"),
         (dict(early_stopping__patience=-1), "early_stopping.patience must be .* got -1"),
         (dict(num_epochs=0), "num_epochs must be at least 1, got 0"),

@@ -56,13 +56,13 @@ class _Instruction(NamedTuple):
 
     def attribute(self, name: str) -> str:
         """Returns the value of name=value, without quotes; "" if it is absent."""
-        found = re.search(rf'\b{name}=(?:"([^"]*)"|%?([^\s,]+))', self.text)
-        return (found[1] or found[2]) if found else ""
+        match = re.search(rf'\b{name}=(?:"([^"]*)"|%?([^\s,]+))', self.text)
+        return (match[1] or match[2]) if match else ""
 
     def dimensions(self, name: str) -> list[int]:
         """Returns the value of name={0,1}; [] if it is absent."""
-        found = re.search(rf"\b{name}=\{{([\d,]*)\}}", self.text)
-        return [int(i) for i in found[1].split(",") if i] if found else []
+        match = re.search(rf"\b{name}=\{{([\d,]*)\}}", self.text)
+        return [int(i) for i in match[1].split(",") if i] if match else []
 
 
 def loop_kernels(program: str, partial_reads: Mapping[str, int] | None = None) -> list[Kernel]:
@@ -98,8 +98,8 @@ def _parse(program: str) -> dict[str, list[_Instruction]]:
             current = computations.setdefault(header[1], [])
         elif line.startswith("}"):
             current = None
-        elif current is not None and (found := _INSTRUCTION.match(line.strip())):
-            name, type_, opcode, rest = found.groups()
+        elif current is not None and (match := _INSTRUCTION.match(line.strip())):
+            name, type_, opcode, rest = match.groups()
             operands = re.findall(r"%([\w.\-]+)", rest.split(")")[0])
             current.append(_Instruction(name, type_, opcode, tuple(operands), rest))
     return computations

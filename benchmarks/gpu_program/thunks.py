@@ -38,9 +38,9 @@ def count(dump: str) -> Launches:
     loop_indent = graph_indent = None
     in_loop = False
     for line in dump.splitlines():
-        if not (found := _THUNK.match(line)):
+        if not (match := _THUNK.match(line)):
             continue
-        indent, kind = len(found[1]), found[2]
+        indent, kind = len(match[1]), match[2]
         if graph_indent is not None and indent <= graph_indent:
             graph_indent = None
         if in_loop and indent <= loop_indent:

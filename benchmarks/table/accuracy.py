@@ -43,9 +43,9 @@ def shortened() -> str:
 
 def not_run() -> str:
     """Returns the table of experiments without a logged complete run."""
-    found = rows()
-    done = {row.experiment for row in found if _is_complete(row)}
-    missing = {row.experiment: row for row in found if row.experiment not in done}
+    all_rows = rows()
+    done = {row.experiment for row in all_rows if _is_complete(row)}
+    missing = {row.experiment: row for row in all_rows if row.experiment not in done}
     titles = ("experiment", "published", "epochs", "parameters")
     return table(
         titles,

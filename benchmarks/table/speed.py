@@ -215,8 +215,8 @@ def idle_records(name: str) -> list[dict]:
       name: A file in benchmarks/results, without its suffix.
     """
     path = harness.RESULTS / f"{name}.jsonl"
-    found = records(path) if path.exists() else ()
-    return [r for r in found if not harness.background(r["used_elsewhere"])["is_busy"]]
+    all_records = records(path) if path.exists() else ()
+    return [r for r in all_records if not harness.background(r["used_elsewhere"])["is_busy"]]
 
 
 def records(path: Path) -> list[dict]:

@@ -37,10 +37,10 @@ def parse(
     values = flags.FlagValues()
     flags.DEFINE_string("workdir", None, "Folder for the run's files.", flag_values=values)
     define(values)
-    own = {name: values[name] for name in sorted(values)}
+    other_flags = {name: values[name] for name in sorted(values)}
     if wants_help:
         print(f"{usage}\nFlags in addition to --config:")
-        for name, flag in own.items():
+        for name, flag in other_flags.items():
             default = "" if flag.default is None else f" (default: {flag.default})"
             print(f"  --{name}: {flag.help}{default}")
     if path is None and wants_help:
@@ -66,17 +66,17 @@ def parse(
     except flags.UnrecognizedFlagError as error:
         name = shorten(error.flagname, 80)
         is_field = name in flatten(config)
-        hint = f"did you mean --config.{name}? " if is_field else ""
+        hint = f"; did you mean --config.{name}?" if is_field else "."
         raise UserError(
-            f"unknown flag --{name}: {hint}Known: --config FILE, --{', --'.join(own)}, and config "
-            "fields, as in --config.seed=1"
+            f"unknown flag --{name}{hint} Known: --config FILE, --{', --'.join(other_flags)}, and "
+            "config fields, as in --config.seed=1"
         ) from error
     except RecursionError as error:  # absl compares an unknown flag with those it knows
         text = quote(max(argv, key=len))
         raise UserError(f"unexpected argument {text}; flags look like --config.seed=1") from error
     # A config flag raises the last three for a value of the wrong type.
     except (flags.Error, ValueError, TypeError, SyntaxError) as error:
-        raise UserError(_plain(error, own | flatten(config))) from error
+        raise UserError(_plain(error, other_flags | flatten(config))) from error
     if rest:
         text = shorten(" ".join(rest), 80)
         raise UserError(f"unexpected argument {text!r}; flags look like --config.seed=1")

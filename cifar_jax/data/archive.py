@@ -28,12 +28,14 @@ class Raw(NamedTuple):
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Returns the images, labels and names in the form that prepared.decode documents."""
-        labels = {ours: theirs for ours, theirs in LABELS.items() if theirs in self.names}
-        result = {f"{ours}_names": np.array(self.names[theirs]) for ours, theirs in labels.items()}
+        labels = {name: tfds_name for name, tfds_name in LABELS.items() if tfds_name in self.names}
+        result = {
+            f"{name}_names": np.array(self.names[tfds_name]) for name, tfds_name in labels.items()
+        }
         for split, images in self.images.items():
             result[f"{split}_images"] = images
-            for ours, theirs in labels.items():
-                result[f"{split}_{ours}"] = self.labels[split][theirs].astype(np.int32)
+            for name, tfds_name in labels.items():
+                result[f"{split}_{name}"] = self.labels[split][tfds_name].astype(np.int32)
         result["differences"] = np.array(self.differences, np.str_)
         result["mean"], result["std"] = channels.mean_std(result["train_images"])
         return result
@@ -42,8 +44,8 @@ class Raw(NamedTuple):
 def find(name: str, data_dir: Path) -> Path | None:
     """Returns the folder of the unpacked archive, which is `data_dir` or in `data_dir`, or None."""
     folder = ARCHIVES[name].folder
-    found = data_dir if data_dir.name == folder else data_dir / folder
-    return found if found.is_dir() else None
+    unpacked = data_dir if data_dir.name == folder else data_dir / folder
+    return unpacked if unpacked.is_dir() else None
 
 
 def read(name: str, source: str | Path) -> Raw:

@@ -106,8 +106,8 @@ def prepare(
             return _write(name, data_dir, raw, overwrite)
     except OSError as e:
         # Another process may have finished first; its directory is equivalent.
-        if not overwrite and (found := prepared.find(name, data_dir)):
-            return found
+        if not overwrite and (directory := prepared.find(name, data_dir)):
+            return directory
         code, reason = e.errno, e.strerror or str(e)
     # After the except block: while the exception exists, the unfinished file still takes up space.
     if code in (errno.ENOSPC, errno.EDQUOT):

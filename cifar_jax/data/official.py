@@ -42,12 +42,12 @@ class Archive(NamedTuple):
           records: {split: uint8 [N, record_size]}, in any order.
           names: {label: class names}.
         """
-        found = []
+        differing = []
         for split, counts in self.splits.items():
             if digest(records[split]) != self.digests[split]:
                 first, *others = counts
-                found.append(f"one of {first} to {others[-1]}" if others else first)
-        return found + [
+                differing.append(f"one of {first} to {others[-1]}" if others else first)
+        return differing + [
             file
             for label, (file, _) in self.labels.items()
             if tuple(names[label]) != self.names[label]

@@ -119,13 +119,13 @@ def _builder(directory: Path, official: Archive):
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # hides advice to install TensorFlow
             builder = tfds.builder_from_directory(directory)
-        found = {key: (f.shape, f.np_dtype) for key, f in builder.info.features.items()}
+        features = {key: (f.shape, f.np_dtype) for key, f in builder.info.features.items()}
     except _INVALID_METADATA as e:
         raise UserError(f"{' or '.join(_REQUIRED)} is not valid: {type(e).__name__}: {e}") from e
     expected = {"id": ((), object), "image": ((32, 32, 3), np.uint8)}
     expected |= {label: ((), np.int64) for label in official.labels}
-    if found != expected:
-        raise UserError(f"features.json has {found} instead of {expected}")
+    if features != expected:
+        raise UserError(f"features.json has {features} instead of {expected}")
     if getattr(builder.info.file_format, "value", None) not in ("array_record", "tfrecord"):
         raise UserError("the file format is neither ArrayRecord nor TFRecord")
     if not set(official.splits) <= set(builder.info.splits):

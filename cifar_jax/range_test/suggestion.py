@@ -93,12 +93,12 @@ def suggest(points: Sequence[Point], ended_by: str = "rate") -> dict[str, Any]:
     }
 
 
-def flags_for(config: ConfigDict, found: dict[str, Any]) -> str:
+def flags_for(config: ConfigDict, suggested: dict[str, Any]) -> str:
     """Returns the flags that train a config with triangular2 between the suggested values."""
     fields = {
         "schedule": "triangular2",
-        "base_learning_rate": f"{found['base_learning_rate']:.3g}",
-        "learning_rate": f"{found['max_learning_rate']:.3g}",
+        "base_learning_rate": f"{suggested['base_learning_rate']:.3g}",
+        "learning_rate": f"{suggested['max_learning_rate']:.3g}",
         "half_cycle_epochs": "4",
     }
     # Reset fields of the config's own schedule that conflict with this one.

@@ -109,13 +109,13 @@ def _over_seeds(
         if run.summary is not None:
             same = what_counts(defaults | run.config)
             groups[repr(sorted(same.items()))][run.config["seed"]] = run
-    found = []
+    summaries = []
     for by_seed in groups.values():
         if len(by_seed) > 1:
             values = [run.summary["test_accuracy"] for run in by_seed.values()]
             name = next(iter(by_seed.values())).config["experiment"]
-            found.append((name, len(values), statistics.mean(values), statistics.stdev(values)))
-    return found
+            summaries.append((name, len(values), statistics.mean(values), statistics.stdev(values)))
+    return summaries
 
 
 def _differences(labeled: Sequence[tuple[str, Run]]) -> list[tuple[str, list[str]]]:
@@ -124,9 +124,9 @@ def _differences(labeled: Sequence[tuple[str, Run]]) -> list[tuple[str, list[str
     A field that an older run lacks does not count as a difference; its value is then a dash.
     """
     names = sorted(set().union(*(run.config for _, run in labeled)) - {"data.dir"})
-    found = []
+    differences = []
     for name in names:
         values = [str(run.config[name]) if name in run.config else None for _, run in labeled]
         if len(set(values) - {None}) > 1:
-            found.append((name, ["-" if value is None else value for value in values]))
-    return found
+            differences.append((name, ["-" if value is None else value for value in values]))
+    return differences

@@ -218,13 +218,13 @@ def wilson(shares: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 @styled
-def reliability(found: Calibration) -> Figure:
+def reliability(calibration: Calibration) -> Figure:
     """Plots accuracy against confidence."""
     figure = new()
     axes = figure.subplots()
-    middle = (found.edges[1:] + found.edges[:-1]) / 2
+    middle = (calibration.edges[1:] + calibration.edges[:-1]) / 2
     axes.bar(
-        100 * middle, 100 * found.accuracy, width=90 / len(middle), color=COLORS[5],
+        100 * middle, 100 * calibration.accuracy, width=90 / len(middle), color=COLORS[5],
         label="measured",
     )  # fmt: skip
     axes.plot([0, 100], [0, 100], "--", color=COLORS[1], lw=1.5, label="perfectly calibrated")

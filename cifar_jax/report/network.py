@@ -53,13 +53,13 @@ def layers(name: str, num_classes: int, options: dict) -> list[Layer]:
       num_classes: Number of classes.
       options: Options of the network.
     """
-    found: list[Layer] = []
+    calls: list[Layer] = []
 
     def recorded(path, node):
         is_leaf = isinstance(node, nnx.Module) and not any(
             isinstance(child, nnx.Module) for _, child in nnx.iter_children(node)
         )
-        return _Recorded(node, "/".join(map(str, path)), found.append) if is_leaf else node
+        return _Recorded(node, "/".join(map(str, path)), calls.append) if is_leaf else node
 
     def trace():
         model = models.create(name, num_classes, make_rngs(params=0), **options)
@@ -70,7 +70,7 @@ def layers(name: str, num_classes: int, options: dict) -> list[Layer]:
         return nnx.recursive_map(recorded, model)(jnp.zeros((1, 32, 32, 3)))
 
     nnx.eval_shape(trace)
-    return found
+    return calls
 
 
 class _Recorded(nnx.Module):
@@ -88,19 +88,19 @@ class _Recorded(nnx.Module):
         return out
 
 
-def drawn(found: list[Layer]) -> list[Layer]:
+def drawn(calls: list[Layer]) -> list[Layer]:
     """Returns the layers shown in the diagram."""
-    return [layer for layer in found if layer.num_params and "Norm" not in layer.kind]
+    return [layer for layer in calls if layer.num_params and "Norm" not in layer.kind]
 
 
 @figures.styled
-def diagram(found: list[Layer]) -> Figure:
+def diagram(calls: list[Layer]) -> Figure:
     """Draws the layers with parameters as blocks, as a wide figure.
 
     The height of a block shows the resolution, and its label is the number of channels.
     Normalization layers are omitted.
     """
-    shown = drawn(found)
+    shown = drawn(calls)
     width = max(5.2, 0.42 * len(shown) + 1.2)
     figure = figures.new((width, 3.6))
     axes = figure.subplots()

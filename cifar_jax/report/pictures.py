@@ -60,9 +60,9 @@ def write(folder: Path, images: np.ndarray | None = None) -> Path:
 
 def matrices(run: Run) -> dict[str, tuple[np.ndarray, Sequence[str]]]:
     """Returns {kind: (confusion matrix, names)} by class and, if they exist, by superclass."""
-    found = run.predictions
-    names = found.class_names
-    matrix = analysis.confusion(found.labels, found.predictions, len(names))
+    predictions = run.predictions
+    names = predictions.class_names
+    matrix = analysis.confusion(predictions.labels, predictions.predictions, len(names))
     by = {"class": (matrix, names)}
     groups = superclass_of(names)
     if groups:
@@ -76,8 +76,8 @@ def numbers(run: Run, by: dict[str, tuple[np.ndarray, Sequence[str]]]) -> dict[s
     """Returns the numbers of the error figures as JSON values; `by` is from `matrices`."""
     if run.predictions is None:
         return {}
-    found, names = run.predictions, run.predictions.class_names
-    calibrated = analysis.calibration(found.logits, found.labels)
+    predictions, names = run.predictions, run.predictions.class_names
+    calibrated = analysis.calibration(predictions.logits, predictions.labels)
     result: dict[str, Any] = {}
     for kind, (matrix, labels) in by.items():
         rates = (None if np.isnan(rate) else float(rate) for rate in analysis.error_rates(matrix))
@@ -115,16 +115,20 @@ def _figures(run: Run, by, layers, images: np.ndarray | None) -> Iterator[tuple]
         yield f"errors_{kind}", figures.error_bars(rates, names, matrix.sum(axis=1), overall)
     if run.predictions is None:
         return
-    found = run.predictions
-    yield "calibration", figures.reliability(analysis.calibration(found.logits, found.labels))
+    predictions = run.predictions
+    calibrated = analysis.calibration(predictions.logits, predictions.labels)
+    yield "calibration", figures.reliability(calibrated)
     if images is None:
         return
-    names, (matrix, _) = found.class_names, by["class"]
+    names, (matrix, _) = predictions.class_names, by["class"]
     rates = analysis.error_rates(matrix)
     order = analysis.from_worst(rates)
     for name, chosen in (("hardest", order[:10]), ("easiest", order[::-1][:10])):
         rows = [
-            (f"{_words(names[c])}: {100 * rates[c]:.1f}% error", images[examples.first(found, c)])
+            (
+                f"{_words(names[c])}: {100 * rates[c]:.1f}% error",
+                images[examples.first(predictions, c)],
+            )
             for c in chosen
         ]
         yield name, figures.gallery(rows)
@@ -133,7 +137,7 @@ def _figures(run: Run, by, layers, images: np.ndarray | None) -> Iterator[tuple]
         rows = [
             (
                 f"{_words(names[p.label])} predicted as {_words(names[p.prediction])}: {p.count}",
-                images[examples.confused(found, p)],
+                images[examples.confused(predictions, p)],
             )
             for p in pairs
         ]
@@ -167,9 +171,9 @@ def write_tensorboard(run: Run, pictures: dict[str, bytes], images: np.ndarray |
             if name.startswith(("confusion", "errors", "calibration")):
                 picture = np.asarray(Image.open(io.BytesIO(data), formats=["PNG"]).convert("RGB"))
                 writer.add_image(name, picture, step, dataformats="HWC")
-        found = run.predictions
-        if images is not None and found is not None:
-            wrong = np.flatnonzero(found.predictions != found.labels)[:64]
+        predictions = run.predictions
+        if images is not None and predictions is not None:
+            wrong = np.flatnonzero(predictions.predictions != predictions.labels)[:64]
             if len(wrong):
                 writer.add_images("misclassified", images[wrong], step, dataformats="NHWC")
         if run.summary is not None:

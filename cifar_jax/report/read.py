@@ -80,15 +80,15 @@ def read(folder: Path) -> Run:
     rows = _rows(path) if path.exists() else []
     notes = _drop_non_finite(rows)
     path = folder / "predictions.npz"
-    found = predictions.read(path) if summary is not None and path.exists() else None
-    if found is not None:
-        right = float(np.mean(found.predictions == found.labels))
-        if abs(right - summary["test_accuracy"]) > 0.5 / len(found.labels):
+    predicted = predictions.read(path) if summary is not None and path.exists() else None
+    if predicted is not None:
+        right = float(np.mean(predicted.predictions == predicted.labels))
+        if abs(right - summary["test_accuracy"]) > 0.5 / len(predicted.labels):
             notes.append(
                 f"predictions.npz is not from this run: {100 * right:.2f}% of its predictions are "
                 f"correct, but the test accuracy is {100 * summary['test_accuracy']:.2f}%."
             )
-    return Run(folder, config, rows, summary, found, tuple(notes))
+    return Run(folder, config, rows, summary, predicted, tuple(notes))
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -150,11 +150,11 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 
 def _drop_non_finite(rows: list[dict[str, Any]]) -> list[str]:
     """Replaces NaN and infinite values by None, and returns a note about them if there are any."""
-    found: dict[str, list[int]] = {}
+    epochs_of: dict[str, list[int]] = {}
     for row in rows:
         for name, value in row.items():
             if isinstance(value, float) and not math.isfinite(value):
-                found.setdefault(name, []).append(row["epoch"])
+                epochs_of.setdefault(name, []).append(row["epoch"])
                 row[name] = None
-    names = [f"{name} of epoch {', '.join(map(str, epochs))}" for name, epochs in found.items()]
+    names = [f"{name} of epoch {', '.join(map(str, epochs))}" for name, epochs in epochs_of.items()]
     return [f"Values left out because they are not finite: {'; '.join(names)}."] if names else []

@@ -64,15 +64,15 @@ def of_run(
 def downloads(run: Run) -> list[tuple[str, str]]:
     """Returns pairs of name and data URI for the run's files."""
     files = [run.folder / name for name in ("config.json", "metrics.csv", "summary.json")]
-    found = []
+    contents = []
     for path in files:
         with contextlib.suppress(FileNotFoundError):
-            found.append((path.name, path.read_bytes()))
+            contents.append((path.name, path.read_bytes()))
     if run.predictions is not None:
         by = pictures.matrices(run)
-        found += [(f"confusion_{k}.csv", pictures.confusion_csv(*by[k])) for k in by]
-        found.append(("errors.json", json.dumps(pictures.numbers(run, by), indent=2).encode()))
-    return [(name, figures.data_uri(data, "text/plain")) for name, data in found]
+        contents += [(f"confusion_{k}.csv", pictures.confusion_csv(*by[k])) for k in by]
+        contents.append(("errors.json", json.dumps(pictures.numbers(run, by), indent=2).encode()))
+    return [(name, figures.data_uri(data, "text/plain")) for name, data in contents]
 
 
 def state(run: Run) -> str:

@@ -64,14 +64,14 @@ class CheckpointReader:
             state=ocp.args.StandardRestore(abstract), meta=ocp.args.JsonRestore()
         )
         with self.reading(step):
-            found = self._orbax.restore(self._path / str(step), args=args)
-        meta, sums = self._checked_meta(step, found.meta)
+            restored = self._orbax.restore(self._path / str(step), args=args)
+        meta, sums = self._checked_meta(step, restored.meta)
         if sums:
-            restored = checksums.of_arrays(found.state)
-            differing = [n for n, crc in restored.items() if sums["arrays"].get(n) != crc]
+            crcs = checksums.of_arrays(restored.state)
+            differing = [n for n, crc in crcs.items() if sums["arrays"].get(n) != crc]
             if differing:
                 raise self.damaged(step, f"the checksum of {', '.join(differing[:3])} differs")
-        return found.state, meta
+        return restored.state, meta
 
     def read_meta(self, step: int) -> dict:
         """Returns only the `meta` of a checkpoint; raises the errors of `restore`."""

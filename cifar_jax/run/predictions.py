@@ -46,15 +46,15 @@ def read(path: Path) -> Predictions:
     try:
         with np.load(path, allow_pickle=False) as file:
             names = tuple(str(name) for name in np.atleast_1d(file["class_names"]))
-            found = Predictions(file["logits"], file["labels"], file["predictions"], names)
+            predictions = Predictions(file["logits"], file["labels"], file["predictions"], names)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
     except Exception as error:  # for corrupt files, NumPy and zipfile raise errors of many types
         reason = str(error).partition("\n")[0][:200] or type(error).__name__
         raise UserError(f"{path} cannot be read: {reason}") from error
-    if wrong := _what_is_wrong(*found):
+    if wrong := _what_is_wrong(*predictions):
         raise UserError(f"{path} is not from a cifar_jax run: {wrong}")
-    return found
+    return predictions
 
 
 def _what_is_wrong(

@@ -52,8 +52,8 @@ def error_number(error: Exception) -> int | None:
     """Returns the errno of an exception; those of TensorStore contain it in their text."""
     if isinstance(error, OSError):
         return error.errno
-    found = re.search(r"os_error_code='(\d+)'", str(error))
-    return int(found[1]) if found else None
+    match = re.search(r"os_error_code='(\d+)'", str(error))
+    return int(match[1]) if match else None
 
 
 @contextlib.contextmanager

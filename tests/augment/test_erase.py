@@ -121,7 +121,7 @@ def test_cutmix_preserves_the_dtype():
 def test_an_empty_mix_is_none_and_invalid_ones_are_rejected():
     assert augment.parse_mix("") is None
     for line, message in [
-        ("mixap(0.2)", "unknown augmentation 'mixap': did you mean 'mixup'"),
+        ("mixap(0.2)", "unknown augmentation 'mixap'; did you mean 'mixup'"),
         ("mixup(0.2", "neither a name nor a call"),
         ("mixup(beta=1)", "unexpected keyword argument 'beta'"),
         ("mixup|cutmix", "neither a name nor a call"),

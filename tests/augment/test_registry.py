@@ -83,7 +83,7 @@ def test_missing_index_or_epoch_raises_if_an_operation_needs_it(images):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("flop", "unknown augmentation 'flop': did you mean 'flip'"),
+        ("flop", "unknown augmentation 'flop'; did you mean 'flip'"),
         ("crop(4", "neither a name nor a call"),
         ("crop(padding=x)", "neither a name nor a call"),
         ("crop(4, fill=3)", "unexpected keyword argument 'fill'"),

@@ -5,7 +5,7 @@ from benchmarks import idle
 
 
 def test_background_load_is_the_share_of_other_processes():
-    # (own, busy, idle) seconds: 6 of 8 are busy, of which this process used 4.
+    # (used, busy, idle) seconds: 6 of 8 are busy, of which this process used 4.
     assert idle.background_load((1.0, 10.0, 5.0), (5.0, 16.0, 7.0)) == 0.25
     assert idle.background_load((1.0, 10.0, 5.0), (5.0, 13.99, 9.0)) == 0.0  # rounding
     assert idle.background_load((1.0, 10.0, 5.0), (1.002, 10.0, 5.0)) == 0.0  # within a tick

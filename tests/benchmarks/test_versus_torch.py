@@ -161,7 +161,7 @@ def test_a_case_consists_of_model_batch_size_and_dtype():
     assert cases.parse_case("cnn3:128") == ("cnn3", 128, "float32")
     assert cases.parse_case("resnet18:512:bfloat16") == ("resnet18", 512, "bfloat16")
     assert cases.parse_case("cnn2") == ("cnn2", 64, "float32")
-    with pytest.raises(UserError, match="unknown model 'resnet19': did you mean 'resnet18'"):
+    with pytest.raises(UserError, match="unknown model 'resnet19'; did you mean 'resnet18'"):
         cases.parse_case("resnet19:32")
     with pytest.raises(UserError, match="'resnet18 imagenet' cannot be compared"):
         cases.parse_case("resnet18 imagenet")

@@ -151,7 +151,7 @@ def _assigning(line):
         (
             "from configs import base\ndef get_config():\n    config = base.get_config()\n"
             "    config.optim.learning_rat = 1\n    return config",
-            "unknown config field .* 'optim.learning_rat': did you mean 'optim.learning_rate'",
+            "unknown config field .* 'optim.learning_rat'; did you mean 'optim.learning_rate'",
         ),
         (
             "from configs import base\ndef get_config():\n    config = base.get_config()\n"

@@ -156,8 +156,8 @@ def test_synthetic_needs_no_data_directory(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
-        ({"name": "cifar"}, "unknown data set 'cifar': did you mean 'cifar10'"),
-        ({"name": "cifar100", "label": "corase"}, "unknown label 'corase': did you mean 'coarse'"),
+        ({"name": "cifar"}, "unknown data set 'cifar'; did you mean 'cifar10'"),
+        ({"name": "cifar100", "label": "corase"}, "unknown label 'corase'; did you mean 'coarse'"),
         ({"name": "cifar10", "label": "coarse"}, "cifar10 has no coarse labels"),
         ({"name": "synthetic", "label": "coarse"}, "synthetic has no coarse labels"),
         ({"name": "synthetic", "val_fraction": 1.5}, "validation fraction must be in"),

@@ -173,9 +173,9 @@ def test_options_of_the_wrong_kind_are_rejected(name, options):
 
 
 def test_errors_suggest_the_nearest_name():
-    with pytest.raises(UserError, match="unknown model 'resnet81': did you mean 'resnet18'"):
+    with pytest.raises(UserError, match="unknown model 'resnet81'; did you mean 'resnet18'"):
         build("resnet81")
-    with pytest.raises(UserError, match="unknown option of cnn2 'drop': did you mean 'dropout'"):
+    with pytest.raises(UserError, match="unknown option of cnn2 'drop'; did you mean 'dropout'"):
         build("cnn2", drop=0.5)
     with pytest.raises(UserError, match="dropout must be one number or 3"):
         build("cnn2", dropout=(0.5, 0.5))

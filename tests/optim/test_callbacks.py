@@ -181,7 +181,7 @@ def test_epochs_without_an_evaluation_do_not_count():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Plateau("los", 2), "unknown plateau.monitor 'los': did you mean 'loss'"),
+        (lambda: Plateau("los", 2), "unknown plateau.monitor 'los'; did you mean 'loss'"),
         (lambda: Plateau("loss", 0), "1 or more, or 0 to disable the callback, got 0"),
         (lambda: Plateau("loss", 2, factor=1.0), r"plateau.factor must be in \(0, 1\), got 1.0"),
         (lambda: Plateau("loss", 2, cooldown=-1), "plateau.cooldown must be at least 0, got -1"),

@@ -172,8 +172,8 @@ def test_kernels_selects_weights_of_convolutions_and_dense_layers():
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        (dict(name="adamm"), "unknown optimizer 'adamm': did you mean 'adam'"),
-        (dict(weight_decay_mask="kernel"), "mask 'kernel': did you mean 'kernels'"),
+        (dict(name="adamm"), "unknown optimizer 'adamm'; did you mean 'adam'"),
+        (dict(weight_decay_mask="kernel"), "mask 'kernel'; did you mean 'kernels'"),
         (dict(weight_decay=-1e-4), r"optim.weight_decay must be .* got -0.0001"),
         (dict(clip_norm=-1.0), r"optim.clip_norm must be .* got -1"),
         (dict(nesterov=True), "optim.nesterov needs optim.momentum"),
@@ -182,7 +182,7 @@ def test_kernels_selects_weights_of_convolutions_and_dense_layers():
         (dict(name="adam", eps=float("nan")), r"optim.eps must be .* got nan"),
         (dict(name="adam", momentum=0.9), "optim.momentum needs optim.name 'sgd', got 'adam'"),
         (dict(name="adamw", nesterov=True), "optim.nesterov needs optim.name 'sgd', got 'adamw'"),
-        (dict(momentom=0.9), "unknown optimizer option 'momentom': did you mean 'momentum'"),
+        (dict(momentom=0.9), "unknown optimizer option 'momentom'; did you mean 'momentum'"),
     ],
 )
 def test_invalid_optimizer_option_is_rejected(options, match):

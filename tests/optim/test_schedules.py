@@ -233,7 +233,7 @@ def test_depends_on_length_matches_the_schedules(name):
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        (dict(name="cosin"), "unknown schedule 'cosin': did you mean 'cosine'"),
+        (dict(name="cosin"), "unknown schedule 'cosin'; did you mean 'cosine'"),
         (dict(learning_rate=float("nan")), r"optim.learning_rate must be .* got nan"),
         (dict(learning_rate=1e39), r"optim.learning_rate must be .* got 1e\+39"),
         (dict(learning_rate=1e-46), r"optim.learning_rate must be above 0, got 1e-46"),
@@ -282,7 +282,7 @@ def test_depends_on_length_matches_the_schedules(name):
             dict(name="triangular", half_cycle_epochs=2, base_learning_rate=0.2),
             r"optim.base_learning_rate .* got 0.2",
         ),
-        (dict(name="cosine", ris=0.2), "unknown schedule option 'ris': did you mean 'rise'"),
+        (dict(name="cosine", ris=0.2), "unknown schedule option 'ris'; did you mean 'rise'"),
         (dict(name="exp_range", cycle_factor=1.1), r"optim.cycle_factor must be .* got 1.1"),
     ],
 )
