@@ -111,7 +111,7 @@ def test_the_zoo_fails_without_pytorch(tmp_path, calls, capsys, monkeypatch):
     suite = make_suite(tmp_path)
     stages.versus_torch_zoo(suite)
     assert suite.failed == ["benchmarks.versus_torch"] and not calls
-    assert "PyTorch is not installed: make reference" in capsys.readouterr().out
+    assert "PyTorch is not installed; run `make reference`" in capsys.readouterr().out
 
 
 def test_a_case_that_crashes_the_process_is_skipped(tmp_path, monkeypatch):

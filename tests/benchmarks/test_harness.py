@@ -80,7 +80,7 @@ def test_a_failed_case_does_not_stop_the_others(tmp_path, capsys):
     assert [json.loads(line)["name"] for line in path.read_text().splitlines()] == ["a", "c"]
     printed = capsys.readouterr()
     assert printed.out == "title\na\nc\n"
-    assert "out of memory" in printed.err and "failed, see above: b" in printed.err
+    assert "out of memory" in printed.err and "failed (see above): b" in printed.err
 
 
 def test_run_cases_succeeds_if_every_case_does(tmp_path):
@@ -106,7 +106,7 @@ def test_a_busy_machine_is_noted_in_the_record_and_printed(capsys):
 
 def test_missing_packages_are_named_with_the_command_that_installs_them(monkeypatch):
     monkeypatch.setattr(harness.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match="this needs torch and keras: make reference, or pip"):
+    with pytest.raises(UserError, match="this needs torch and keras; run `make reference` or `pip"):
         harness.require_packages("torch", "keras")
 
 

@@ -77,7 +77,7 @@ def test_wrong_checksum_is_rejected(tmp_path):
 def test_incomplete_transfer_is_rejected(tmp_path):
     with (
         serving(lambda c, _: c.sendall(_head(len(CONTENT)) + CONTENT[:-100])) as address,
-        pytest.raises(UserError, match="ended early, 100 bytes are missing"),
+        pytest.raises(UserError, match="ended early; 100 bytes are missing"),
     ):
         download.fetch(f"http://{address}/x.bin", tmp_path / "x.bin", SHA256)
     assert _is_empty(tmp_path)

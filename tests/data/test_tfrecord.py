@@ -41,7 +41,7 @@ def test_every_flipped_bit_is_found(path):
         damaged = bytearray(content)
         damaged[bit // 8] ^= 1 << bit % 8
         path.write_bytes(damaged)
-        with pytest.raises(ValueError, match=r"x.tfrecord: record \d has a wrong checksum"):
+        with pytest.raises(ValueError, match=r"x.tfrecord: .*record \d .*wrong"):
             list(tfrecord.read(path))
 
 
