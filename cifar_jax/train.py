@@ -12,7 +12,7 @@ from cifar_jax import experiment, final_evaluation
 from cifar_jax.data import Dataset
 from cifar_jax.errors import UserError
 from cifar_jax.loop import Diverged
-from cifar_jax.run import predictions, summary, trackers, workdir
+from cifar_jax.run import metrics_csv, predictions, summary, trackers, workdir
 from cifar_jax.run.checkpoint import open_checkpoints
 from cifar_jax.run.storage import writing
 from cifar_jax.runtime.environment import environment
@@ -61,7 +61,7 @@ def train(
     config = experiment.checked(config)
     with workdir.locked(folder), writing(folder):
         complete = workdir.check(config, folder)
-        if complete is not None and _has_predictions(folder):
+        if complete is not None and _has_files(folder, complete["epochs"]):
             print(f"{config.experiment} is complete:\n{summary.table(complete, given)}")
             return complete
         made_on = environment()  # before training, during which the checkout may change
@@ -103,10 +103,14 @@ def train(
     return result
 
 
-def _has_predictions(folder: Path) -> bool:
-    """Returns whether predictions.npz can be read; otherwise says that it will be rebuilt."""
+def _has_files(folder: Path, num_epochs: int) -> bool:
+    """Returns whether a complete run's files can be read; otherwise says that they are rebuilt."""
+    path = folder / "metrics.csv"
     try:
         predictions.read(folder / "predictions.npz")
+        num_rows = len(metrics_csv.read(path))
+        if num_rows != num_epochs:
+            raise UserError(f"{path} has {num_rows} of {num_epochs} epochs")
     except UserError as error:
         print(f"{error}: rebuilding it from the checkpoint")
         return False

@@ -355,6 +355,21 @@ def test_a_state_that_fails_in_evaluation_is_not_saved(tmp_path, monkeypatch):
     assert params_of(tmp_path)[0] == 4
 
 
+@pytest.mark.usefixtures("compiled_once")
+def test_damaged_metrics_of_a_complete_run_are_rebuilt(tmp_path, capsys):
+    config, path = tiny.make_config(num_epochs=2), tmp_path / "metrics.csv"
+    summary = train(config, tmp_path)
+    content = path.read_text()
+    lines = content.splitlines(keepends=True)
+    for damaged in ("", "".join(lines[:2]), content[:-9] + "\n", content.replace(",", ";")):
+        path.write_text(damaged)
+        assert train(config, tmp_path) == summary
+        assert f"{path}" in (printed := capsys.readouterr().out) and "rebuilding" in printed
+        assert path.read_text() == content
+    assert train(config, tmp_path) == summary
+    assert "rebuilding" not in capsys.readouterr().out
+
+
 def test_a_run_that_fails_to_start_does_not_claim_the_workdir(tmp_path):
     too_small = tiny.dataset(num_train=8)
     with pytest.raises(UserError, match="batch_size must be from 1 to 8"):

@@ -29,6 +29,7 @@ from benchmarks.gpu_suite.suite import MIN_SECONDS, Suite
 from benchmarks.gpu_suite.summary import summarize
 from cifar_jax.errors import UserError
 from cifar_jax.runtime import entry
+from cifar_jax.runtime.signals import Preempted
 
 
 def main(argv: list[str]) -> int:
@@ -57,8 +58,13 @@ def main(argv: list[str]) -> int:
             break
         minutes = "" if suite.small else f", about {STAGES[name].minutes:g} min on an H100"
         print(f"\n{name}{minutes}; {suite.seconds_left / 60:.1f} min left", flush=True)
-        STAGES[name].run(suite)
-        pack_programs(suite)
+        try:
+            STAGES[name].run(suite)
+        except Preempted as stopped:
+            print(stopped, file=sys.stderr)
+            return stopped.exit_code
+        finally:
+            pack_programs(suite)
     text = summarize(suite)
     (suite.out / "summary.txt").write_text(text + "\n")
     print("\n" + text)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from benchmarks.gpu_suite.collect import read_records
 from benchmarks.harness import ROOT
+from cifar_jax.runtime.signals import Preempted, catch_signals
 
 # A benchmark is started only if this much time is left.
 MIN_SECONDS = 20
@@ -59,6 +60,9 @@ class Suite(NamedTuple):
 
         Returns:
           The exit code, or None if the benchmark ran out of time.
+
+        Raises:
+          Preempted: After SIGTERM, SIGINT or SIGHUP, once the benchmark has ended.
         """
         command = [sys.executable, "-m", module, *arguments]
         print(f"$ {' '.join(command[1:])}", flush=True)
@@ -66,20 +70,27 @@ class Suite(NamedTuple):
             "JAX_COMPILATION_CACHE_DIR": str(self.work / "programs"),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         }
-        start = time.monotonic()
+        start = saved_at = time.monotonic()
         code = None
         with contextlib.ExitStack() as stack:
+            stop = stack.enter_context(catch_signals())
             stdout = stack.enter_context(save_output.open("w")) if save_output else None
             process = subprocess.Popen(command, cwd=ROOT, env=environ, stdout=stdout)
             stack.enter_context(process)
             while code is None:
-                try:
-                    code = process.wait(min(60, max(self.seconds_left, 1)))
-                except subprocess.TimeoutExpired:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    code = process.wait(1)
+                if stop.signum is not None:
+                    process.terminate()
+                    process.wait()
                     save()
-                    if self.seconds_left <= 0:
-                        process.kill()
-                        break
+                    raise Preempted(stop.signum, "stopped: run the same command to continue")
+                if self.seconds_left <= 0:
+                    process.kill()
+                    break
+                if time.monotonic() - saved_at > 60:
+                    save()
+                    saved_at = time.monotonic()
         save()
         if code:
             self.failed.append(module)

@@ -1,6 +1,5 @@
 """Reads the workdir of a complete, running or interrupted run."""
 
-import csv
 import json
 import math
 from pathlib import Path
@@ -11,7 +10,7 @@ import numpy as np
 from cifar_jax.config import flatten
 from cifar_jax.errors import UserError
 from cifar_jax.report import check
-from cifar_jax.run import predictions, rules
+from cifar_jax.run import metrics_csv, predictions, rules
 from cifar_jax.run.predictions import Predictions
 from cifar_jax.run.workdir import check_format, is_at_work
 from cifar_jax.selection import curve_split
@@ -91,6 +90,15 @@ def read(folder: Path) -> Run:
     return Run(folder, config, rows, summary, predicted, tuple(notes))
 
 
+def _rows(path: Path) -> list[dict[str, Any]]:
+    try:
+        return metrics_csv.read(path)
+    except UserError as error:
+        if not (path.parent / "checkpoints").is_dir():  # a log, without checkpoints
+            raise
+        raise UserError(f"{error}. The command that trains this run rebuilds the file") from error
+
+
 def read_config(folder: Path) -> dict[str, Any]:
     """Returns a run's nested config; raises UserError like `read`."""
     if not folder.is_dir():
@@ -117,35 +125,6 @@ def _json(path: Path) -> dict[str, Any] | None:
     if not isinstance(value, dict):
         raise UserError(f"{path} does not hold a JSON object")
     return value
-
-
-def _rows(path: Path) -> list[dict[str, Any]]:
-    """Returns the complete rows; a run that is still training may be writing the last line."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from error
-    rows: list[dict[str, Any]] = []
-    try:
-        table = list(csv.reader(line for line in lines if line.endswith("\n")))
-    except csv.Error as error:
-        raise UserError(f"{path} cannot be read: {error}") from error
-    if not table:
-        return rows
-    header, *body = table
-    missing = {"epoch", "step"} - set(header)
-    if missing:
-        names = ", ".join(sorted(missing))
-        raise UserError(f"{path} is not from a cifar_jax run: it lacks {names}")
-    for number, texts in enumerate(body, start=2):
-        where = f"{path}, line {number}"
-        if len(texts) != len(header):
-            raise UserError(f"{where} has {len(texts)} values, but the header has {len(header)}")
-        row = check.metrics_row(dict(zip(header, texts, strict=True)), where)
-        if rows and row["epoch"] <= rows[-1]["epoch"]:
-            raise UserError(f"{where}: epoch {row['epoch']} follows epoch {rows[-1]['epoch']}")
-        rows.append(row)
-    return rows
 
 
 def _drop_non_finite(rows: list[dict[str, Any]]) -> list[str]:

@@ -1,5 +1,9 @@
 import json
+import os
+import signal
+import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -9,6 +13,7 @@ from benchmarks.gpu_suite import stages
 from benchmarks.gpu_suite.collect import unpack
 from benchmarks.gpu_suite.suite import Suite
 from benchmarks.published import PUBLISHED
+from cifar_jax.runtime.signals import Preempted
 
 CPU = {"device": {"platform": "cpu"}, "small": False}
 GPU = {"device": {"platform": "gpu"}, "small": False}
@@ -169,6 +174,23 @@ def test_only_failed_calls_are_reported_not_those_out_of_time(tmp_path):
     suite = make_suite(tmp_path, deadline=0)  # the call gets one second
     suite.call("benchmarks.throughput", "cnn2")
     assert suite.failed == []
+
+
+@pytest.mark.usefixtures("default_signals")
+def test_a_signal_ends_the_benchmark_that_runs(tmp_path, monkeypatch):
+    processes, popen = [], subprocess.Popen
+
+    def start(*args, **kwargs):
+        processes.append(popen(*args, **kwargs))
+        threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        return processes[0]
+
+    monkeypatch.setattr(subprocess, "Popen", start)
+    saved = []
+    with pytest.raises(Preempted) as stopped:
+        make_suite(tmp_path).call("http.server", "0", save=lambda: saved.append(1))
+    assert stopped.value.exit_code == 128 + signal.SIGTERM and saved == [1]
+    assert processes[0].poll() is not None
 
 
 @pytest.mark.parametrize(
