@@ -9,10 +9,12 @@ def gpu_program() -> str:
     """Returns the table of kernels, launches and traffic, next to measured step times."""
     compiled = records(harness.RESULTS / "gpu_program.jsonl")
     newest = {r["case"]: r for r in compiled if r["cuda_graph"]}
+    launched = {_label(r): r["launches_per_step"] for r in compiled if not r["cuda_graph"]}
     measured = graphs("on")
     rows = [
         (
-            f"{r['model']}, {r['batch_size']}, {r['dtype']}",
+            _label(r),
+            str(launched.get(_label(r), "")),
             str(r["launches_per_step"]),
             str(r["kernels"]),
             f"{r['bytes'] / 1e6:,.0f} MB",
@@ -24,7 +26,12 @@ def gpu_program() -> str:
         for case, r in sorted(newest.items(), key=lambda item: item[1]["min_step_ms"])
     ]
     titles = (
-        *("network, batch, dtype", "launches by the host", "kernels", "memory traffic"),
+        *("network, batch, dtype", "launches by the host", "with one graph", "kernels"),
+        "memory traffic",
         *("outside convolutions", "GFLOP", "lower bound", "measured"),
     )
     return table(titles, rows)
+
+
+def _label(record: harness.Record) -> str:
+    return f"{record['model']}, {record['batch_size']}, {record['dtype']}"
