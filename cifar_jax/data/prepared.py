@@ -120,6 +120,7 @@ def _builder(directory: Path, official: Archive):
         with contextlib.redirect_stdout(io.StringIO()):  # hides advice to install TensorFlow
             builder = tfds.builder_from_directory(directory)
         features = {key: (f.shape, f.np_dtype) for key, f in builder.info.features.items()}
+        files = {name: split.filepaths for name, split in builder.info.splits.items()}
     except _INVALID_METADATA as e:
         raise UserError(f"{' or '.join(_REQUIRED)} is not valid: {type(e).__name__}: {e}") from e
     expected = {"id": ((), object), "image": ((32, 32, 3), np.uint8)}
@@ -128,7 +129,7 @@ def _builder(directory: Path, official: Archive):
         raise UserError(f"features.json has {features} instead of {expected}")
     if getattr(builder.info.file_format, "value", None) not in ("array_record", "tfrecord"):
         raise UserError("the file format is neither ArrayRecord nor TFRecord")
-    if not set(official.splits) <= set(builder.info.splits):
+    if not set(official.splits) <= set(files):
         raise UserError("dataset_info.json lacks a training or a test split")
     return builder
 

@@ -182,6 +182,12 @@ def _other_format(directory):
     return "the file format is neither ArrayRecord nor TFRecord"
 
 
+def _impossible_file_names(directory):
+    path = directory / "dataset_info.json"
+    path.write_text(path.read_text().replace("{DATASET}", "{}"))
+    return "dataset_info.json or features.json is not valid: IndexError"
+
+
 def _no_splits(directory):
     path = directory / "dataset_info.json"
     path.write_text("[]")
@@ -197,6 +203,7 @@ def _no_splits(directory):
         _fewer_classes,
         _no_test_split,
         _other_format,
+        _impossible_file_names,
         _no_splits,
     ],
 )
