@@ -31,7 +31,7 @@ class Network:
         self.params, self.batch_stats = (
             nnx.to_pure_dict(state) for state in nnx.state(model, nnx.Param, nnx.BatchStat)
         )
-        self.head = model.head_paths()
+        self.head = model.head_paths() if hasattr(model, "head_paths") else ()
 
     def is_head(self, path):
         return any(path[: len(prefix)] == prefix for prefix in self.head)

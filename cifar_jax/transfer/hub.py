@@ -92,7 +92,7 @@ def from_hugging_face(weights: str) -> Path:
     except errors.EntryNotFoundError as error:
         raise UserError(
             f"{repository} has no {_FILE}; PyTorch's pickles are not read, because they can run "
-            f"code. Convert its weights, and {_WITH_A_FILE}"
+            f"code. Convert them as docs/transfer.md shows, and {_WITH_A_FILE}"
         ) from error
     except errors.RepositoryNotFoundError as error:
         raise UserError(

@@ -166,6 +166,81 @@ def test_logits_equal_vgg_whose_features_are_flattened(tmp_path, name, is_timm):
     assert set(found.params) == {"layers"} and "at random" in found.notes[0]
 
 
+class Separable(nn.Module):
+    """timm's SeparableConv2d."""
+
+    def __init__(self, inputs, outputs):
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, inputs, 3, 1, 1, groups=inputs, bias=False)
+        self.pointwise = nn.Conv2d(inputs, outputs, 1, bias=False)
+
+    def forward(self, x):
+        return self.pointwise(self.conv1(x))
+
+
+class XceptionBlock(nn.Module):
+    """timm's Block of legacy_xception."""
+
+    def __init__(self, inputs, widths, *, is_first=False, stride=1):
+        super().__init__()
+        layers, channels = [], inputs
+        for width in widths:
+            layers += [nn.ReLU(), Separable(channels, width), nn.BatchNorm2d(width)]
+            channels = width
+        pool = [nn.MaxPool2d(3, 2, 1)] if stride == 2 else []
+        self.rep = nn.Sequential(*layers[is_first:], *pool)
+        self.skip = None
+        if stride == 2:
+            self.skip = nn.Conv2d(inputs, channels, 1, 2, bias=False)
+            self.skipbn = nn.BatchNorm2d(channels)
+
+    def forward(self, x):
+        return self.rep(x) + (x if self.skip is None else self.skipbn(self.skip(x)))
+
+
+class Xception(nn.Module):
+    """timm's legacy_xception, with other widths and two blocks in the middle."""
+
+    def __init__(self, widths, num_classes):
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(3, widths[0], 3, 2, bias=False), nn.BatchNorm2d(widths[0])
+        self.conv2 = nn.Conv2d(widths[0], widths[1], 3, bias=False)
+        self.bn2 = nn.BatchNorm2d(widths[1])
+        for i in (1, 2, 3):
+            block = XceptionBlock(widths[i], 2 * [widths[i + 1]], is_first=i == 1, stride=2)
+            self.add_module(f"block{i}", block)
+        for i in (4, 5):
+            self.add_module(f"block{i}", XceptionBlock(widths[4], 3 * [widths[4]]))
+        self.block6 = XceptionBlock(widths[4], [widths[4], widths[5]], stride=2)
+        self.conv3, self.bn3 = Separable(widths[5], widths[6]), nn.BatchNorm2d(widths[6])
+        self.conv4, self.bn4 = Separable(widths[6], widths[7]), nn.BatchNorm2d(widths[7])
+        self.fc = nn.Linear(widths[7], num_classes)
+
+    def forward(self, images):
+        x = images
+        for i in (1, 2):
+            x = F.relu(getattr(self, f"bn{i}")(getattr(self, f"conv{i}")(x)))
+        for i in range(1, 7):
+            x = getattr(self, f"block{i}")(x)
+        for i in (3, 4):
+            x = F.relu(getattr(self, f"bn{i}")(getattr(self, f"conv{i}")(x)))
+        return self.fc(x.mean((2, 3)))
+
+
+def test_logits_equal_timm_xception(tmp_path):
+    widths = (4, 6, 8, 10, 12, 14, 16, 18)
+    theirs = randomize(Xception(widths, 7))
+    for module in theirs.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_var /= 1000  # so that eps matters
+    safetensors.save_model(theirs, tmp_path / "model.safetensors")
+    ours = Network("xception", 7, widths=widths, depth=2)
+    found = ours.load(tmp_path / "model.safetensors")
+    images = random_images(71)
+    assert not found.notes
+    assert relative(ours.logits(found, images), predict(theirs, images)) < 1e-4
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
 def test_other_dtypes_become_float32(tmp_path, dtype):
     theirs = ResNet((2, 2, 2, 2), False, 7, width=4)

@@ -97,7 +97,7 @@ def test_another_network(vgg16, layers, tensors, tmp_path):
         r"does not hold resnet18: it holds features\..*, but not conv1\.weight",
     )  # fmt: skip
     refuse(Network("resnet18", width=4), tmp_path / "x.h5", "keras.applications has no resnet18")
-    refuse(Network("xception"), tmp_path / "x.safetensors", "torchvision has no xception")
+    refuse(Network("cnn2"), tmp_path / "x.safetensors", "torchvision has no cnn2")
     refuse(resnet50, tmp_path / "x.safetensors", r"the keras form: set --config\.model\.conv")
     refuse(
         Network("resnet50", width=4, conventions="torch"), tmp_path / "x.h5",
