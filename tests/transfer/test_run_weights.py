@@ -22,8 +22,8 @@ def workdir(tmp_path_factory):
     folder = tmp_path_factory.mktemp("transfer") / "run"
     config = tiny.make_config(
         model=ConfigDict(dict(name="resnet18", stem="cifar", conventions="torch") | OPTIONS),
-        num_epochs=3, selected_on="test", optim__schedule="step", optim__step_epochs=(1,),
-        optim__step_factor=1000.0,
+        num_epochs=3, selected_on="test", selected_by="loss", optim__schedule="step",
+        optim__step_epochs=(1,), optim__step_factor=1000.0,
     )  # fmt: skip
     assert tiny.train(config, folder)["best_epoch"] == 1
     return folder
