@@ -86,9 +86,9 @@ def from_hugging_face(weights: str) -> Path:
     except (UserError, errors.LocalEntryNotFoundError) as error:
         option = f" --revision {revision}" if revision else ""
         raise UserError(
-            f"{weights} is not in the cache, and there is no connection to the Hugging Face Hub. On "
-            f"a machine with a network, run `hf download {repository} {_FILE}{option}`; then either "
-            f"copy its cache, or {_WITH_A_FILE}"
+            f"{weights} is not in the cache, and there is no connection to the Hugging Face Hub. "
+            f"On a machine with a network, run `hf download {repository} {_FILE}{option}`; then "
+            f"either copy its cache, or {_WITH_A_FILE}"
         ) from error
     except errors.EntryNotFoundError as error:
         raise UserError(
