@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from pretrained import Network
 
 from cifar_jax.errors import UserError
+from cifar_jax.run import checksums
 from cifar_jax.transfer import run_weights
 
 OPTIONS = dict(depths=(1, 1), width=4)
@@ -70,6 +71,12 @@ def test_damaged_checkpoint_is_refused(workdir, tmp_path):
     (folder / "config.json").write_text("[]")
     with pytest.raises(UserError, match=r"config\.json does not hold a JSON object"):
         network.load(folder)
+
+
+def test_checksums_are_compared(workdir, monkeypatch):
+    monkeypatch.setattr(checksums, "_crc", lambda array: -1)
+    with pytest.raises(UserError, match="the checksum of state/batch_stats/blocks/0/bn1/mean, "):
+        Network("resnet18", 10, **OPTIONS).load(workdir)
 
 
 def test_old_workdirs_are_read(tmp_path):
