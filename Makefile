@@ -20,7 +20,8 @@ test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 reference: $(VENV)/.installed-test
-	$(BIN)/python -m pip install --quiet -r requirements-reference.txt -r requirements-trackers.txt
+	$(BIN)/python -m pip install --quiet -r requirements-reference.txt -r requirements-trackers.txt \
+	  -r requirements-transfer.txt
 
 # Renews the lock files to the newest versions in the ranges. Needs uv (`pip install uv`).
 lock:

@@ -16,20 +16,23 @@ LAYERS = [
     {"trainer", "final_evaluation"},
     {"run_state"},
     {"experiment", "loop"},
-    {"evaluate", "gpu_graph"},
+    {"features", "fine_tuning"},
+    {"evaluate", "gpu_graph", "transfer"},
     {"engine"},
     {"step", "run", "clock"},
     {"config"},
     {"models", "augment", "optim", "losses", "metrics", "data"},
-    {"ops", "run.atomic", "parameter_table"},
+    {"ops", "run.atomic", "parameter_table", "tree_paths"},
     {"image_file"},
     {"errors", "selection", "runtime"},
 ]
-# Import names of the packages in requirements.txt and requirements-trackers.txt. PyTorch and
-# TensorFlow are not among them, nor are configs, benchmarks and tests, which are not installed.
+# Import names of the packages in requirements.txt, requirements-trackers.txt and
+# requirements-transfer.txt, and ml_dtypes, a dependency of jax. PyTorch and TensorFlow are not
+# among them, nor are configs, benchmarks and tests, which are not installed.
 LIBRARIES = {
-    *("PIL", "absl", "clu", "flax", "jax", "jinja2", "matplotlib", "ml_collections", "mlflow"),
-    *("numpy", "optax", "orbax", "rich", "tensorboardX", "tensorflow_datasets", "wandb"),
+    *("PIL", "absl", "clu", "flax", "h5py", "huggingface_hub", "jax", "jinja2", "matplotlib"),
+    *("ml_collections", "ml_dtypes", "mlflow", "numpy", "optax", "orbax", "rich", "safetensors"),
+    *("tensorboardX", "tensorflow_datasets", "wandb"),
 }
 PACKAGE = tiny.ROOT / "cifar_jax"
 

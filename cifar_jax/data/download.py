@@ -9,13 +9,13 @@ timeouts per operation, so it hangs in both of the cases above.
 """
 
 import concurrent.futures
+import hashlib
 import http.client
 import sys
 import threading
 import urllib.request
 from pathlib import Path
 
-from cifar_jax.data import archive
 from cifar_jax.errors import UserError
 from cifar_jax.run import atomic
 
@@ -24,10 +24,16 @@ STALL_SECONDS = 60.0
 _CHUNK = 1 << 20
 
 
-def fetch(url: str, path: Path, sha256: str) -> None:
+def fetch(url: str, path: Path, checksum: str, algorithm: str = "sha256") -> None:
     """Downloads `url` to `path`, which is written only if the download is complete and verified.
 
     The proxy environment variables are respected.
+
+    Args:
+      url: The address.
+      path: The file to write; its folder is created.
+      checksum: The file's checksum in hexadecimal.
+      algorithm: The hashlib algorithm of the checksum: SHA-256 unless only another is published.
 
     Raises:
       UserError: If there was no response within FIRST_RESPONSE_SECONDS, the transfer stalled for
@@ -43,8 +49,17 @@ def fetch(url: str, path: Path, sha256: str) -> None:
             raise UserError(
                 f"{url}: the transfer ended early; {response.length:,} bytes are missing"
             )
-        if (actual := archive.sha256(part)) != sha256:
-            raise UserError(f"{url}: not the official file: its SHA-256 is {actual}, not {sha256}")
+        with open(part, "rb") as f:
+            actual = hashlib.file_digest(f, algorithm).hexdigest()
+        if actual != checksum:
+            raise UserError(
+                f"{url}: not the official file: its {algorithm.upper()} is {actual}, not {checksum}"
+            )
+
+
+def probe(url: str) -> None:
+    """Raises UserError, like `fetch`, if a server does not answer a request."""
+    _open(url).close()
 
 
 def _open(url: str) -> http.client.HTTPResponse:

@@ -3,11 +3,12 @@
 import contextlib
 import errno
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
 from cifar_jax.errors import UserError
@@ -66,19 +67,49 @@ class CheckpointReader:
         with self.reading(step):
             restored = self._orbax.restore(self._path / str(step), args=args)
         meta, sums = self._checked_meta(step, restored.meta)
-        if sums:
-            crcs = checksums.of_arrays(restored.state)
-            differing = [n for n, crc in crcs.items() if sums["arrays"].get(n) != crc]
-            if differing:
-                raise self.damaged(step, f"the checksum of {', '.join(differing[:3])} differs")
+        self._check_arrays(step, restored.state, sums)
         return restored.state, meta
+
+    def restore_arrays(self, step: int, fields: Sequence[str]) -> dict[str, Any]:
+        """Returns some fields of the saved TrainState, nested dicts of NumPy arrays.
+
+        Unlike `restore`, this needs neither the optimizer nor the shapes that were saved.
+
+        Args:
+          step: The step at which the checkpoint was saved.
+          fields: The names of the fields, as in ("params", "batch_stats").
+
+        Raises:
+          Damaged: If the checkpoint is incomplete or does not match its checksums.
+          UserError: If the files cannot be read.
+        """
+        orbax, path = ocp.PyTreeCheckpointer(), self._path / str(step) / "state"
+        with self.reading(step):
+            saved = orbax.metadata(path).item_metadata.tree["state"]
+            item = {"state": {field: saved[field] for field in fields if saved.get(field)}}
+            as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), item)
+            args = ocp.args.PyTreeRestore(item, restore_args=as_numpy, partial_restore=True)
+            restored = orbax.restore(path, args=args)
+        self._check_arrays(step, restored, self._meta_and_checksums(step)[1])
+        return restored["state"]
 
     def read_meta(self, step: int) -> dict:
         """Returns only the `meta` of a checkpoint; raises the errors of `restore`."""
+        return self._meta_and_checksums(step)[0]
+
+    def _meta_and_checksums(self, step: int) -> tuple[dict, dict | None]:
         args = ocp.args.Composite(meta=ocp.args.JsonRestore())
         with self.reading(step):
             saved = self._orbax.restore(self._path / str(step), args=args).meta
-        return self._checked_meta(step, saved)[0]
+        return self._checked_meta(step, saved)
+
+    def _check_arrays(self, step: int, arrays: Any, sums: dict | None) -> None:
+        """Raises Damaged if an array does not match its checksum; older checkpoints have none."""
+        if sums:
+            crcs = checksums.of_arrays(arrays)
+            differing = [n for n, crc in crcs.items() if sums["arrays"].get(n) != crc]
+            if differing:
+                raise self.damaged(step, f"the checksum of {', '.join(differing[:3])} differs")
 
     def _checked_meta(self, step: int, saved: Any) -> tuple[dict, dict | None]:
         """Returns a checkpoint's `meta` and its checksums; the latter are None if it has none."""

@@ -1,0 +1,54 @@
+"""Pretrained weights: from files of Keras, torchvision and timm, or from this suite's own runs.
+
+`load` finds every array of the body of a network, the part before its head, in
+
+- an HDF5 file in the legacy layout of Keras, in which keras.applications publishes weights;
+- a safetensors file with the names of torchvision or timm, or one that this suite exported;
+- the workdir of a run of this suite;
+- "keras", the file that keras.applications publishes for the network, which is downloaded;
+- "hf:OWNER/REPO" or "hf:OWNER/REPO@REVISION", `model.safetensors` on the Hugging Face Hub.
+
+weight_file.py, keras_hdf5.py and safetensors_file.py read the formats; names.py and layouts.py know
+what other libraries call our layers and how they arrange the axes; fitting.py checks names and
+shapes; hub.py downloads, and run_weights.py reads workdirs.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from cifar_jax.transfer import hub, run_weights, weight_file
+from cifar_jax.transfer.fitting import Pretrained, fit
+
+__all__ = ["Pretrained", "load"]
+
+
+def load(
+    weights: str, model_name: str, template: Any, is_head: Callable[[tuple], bool]
+) -> Pretrained:
+    """Loads pretrained weights for a network.
+
+    Args:
+      weights: A path, or the name of a source; see the module's docstring.
+      model_name: The network's name in cifar_jax.models.
+      template: An object with the attributes `params` and `batch_stats`, nested dicts of arrays or
+        of their shapes, such as `jax.eval_shape(init, 0)`, a TrainState.
+      is_head: Whether an array, given the path of its keys in the tree, belongs to the head.
+
+    Returns:
+      The arrays of the body and, if the source has them with the same shapes, of the head.
+
+    Raises:
+      UserError: If the source does not exist, cannot be read or is damaged, holds another network,
+        or lacks an array of the body.
+    """
+    path = Path(weights).expanduser()
+    if weights == hub.KERAS:
+        found = weight_file.read(hub.from_keras(model_name))
+    elif weights.startswith(hub.HUGGING_FACE):
+        found = weight_file.read(hub.from_hugging_face(weights))
+    elif path.is_dir():
+        found = run_weights.read(path)
+    else:
+        found = weight_file.read(path)
+    return fit(found, model_name, template, is_head)
