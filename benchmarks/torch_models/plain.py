@@ -29,6 +29,9 @@ class Plain(nn.Module):
             if layer == "F":
                 made.append(nn.Flatten())
                 pixels = size * size
+            elif layer == "A":
+                made.append(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()))
+                pixels = 1
             elif layer == "M":
                 made.append(nn.MaxPool2d(2))
                 size //= 2

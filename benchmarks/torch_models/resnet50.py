@@ -11,23 +11,30 @@ from torch.nn import functional as F
 class Bottleneck(nn.Module):
     """See cifar_jax/models/resnet50.py."""
 
-    def __init__(self, in_features: int, features: int, stride: int, is_first: bool):
+    def __init__(
+        self,
+        in_features: int,
+        features: int,
+        strides: tuple[int, int],
+        has_projection: bool,
+        conv,
+        norm,
+    ):
         super().__init__()
-        norm = partial(nn.BatchNorm2d, eps=1.001e-5, momentum=0.01)
-        self.is_first = is_first
-        if is_first:
-            self.conv0 = nn.Conv2d(in_features, 4 * features, 1, stride)
+        self.has_projection = has_projection
+        if has_projection:
+            self.conv0 = conv(in_features, 4 * features, 1, strides[0] * strides[1])
             self.bn0 = norm(4 * features)
-        self.conv1 = nn.Conv2d(in_features, features, 1, stride)
+        self.conv1 = conv(in_features, features, 1, strides[0])
         self.bn1 = norm(features)
-        self.conv2 = nn.Conv2d(features, features, 3, padding=1)
+        self.conv2 = conv(features, features, 3, strides[1], padding=1)
         self.bn2 = norm(features)
-        self.conv3 = nn.Conv2d(features, 4 * features, 1)
+        self.conv3 = conv(features, 4 * features, 1)
         self.bn3 = norm(4 * features)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Maps [B, I, H, W] to [B, 4 * features, H / stride, W / stride]."""
-        shortcut = self.bn0(self.conv0(x)) if self.is_first else x
+        shortcut = self.bn0(self.conv0(x)) if self.has_projection else x
         x = F.relu(self.bn1(self.conv1(x)))
         x = F.relu(self.bn2(self.conv2(x)))
         return F.relu(self.bn3(self.conv3(x)) + shortcut)
@@ -36,15 +43,28 @@ class Bottleneck(nn.Module):
 class ResNet50(nn.Module):
     """See cifar_jax/models/resnet50.py."""
 
-    def __init__(self, num_classes: int, *, depths: Sequence[int] = (3, 4, 6, 3), width: int = 64):
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        depths: Sequence[int] = (3, 4, 6, 3),
+        width: int = 64,
+        conventions: str = "keras",
+    ):
         super().__init__()
-        self.conv_stem = nn.Conv2d(3, width, 7, 2, padding=3)
-        self.bn_stem = nn.BatchNorm2d(width, eps=1.001e-5, momentum=0.01)
+        is_keras = conventions == "keras"
+        conv = partial(nn.Conv2d, bias=is_keras)
+        options = dict(eps=1.001e-5, momentum=0.01) if is_keras else dict(eps=1e-5, momentum=0.1)
+        norm = partial(nn.BatchNorm2d, **options)
+        self.conv_stem = conv(3, width, 7, 2, padding=3)
+        self.bn_stem = norm(width)
         blocks, in_features = [], width
         for stage, depth in enumerate(depths):
             for i in range(depth):
                 stride = 2 if stage > 0 and i == 0 else 1
-                blocks.append(Bottleneck(in_features, width * 2**stage, stride, i == 0))
+                strides = (stride, 1) if is_keras else (1, stride)
+                features = width * 2**stage
+                blocks.append(Bottleneck(in_features, features, strides, i == 0, conv, norm))
                 in_features = 4 * width * 2**stage
         self.blocks = nn.Sequential(*blocks)
         self.dense = nn.Linear(in_features, num_classes)

@@ -2,6 +2,15 @@
 
 To add a network, write a file, a line in MODELS and a config, and add its parameter count to
 tests/models/test_models.py.
+
+Networks for transfer learning split `__call__` in a body and a head, and take images of any size:
+
+- `features(images, rngs=None)` maps images [B, S, S, 3] to features [B, D].
+- `classify(features, rngs=None)` maps features [B, D] to logits [B, num_classes].
+- `head_paths()` returns the prefixes of the paths of the head's arrays in the tree that
+  nnx.to_pure_dict returns, such as (("dense",),).
+- `groups()` returns such prefixes for each group of layers, from the head down to the stem. Every
+  array belongs to exactly one group.
 """
 
 import inspect
@@ -23,6 +32,7 @@ from cifar_jax.models.inception_resnet import InceptionResNet
 from cifar_jax.models.plain import Plain
 from cifar_jax.models.resnet import ResNet
 from cifar_jax.models.resnet50 import ResNet50
+from cifar_jax.models.xception import Xception
 
 MODELS: dict[str, Callable[..., nnx.Module]] = {
     "cnn13": partial(Plain, layers=plain.CNN13),
@@ -41,31 +51,53 @@ MODELS: dict[str, Callable[..., nnx.Module]] = {
     "simple_initial": partial(Plain, layers=plain.SIMPLE_INITIAL, padding="VALID", dropout=0.2),
     "stacked3": partial(Plain, layers=plain.STACKED3, padding="VALID", dropout=0.3),
     "vgg16": partial(Plain, layers=plain.VGG16),
+    "vgg19": partial(Plain, layers=plain.VGG19),
+    "xception": Xception,
 }
+# Height and width of CIFAR's images in pixels.
+IMAGE_SIZE = 32
+# Arguments of networks that follow from the rest of the config.
+_DERIVED = ("dtype", "image_size")
 
 
 def create(
-    name: str, num_classes: int, rngs: nnx.Rngs, *, dtype=jnp.float32, **options
+    name: str,
+    num_classes: int,
+    rngs: nnx.Rngs,
+    *,
+    dtype=jnp.float32,
+    image_size: int = IMAGE_SIZE,
+    **options,
 ) -> nnx.Module:
-    """Builds a network, a module that maps images [B, 32, 32, 3] to logits [B, num_classes].
+    """Builds a network, a module that maps images [B, S, S, 3] to logits [B, num_classes].
 
     Args:
       name: Key of MODELS.
       num_classes: Number of logits.
       rngs: The `params` stream initializes the parameters.
       dtype: Dtype of the computation.
+      image_size: Height and width S of the images in pixels.
       **options: Options of the network; see `options_of`.
 
     Raises:
-      UserError: If the network or an option is unknown, or a value is not of the same kind as the
-        default.
+      UserError: If the network or an option is unknown, a value is not of the same kind as the
+        default, or the network does not take images of this size.
     """
-    known = options_of(name)
+    known, derived = options_of(name), {}
+    if image_size != IMAGE_SIZE:
+        if not is_split(name):
+            others = ", ".join(filter(is_split, MODELS))
+            raise UserError(
+                f"{name} takes only images of {IMAGE_SIZE} pixels, not {image_size}; these "
+                f"networks take any size: {others}"
+            )
+        if "image_size" in _keywords(name):
+            derived["image_size"] = image_size
     for option, value in options.items():
         if option not in known:
             raise unknown(f"option of {name}", option, known)
         _check_kind(option, value, known[option])
-    return MODELS[name](num_classes, rngs, dtype=dtype, **options)
+    return MODELS[name](num_classes, rngs, dtype=dtype, **options, **derived)
 
 
 def _check_kind(option: str, value: Any, default: Any) -> None:
@@ -88,18 +120,38 @@ def _check_kind(option: str, value: Any, default: Any) -> None:
 
 
 def options_of(name: str) -> dict[str, Any]:
-    """Returns the options of a network except dtype, as {name: default value}.
+    """Returns the options of a network as {name: default value}, without dtype and image_size.
 
     Raises:
       UserError: If the network is unknown.
     """
+    return {k: v for k, v in _keywords(name).items() if k not in _DERIVED}
+
+
+def is_split(name: str) -> bool:
+    """Returns whether a network has a body and a head, as transfer learning needs.
+
+    Such a network takes images of any size; see the module's docstring.
+
+    Raises:
+      UserError: If the network is unknown.
+    """
+    return hasattr(_network(name)[0], "features")
+
+
+def _network(name: str) -> tuple[Callable[..., nnx.Module], dict[str, Any]]:
+    """Returns the class of a network, and the options that its name implies."""
     if name not in MODELS:
         raise unknown("model", name, MODELS)
     factory = MODELS[name]
-    network = factory.func if isinstance(factory, partial) else factory
-    preset = factory.keywords if isinstance(factory, partial) else {}
+    return (factory.func, factory.keywords) if isinstance(factory, partial) else (factory, {})
+
+
+def _keywords(name: str) -> dict[str, Any]:
+    """Returns the keyword-only arguments of a network as {name: default value}."""
+    network, preset = _network(name)
     return {
         p.name: preset.get(p.name, p.default)
         for p in inspect.signature(network.__init__).parameters.values()
-        if p.kind is inspect.Parameter.KEYWORD_ONLY and p.name != "dtype"
+        if p.kind is inspect.Parameter.KEYWORD_ONLY
     }

@@ -1,5 +1,6 @@
 """Layers and initializers of the networks, most of them adapted from Flax NNX."""
 
+import itertools
 from collections.abc import Sequence
 from functools import partial
 
@@ -16,6 +17,9 @@ from cifar_jax.ops.dense import dot_general
 # Flax's layers with the forms of convolution and matrix product that the backend runs fastest.
 Conv = partial(nnx.Conv, conv_general_dilated=conv_general_dilated)
 Linear = partial(nnx.Linear, dot_general=dot_general)
+
+# Prefixes of the paths of arrays in a network, as in nnx.to_pure_dict: (("blocks", 0), ("dense",)).
+Paths = tuple[tuple[str | int, ...], ...]
 
 # The default kernel initializers of the write-ups' frameworks.
 keras_init = glorot_uniform()
@@ -124,6 +128,20 @@ class BatchNorm(nnx.BatchNorm):
 def flatten(x: jax.Array) -> jax.Array:
     """Reshapes [B, ...] to [B, features], in Keras's order: rows, columns, channels."""
     return x.reshape(x.shape[0], -1)
+
+
+def stage_groups(depths: Sequence[int]) -> tuple[Paths, ...]:
+    """Returns the prefixes of a ResNet's groups of layers: head, stages from the last, stem.
+
+    Args:
+      depths: Number of blocks per stage.
+    """
+    ends = itertools.accumulate(depths)
+    stages = [
+        tuple(("blocks", i) for i in range(end - depth, end))
+        for depth, end in zip(depths, ends, strict=True)
+    ]
+    return ((("dense",),), *reversed(stages), (("conv_stem",), ("bn_stem",)))
 
 
 def per_layer(value: float | Sequence[float], count: int, name: str) -> tuple[float, ...]:

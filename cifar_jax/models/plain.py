@@ -1,13 +1,14 @@
-"""Plain sequential networks: VGG16 and the write-ups' networks without branches or shortcuts.
+"""Plain sequential networks: VGGs and the write-ups' networks without branches or shortcuts.
 
 A network is a list of layers in the notation of torchvision's VGGs: a number is a 3x3 convolution
-with this many filters and a relu, "M" a max-pool 2, "B" BatchNorm, "D" dropout, "F" flatten. After
-"F", a number is a dense layer with this many units and a relu. A dense layer with one unit per
-class is always appended.
+with this many filters and a relu, "M" a max-pool 2, "B" BatchNorm, "D" dropout, "F" flatten, "A" a
+global average pool instead of "F". After "F" or "A", which end the body, a number is a dense layer
+with this many units and a relu. A dense layer with one unit per class is always appended.
 
 | network | layers | parameters, 100 classes |
 |---|---|---|
 | vgg16 | 64 64 M 128 128 M 256 256 256 M 512 512 512 M 512 512 512 M F | 14,765,988 |
+| vgg19 | vgg16 with a fourth convolution in each of the last three blocks | 20,075,684 |
 | cnn13 | cnn9 with two more blocks of 512 before F | 9,585,700 |
 | cnn9 | 64 B 64 B D M 128 B D 128 M 256 B D 256 M F 256 B D 128 | 2,241,572 |
 | simple_initial | 64 128 M D F | 2,584,548 |
@@ -15,20 +16,20 @@ class is always appended.
 | school | 128 128 B M D 256 B 256 B M D 512 B 512 B D F 512 D B | 4,894,692 |
 | simple | 64 128 M 256 M 512 B 1024 B M D F 256 D | 6,561,764 |
 
-vgg16 is the body of keras.applications.VGG16 (Simonyan and Zisserman, 2014; 14,714,688 parameters)
-followed by one dense layer; at 32x32 pixels the output of the body is 1 x 1 x 512. cnn13, with
-thirteen weight layers, is the hybrid write-up's first network. cnn9 has the first three blocks of
-cnn13; the write-up only calls it "shallower". The other four, with valid padding, are from the
-callbacks write-up. The layers are those in the authors' repositories,
-chentalen2021/CIFAR100_classification, kurtameyer/CIFAR100 and coreymunk/Deep-Learning-CIFAR-100.
-Keras includes the running means and variances of BN in its parameter counts: 5,816,740 for
-stacked3, 4,899,044 for school.
+vgg16 and vgg19 are the bodies of keras.applications.VGG16 and VGG19 (Simonyan and Zisserman, 2014;
+14,714,688 and 20,024,384 parameters) followed by one dense layer; at 32x32 pixels the output of the
+body is 1 x 1 x 512. cnn13, with thirteen weight layers, is the hybrid write-up's first network.
+cnn9 has the first three blocks of cnn13; the write-up only calls it "shallower". The other four,
+with valid padding, are from the callbacks write-up. The layers are those in the authors'
+repositories, chentalen2021/CIFAR100_classification, kurtameyer/CIFAR100 and
+coreymunk/Deep-Learning-CIFAR-100. Keras includes the running means and variances of BN in its
+parameter counts: 5,816,740 for stacked3, 4,899,044 for school.
 
 Keras's conventions: Glorot uniform kernels, zero biases, BN after the relu with eps 1e-3 and
 momentum 0.99.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -40,6 +41,7 @@ from cifar_jax.models.layers import (
     Conv,
     Dropout,
     Linear,
+    Paths,
     flatten,
     keras_init,
     per_layer,
@@ -49,6 +51,7 @@ from cifar_jax.ops.pooling import max_pool
 Layers = Sequence[int | str]
 
 VGG16 = (64, 64, "M", 128, 128, "M", *(256,) * 3, "M", *(512,) * 3, "M", *(512,) * 3, "M", "F")
+VGG19 = (64, 64, "M", 128, 128, "M", *(256,) * 4, "M", *(512,) * 4, "M", *(512,) * 4, "M", "F")
 _BLOCKS = tuple((filters, "B", "D", filters, "M") for filters in (128, 256, 512, 512))
 _FIRST, _DENSE = (64, "B", 64, "B", "D", "M"), ("F", 256, "B", "D", 128)
 CNN13 = (*_FIRST, *_BLOCKS[0], *_BLOCKS[1], *_BLOCKS[2], *_BLOCKS[3], *_DENSE)
@@ -73,6 +76,7 @@ class Plain(nnx.Module):
       layers: List of layers, in the notation of the module's docstring.
       padding: Padding of the convolutions, "SAME" or "VALID".
       dropout: Dropout rate of each "D"; a single number applies to all.
+      image_size: Height and width of the images in pixels, S.
       dtype: Dtype of the computation; parameters, statistics, BN and logits are float32.
 
     Raises:
@@ -88,25 +92,33 @@ class Plain(nnx.Module):
         layers: Layers,
         padding: str = "SAME",
         dropout: float | Sequence[float] = 0.0,
+        image_size: int = 32,
         dtype=jnp.float32,
     ):
         if padding not in ("SAME", "VALID"):
             raise UserError(f"padding must be 'SAME' or 'VALID', got {padding!r}")
-        if layers.count("F") != 1:
+        num_ends = layers.count("F") + layers.count("A")
+        if num_ends != 1:
             raise UserError(
-                f"layers must contain exactly one 'F' (flatten), got {layers.count('F')}: {layers}"
+                "layers must contain exactly one 'F' (flatten) or 'A' (global average pool), got "
+                f"{num_ends}: {layers}"
             )
         count = layers.count("D")
         if not count and dropout:
             raise UserError(f"dropout {dropout} requires a 'D' in the layers, got {layers}")
         rates = iter(per_layer(dropout, count, "dropout") if count else ())
         init = dict(kernel_init=keras_init, rngs=rngs)
-        size, features, is_flat = 32, 3, False  # shape of the next layer's input
+        size, features, is_flat = image_size, 3, False  # shape of the next layer's input
         modules = []
         for layer in layers:
             if layer == "F":
                 modules.append(flatten)
                 size, features, is_flat = 1, size * size * features, True
+                self.body_length = len(modules)
+            elif layer == "A":
+                modules.append(_average)
+                size, is_flat = 1, True
+                self.body_length = len(modules)
             elif layer == "M" and not is_flat:
                 modules.append(_halve)
                 size //= 2
@@ -124,7 +136,8 @@ class Plain(nnx.Module):
                 size, features = size - 2 * (padding == "VALID"), layer
             else:
                 raise UserError(
-                    f"a layer must be a number, 'B', 'D', 'F' or, before 'F', 'M', got {layer!r}"
+                    f"a layer must be a number, 'B', 'D', 'F', 'A' or, before 'F' or 'A', 'M', got "
+                    f"{layer!r}"
                 )
             if size < 1:
                 raise UserError(f"layer {len(modules)}, {layer!r}, leaves no pixels: {layers}")
@@ -132,16 +145,52 @@ class Plain(nnx.Module):
         self.dense = Linear(features, num_classes, **init)
 
     def __call__(self, images: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
-        """Returns logits [B, num_classes] for images [B, 32, 32, 3]; dropout needs rngs."""
-        x = images
-        for layer in self.layers:
-            if isinstance(layer, Dropout):
-                x = layer(x, rngs=rngs)
-            elif isinstance(layer, nnx.Conv | nnx.Linear):
-                x = nnx.relu(layer(x))
-            else:
-                x = layer(x)
-        return self.dense(x)
+        """Returns logits [B, num_classes] for images [B, S, S, 3]; dropout needs rngs."""
+        return self.classify(self.features(images, rngs), rngs)
+
+    def features(self, images: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
+        """Returns the output [B, D] of the layers up to "F" or "A"; dropout needs rngs."""
+        return _apply(list(self.layers)[: self.body_length], images, rngs)
+
+    def classify(self, features: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
+        """Returns logits [B, num_classes] for features [B, D]; dropout needs rngs."""
+        return self.dense(_apply(list(self.layers)[self.body_length :], features, rngs))
+
+    def head_paths(self) -> Paths:
+        """Returns the prefixes of the head's parameter paths: of all layers after the body."""
+        head = range(self.body_length, len(self.layers))
+        return (("dense",), *(("layers", i) for i in head if _has_params(self.layers[i])))
+
+    def groups(self) -> tuple[Paths, ...]:
+        """Returns the prefixes of the head and of each block, which a max-pool ends, backwards."""
+        blocks, is_new = [[]], False
+        for i, layer in enumerate(list(self.layers)[: self.body_length]):
+            is_new = is_new or layer is _halve
+            if is_new and isinstance(layer, nnx.Conv):
+                blocks.append([])
+                is_new = False
+            if _has_params(layer):
+                blocks[-1].append(("layers", i))
+        return (self.head_paths(), *(tuple(block) for block in reversed(blocks) if block))
+
+
+def _apply(layers: Sequence[Callable], x: jax.Array, rngs: nnx.Rngs | None) -> jax.Array:
+    for layer in layers:
+        if isinstance(layer, Dropout):
+            x = layer(x, rngs=rngs)
+        elif isinstance(layer, nnx.Conv | nnx.Linear):
+            x = nnx.relu(layer(x))
+        else:
+            x = layer(x)
+    return x
+
+
+def _has_params(layer: Callable) -> bool:
+    return isinstance(layer, nnx.Conv | nnx.Linear | nnx.BatchNorm)
+
+
+def _average(x: jax.Array) -> jax.Array:
+    return jnp.mean(x, axis=(1, 2))
 
 
 def _halve(x: jax.Array) -> jax.Array:

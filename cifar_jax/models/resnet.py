@@ -36,8 +36,10 @@ from cifar_jax.models.layers import (
     BatchNorm,
     Conv,
     Linear,
+    Paths,
     he_fan_out_init,
     keras_init,
+    stage_groups,
     torch_linear,
 )
 from cifar_jax.ops.pooling import max_pool
@@ -125,7 +127,7 @@ class ResNet(nnx.Module):
                 padding=padding, dtype=dtype, rngs=rngs, **conv_options,
             )  # fmt: skip
 
-        self.stem = stem
+        self.stem, self.depths = stem, tuple(depths)
         self.conv_stem = conv(3, width, 3, 1) if stem == "cifar" else conv(3, width, 7, 2)
         self.bn_stem = norm(width)
         blocks, in_features = [], width
@@ -142,11 +144,28 @@ class ResNet(nnx.Module):
             self.dense = Linear(in_features, num_classes, kernel_init=keras_init, rngs=rngs)
 
     def __call__(self, images: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
-        """Returns logits [B, num_classes] for images [B, 32, 32, 3]; rngs is unused."""
+        """Returns logits [B, num_classes] for images [B, S, S, 3]; rngs is unused."""
+        return self.classify(self.features(images, rngs), rngs)
+
+    def features(self, images: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
+        """Returns the features [B, D] after the global average pool; rngs is unused."""
         del rngs
         x = nnx.relu(self.bn_stem(self.conv_stem(images)))
         if self.stem == "imagenet":
             x = max_pool(x, 3, stride=2, padding=1)
         for block in self.blocks:
             x = block(x)
-        return self.dense(jnp.mean(x, axis=(1, 2)))
+        return jnp.mean(x, axis=(1, 2))
+
+    def classify(self, features: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
+        """Returns logits [B, num_classes] for features [B, D]; rngs is unused."""
+        del rngs
+        return self.dense(features)
+
+    def head_paths(self) -> Paths:
+        """Returns the prefixes of the head's parameter paths."""
+        return (("dense",),)
+
+    def groups(self) -> tuple[Paths, ...]:
+        """Returns the prefixes of the head, of each stage from the last, and of the stem."""
+        return stage_groups(self.depths)

@@ -11,43 +11,84 @@
 
 A bottleneck consists of conv 1x1, BN, relu, conv 3x3, BN, relu, conv 1x1 with four times as many
 filters, BN, and a shortcut added before the last relu. With 100 classes the network has 23,739,492
-parameters; Keras reports 23,792,612, which includes the 53,120 running means and variances. As in
-Keras, the stride is in the first 1x1 convolution, every convolution has a bias, BN has eps 1.001e-5
-and momentum 0.99, and kernels are Glorot uniform. torchvision's ResNet-50 differs in each of these.
+parameters; Keras reports 23,792,612, which includes the 53,120 running means and variances.
+
+As in Keras, the stride is in the first 1x1 convolution, every convolution has a bias, BN has eps
+1.001e-5 and momentum 0.99, and kernels are Glorot uniform. With conventions="torch", as in
+torchvision, the stride is in the 3x3 convolution, convolutions have no biases, BN has eps 1e-5 and
+momentum 0.1 (0.9 in flax), kernels are He normal by fan-out, and dense weights and biases are
+uniform in +-1 / sqrt(fan-in); the network then has 23,712,932 parameters.
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from cifar_jax.models.layers import BatchNorm, Conv, Linear, keras_init
+from cifar_jax.errors import unknown
+from cifar_jax.models.layers import (
+    BatchNorm,
+    Conv,
+    Linear,
+    Paths,
+    he_fan_out_init,
+    keras_init,
+    stage_groups,
+    torch_linear,
+)
 from cifar_jax.ops.pooling import max_pool
+
+# {framework: (options of convolutions, options of BatchNorm)}.
+CONVENTIONS = {
+    "keras": (
+        dict(use_bias=True, kernel_init=keras_init),
+        dict(momentum=0.99, epsilon=1.001e-5),
+    ),
+    "torch": (
+        dict(use_bias=False, kernel_init=he_fan_out_init),
+        dict(momentum=0.9, epsilon=1e-5),
+    ),
+}
 
 
 class Bottleneck(nnx.Module):
-    """One residual block: [B, H, W, I] to [B, ceil(H / s), ceil(W / s), 4 * features]."""
+    """One residual block: [B, H, W, I] to [B, ceil(H / s), ceil(W / s), 4 * features].
+
+    Args:
+      in_features: Number of input channels, I.
+      features: Number of channels of the 3x3 convolution.
+      strides: The strides of the first and the second convolution; the block's stride s is their
+        product.
+      has_projection: Whether the shortcut is a convolution.
+      conv: A function of (in_features, features, kernel_size, stride) that returns a convolution.
+      norm: A function of features that returns a BatchNorm.
+    """
 
     def __init__(
-        self, in_features: int, features: int, stride: int, is_first: bool, rngs: nnx.Rngs, dtype
+        self,
+        in_features: int,
+        features: int,
+        strides: tuple[int, int],
+        has_projection: bool,
+        conv,
+        norm,
     ):
-        conv = dict(kernel_init=keras_init, dtype=dtype, rngs=rngs)
-        norm = dict(momentum=0.99, epsilon=1.001e-5, rngs=rngs)
-        self.is_first = is_first
-        if is_first:
-            self.conv0 = Conv(in_features, 4 * features, (1, 1), stride, padding="VALID", **conv)
-            self.bn0 = BatchNorm(4 * features, **norm)
-        self.conv1 = Conv(in_features, features, (1, 1), stride, padding="VALID", **conv)
-        self.bn1 = BatchNorm(features, **norm)
-        self.conv2 = Conv(features, features, (3, 3), **conv)
-        self.bn2 = BatchNorm(features, **norm)
-        self.conv3 = Conv(features, 4 * features, (1, 1), **conv)
-        self.bn3 = BatchNorm(4 * features, **norm)
+        self.has_projection = has_projection
+        if has_projection:
+            self.conv0 = conv(in_features, 4 * features, 1, strides[0] * strides[1])
+            self.bn0 = norm(4 * features)
+        self.conv1 = conv(in_features, features, 1, strides[0])
+        self.bn1 = norm(features)
+        self.conv2 = conv(features, features, 3, strides[1])
+        self.bn2 = norm(features)
+        self.conv3 = conv(features, 4 * features, 1, 1)
+        self.bn3 = norm(4 * features)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Applies the block."""
-        shortcut = self.bn0(self.conv0(x)) if self.is_first else x
+        shortcut = self.bn0(self.conv0(x)) if self.has_projection else x
         x = nnx.relu(self.bn1(self.conv1(x)))
         x = nnx.relu(self.bn2(self.conv2(x)))
         return nnx.relu(self.bn3(self.conv3(x)) + shortcut)
@@ -61,7 +102,11 @@ class ResNet50(nnx.Module):
       rngs: The `params` stream initializes the kernels.
       depths: Number of blocks per stage.
       width: Number of filters of the first stage's bottlenecks; it doubles with each stage.
+      conventions: "keras" or "torch".
       dtype: Dtype of the computation; parameters, statistics, BN and logits are float32.
+
+    Raises:
+      UserError: If the conventions are unknown.
     """
 
     def __init__(
@@ -71,28 +116,60 @@ class ResNet50(nnx.Module):
         *,
         depths: Sequence[int] = (3, 4, 6, 3),
         width: int = 64,
+        conventions: str = "keras",
         dtype=jnp.float32,
     ):
-        self.conv_stem = Conv(
-            3, width, (7, 7), 2, padding=3, kernel_init=keras_init, dtype=dtype, rngs=rngs
-        )
-        self.bn_stem = BatchNorm(width, momentum=0.99, epsilon=1.001e-5, rngs=rngs)
+        if conventions not in CONVENTIONS:
+            raise unknown("conventions", conventions, CONVENTIONS)
+        conv_options, norm_options = CONVENTIONS[conventions]
+        norm = partial(BatchNorm, rngs=rngs, **norm_options)
+
+        def conv(in_features, features, size, stride):
+            return Conv(
+                in_features, features, (size, size), stride,
+                padding=size // 2, dtype=dtype, rngs=rngs, **conv_options,
+            )  # fmt: skip
+
+        self.depths = tuple(depths)
+        self.conv_stem = conv(3, width, 7, 2)
+        self.bn_stem = norm(width)
         blocks, in_features = [], width
         for stage, depth in enumerate(depths):
             features = width * 2**stage
             for i in range(depth):
                 stride = 2 if stage > 0 and i == 0 else 1
-                blocks.append(Bottleneck(in_features, features, stride, i == 0, rngs, dtype))
+                strides = (stride, 1) if conventions == "keras" else (1, stride)
+                blocks.append(Bottleneck(in_features, features, strides, i == 0, conv, norm))
                 in_features = 4 * features
         self.blocks = nnx.List(blocks)
-        self.dense = Linear(in_features, num_classes, kernel_init=keras_init, rngs=rngs)
+        if conventions == "torch":
+            self.dense = torch_linear(in_features, num_classes, rngs=rngs)
+        else:
+            self.dense = Linear(in_features, num_classes, kernel_init=keras_init, rngs=rngs)
 
     def __call__(self, images: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
-        """Returns logits [B, num_classes] for images [B, 32, 32, 3]; rngs is unused."""
+        """Returns logits [B, num_classes] for images [B, S, S, 3]; rngs is unused."""
+        return self.classify(self.features(images, rngs), rngs)
+
+    def features(self, images: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
+        """Returns the features [B, D] after the global average pool; rngs is unused."""
         del rngs
         x = nnx.relu(self.bn_stem(self.conv_stem(images)))
         # Keras pads with zeros, which after a relu is equivalent to max_pool's -inf.
         x = max_pool(x, 3, stride=2, padding=1)
         for block in self.blocks:
             x = block(x)
-        return self.dense(jnp.mean(x, axis=(1, 2)))
+        return jnp.mean(x, axis=(1, 2))
+
+    def classify(self, features: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
+        """Returns logits [B, num_classes] for features [B, D]; rngs is unused."""
+        del rngs
+        return self.dense(features)
+
+    def head_paths(self) -> Paths:
+        """Returns the prefixes of the head's parameter paths."""
+        return (("dense",),)
+
+    def groups(self) -> tuple[Paths, ...]:
+        """Returns the prefixes of the head, of each stage from the last, and of the stem."""
+        return stage_groups(self.depths)

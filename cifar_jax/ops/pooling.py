@@ -7,7 +7,9 @@ import jax.numpy as jnp
 from jax import lax
 
 
-def max_pool(x: jax.Array, window: int, stride: int | None = None, padding: int = 0) -> jax.Array:
+def max_pool(
+    x: jax.Array, window: int, stride: int | None = None, padding: int | str = 0
+) -> jax.Array:
     """Takes the maximum over windows, as Keras and PyTorch do.
 
     The maximum is a chain of selections over strided slices, because the gradient of
@@ -21,15 +23,19 @@ def max_pool(x: jax.Array, window: int, stride: int | None = None, padding: int 
       window: height and width of a window, in pixels.
       stride: distance between windows, in pixels; defaults to `window`. Rows and columns after the
         last complete window are ignored.
-      padding: pixels of -inf added on every side.
+      padding: pixels of -inf added on every side, or "SAME": as many as Keras's "same" adds, with
+        any odd pixel at the bottom and right.
 
     Returns:
-      [B, H', W', C], where H' = (H + 2 * padding - window) // stride + 1.
+      [B, H', W', C], where H' = (H + 2 * padding - window) // stride + 1, or ceil(H / stride) with
+      "SAME".
     """
     stride = stride or window
     if padding:
-        sides = ((0, 0), (padding, padding), (padding, padding), (0, 0))
-        x = jnp.pad(x, sides, constant_values=-jnp.inf)
+        sides = ((padding, padding),) * 2
+        if padding == "SAME":
+            sides = lax.padtype_to_pads(x.shape[1:3], (window,) * 2, (stride,) * 2, padding)
+        x = jnp.pad(x, ((0, 0), *sides, (0, 0)), constant_values=-jnp.inf)
     batch, height, width, channels = x.shape
     extent = [(size - window) // stride * stride + 1 for size in (height, width)]
     slices = [

@@ -47,13 +47,20 @@ def transplant(pairs):
             scale = rng.uniform(0.5, 1.5, shape) * np.sqrt(variance)
             arrays = [scale, *rng.normal(0, 0.3, (2, *shape)), variance]
             targets = [ours.scale, ours.bias, ours.mean, ours.var]
+        elif isinstance(theirs, keras.layers.SeparableConv2D):
+            depthwise, pointwise = (kernel.shape for kernel in theirs.weights)
+            arrays = [rng.normal(0, 1 / 3, depthwise)]
+            arrays.append(rng.normal(0, pointwise[2] ** -0.5, pointwise))
+            targets = [ours.depthwise.kernel, ours.pointwise.kernel]
         else:
             shape = theirs.kernel.shape
             kernel = rng.normal(0, np.prod(shape[:-1]) ** -0.5, shape)
-            arrays = [kernel, rng.normal(0, 0.3, shape[-1:])]
-            targets = [ours.kernel, ours.bias]
+            arrays = [kernel, rng.normal(0, 0.3, shape[-1:])][: len(theirs.weights)]
+            targets = [ours.kernel, ours.bias][: len(theirs.weights)]
         arrays = [array.astype(np.float32) for array in arrays]
         theirs.set_weights(arrays)
+        if isinstance(theirs, keras.layers.SeparableConv2D):
+            arrays[0] = arrays[0].transpose(0, 1, 3, 2)
         for target, array in zip(targets, arrays, strict=True):
             assert target.shape == array.shape
             target.set_value(jnp.asarray(array))
@@ -63,9 +70,9 @@ def count(model):
     return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, (nnx.Param, nnx.BatchStat))))
 
 
-def assert_same_logits(ours, theirs):
+def assert_same_logits(ours, theirs, images=IMAGES):
     with torch.no_grad():
-        expected = keras.ops.convert_to_numpy(theirs(IMAGES, training=False))
+        expected = keras.ops.convert_to_numpy(theirs(images, training=False))
     evaluating = nnx.view(
         ours, deterministic=True, use_running_average=True, raise_if_not_found=False
     )
@@ -74,7 +81,7 @@ def assert_same_logits(ours, theirs):
         lambda state, images: nnx.merge(graphdef, state)(images),
         compiler_options={"xla_backend_optimization_level": 0},  # compiles in half the time
     )
-    assert_close(forward(state, IMAGES), expected)
+    assert_close(forward(state, images), expected)
 
 
 def assert_close(ours, theirs):
@@ -101,16 +108,47 @@ def test_resnet50_equals_keras_applications():
     assert_same_logits(ours, theirs)
 
 
-def test_vgg16_equals_keras_applications_with_a_dense_layer():
-    body = keras.applications.VGG16(include_top=False, weights=None, input_shape=(32, 32, 3))
-    assert body.count_params() == 14_714_688
+@pytest.mark.parametrize(("name", "size"), [("vgg16", 14_714_688), ("vgg19", 20_024_384)])
+def test_vgg_equals_keras_applications_with_a_dense_layer(name, size):
+    make_body = getattr(keras.applications, name.upper())
+    body = make_body(include_top=False, weights=None, input_shape=(32, 32, 3))
+    assert body.count_params() == size
     dense = keras.layers.Dense(100)
     theirs = keras.Sequential([body, keras.layers.Flatten(), dense])
-    ours = abstract("vgg16")
+    ours = abstract(name)
     assert count(ours) == theirs.count_params()
     convs = [layer for layer in ours.layers if isinstance(layer, nnx.Conv)]
     transplant(zip([*convs, ours.dense], [*with_weights(body.layers), dense], strict=True))
     assert_same_logits(ours, theirs)
+
+
+def test_xception_equals_keras_applications():
+    theirs = keras.applications.Xception(
+        weights=None, input_shape=(71, 71, 3), classes=100, classifier_activation=None
+    )
+    ours = abstract("xception")
+    assert count(ours) == theirs.count_params() == 20_861_480 + 2048 * 100 + 100
+    named = [(ours.conv1, "block1_conv1"), (ours.bn1, "block1_conv1_bn")]
+    named += [(ours.conv2, "block1_conv2"), (ours.bn2, "block1_conv2_bn")]
+    for i, block in enumerate(ours.blocks, 2):
+        for j, (conv, norm) in enumerate(zip(block.convs, block.norms, strict=True), 1):
+            named += [(conv, f"block{i}_sepconv{j}"), (norm, f"block{i}_sepconv{j}_bn")]
+    named.append((ours.dense, "predictions"))
+    pairs = [(layer, theirs.get_layer(name)) for layer, name in named]
+    # The layers of the shortcuts have no names of their own.
+    unnamed = [x for x in theirs.layers if not x.name.startswith(("block", "predictions"))]
+    projections = [block for block in ours.blocks if block.shortcut == "projection"]
+    for attribute, kind in (
+        ("conv_shortcut", keras.layers.Conv2D),
+        ("bn_shortcut", keras.layers.BatchNormalization),
+    ):
+        ours_layers = [getattr(block, attribute) for block in projections]
+        theirs_layers = [layer for layer in unnamed if isinstance(layer, kind)]
+        pairs += zip(ours_layers, theirs_layers, strict=True)
+    assert len(pairs) == len(with_weights(theirs.layers))
+    transplant(pairs)
+    images = np.random.default_rng(1).normal(size=(2, 71, 71, 3)).astype(np.float32)
+    assert_same_logits(ours, theirs, images)
 
 
 def test_cnn3_equals_the_code_of_the_write_up():

@@ -1,3 +1,4 @@
+import itertools
 import math
 from functools import partial
 
@@ -6,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from flax.traverse_util import flatten_dict
 
 from cifar_jax import models
 from cifar_jax.errors import UserError
@@ -30,6 +32,8 @@ NUM_PARAMS = {
     "simple_initial": 2_584_548,
     "stacked3": 5_815_460,
     "vgg16": 14_765_988,
+    "vgg19": 20_075_684,
+    "xception": 21_011_852,
 }
 # Thin versions for the tests that run the networks.
 THIN_LAYERS = {"layers": (4, "B", "M", 8, "M", "D", "F", 8), "dropout": 0.5}
@@ -47,6 +51,8 @@ THIN = {
     "simple_initial": THIN_LAYERS,
     "stacked3": THIN_LAYERS,
     "vgg16": {"layers": (4, "M", "F")},
+    "vgg19": {"layers": (4, "M", "A", 8)},
+    "xception": {"widths": (4, 4, 4, 8, 8, 8, 8, 8), "depth": 1},
 }
 
 
@@ -140,6 +146,79 @@ def test_bfloat16_keeps_parameters_statistics_and_logits_in_float32(distinct):
     assert {leaf.dtype for leaf in leaves} == {jnp.dtype("float32")}
 
 
+SPLIT = [name for name in models.MODELS if models.is_split(name)]
+
+
+def test_networks_for_transfer_are_split():
+    names = {"resnet18", "resnet34", "resnet50", "vgg16", "vgg19", "xception"}
+    assert names <= set(SPLIT) and "cnn3" not in SPLIT
+
+
+@pytest.mark.parametrize("name", sorted(set(SPLIT) & set(DISTINCT.values())))
+def test_split_networks_take_images_of_any_size(name):
+    model = build(name, image_size=41, **THIN.get(name, {}))
+    graphdef, state = nnx.split(model)
+    images = jax.random.normal(jax.random.key(1), (2, 41, 41, 3))
+
+    def run(in_two_steps):
+        model, rngs = nnx.merge(graphdef, state, copy=True), nnx.Rngs(dropout=0)
+        if not in_two_steps:
+            return model(images, rngs)
+        features = model.features(images, rngs)
+        assert features.ndim == 2
+        return model.classify(features, rngs)
+
+    whole, split = jax.jit(lambda: (run(False), run(True)))()
+    assert whole.shape == (2, 10)
+    np.testing.assert_array_equal(whole, split)
+
+
+def test_other_networks_refuse_images_of_another_size():
+    with pytest.raises(UserError, match=r"cnn3 takes only images of 32 pixels, .* resnet18"):
+        build("cnn3", image_size=64)
+
+
+def starts_with(path, prefixes):
+    return any(path[: len(prefix)] == prefix for prefix in prefixes)
+
+
+@pytest.mark.parametrize("name", SPLIT)
+def test_every_array_is_in_one_group(name):
+    model = nnx.eval_shape(lambda: models.create(name, 100, make_rngs(params=0)))
+    arrays = nnx.to_pure_dict(nnx.state(model, (nnx.Param, nnx.BatchStat)))
+    groups, paths = model.groups(), list(flatten_dict(arrays))
+    for path in paths:
+        assert sum(starts_with(path, group) for group in groups) == 1, path
+    for prefix in itertools.chain(*groups):
+        assert any(starts_with(path, [prefix]) for path in paths), prefix
+    assert groups[0] == model.head_paths() and ("dense",) in groups[0]
+
+
+def groups_of(name, **options):
+    model = nnx.eval_shape(lambda: build(name, **options))
+    return [[".".join(map(str, prefix)) for prefix in group] for group in model.groups()]
+
+
+def test_groups_run_from_the_head_to_the_stem():
+    layers = (4, "B", "M", "B", "D", 8, 8, "M", "F", 16, "B", 8)
+    assert groups_of("vgg16", layers=layers, dropout=0.5) == [
+        ["dense", "layers.9", "layers.10", "layers.11"],
+        ["layers.5", "layers.6"],
+        ["layers.0", "layers.1", "layers.3"],
+    ]
+    assert [len(group) for group in groups_of("vgg19")] == [1, 4, 4, 4, 2, 2]
+    for name in ("resnet34", "resnet50"):
+        groups = groups_of(name, width=4, depths=(2, 1))
+        blocks = [["blocks.2"], ["blocks.0", "blocks.1"]]
+        assert groups == [["dense"], *blocks, ["conv_stem", "bn_stem"]]
+    assert groups_of("xception", **THIN["xception"]) == [
+        ["dense"],
+        ["blocks.4", "blocks.5"],
+        ["blocks.3"],
+        ["conv1", "bn1", "conv2", "bn2", "blocks.0", "blocks.1", "blocks.2"],
+    ]
+
+
 def test_options_of_returns_the_defaults():
     assert models.options_of("cnn3") == {"dropout": (0.1, 0.25, 0.5)}
     defaults = {"depths": (3, 4, 6, 3), "width": 64, "stem": "cifar", "conventions": "torch"}
@@ -164,6 +243,7 @@ def test_options_of_returns_the_defaults():
         ("resnet18", dict(depths=(2, -1))),
         ("resnet18", dict(depths=2)),
         ("inception_resnet", dict(depth=0)),
+        ("xception", dict(widths=(32, 64))),
     ],
 )
 def test_options_of_the_wrong_kind_are_rejected(name, options):

@@ -202,7 +202,9 @@ THIN = [
     ("resnet18", dict(width=4, depths=(1, 1), conventions="keras", stem="imagenet")),
     ("resnet34", dict(width=4, depths=(1, 2, 1, 1))),
     ("resnet50", dict(width=4, depths=(1, 2))),
-    *map(thin, ("cnn9", "cnn13", "school", "simple", "simple_initial", "stacked3", "vgg16")),
+    ("resnet50", dict(width=4, depths=(1, 2), conventions="torch")),
+    ("vgg16", dict(layers=(4, "M", 8, "A", 6))),
+    *map(thin, ("cnn9", "cnn13", "school", "simple", "simple_initial", "stacked3", "vgg19")),
 ]
 
 
@@ -240,7 +242,8 @@ def test_gradients_and_statistics(case, float64):
 @pytest.mark.parametrize(
     "case",
     [(name, {}) for name in models.MODELS if torch_models.find(name)]
-    + [("resnet18", {"conventions": "keras", "stem": "imagenet"})],
+    + [("resnet18", {"conventions": "keras", "stem": "imagenet"})]
+    + [("resnet50", {"conventions": "torch"})],
     ids=name_of,
 )
 def test_size_and_constants(case):

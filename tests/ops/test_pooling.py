@@ -18,6 +18,8 @@ from cifar_jax.ops.pooling import max_pool
         (3, 1, 1, 8),
         (3, 2, 1, 8),
         (3, 2, 1, 9),
+        (3, 2, "SAME", 8),
+        (3, 2, "SAME", 9),
     ],
 )
 def test_max_pool_equals_reduce_window_with_its_gradient(window, stride, padding, size):
@@ -39,8 +41,10 @@ def test_max_pool_equals_reduce_window_with_its_gradient(window, stride, padding
 
 
 def reduce_window(x, window, stride, padding=0):
-    sides = [(0, 0), (padding, padding), (padding, padding), (0, 0)]
     shape, strides = (1, window, window, 1), (1, stride, stride, 1)
+    sides = padding
+    if padding != "SAME":
+        sides = [(0, 0), (padding, padding), (padding, padding), (0, 0)]
     return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, shape, strides, sides)
 
 
