@@ -40,6 +40,7 @@ def pytest_addoption(parser):
         type=Path,
         help="Folder of the unpacked CIFAR archives.",
     )
+    group.addoption("--weights", type=Path, help="Folder of ImageNet weights, for tests/transfer.")
 
 
 def pytest_configure(config):

@@ -130,6 +130,8 @@ def _array(
     where = f"{source.name} in {weights.source}"
     if tensor.dtype.kind in "iub":
         raise UserError(f"{where} holds integers ({tensor.dtype}), not weights")
+    with np.errstate(over="ignore"):  # an infinite value is refused below
+        tensor = tensor.astype(np.float32)
     try:
         array = source.convert(tensor)
     except ValueError:  # another number of axes
@@ -140,8 +142,7 @@ def _array(
             f"{where} has the shape {tensor.shape}{converted} but {ours} has {shape}"
             + _stem_hint(path)
         )
-    with np.errstate(over="ignore"):
-        array = np.ascontiguousarray(array, np.float32)
+    array = np.ascontiguousarray(array)
     if not np.isfinite(array).all():
         raise UserError(f"{where} holds NaN or infinite values")
     return array

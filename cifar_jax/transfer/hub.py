@@ -83,15 +83,16 @@ def from_hugging_face(weights: str) -> Path:
     try:
         path = Path(hf_hub_download(repository, _FILE, revision=revision, etag_timeout=timeout))
     except errors.LocalEntryNotFoundError as error:  # also an EntryNotFoundError, hence first
+        option = f" --revision {revision}" if revision else ""
         raise UserError(
             f"{weights} is not in the cache and cannot be downloaded: there is no connection to "
             "the Hugging Face Hub. On a machine with a network, run `hf download "
-            f"{repository} {_FILE}`; then either copy its cache, or {_WITH_A_FILE}"
+            f"{repository} {_FILE}{option}`; then either copy its cache, or {_WITH_A_FILE}"
         ) from error
     except errors.EntryNotFoundError as error:
         raise UserError(
             f"{repository} has no {_FILE}; PyTorch's pickles are not read, because they can run "
-            f"code. Convert its weights, and {_WITH_A_FILE}"
+            f"code. Convert them as docs/transfer.md shows, and {_WITH_A_FILE}"
         ) from error
     except errors.RepositoryNotFoundError as error:
         raise UserError(

@@ -8,6 +8,11 @@
 | first dense layer of a VGG | kernel [h w C, O] | kernel, the same | weight [O, C h w] |
 | scale and bias of BatchNorm | scale, bias | gamma, beta | weight, bias |
 | its running statistics | mean, var | moving_mean, moving_variance | running_mean, running_var |
+
+BatchNorm divides by sqrt(var + eps), and our networks have the eps of the library. The exception is
+timm's port of Xception: its eps is 1e-5, and Keras's and ours 1e-3. The difference is subtracted
+from the running variances. The port also pads its max-pools on both sides, so its features are only
+equal to ours where every size that is pooled is odd, as for images of 71 x 71 pixels.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -27,6 +32,7 @@ _TORCH |= {"mean": "running_mean", "var": "running_var"}
 # Tensors that the files hold in addition to the body: heads, and PyTorch's step counters.
 _TORCH_HEADS = ("classifier.", "fc.", "head.", "pre_logits.")
 _TORCH_COUNTER = "num_batches_tracked"
+_XCEPTION_EPS, _TIMM_EPS = 1e-3, 1e-5
 
 
 class Source(NamedTuple):
@@ -55,7 +61,9 @@ def sources(weights: Weights, model_name: str, shapes: Mapping[Path, Shape]) -> 
     if weights.layout == "keras":
         return _keras(names.keras(model_name, shapes, list(weights.tensors)), shapes)
     if weights.layout == "torch":
-        return _torch(names.torchvision(model_name, shapes, list(weights.tensors)), shapes)
+        prefixes = names.torchvision(model_name, shapes, list(weights.tensors))
+        extra_eps = _XCEPTION_EPS - _TIMM_EPS if model_name == "xception" else 0.0
+        return _torch(prefixes, shapes, extra_eps)
     return {path: Source(".".join(map(str, path)), _unchanged) for path in shapes}
 
 
@@ -83,19 +91,25 @@ def _keras(prefixes: names.Prefixes, paths: Collection[Path]) -> dict[Path, Sour
     return result
 
 
-def _torch(prefixes: names.Prefixes, shapes: Mapping[Path, Shape]) -> dict[Path, Source]:
+def _torch(
+    prefixes: names.Prefixes, shapes: Mapping[Path, Shape], extra_eps: float
+) -> dict[Path, Source]:
     result = {}
     for path, shape in shapes.items():
         *owner, leaf = path
         layer = tuple(owner)
         if layer in prefixes:
-            convert = partial(_from_torch, num_axes=len(shape), channels=_channels(shapes, path))
+            if leaf == "var":
+                convert = partial(_with_eps, extra_eps=extra_eps)
+            else:
+                channels = _channels(shapes, path)
+                convert = partial(_from_torch, num_axes=len(shape), channels=channels)
             result[path] = Source(prefixes[layer] + _TORCH[leaf], convert)
     return result
 
 
 def _channels(shapes: Mapping[Path, Shape], path: Path) -> int:
-    """Returns the number of channels of a VGG's body if `path` is its first dense layer, else 1."""
+    """Returns the number of channels of a VGG's body if `path` is its first dense layer, else 0."""
     convs = [p for p, shape in shapes.items() if p[0] == "layers" and len(shape) == 4]
     denses = [p for p, shape in shapes.items() if p[0] == "layers" and len(shape) == 2]
     first = min(denses, default=("dense", "kernel"))
@@ -108,6 +122,10 @@ def _unchanged(array: np.ndarray) -> np.ndarray:
 
 def _from_depthwise(array: np.ndarray) -> np.ndarray:
     return array.transpose(0, 1, 3, 2)
+
+
+def _with_eps(variance: np.ndarray, extra_eps: float) -> np.ndarray:
+    return variance - extra_eps
 
 
 def _from_torch(array: np.ndarray, num_axes: int, channels: int) -> np.ndarray:

@@ -87,7 +87,9 @@ def torchvision(model_name: str, paths: Collection[Path], tensors: Collection[st
                 for j in (1, 2, 3):
                     names["blocks", index, f"{kind}{j}"] = f"{block}.{kind}{j}."
         return names | {("dense",): "fc."}
-    raise UserError(f"torchvision has no {model_name}: its weights need the HDF5 file of Keras")
+    if model_name == "xception":
+        return _timm_xception(paths)
+    raise UserError(f"torchvision has no {model_name}, nor do the names that are known of timm")
 
 
 def _vgg(paths: Collection[Path], convs: Sequence[str], dense: Sequence[str]) -> Prefixes:
@@ -116,6 +118,32 @@ def _keras_xception(paths: Collection[Path], tensors: Collection[str]) -> Prefix
             names[*block, "conv_shortcut"] = next(unnamed_convs, "conv2d/")
             names[*block, "bn_shortcut"] = next(unnamed_norms, "batch_normalization/")
     return names
+
+
+def _timm_xception(paths: Collection[Path]) -> Prefixes:
+    """Returns the names of legacy_xception."""
+    names: Prefixes = {("dense",): "fc."}
+    for i in (1, 2):
+        names[(f"conv{i}",)], names[(f"bn{i}",)] = f"conv{i}.", f"bn{i}."
+    *blocks, last = _indices(paths)
+    for index in blocks:
+        block, timm = ("blocks", index), f"block{index + 1}"
+        for j in range(3):
+            # `rep` holds relu, convolution and BN in turn; the first block has no first relu.
+            position = 3 * j + (index > 0)
+            names |= _timm_separable(block, j, f"{timm}.rep.{position}.")
+            names[*block, "norms", j] = f"{timm}.rep.{position + 1}."
+        names[*block, "conv_shortcut"] = f"{timm}.skip."
+        names[*block, "bn_shortcut"] = f"{timm}.skipbn."
+    for j in (0, 1):
+        names |= _timm_separable(("blocks", last), j, f"conv{j + 3}.")
+        names["blocks", last, "norms", j] = f"bn{j + 3}."
+    return names
+
+
+def _timm_separable(block: Path, j: int, prefix: str) -> Prefixes:
+    depthwise, pointwise = (*block, "convs", j, "depthwise"), (*block, "convs", j, "pointwise")
+    return {depthwise: f"{prefix}conv1.", pointwise: f"{prefix}pointwise."}
 
 
 def _indices(paths: Collection[Path]) -> list[int]:

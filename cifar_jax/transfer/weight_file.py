@@ -9,10 +9,7 @@ from cifar_jax.errors import UserError
 from cifar_jax.transfer import keras_hdf5, safetensors_file
 
 _NEEDED = "weights are read from HDF5 (.h5) and safetensors (.safetensors) files"
-_CONVERT = (
-    "To convert it, load it with PyTorch in an environment without anything to lose, and save its "
-    "state_dict with safetensors.torch.save_file"
-)
+_CONVERT = "docs/transfer.md shows how to convert one"
 
 
 class Weights(NamedTuple):
@@ -51,9 +48,9 @@ def read(path: Path) -> Weights:
     if start.startswith(b"PK\x03\x04"):
         raise UserError(
             f"{path} is a ZIP archive, like PyTorch's .pth and Keras's .keras files; {_NEEDED}. "
-            f"The former hold pickles, which can run code. {_CONVERT}"
+            f"The former hold pickles, which can run code; {_CONVERT}"
         )
     if start[:1] == b"\x80":
-        raise UserError(f"{path} is a pickle, which can run code; {_NEEDED}. {_CONVERT}")
+        raise UserError(f"{path} is a pickle, which can run code; {_NEEDED}; {_CONVERT}")
     kind = "is empty" if not start else "is neither HDF5 nor safetensors"
     raise UserError(f"{path} {kind}, or damaged; {_NEEDED}")
