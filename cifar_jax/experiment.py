@@ -19,15 +19,17 @@ from cifar_jax.optim import callbacks
 from cifar_jax.run import trackers
 from cifar_jax.selection import METRICS, SELECTED_ON, Selection, curve_split
 
-NORMALIZE = ("raw", "unit", "symmetric", "standard")
 DTYPES = ("float32", "bfloat16", "auto")
+# Smallest and largest side in pixels to which images are resized.
+RESIZE_RANGE = (8, 1024)
 # The fields that have one of several values, and those that have a minimum.
 _CHOICES = {
     "selected_on": SELECTED_ON,
     "selected_by": METRICS,
     "data.name": data.NAMES,
     "data.label": data.LABELS,
-    "augment.normalize": NORMALIZE,
+    "augment.normalize": augment.NORMALIZATIONS,
+    "augment.resize_method": augment.RESIZE_METHODS,
     "dtype": DTYPES,
     "parallel": PARALLEL,
     "gpu_graph": gpu_graph.SETTINGS,
@@ -94,6 +96,11 @@ def _check_fields(config: ConfigDict) -> None:
     for field, known in _CHOICES.items():
         if values[field] not in known:
             raise unknown(field, values[field], known)
+    low, high = RESIZE_RANGE
+    if config.augment.resize and not low <= config.augment.resize <= high:
+        raise UserError(
+            f"augment.resize must be 0 or from {low} to {high}, got {config.augment.resize}"
+        )
     if config.selected_on == "val" and not config.data.val_fraction:
         raise UserError("selected_on 'val' needs data.val_fraction above 0")
     if config.selected_on == "test" and config.data.val_fraction:
@@ -119,7 +126,7 @@ def _check_parts(config: ConfigDict) -> None:
     augment.check(config.augment.ops)
     if augment.parse_mix(config.augment.mix) is not None:
         augment.check(config.augment.mix)
-    step.split_networks(partial(_build, config.model.to_dict(), 10, jnp.float32))
+    step.split_networks(partial(_build, config, 10, jnp.float32))
 
 
 def make_callbacks(config: ConfigDict) -> callbacks.Callbacks:
@@ -168,15 +175,15 @@ def make_parts(config: ConfigDict, info: data.DatasetInfo) -> Parts:
     """
     optimizer = _optimizer(config)
     dtype = compute_dtype(config.dtype)
-    build = partial(_build, config.model.to_dict(), info.num_classes, dtype)
+    build = partial(_build, config, info.num_classes, dtype)
     networks = step.split_networks(build)
-    mean, std = {
-        "raw": (0.0, 1 / 255),
-        "unit": (0.0, 1.0),
-        "symmetric": (0.5, 0.5),
-        "standard": (info.mean, info.std),
-    }[config.augment.normalize]
-    preprocess = partial(augment.normalize, mean=mean, std=std, dtype=dtype)
+    preprocess = partial(
+        augment.preprocess,
+        scaling=augment.scaling(config.augment.normalize, info.mean, info.std),
+        size=config.augment.resize,
+        method=config.augment.resize_method,
+        dtype=dtype,
+    )
     make_train_step = partial(
         step.make_train_step,
         networks.train,
@@ -271,9 +278,11 @@ def compute_dtype(name: str) -> jnp.dtype:
     return jnp.dtype(name)
 
 
-def _build(model: dict, num_classes: int, dtype, rngs):
-    options = {k: v for k, v in model.items() if k != "name"}
-    return models.create(model["name"], num_classes, rngs, dtype=dtype, **options)
+def _build(config: ConfigDict, num_classes: int, dtype, rngs):
+    options = config.model.to_dict()
+    name = options.pop("name")
+    image_size = config.augment.resize or models.IMAGE_SIZE
+    return models.create(name, num_classes, rngs, dtype=dtype, image_size=image_size, **options)
 
 
 def _schedule(config: ConfigDict, steps_per_epoch: int) -> optax.Schedule:

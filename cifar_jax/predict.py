@@ -133,15 +133,15 @@ def _restore(workdir: Path, mesh: Any) -> tuple[tuple[str, ...], Any, Any, str]:
     epoch so far.
     """
     import jax
-    from ml_collections import ConfigDict
 
     from cifar_jax import experiment, run_state
+    from cifar_jax.config import completed
     from cifar_jax.engine import replicated
     from cifar_jax.metrics import Metrics
     from cifar_jax.report.read import read_config
     from cifar_jax.run.checkpoint import open_checkpoints
 
-    config = ConfigDict(read_config(workdir), convert_dict=True)
+    config = completed(read_config(workdir))
     if not (workdir / "checkpoints").is_dir():
         raise UserError(f"{workdir} has no checkpoint")
     with open_checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:

@@ -4,10 +4,13 @@ import shutil
 import numpy as np
 import pytest
 import tiny
+from ml_collections import ConfigDict
 from test_image_file import picture
 
 from cifar_jax import predict
 from cifar_jax.errors import UserError
+from cifar_jax.report import network
+from cifar_jax.report.read import read
 from cifar_jax.run.workdir import locked
 
 
@@ -29,6 +32,20 @@ def test_predictions_equal_the_evaluation(workdir):
     expected = exponentials.max(1) / exponentials.sum(1)
     np.testing.assert_allclose([g[0].probability for g in found], expected, rtol=1e-4)
     assert all(len(predictions) == 5 for predictions in found)
+
+
+def test_predictions_use_the_preprocessing_of_the_run(tmp_path):
+    config = tiny.make_config(
+        model=ConfigDict({"name": "vgg16", "layers": (8, "M", "F")}), num_epochs=1,
+        augment__resize=20, augment__resize_method="bicubic", augment__normalize="caffe",
+    )  # fmt: skip
+    tiny.train(config, tmp_path)
+    with np.load(tmp_path / "predictions.npz") as file:
+        best = [f"class {i}" for i in file["logits"].argmax(1)]
+    found = predict.predict(tmp_path, tiny.dataset().test.images).predictions
+    assert [predictions[0].name for predictions in found] == best
+    # The report traces the network at the same size.
+    assert network.of_run(read(tmp_path))[0].shape == (20, 20, 8)
 
 
 def test_predictions_come_from_the_reported_epoch(tmp_path):

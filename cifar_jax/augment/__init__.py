@@ -31,10 +31,21 @@ from cifar_jax.augment.color import (
 )
 from cifar_jax.augment.erase import cutout, random_erasing
 from cifar_jax.augment.geometry import alternating_flip, crop, flip, translate, vertical_flip
+from cifar_jax.augment.inputs import (
+    NORMALIZATIONS,
+    RESIZE_METHODS,
+    Scaling,
+    normalize,
+    preprocess,
+    scaling,
+)
 from cifar_jax.augment.mix import MIXES, Mix
 from cifar_jax.augment.policies import autoaugment, randaugment
 from cifar_jax.augment.warp import affine, rotation, shear, shift, zoom
 from cifar_jax.errors import UserError, quote, unknown
+
+__all__ = ["MIXES", "NORMALIZATIONS", "OPS", "RESIZE_METHODS", "Augment", "Scaling", "check"]
+__all__ += ["is_mix", "normalize", "parse", "parse_mix", "preprocess", "scaling"]
 
 Augment = Callable[..., jax.Array]
 
@@ -210,17 +221,3 @@ def _changes_nothing(arguments: Mapping[str, Any]) -> bool:
         or arguments.get("bits") == 8
         or arguments.get("threshold") == 256
     )
-
-
-def normalize(images: jax.Array, mean: jax.Array, std: jax.Array, dtype=jnp.float32) -> jax.Array:
-    """Returns (images / 255 - mean) / std.
-
-    Args:
-      images: [B, H, W, C] in [0, 255], any dtype.
-      mean: [C] or a number, in [0, 1].
-      std: [C] or a number, in [0, 1].
-      dtype: The dtype of the result; the computation is in float32.
-    """
-    mean = jnp.asarray(mean, jnp.float32)
-    std = jnp.asarray(std, jnp.float32)
-    return ((images.astype(jnp.float32) / 255.0 - mean) / std).astype(dtype)

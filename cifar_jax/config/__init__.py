@@ -15,7 +15,7 @@ from cifar_jax.config import base, file
 from cifar_jax.config.file import experiment_name
 from cifar_jax.errors import UserError, check_kind, unknown
 
-__all__ = ["UserError", "check_kinds", "choose_model", "experiment_name", "flatten"]
+__all__ = ["UserError", "check_kinds", "choose_model", "completed", "experiment_name", "flatten"]
 __all__ += ["flatten_json", "load", "load_complete"]
 
 
@@ -87,6 +87,23 @@ def load_complete(path: str | Path) -> ConfigDict:
     config = load(path)
     choose_model(config, config.model.name)
     return config
+
+
+def completed(nested: Mapping[str, Any]) -> ConfigDict:
+    """Returns a config as config.json holds it, with the defaults of fields that it lacks.
+
+    Older versions wrote configs without the fields that were added since.
+    """
+
+    def merge(defaults: Mapping, given: Mapping) -> dict:
+        both = {
+            key: merge(defaults[key], value)
+            for key, value in given.items()
+            if isinstance(value, Mapping) and isinstance(defaults.get(key), Mapping)
+        }
+        return {**defaults, **given, **both}
+
+    return ConfigDict(merge(base.get_config().to_dict(), nested), convert_dict=True)
 
 
 def flatten_json(config: ConfigDict) -> dict[str, Any]:

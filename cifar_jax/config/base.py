@@ -134,8 +134,15 @@ def get_config() -> ConfigDict:
     # no mixing.
     config.augment.mix = ""
     # Scaling of pixels: "unit" to [0, 1], "standard" by the training images' mean and std,
-    # "symmetric" to [-1, 1], "raw" keeps [0, 255].
+    # "symmetric" to [-1, 1], "raw" keeps [0, 255]. As networks trained on ImageNet expect them:
+    # "caffe" (Keras's VGGs and ResNets) for BGR minus (103.939, 116.779, 123.68), "imagenet"
+    # (torchvision) for ImageNet's mean and std, "symmetric" for Keras's Xception.
     config.augment.normalize = "standard"
+    # Side in pixels to which images are resized after augmentation, also in evaluation, from 8 to
+    # 1,024. 0 keeps 32.
+    config.augment.resize = 0
+    # "bilinear" or "bicubic".
+    config.augment.resize_method = "bilinear"
 
     # Steps per compiled call: 1 for a single step without a loop, 0 for automatic (about a second
     # of work). Affects only the speed.

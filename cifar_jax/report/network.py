@@ -39,19 +39,23 @@ def of_run(run: Run) -> list[Layer]:
         if name.startswith("model.") and name != "model.name"
     }
     num_classes = data.num_classes(run.config["data.name"], run.config["data.label"])
+    image_size = run.config.get("augment.resize") or models.IMAGE_SIZE
     try:
-        return layers(run.config["model.name"], num_classes, options)
+        return layers(run.config["model.name"], num_classes, options, image_size)
     except Exception:  # the options are from an older version, or were edited
         return []
 
 
-def layers(name: str, num_classes: int, options: dict) -> list[Layer]:
+def layers(
+    name: str, num_classes: int, options: dict, image_size: int = models.IMAGE_SIZE
+) -> list[Layer]:
     """Returns the calls of all leaf modules in order, without computing anything.
 
     Args:
       name: The network, a key of models.MODELS.
       num_classes: Number of classes.
       options: Options of the network.
+      image_size: Height and width of the images in pixels.
     """
     calls: list[Layer] = []
 
@@ -62,12 +66,14 @@ def layers(name: str, num_classes: int, options: dict) -> list[Layer]:
         return _Recorded(node, "/".join(map(str, path)), calls.append) if is_leaf else node
 
     def trace():
-        model = models.create(name, num_classes, make_rngs(params=0), **options)
+        model = models.create(
+            name, num_classes, make_rngs(params=0), image_size=image_size, **options
+        )
         model = nnx.view(
             model, raise_if_not_found=False, deterministic=True, use_running_average=True
         )
         # nnx.capture would record the outputs too, but not the order of the calls.
-        return nnx.recursive_map(recorded, model)(jnp.zeros((1, 32, 32, 3)))
+        return nnx.recursive_map(recorded, model)(jnp.zeros((1, image_size, image_size, 3)))
 
     nnx.eval_shape(trace)
     return calls

@@ -1,0 +1,17 @@
+"""Xception on CIFAR-100 from random weights, at 71 pixels, the smallest images that Keras accepts.
+
+    python -m cifar_jax.main --config configs/xception.py
+
+At 32 pixels, the middle flow would see 2x2 pixels; at 71, it sees 5x5. The settings of optimizer
+and augmentation are those of configs/resnet18.py. The recipe has not been run in full yet.
+"""
+
+from configs import resnet18
+
+
+def get_config():
+    config = resnet18.get_config()
+    del config.model.width
+    config.model.name = "xception"
+    config.augment.resize = 71
+    return config
