@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -93,7 +94,7 @@ def read(folder: Path) -> Run:
 
 def read_config(folder: Path) -> dict[str, Any]:
     """Returns a run's nested config; raises UserError like `read`."""
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # unlike folder.is_dir(), not an OSError if the path is too long
         raise UserError(f"{folder} is not a folder")
     check_format(folder)
     config = _json(folder / "config.json")
