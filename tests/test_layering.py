@@ -11,7 +11,11 @@ import tiny
 # Each part may import its own modules and the layers below, but not other parts of its layer. A
 # module that is not listed belongs to its package.
 LAYERS = [
-    {"main", "prepare", "predict", "lr_range_test", "augment.__main__", "report.__main__"},
+    {"main", "prepare", "predict", "export", "lr_range_test", "augment.__main__"}
+    | {"report.__main__"},
+    {"stablehlo"},
+    {"exported"},
+    {"trained"},
     {"train", "report", "range_test"},
     {"trainer", "final_evaluation"},
     {"run_state"},
@@ -30,9 +34,9 @@ LAYERS = [
 # requirements-transfer.txt, and ml_dtypes, a dependency of jax. PyTorch and TensorFlow are not
 # among them, nor are configs, benchmarks and tests, which are not installed.
 LIBRARIES = {
-    *("PIL", "absl", "clu", "flax", "h5py", "huggingface_hub", "jax", "jinja2", "matplotlib"),
-    *("ml_collections", "ml_dtypes", "mlflow", "numpy", "optax", "orbax", "rich", "safetensors"),
-    *("tensorboardX", "tensorflow_datasets", "wandb"),
+    *("PIL", "absl", "clu", "flatbuffers", "flax", "h5py", "huggingface_hub", "jax", "jinja2"),
+    *("matplotlib", "ml_collections", "ml_dtypes", "mlflow", "numpy", "optax", "orbax", "rich"),
+    *("safetensors", "tensorboardX", "tensorflow_datasets", "wandb"),
 }
 PACKAGE = tiny.ROOT / "cifar_jax"
 
@@ -75,7 +79,7 @@ def imported_modules(path):
     """Yields the imported modules of cifar_jax: "errors" for "cifar_jax.errors.UserError"."""
     for name in imports(path):
         package, _, name = name.partition(".")
-        if package == "cifar_jax":
+        if package == "cifar_jax" and name != "__version__":
             while name and name not in MODULES:
                 name = name.rpartition(".")[0]
             yield name

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -101,7 +102,7 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 
 def read_config(folder: Path) -> dict[str, Any]:
     """Returns a run's nested config; raises UserError like `read`."""
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # unlike folder.is_dir(), not an OSError if the path is too long
         raise UserError(f"{folder} is not a folder")
     check_format(folder)
     config = _json(folder / "config.json")
