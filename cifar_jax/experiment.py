@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from cifar_jax import augment, data, features, fine_tuning, gpu_graph, models, optim, step
+from cifar_jax import augment, data, gpu_graph, models, optim, step
 from cifar_jax.config import check_kinds, flatten
 from cifar_jax.engine import PARALLEL, Engine, count_steps, make_mesh
 from cifar_jax.engine import create as create_engine
@@ -18,6 +18,7 @@ from cifar_jax.evaluate import Evaluate, make_evaluate
 from cifar_jax.optim import callbacks
 from cifar_jax.run import trackers
 from cifar_jax.selection import METRICS, SELECTED_ON, Selection, curve_split
+from cifar_jax.transfer import features, fine_tuning
 
 DTYPES = ("float32", "bfloat16", "auto")
 # Smallest and largest side in pixels to which images are resized.

@@ -63,14 +63,15 @@ def _check_out(path: Path, suffix: str) -> None:
 def _export(workdir: Path, file_format: str, out: Path) -> str:
     """Writes the file, and returns a line that describes it."""
     # These import jax, which takes a second: an invalid command line fails without that delay.
-    from cifar_jax import exported, stablehlo, trained
+    from cifar_jax.trained import network_file, stablehlo
+    from cifar_jax.trained.restore import from_workdir
 
-    network = trained.from_workdir(workdir)
+    network = from_workdir(workdir)
     if network.progress:
         raise UserError(
             f"the run in {workdir} is not complete ({network.progress}): train it to its end first"
         )
-    write = exported.write if file_format == "safetensors" else stablehlo.write
+    write = network_file.write if file_format == "safetensors" else stablehlo.write
     try:
         write(network, out)
     except OSError as error:

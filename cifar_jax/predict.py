@@ -27,7 +27,7 @@ from cifar_jax.errors import UserError
 from cifar_jax.runtime import entry
 
 if TYPE_CHECKING:
-    from cifar_jax.trained import Trained
+    from cifar_jax.trained.restore import Trained
 
 TOP = 5
 # Images per step. Batches are padded to this size, so that the compiled program can be reused.
@@ -80,11 +80,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _load(workdir: Path | None, weights: Path | None) -> "Trained":
     """Loads the network from a workdir or a file, and prints which state of a run it is."""
-    from cifar_jax import exported, trained
     from cifar_jax.runtime import compilation_cache
+    from cifar_jax.trained.network_file import read
+    from cifar_jax.trained.restore import from_workdir
 
     compilation_cache.use_users_folder()
-    network = exported.read(weights) if workdir is None else trained.from_workdir(workdir)
+    network = read(weights) if workdir is None else from_workdir(workdir)
     if network.progress:
         text = f"the run is not complete; the predictions are from {network.progress}"
         print(f"note: {text}", file=sys.stderr)

@@ -10,7 +10,6 @@ from ml_collections import ConfigDict
 
 from cifar_jax import parameter_table, run_state
 from cifar_jax.experiment import Experiment
-from cifar_jax.features import compute_all
 from cifar_jax.loop import Diverged, run_until
 from cifar_jax.metrics import Metrics, fetch
 from cifar_jax.run.checkpoint import Checkpoints
@@ -19,6 +18,7 @@ from cifar_jax.runtime.signals import Preempted, StopRequest
 from cifar_jax.runtime.startup import Startup
 from cifar_jax.selection import METRICS
 from cifar_jax.step import TrainState
+from cifar_jax.transfer.features import compute_all
 
 # If an epoch takes longer than this, the user should know before the first one ends.
 _LONG_EPOCH_SECONDS = 300.0

@@ -14,9 +14,10 @@ import tiny
 from ml_collections import ConfigDict
 from test_image_file import picture
 
-from cifar_jax import augment, export, exported, predict, stablehlo, trained
+from cifar_jax import augment, export, predict
 from cifar_jax.config import choose_model
 from cifar_jax.errors import UserError
+from cifar_jax.trained import network_file, restore, stablehlo
 from cifar_jax.transfer import safetensors_file
 
 pytest.importorskip("safetensors")
@@ -109,10 +110,10 @@ def test_the_metadata_describe_the_network(workdir, weights):
 
 
 def test_mean_and_std_are_the_numbers_that_the_network_expects(workdir):
-    network = trained.from_workdir(workdir)
+    network = restore.from_workdir(workdir)
     for name in augment.NORMALIZATIONS:
         network.config.augment.normalize = name
-        about = exported.describe(network)
+        about = network_file.describe(network)
         images = IMAGES[..., ::-1] if about["channels"] == "BGR" else IMAGES
         found = (images / 255 - np.array(about["mean"])) / np.array(about["std"])
         scaling = augment.scaling(name, network.info.mean, network.info.std)
@@ -136,9 +137,9 @@ def test_statistics_options_and_preprocessing_survive(tmp_path):
     )  # fmt: skip
     choose_model(config, "vgg16")
     tiny.train(config, tmp_path / "run")
-    network = trained.from_workdir(tmp_path / "run")
-    exported.write(network, tmp_path / "model.safetensors")
-    again = exported.read(tmp_path / "model.safetensors")
+    network = restore.from_workdir(tmp_path / "run")
+    network_file.write(network, tmp_path / "model.safetensors")
+    again = network_file.read(tmp_path / "model.safetensors")
     assert again.config.model.to_dict() == network.config.model.to_dict()
     assert network.state.batch_stats
     for name in ("params", "batch_stats"):
@@ -183,7 +184,7 @@ def test_files_that_cannot_be_written_are_named(workdir, tmp_path, capsys, monke
 
 
 def damaged(arrays, metadata):
-    """Yields files that `exported.read` must refuse, and what the message must contain."""
+    """Yields files that `network_file.read` must refuse, and what the message must contain."""
     kernel = arrays["conv1.kernel"]
     yield {}, metadata, "does not hold cnn_small: it holds nothing"
     yield {k: v for k, v in arrays.items() if k != "conv1.bias"}, metadata, "lacks conv1.bias"
@@ -216,7 +217,7 @@ def test_damaged_contents_are_refused(weights, tmp_path):
     for arrays, metadata, message in damaged(*safetensors_file.read(weights)):
         safetensors_file.write(path, arrays, metadata)
         with pytest.raises(UserError, match=message) as caught:
-            exported.read(path)
+            network_file.read(path)
         assert str(path) in str(caught.value)
 
 
@@ -233,10 +234,10 @@ def test_truncated_and_foreign_files_are_refused(weights, tmp_path, capsys):
 
     save_file({"features.0.weight": np.zeros((8, 3, 3, 3), np.float32)}, path)
     with pytest.raises(UserError, match=r"was not written by cifar_jax\.export"):
-        exported.read(path)
+        network_file.read(path)
     for missing in (tmp_path / "nothing.safetensors", tmp_path):
         with pytest.raises(UserError, match=re.escape(str(missing))):
-            exported.read(missing)
+            network_file.read(missing)
 
 
 def test_missing_packages_are_named(workdir, weights, monkeypatch, capsys):

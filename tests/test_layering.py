@@ -13,15 +13,13 @@ import tiny
 LAYERS = [
     {"main", "prepare", "predict", "export", "lr_range_test", "augment.__main__"}
     | {"report.__main__"},
-    {"stablehlo"},
-    {"exported"},
     {"trained"},
     {"train", "report", "range_test"},
     {"trainer", "final_evaluation"},
     {"run_state"},
     {"experiment", "loop"},
-    {"features", "fine_tuning"},
-    {"evaluate", "gpu_graph", "transfer"},
+    {"transfer"},
+    {"evaluate", "gpu_graph"},
     {"engine"},
     {"step", "run", "clock"},
     {"config"},

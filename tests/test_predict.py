@@ -7,11 +7,12 @@ import tiny
 from ml_collections import ConfigDict
 from test_image_file import picture
 
-from cifar_jax import predict, trained
+from cifar_jax import predict
 from cifar_jax.errors import UserError
 from cifar_jax.report import network
 from cifar_jax.report.read import read
 from cifar_jax.run.workdir import locked
+from cifar_jax.trained import restore
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +26,7 @@ def workdir(tmp_path_factory):
 def test_predictions_equal_the_evaluation(workdir):
     with np.load(workdir / "predictions.npz") as file:
         logits = file["logits"]
-    found = predict.predict(trained.from_workdir(workdir), tiny.dataset().test.images)
+    found = predict.predict(restore.from_workdir(workdir), tiny.dataset().test.images)
     best = [f"class {i}" for i in logits.argmax(1)]
     assert [predictions[0].name for predictions in found] == best
     exponentials = np.exp(logits - logits.max(1, keepdims=True))
@@ -42,7 +43,7 @@ def test_predictions_use_the_preprocessing_of_the_run(tmp_path):
     tiny.train(config, tmp_path)
     with np.load(tmp_path / "predictions.npz") as file:
         best = [f"class {i}" for i in file["logits"].argmax(1)]
-    found = predict.predict(trained.from_workdir(tmp_path), tiny.dataset().test.images)
+    found = predict.predict(restore.from_workdir(tmp_path), tiny.dataset().test.images)
     assert [predictions[0].name for predictions in found] == best
     # The report traces the network at the same size.
     assert network.of_run(read(tmp_path))[0].shape == (20, 20, 8)
@@ -58,7 +59,7 @@ def test_predictions_come_from_the_reported_epoch(tmp_path):
     assert summary["best_epoch"] == 1
     with np.load(tmp_path / "predictions.npz") as file:
         best = [f"class {i}" for i in file["logits"].argmax(1)]
-    found = predict.predict(trained.from_workdir(tmp_path), tiny.dataset().test.images)
+    found = predict.predict(restore.from_workdir(tmp_path), tiny.dataset().test.images)
     assert [predictions[0].name for predictions in found] == best
 
 
@@ -87,8 +88,8 @@ def test_predictions_of_a_run_that_is_not_complete_name_their_epoch(tmp_path, wo
         capsys.readouterr().err
     )
     rows = [{"epoch": 1, "step": 4}]
-    assert trained._progress(9, rows, None, 6) == "step 6, in epoch 2 of 9"
-    assert trained._progress(9, rows, rows[0], 4) == "epoch 1 of 9, the best so far"
+    assert restore._progress(9, rows, None, 6) == "step 6, in epoch 2 of 9"
+    assert restore._progress(9, rows, rows[0], 4) == "epoch 1 of 9, the best so far"
 
 
 def test_predicting_does_not_change_a_run_that_is_training(workdir):
@@ -96,7 +97,7 @@ def test_predicting_does_not_change_a_run_that_is_training(workdir):
     unfinished.mkdir()
     try:
         before = sorted(path.name for path in workdir.rglob("*"))
-        predict.predict(trained.from_workdir(workdir), tiny.dataset().test.images[:1])
+        predict.predict(restore.from_workdir(workdir), tiny.dataset().test.images[:1])
         assert sorted(path.name for path in workdir.rglob("*")) == before
     finally:
         unfinished.rmdir()
@@ -106,20 +107,20 @@ def test_restore_is_retried_when_a_run_that_is_training_replaces_the_checkpoint(
     workdir, monkeypatch
 ):
     """The first attempt fails as if the run had deleted the checkpoint in the meantime."""
-    restore, tries = trained._restore, []
+    original, tries = restore._restore, []
 
     def fail_once(*args):
         tries.append(args)
         if len(tries) == 1:
             raise UserError("the checkpoint 7 cannot be read")
-        return restore(*args)
+        return original(*args)
 
-    monkeypatch.setattr(trained, "_restore", fail_once)
+    monkeypatch.setattr(restore, "_restore", fail_once)
     with pytest.raises(UserError, match="cannot be read"):
-        trained.from_workdir(workdir)
+        restore.from_workdir(workdir)
     tries.clear()
     with locked(workdir):
-        assert trained.from_workdir(workdir).step == restore(workdir).step
+        assert restore.from_workdir(workdir).step == original(workdir).step
     assert len(tries) == 2
 
 

@@ -8,9 +8,10 @@ import tiny
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
-from cifar_jax import experiment, features, predict, transfer
+from cifar_jax import experiment, predict, transfer
 from cifar_jax.errors import UserError
 from cifar_jax.run.checkpoint import open_checkpoints
+from cifar_jax.transfer import features
 
 # A body with everything that differs between training and evaluation, and a head with dropout.
 LAYERS = (8, "M", "B", "D", 16, "M", "F", 16, "B", "D")

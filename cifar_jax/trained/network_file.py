@@ -20,9 +20,9 @@ from cifar_jax.config import base, choose_model
 from cifar_jax.data import DatasetInfo
 from cifar_jax.engine import replicated
 from cifar_jax.errors import UserError, quote
-from cifar_jax.trained import Trained, one_device
+from cifar_jax.trained.restore import Trained, one_device
 from cifar_jax.transfer import safetensors_file, weight_file
-from cifar_jax.transfer.fit import fit
+from cifar_jax.transfer.fitting import fit
 
 
 def describe(network: Trained) -> dict[str, Any]:

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 from jax import export
 
 from cifar_jax import image_file
-from cifar_jax.exported import describe
 from cifar_jax.run import atomic
 from cifar_jax.run.summary import write_json
 from cifar_jax.step import Batch
-from cifar_jax.trained import Trained
+from cifar_jax.trained.network_file import describe
+from cifar_jax.trained.restore import Trained
 from cifar_jax.transfer.packages import needing
 
 # All that jax.export knows. The program holds the form of every convolution for CPUs and the one
