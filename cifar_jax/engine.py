@@ -79,7 +79,7 @@ def gather(images, labels, order, step, num_examples, offset=0, num_replicas=1) 
     """Collects the batch of one step.
 
     Args:
-      images: [N, H, W, C] uint8.
+      images: [N, H, W, C] uint8, or features [N, D] float32.
       labels: [N] int32.
       order: [steps, b] int32, this replica's part of the epoch's order.
       step: [] int32, the step, counted from the start of the run.
@@ -164,12 +164,13 @@ class Engine:
         self,
         make_train_step: Callable[[str | None], TrainStep],
         init: Callable[[jax.Array], TrainState],
-        images: np.ndarray,
+        images: np.ndarray | Callable[[TrainState], jax.Array],
         labels: np.ndarray,
         *,
         batch_size: int,
         seed: int = 0,
         schedule: Callable[[jax.Array], jax.Array] | None = None,
+        pretrained: Callable[[TrainState], TrainState] | None = None,
         loop: bool = True,
         mesh: jax.sharding.Mesh | None = None,
         cuda_graph: bool = False,
@@ -179,11 +180,13 @@ class Engine:
         Args:
           make_train_step: Maps the axis name of pmap, or None under jit, to a training step.
           init: Maps the seed, [] uint32, to the state at step 0. It is traced.
-          images: [N, H, W, C] uint8.
+          images: [N, H, W, C] uint8, or features.Features, which are computed from the state that
+            `run` first receives.
           labels: [N] int32.
           batch_size: The number of images per step, over all devices.
           seed: The seed to pass to `init`, from 0 to 2^32 - 1.
           schedule: Maps the step, [] int32, to the learning rate; None for 1 at every step.
+          pretrained: Replaces random parameters in the state at step 0 by trained ones.
           loop: Whether to compile a loop over steps. If False, `run` takes one step per call.
           mesh: The devices to use; all local ones by default.
           cuda_graph: Whether to run the steps of a call as one CUDA graph on NVIDIA GPUs. Ignored
@@ -194,9 +197,9 @@ class Engine:
         """
         self.mesh = mesh or make_mesh()
         self.replicated = replicated(self.mesh)
-        self._num_examples, self._batch_size, self._loop = len(images), batch_size, loop
+        self._num_examples, self._batch_size, self._loop = len(labels), batch_size, loop
         self.steps_per_epoch = count_steps(batch_size, self._num_examples, self.mesh.size)
-        self._seed = np.uint32(seed)
+        self._seed, self._pretrained = np.uint32(seed), pretrained
 
         self._init = jax.jit(init, out_shardings=self.replicated)
         self._no_metrics = jax.jit(Metrics.empty, out_shardings=self.replicated)
@@ -208,11 +211,15 @@ class Engine:
         self._learning_rates = jax.jit(
             lambda first: learning_rate_at(first + steps), out_shardings=self.replicated
         )
-        data = jax.device_put((images, np.asarray(labels, np.int32)), self.replicated)
-        self._data = self.place(data)
+        self._labels = np.asarray(labels, np.int32)
+        self._features = images if callable(images) else None
+        if self._features is not None:
+            images = jnp.zeros(images.shape, images.dtype)  # to compile with
+        data = self._put(images)
+        self._data = data if self._features is None else None
 
-        state, metrics = self.init(), self.no_metrics()
-        arguments = state, metrics, self._data, self.plan(state, 0), np.int32(1)
+        state, metrics = self.init(load=False), self.no_metrics()
+        arguments = state, metrics, data, self.plan(state, 0), np.int32(1)
         start = time.perf_counter()
         program = self._jit_program(make_train_step, self._num_examples, self.mesh, loop)
         lowered = program.lower(*arguments)
@@ -221,9 +228,21 @@ class Engine:
         self.compile_seconds = time.perf_counter() - start
         self.program_bytes = _program_bytes(self._program)
 
-    def init(self) -> TrainState:
-        """Returns the state at step 0."""
-        return self.place(self._init(self._seed))
+    def init(self, *, load: bool = True) -> TrainState:
+        """Returns the state at step 0.
+
+        Args:
+          load: Whether to load pretrained parameters, if there are any. A state that a checkpoint
+            will replace needs none.
+        """
+        state = self._init(self._seed)
+        if load and self._pretrained is not None:
+            state = jax.device_put(self._pretrained(state), self.replicated)
+        return self.place(state)
+
+    def _put(self, images: np.ndarray | jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Puts the images and their labels on the devices."""
+        return self.place(jax.device_put((images, self._labels), self.replicated))
 
     def no_metrics(self) -> Metrics:
         """Returns empty metrics, for the start of an epoch."""
@@ -253,6 +272,8 @@ class Engine:
         """
         if not self._loop and num_steps != 1:
             raise ValueError(f"this engine takes one step per call, not {num_steps}")
+        if self._data is None:
+            self._data = self._put(self._features(self.snapshot(state)))
         return self._program(state, metrics, self._data, plan, np.int32(num_steps))
 
     def snapshot(self, tree: T) -> T:

@@ -18,7 +18,7 @@ Evaluate = Callable[[TrainState], tuple[Metrics, jax.Array]]
 
 def make_evaluate(
     eval_step: EvalStep,
-    images: np.ndarray,
+    images: np.ndarray | Callable[[TrainState], jax.Array],
     labels: np.ndarray,
     *,
     batch_size: int,
@@ -28,7 +28,7 @@ def make_evaluate(
 
     Args:
       eval_step: Maps (params, batch_stats, batch) to (logits, metrics).
-      images: [N, H, W, C] uint8.
+      images: [N, H, W, C] uint8, or features.Features, which are computed from the first state.
       labels: [N] int32.
       batch_size: The number of images per step, rounded up to a multiple of the number of devices.
       mesh: The devices over which batches are sharded.
@@ -37,12 +37,17 @@ def make_evaluate(
       A function that maps a replicated state to its metrics on the split and its logits,
       [N, num_classes] float32, both on the device. It compiles when first called.
     """
-    num_examples = len(images)
+    num_examples = len(labels)
     batch_size = -(-min(batch_size, num_examples) // mesh.size) * mesh.size
     missing = -num_examples % batch_size
     order = jnp.pad(jnp.arange(num_examples, dtype=jnp.int32), (0, missing))
     weights = jnp.pad(jnp.ones(num_examples), (0, missing))
-    data = jax.device_put((images, np.asarray(labels, np.int32)), replicated(mesh))
+    labels = np.asarray(labels, np.int32)
+
+    def put(images):
+        return jax.device_put((images, labels), replicated(mesh))
+
+    data = None if callable(images) else put(images)
     rows = jax.device_put(
         (order.reshape(-1, batch_size), weights.reshape(-1, batch_size)),
         NamedSharding(mesh, P(None, AXIS)),
@@ -64,7 +69,9 @@ def make_evaluate(
     program = None
 
     def evaluate(state: TrainState) -> tuple[Metrics, jax.Array]:
-        nonlocal program
+        nonlocal data, program
+        if data is None:
+            data = put(images(state))
         if program is None:
             jitted = jax.jit(run, out_shardings=replicated(mesh))
             program = compile_for_backend(jitted.lower(state.params, state.batch_stats, data, rows))

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from cifar_jax import augment, data, gpu_graph, models, optim, step
+from cifar_jax import augment, data, features, fine_tuning, gpu_graph, models, optim, step
 from cifar_jax.config import check_kinds, flatten
 from cifar_jax.engine import PARALLEL, Engine, count_steps, make_mesh
 from cifar_jax.engine import create as create_engine
@@ -30,6 +30,7 @@ _CHOICES = {
     "data.label": data.LABELS,
     "augment.normalize": augment.NORMALIZATIONS,
     "augment.resize_method": augment.RESIZE_METHODS,
+    "transfer.train": fine_tuning.TRAIN,
     "dtype": DTYPES,
     "parallel": PARALLEL,
     "gpu_graph": gpu_graph.SETTINGS,
@@ -56,6 +57,7 @@ class Experiment(NamedTuple):
       selection: The rule that picks the epoch to report and the split to evaluate between epochs.
       schedule: Maps the step to the learning rate, before state.lr_scale is applied.
       callbacks: The callbacks that decide between epochs, in their initial state.
+      features: The features of each split, if they are computed only once; otherwise empty.
     """
 
     dataset: data.Dataset
@@ -64,6 +66,7 @@ class Experiment(NamedTuple):
     selection: Selection
     schedule: Callable[[int], jax.Array]
     callbacks: callbacks.Callbacks
+    features: dict[str, features.Features]
 
     @property
     def curve(self) -> str:
@@ -126,7 +129,8 @@ def _check_parts(config: ConfigDict) -> None:
     augment.check(config.augment.ops)
     if augment.parse_mix(config.augment.mix) is not None:
         augment.check(config.augment.mix)
-    step.split_networks(partial(_build, config, 10, jnp.float32))
+    network = step.abstract(partial(_build, config, 10, jnp.float32))
+    _fine_tuning(config, lambda: network)
 
 
 def make_callbacks(config: ConfigDict) -> callbacks.Callbacks:
@@ -158,25 +162,43 @@ class Parts(NamedTuple):
 
     Attributes:
       make_train_step: Maps the axis name of pmap, or None under jit, to a training step.
-      init: Maps the seed to the state at step 0.
+      init: Maps the seed to the state at step 0, before pretrained parameters are loaded.
       eval_step: See step.make_eval_step.
+      features_step: See step.make_features_step; None for networks without a body and a head.
+      tuning: The fields of `config.transfer`, applied to the network.
     """
 
     make_train_step: Callable[[str | None], step.TrainStep]
     init: Callable[[jax.Array], step.TrainState]
     eval_step: step.EvalStep
+    features_step: step.EvalStep | None
+    tuning: fine_tuning.FineTuning
 
 
-def make_parts(config: ConfigDict, info: data.DatasetInfo) -> Parts:
+def make_parts(
+    config: ConfigDict,
+    info: data.DatasetInfo,
+    *,
+    steps_per_epoch: int = 1,
+    on_features: bool = False,
+) -> Parts:
     """Builds the functions that initialize, train and evaluate the network.
+
+    Args:
+      config: A config that `checked` has returned.
+      info: The classes, mean and std of the data set.
+      steps_per_epoch: The number of steps per epoch, which only transfer.unfreeze_epochs needs.
+      on_features: Whether the batches of the training and evaluation steps hold features instead
+        of images.
 
     Raises:
       UserError: If parts of the config do not fit together.
     """
-    optimizer = _optimizer(config)
     dtype = compute_dtype(config.dtype)
     build = partial(_build, config, info.num_classes, dtype)
-    networks = step.split_networks(build)
+    tuning = _fine_tuning(config, partial(step.abstract, build))
+    optimizer = _optimizer(config, tuning, steps_per_epoch)
+    networks = step.split_networks(build, tuning.is_frozen)
     preprocess = partial(
         augment.preprocess,
         scaling=augment.scaling(config.augment.normalize, info.mean, info.std),
@@ -184,6 +206,12 @@ def make_parts(config: ConfigDict, info: data.DatasetInfo) -> Parts:
         method=config.augment.resize_method,
         dtype=dtype,
     )
+    features_step = None
+    if models.is_split(config.model.name):
+        features_step = step.make_features_step(networks.eval, preprocess)
+    forward = step.classify_images
+    if on_features:
+        forward, preprocess = step.classify_features, lambda features: features
     make_train_step = partial(
         step.make_train_step,
         networks.train,
@@ -192,12 +220,34 @@ def make_parts(config: ConfigDict, info: data.DatasetInfo) -> Parts:
         preprocess=preprocess,
         mix=augment.parse_mix(config.augment.mix),
         label_smoothing=config.label_smoothing,
+        trains=tuning.trains,
+        forward=forward,
     )
     return Parts(
         lambda axis_name: make_train_step(axis_name=axis_name),
-        partial(step.init, build, optimizer),
-        step.make_eval_step(networks.eval, preprocess),
+        partial(step.init, build, optimizer, trains=tuning.trains),
+        step.make_eval_step(networks.eval, preprocess, forward),
+        features_step,
+        tuning,
     )
+
+
+def _fine_tuning(config: ConfigDict, network: Callable) -> fine_tuning.FineTuning:
+    return fine_tuning.make(
+        config.model.name,
+        network,
+        weights=config.transfer.weights,
+        train=config.transfer.train,
+        unfreeze_epochs=config.transfer.unfreeze_epochs,
+        layer_decay=config.transfer.layer_decay,
+        freeze_batch_norm=config.transfer.freeze_batch_norm,
+    )
+
+
+def _caches_features(config: ConfigDict) -> bool:
+    """Returns whether the features of every image are computed only once."""
+    is_fixed = not (config.augment.ops.strip() or config.augment.mix.strip())
+    return config.transfer.train == "head" and config.transfer.cache_features and is_fixed
 
 
 def load_data(config: ConfigDict) -> data.Dataset:
@@ -241,15 +291,29 @@ def create(
         most = (2**31 - 1) // steps_per_epoch
         raise UserError(f"num_epochs must be at most {most}, got {config.num_epochs}")
     schedule = (make_schedule or partial(_schedule, config))(steps_per_epoch)
-    parts = make_parts(config, dataset.info)
+    is_cached = _caches_features(config)
+    parts = make_parts(config, dataset.info, steps_per_epoch=steps_per_epoch, on_features=is_cached)
+    splits = {"train": dataset.train, "val": dataset.val, "test": dataset.test}
+    splits = {name: split for name, split in splits.items() if split is not None}
+    computed = {}
+    if is_cached:
+        computed = features.of_splits(
+            parts.features_step,
+            splits,
+            jax.eval_shape(parts.init, 0),
+            batch_size=config.eval_batch_size,
+            mesh=mesh,
+        )
+    inputs = {name: split.images for name, split in splits.items()} | computed
     engine = create_engine(
         parts.make_train_step,
         parts.init,
-        dataset.train.images,
+        inputs["train"],
         dataset.train.labels,
         batch_size=config.batch_size,
         seed=config.seed,
         schedule=schedule,
+        pretrained=parts.tuning.load if config.transfer.weights else None,
         parallel=config.parallel,
         loop=config.steps_per_call != 1,
         mesh=mesh,
@@ -258,16 +322,22 @@ def create(
     evaluate = {
         name: make_evaluate(
             parts.eval_step,
-            split.images,
+            inputs[name],
             split.labels,
             batch_size=config.eval_batch_size,
             mesh=mesh,
         )
-        for name, split in (("val", dataset.val), ("test", dataset.test))
-        if split is not None
+        for name, split in splits.items()
+        if name != "train"
     }
     return Experiment(
-        dataset, engine, evaluate, make_selection(config), schedule, make_callbacks(config)
+        dataset,
+        engine,
+        evaluate,
+        make_selection(config),
+        schedule,
+        make_callbacks(config),
+        computed,
     )
 
 
@@ -296,6 +366,14 @@ def _schedule(config: ConfigDict, steps_per_epoch: int) -> optax.Schedule:
     )
 
 
-def _optimizer(config: ConfigDict) -> optax.GradientTransformation:
+def _optimizer(
+    config: ConfigDict,
+    tuning: fine_tuning.FineTuning | None = None,
+    steps_per_epoch: int = 1,
+) -> optax.GradientTransformation:
     options = optim.pick(config.optim, optim.create, *optim.OPTIMIZERS.values())
-    return optim.create(config.optim.name, **options)
+    optimizer = optim.create(config.optim.name, **options)
+    if tuning is None or not tuning.groups:
+        return optimizer
+    unclipped = optim.create(config.optim.name, **options | {"clip_norm": 0.0})
+    return tuning.optimizer(unclipped, config.optim.clip_norm, steps_per_epoch)

@@ -41,15 +41,16 @@ class RunState:
     callbacks: Callbacks
 
 
-def start(exp: Experiment, steps_per_call: int) -> RunState:
+def start(exp: Experiment, steps_per_call: int, *, will_resume: bool = False) -> RunState:
     """Returns a run at step 0.
 
     Args:
       exp: The parts of the run.
       steps_per_call: The config field of that name.
+      will_resume: Whether a checkpoint will replace the state, so that nothing has to be loaded.
     """
     return RunState(
-        state=exp.engine.init(),
+        state=exp.engine.init(load=not will_resume),
         metrics=exp.engine.no_metrics(),
         step=0,
         rows=[],

@@ -21,6 +21,7 @@ from flax import nnx
 from cifar_jax.losses import cross_entropy
 from cifar_jax.metrics import Metrics, measure
 from cifar_jax.models.rngs import make_rngs
+from cifar_jax.tree_paths import Path, everything, join, split
 
 # Identifiers of random streams, which are folded into the run's key.
 _INIT, _ORDER, _STEP = range(3)
@@ -34,7 +35,7 @@ class TrainState:
       step: [] int32, the number of steps done.
       params: Nested dict of float32 arrays.
       batch_stats: The running statistics of BatchNorm, a nested dict; empty without BatchNorm.
-      opt_state: The state of the optax optimizer.
+      opt_state: The state of the optax optimizer, for the parameters that train.
       key: [] typed key, the root of the run's random numbers; constant.
       lr_scale: [] float32, a factor on every update; 1 unless a callback lowers it.
     """
@@ -51,7 +52,7 @@ class Batch(NamedTuple):
     """The examples of one step. In evaluation, the last three fields are None.
 
     Attributes:
-      images: [B, H, W, C] uint8.
+      images: [B, H, W, C] uint8, or [B, D] float32 if the features of images were computed before.
       labels: [B] int32.
       weights: [B] float32, 1 for an example that counts and 0 for padding.
       num_counting: [] float32, the number of examples that count in the global batch.
@@ -78,27 +79,63 @@ class Networks(NamedTuple):
 TrainStep = Callable[..., tuple[TrainState, Metrics]]
 EvalStep = Callable[[Any, Any, Batch], tuple[jax.Array, Metrics]]
 Preprocess = Callable[[jax.Array], jax.Array]
+# (network, preprocessed images or their features, random streams or None) -> logits
+Forward = Callable[[nnx.Module, jax.Array, nnx.Rngs | None], jax.Array]
+# (path of a parameter) -> whether it trains
+Trains = Callable[[Path], bool]
 # (key [], images) -> (images, partner of each image [B] int32, weight of its own label [B] float32)
 Mix = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array, jax.Array]]
 
 
-def split_networks(create: Callable[[nnx.Rngs], nnx.Module]) -> Networks:
-    """Returns the graph definitions of the network that `create` builds; allocates no arrays."""
-    model = nnx.eval_shape(lambda: create(make_rngs(params=0)))
+def abstract(create: Callable[[nnx.Rngs], nnx.Module]) -> nnx.Module:
+    """Returns the network that `create` builds, with shapes in place of arrays."""
+    return nnx.eval_shape(lambda: create(make_rngs(params=0)))
 
-    def graphdef(is_eval: bool) -> nnx.GraphDef:
+
+def split_networks(
+    create: Callable[[nnx.Rngs], nnx.Module], frozen: nnx.filterlib.Filter = False
+) -> Networks:
+    """Returns the graph definitions of the network that `create` builds; allocates no arrays.
+
+    Args:
+      create: Builds the network from its random streams.
+      frozen: The modules that are in evaluation mode during training too.
+    """
+    model = abstract(create)
+
+    def in_mode(model: nnx.Module, is_eval: bool, only: nnx.filterlib.Filter = True) -> nnx.Module:
         mode = dict(deterministic=is_eval, use_running_average=is_eval)
-        return nnx.split(nnx.view(model, raise_if_not_found=False, **mode))[0]
+        return nnx.view(model, only=only, raise_if_not_found=False, **mode)
 
-    return Networks(train=graphdef(False), eval=graphdef(True))
+    train = in_mode(in_mode(model, False), True, only=frozen)
+    return Networks(*(nnx.split(network)[0] for network in (train, in_mode(model, True))))
+
+
+def classify_images(model: nnx.Module, images: jax.Array, rngs: nnx.Rngs | None) -> jax.Array:
+    """Returns the logits of preprocessed images: applies the whole network."""
+    return model(images, rngs)
+
+
+def classify_features(model: nnx.Module, features: jax.Array, rngs: nnx.Rngs | None) -> jax.Array:
+    """Returns the logits of features [B, D]: applies only the network's head."""
+    return model.classify(features, rngs)
 
 
 def init(
     create: Callable[[nnx.Rngs], nnx.Module],
     optimizer: optax.GradientTransformation,
     seed: int | jax.Array,
+    *,
+    trains: Trains = everything,
 ) -> TrainState:
-    """Returns the state at step 0. A pure function of the seed, which can be jitted or vmapped."""
+    """Returns the state at step 0. A pure function of the seed, which can be jitted or vmapped.
+
+    Args:
+      create: Builds the network from its random streams.
+      optimizer: The optimizer.
+      seed: The seed of the run's random numbers.
+      trains: The rule by which parameters train; the others have no state in the optimizer.
+    """
     key = jax.random.key(seed)
     model = create(make_rngs(params=jax.random.fold_in(key, _INIT)))
     params, batch_stats = (
@@ -108,7 +145,7 @@ def init(
         step=jnp.zeros((), jnp.int32),
         params=params,
         batch_stats=batch_stats,
-        opt_state=optimizer.init(params),
+        opt_state=optimizer.init(split(params, trains)[0]),
         key=key,
         lr_scale=jnp.ones((), jnp.float32),
     )
@@ -157,6 +194,8 @@ def make_train_step(
     preprocess: Preprocess,
     mix: Mix | None = None,
     label_smoothing: float = 0.0,
+    trains: Trains = everything,
+    forward: Forward = classify_images,
     axis_name: str | None = None,
 ) -> TrainStep:
     """Builds the training step: augment, mix, forward pass, backward pass, update, metrics.
@@ -176,6 +215,9 @@ def make_train_step(
       mix: Mixes pairs of augmented images; see augment.parse_mix. The loss mixes their labels in
         the same way; the training accuracy counts only the label of the original image.
       label_smoothing: See losses.cross_entropy.
+      trains: The rule by which parameters train, the same as for `init`. The others are constants:
+        no gradient is computed for them, and they keep their values.
+      forward: Applies the network, or only its head if the batches hold features.
       axis_name: The axis name of pmap, or None under jit.
     """
 
@@ -193,10 +235,11 @@ def make_train_step(
         if mix is not None:
             images, partner, lam = mix(mix_key, images)
         images = preprocess(images)
+        params, frozen = split(state.params, trains)
 
         def loss_fn(params):
-            model = _merge(network, params, state.batch_stats)
-            logits = model(images, make_rngs(dropout=dropout_key)).astype(jnp.float32)
+            model = _merge(network, join(params, frozen), state.batch_stats)
+            logits = forward(model, images, make_rngs(dropout=dropout_key)).astype(jnp.float32)
             losses = cross_entropy(logits, batch.labels, label_smoothing)
             if mix is not None:
                 others = cross_entropy(logits, batch.labels[partner], label_smoothing)
@@ -205,13 +248,13 @@ def make_train_step(
             loss = jnp.sum(losses * batch.weights) / batch.num_counting
             return loss, (logits, losses, batch_stats)
 
-        grads, (logits, losses, batch_stats) = jax.grad(loss_fn, has_aux=True)(state.params)
-        updates, opt_state = optimizer.update(total(grads), state.opt_state, state.params)
+        grads, (logits, losses, batch_stats) = jax.grad(loss_fn, has_aux=True)(params)
+        updates, opt_state = optimizer.update(total(grads), state.opt_state, params)
         scale = learning_rate * state.lr_scale
         updates = jax.tree.map(lambda update: scale * update, updates)
         state = state.replace(
             step=state.step + 1,
-            params=optax.apply_updates(state.params, updates),
+            params=join(optax.apply_updates(params, updates), frozen),
             batch_stats=mean(batch_stats),
             opt_state=opt_state,
         )
@@ -220,13 +263,36 @@ def make_train_step(
     return train_step
 
 
-def make_eval_step(network: nnx.GraphDef, preprocess: Preprocess) -> EvalStep:
-    """Builds the function (params, batch_stats, batch) -> (logits [B, C] float32, Metrics)."""
+def make_eval_step(
+    network: nnx.GraphDef, preprocess: Preprocess, forward: Forward = classify_images
+) -> EvalStep:
+    """Builds the function (params, batch_stats, batch) -> (logits [B, C] float32, Metrics).
+
+    Args:
+      network: The graph definition for evaluation.
+      preprocess: Maps images to the network's input.
+      forward: Applies the network, or only its head if the batches hold features.
+    """
 
     def eval_step(params, batch_stats, batch: Batch) -> tuple[jax.Array, Metrics]:
         model = _merge(network, params, batch_stats)
-        logits = model(preprocess(batch.images)).astype(jnp.float32)
+        logits = forward(model, preprocess(batch.images), None).astype(jnp.float32)
         losses = cross_entropy(logits, batch.labels)
         return logits, measure(logits, batch.labels, losses, batch.weights)
 
     return eval_step
+
+
+def make_features_step(network: nnx.GraphDef, preprocess: Preprocess) -> EvalStep:
+    """Builds the function (params, batch_stats, batch) -> (features [B, D] float32, no metrics).
+
+    Args:
+      network: The graph definition for evaluation of a network with a body and a head.
+      preprocess: Maps images to the network's input.
+    """
+
+    def features_step(params, batch_stats, batch: Batch) -> tuple[jax.Array, Metrics]:
+        model = _merge(network, params, batch_stats)
+        return model.features(preprocess(batch.images)).astype(jnp.float32), Metrics.empty()
+
+    return features_step

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from cifar_jax import parameter_table, run_state
 from cifar_jax.experiment import Experiment
+from cifar_jax.features import compute_all
 from cifar_jax.loop import Diverged, run_until
 from cifar_jax.metrics import Metrics, fetch
 from cifar_jax.run.checkpoint import Checkpoints
@@ -55,7 +56,8 @@ class Trainer:
         self._num_calls = 0
         self._queued_evaluation: tuple[int, Metrics] | None = None  # of the state at that step
         self._has_evaluated = False
-        self.run = run_state.start(exp, config.steps_per_call)
+        will_resume = checkpoints.latest_step is not None
+        self.run = run_state.start(exp, config.steps_per_call, will_resume=will_resume)
         params = exp.engine.snapshot(self.run.state).params
         max_rows = math.inf if all_parameters else parameter_table.MAX_ROWS
         print(parameter_table.table(params, max_rows))
@@ -94,6 +96,9 @@ class Trainer:
           UserError: If a checkpoint cannot be saved.
         """
         run, engine = self.run, self._exp.engine
+        if self._exp.features and run.step < self._total_steps:
+            compute_all(self._exp.features, engine.snapshot(run.state))
+            self._startup.mark("features")
         run_writers = [
             CsvWriter(folder / "metrics.csv", run.rows),
             TensorBoardWriter(folder / "tensorboard", run.rows),

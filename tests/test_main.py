@@ -89,6 +89,8 @@ def test_invalid_command_gets_one_line_and_no_traceback(args, message, monkeypat
         ("optim.weight_decay_mask=kernels", "has no effect with optim.weight_decay 0"),
         ("selected_by=loss", ""),
         ("data.val_seed=1", ""),
+        ("transfer.cache_features=False", "has no effect with transfer.train 'all'"),
+        ("transfer.unfreeze_epochs=(0,900)", "has no effect with num_epochs "),
     ],
 )
 def test_a_field_without_effect_gets_a_note(flag, note, capsys):

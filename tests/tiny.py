@@ -17,6 +17,8 @@ from cifar_jax import train as training
 
 # The network of these runs: two convolutions, with dropout.
 NETWORK = {"name": "cnn2", "filters": (8, 16), "dense_units": 32, "dropout": (0.1, 0.1, 0.1)}
+# One with a body and a head, for images of any size.
+SPLIT_NETWORK = {"name": "vgg16", "layers": (8, "M", "B", 16, "M", "A")}
 ROOT = Path(__file__).resolve().parent.parent
 # All config files except base.py, which only re-exports the base config.
 CONFIGS = sorted(p for p in (ROOT / "configs").rglob("*.py") if p.name != "base.py")
@@ -49,12 +51,12 @@ def load(name, *, val_fraction=0.0, **_) -> data.Dataset:
     return dataset(num_val=32 if val_fraction else 0)
 
 
-def create_network(name, num_classes, rngs, *, dtype, image_size=32, **options):
+def create_network(name, num_classes, rngs, *, dtype, **options):
     """Replaces models.create in tests of experiments whose networks would take too long."""
-    if image_size != 32:  # which the tiny network needs
-        return models.MODELS["vgg16"](num_classes, rngs, dtype=dtype, layers=(8, "M", "A"))
-    options = {k: v for k, v in NETWORK.items() if k != "name"}
-    return models.MODELS[NETWORK["name"]](num_classes, rngs, dtype=dtype, **options)
+    del options  # those of the other network, such as the size of its images
+    network = SPLIT_NETWORK if models.is_split(name) else NETWORK
+    small = {k: v for k, v in network.items() if k != "name"}
+    return models.MODELS[network["name"]](num_classes, rngs, dtype=dtype, **small)
 
 
 def train(cfg, folder, *, dataset=None, num_devices=1):

@@ -6,6 +6,7 @@ from benchmarks.harness import CASE, ROOT, parse_batch_size
 from benchmarks.published import PUBLISHED
 from benchmarks.results import load_config
 from cifar_jax import experiment, models
+from cifar_jax.config import base
 from cifar_jax.errors import UserError, quote, unknown
 
 # The configs of cases for which `config_of` would find several, none, or not the intended one.
@@ -60,6 +61,7 @@ def parse_case(text: str) -> tuple[str, ConfigDict]:
     """
     name, *rest = text.split(":")
     settings = load_config(config_of(name))
+    settings.transfer = base.get_config().transfer  # a case trains the whole network from scratch
     if len(rest) > 2:
         raise UserError(f"{quote(text)} is not {CASE}")
     if rest:

@@ -144,6 +144,25 @@ def get_config() -> ConfigDict:
     # "bilinear" or "bicubic".
     config.augment.resize_method = "bilinear"
 
+    # Transfer learning: training that starts from the weights of a trained network.
+    config.transfer = ConfigDict()
+    # Where the weights come from: a file (.h5 or .safetensors), the workdir of a run, "keras", or
+    # "hf:OWNER/REPO[@REVISION]" on huggingface.co. Empty for random initialization.
+    config.transfer.weights = ""
+    # What trains: "all", or "head": the layers before the head stay as they were loaded.
+    config.transfer.train = "all"
+    # Epoch at which each group of layers starts to train, from the head down; the last one holds
+    # for all groups below. (0, 5) trains only the head for 5 epochs. Empty for all from the start.
+    config.transfer.unfreeze_epochs = ()
+    # Factor of the learning rate from each group of layers to the one before it, in (0, 1].
+    config.transfer.layer_decay = 1.0
+    # Whether BatchNorm before the head uses and keeps the running statistics that were loaded. With
+    # train "head", it always does.
+    config.transfer.freeze_batch_norm = False
+    # With train "head" and images that nothing augments or mixes: whether to compute the features
+    # of every image once and keep them on the device. Affects only the speed.
+    config.transfer.cache_features = True
+
     # Steps per compiled call: 1 for a single step without a loop, 0 for automatic (about a second
     # of work). Affects only the speed.
     config.steps_per_call = 0

@@ -111,8 +111,14 @@ def without_effect(config: ConfigDict, names: Iterable[str]) -> list[str]:
     }
     reasons |= {"selected_by": "selected_on 'last'"} if last else {}
     reasons |= {"data.val_seed": "data.val_fraction 0"} if not config.data.val_fraction else {}
+    if config.transfer.train == "head":
+        reasons["transfer.freeze_batch_norm"] = "transfer.train 'head', which implies it"
+    else:
+        reasons["transfer.cache_features"] = "transfer.train 'all'"
     if not config.optim.weight_decay:
         reasons["optim.weight_decay_mask"] = "optim.weight_decay 0"
+    if max(config.transfer.unfreeze_epochs, default=0) >= config.num_epochs:
+        reasons["transfer.unfreeze_epochs"] = f"num_epochs {config.num_epochs}"
     if step_epochs and min(step_epochs) >= config.num_epochs:
         reasons["optim.step_epochs"] = f"num_epochs {config.num_epochs}"
     return [

@@ -57,6 +57,11 @@ def fetch(url: str, path: Path, checksum: str, algorithm: str = "sha256") -> Non
             )
 
 
+def probe(url: str) -> None:
+    """Raises UserError, like `fetch`, if a server does not answer a request."""
+    _open(url).close()
+
+
 def _open(url: str) -> http.client.HTTPResponse:
     future: concurrent.futures.Future = concurrent.futures.Future()
 

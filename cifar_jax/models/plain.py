@@ -157,9 +157,9 @@ class Plain(nnx.Module):
         return self.dense(_apply(list(self.layers)[self.body_length :], features, rngs))
 
     def head_paths(self) -> Paths:
-        """Returns the prefixes of the head's parameter paths: of all layers after the body."""
+        """Returns the prefixes of the paths of all layers after the body, dropout included."""
         head = range(self.body_length, len(self.layers))
-        return (("dense",), *(("layers", i) for i in head if _has_params(self.layers[i])))
+        return (("dense",), *(("layers", i) for i in head))
 
     def groups(self) -> tuple[Paths, ...]:
         """Returns the prefixes of the head and of each block, which a max-pool ends, backwards."""

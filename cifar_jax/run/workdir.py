@@ -28,7 +28,7 @@ from cifar_jax.run.summary import is_complete, write_json
 # Fields that may change when a run resumes: they do not affect its results.
 NON_SEMANTIC_FIELDS = (
     *("data.dir", "steps_per_call", "gpu_graph", "eval_batch_size", "checkpoint."),
-    "trackers",
+    *("trackers", "transfer.cache_features"),
 )
 # The format of workdirs that this version writes. A workdir of format 1 has checkpoints without
 # checksums, and no format file.

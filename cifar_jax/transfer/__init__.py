@@ -9,8 +9,8 @@
 - "hf:OWNER/REPO" or "hf:OWNER/REPO@REVISION", `model.safetensors` on the Hugging Face Hub.
 
 weight_file.py, keras_hdf5.py and safetensors_file.py read the formats; names.py and layouts.py know
-what other libraries call our layers and how they arrange the axes; fit.py checks names and shapes;
-hub.py downloads, and run_weights.py reads workdirs.
+what other libraries call our layers and how they arrange the axes; fitting.py checks names and
+shapes; hub.py downloads, and run_weights.py reads workdirs.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from cifar_jax.transfer import hub, run_weights, weight_file
-from cifar_jax.transfer.fit import Pretrained, fit
+from cifar_jax.transfer.fitting import Pretrained, fit
 
 __all__ = ["Pretrained", "load"]
 

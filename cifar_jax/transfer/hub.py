@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -77,17 +78,17 @@ def from_hugging_face(weights: str) -> Path:
     if not match:
         raise UserError(f"{weights!r} is not of the form hf:OWNER/REPO or hf:OWNER/REPO@REVISION")
     with needing("downloading from the Hugging Face Hub"):
-        from huggingface_hub import errors, hf_hub_download
+        from huggingface_hub import errors
     repository, revision = match.groups()
-    timeout = download.FIRST_RESPONSE_SECONDS
     try:
-        path = Path(hf_hub_download(repository, _FILE, revision=revision, etag_timeout=timeout))
-    except errors.LocalEntryNotFoundError as error:  # also an EntryNotFoundError, hence first
+        path = _cached_or_downloaded(repository, revision)
+    # Before EntryNotFoundError, of which the second is a kind.
+    except (UserError, errors.LocalEntryNotFoundError) as error:
         option = f" --revision {revision}" if revision else ""
         raise UserError(
-            f"{weights} is not in the cache and cannot be downloaded: there is no connection to "
-            "the Hugging Face Hub. On a machine with a network, run `hf download "
-            f"{repository} {_FILE}{option}`; then either copy its cache, or {_WITH_A_FILE}"
+            f"{weights} is not in the cache, and there is no connection to the Hugging Face Hub. "
+            f"On a machine with a network, run `hf download {repository} {_FILE}{option}`; then "
+            f"either copy its cache, or {_WITH_A_FILE}"
         ) from error
     except errors.EntryNotFoundError as error:
         raise UserError(
@@ -109,6 +110,19 @@ def from_hugging_face(weights: str) -> Path:
     if re.fullmatch("[0-9a-f]{64}", expected) and _digest(path, "sha256") != expected:
         raise UserError(f"{path} is damaged: its SHA-256 is not {expected}. Delete it")
     return path
+
+
+def _cached_or_downloaded(repository: str, revision: str | None) -> Path:
+    from huggingface_hub import constants, errors, hf_hub_download
+
+    get = partial(hf_hub_download, repository, _FILE, revision=revision)
+    try:
+        return Path(get(local_files_only=True))
+    except errors.LocalEntryNotFoundError:
+        if not constants.HF_HUB_OFFLINE:
+            # Without a network, huggingface_hub would retry for 40 s and print each failure.
+            download.probe(constants.ENDPOINT)
+        return Path(get())
 
 
 def _digest(path: Path, algorithm: str) -> str:

@@ -9,7 +9,8 @@ not improved for 3 epochs. The curve ends at a validation accuracy of about 74% 
 that of a network with frozen weights. Like the notebook of the author's team
 (coreymunk/Deep-Learning-CIFAR-100), the write-up apparently starts from ImageNet weights on images
 enlarged to 224 pixels, with all layers but BN frozen, followed by dropout 0.25, dense 256 and BN.
-The results are not comparable until those weights can be loaded.
+This config starts from random weights, so the results are not comparable;
+configs/transfer/resnet50.py starts from ImageNet's.
 """
 
 from cifar_jax.config import base

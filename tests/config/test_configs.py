@@ -55,8 +55,11 @@ def test_every_config_builds_and_traces_a_step(path, monkeypatch):
 
     def trace_only(make_train_step, init, images, labels, *, batch_size, **_):
         state = jax.eval_shape(init, 0)
-        order = engine.epoch_order(jax.random.key(0), 0, len(images), batch_size)
-        batch = engine.gather(images, labels, order, 0, len(images))
+        order = engine.epoch_order(jax.random.key(0), 0, count, batch_size)
+        images = jax.ShapeDtypeStruct(images.shape, images.dtype)  # features are not computed
+        labels = jax.numpy.asarray(labels)
+        gather = partial(engine.gather, labels=labels, order=order, step=0, num_examples=count)
+        batch = jax.eval_shape(gather, images)
         traced.append(jax.eval_shape(make_train_step(None), state, batch))
         return None
 
@@ -197,7 +200,7 @@ def test_invalid_config_files_are_refused(tmp_path, text, message):
     [
         ("cnn3", "cnn3 is not a file: did you mean configs/cnn3.py"),
         ("configs/cnn4", "did you mean configs/cnn4.py"),
-        ("nothing", "nothing is not a file: configs/ has 45 config files, such as configs/cnn3"),
+        ("nothing", "nothing is not a file: configs/ has 53 config files, such as configs/cnn3"),
         ("vgg16_transfer.py", "did you mean configs/coarse/vgg16_transfer.py"),
         ("configs/coarse", "coarse is a folder, not a config file: did you mean configs/coarse/c"),
         ("README.md", "README.md is not a Python file"),

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from pretrained import Network
 
 from cifar_jax.errors import UserError
+from cifar_jax.run import checksums
 from cifar_jax.transfer import run_weights
 
 OPTIONS = dict(depths=(1, 1), width=4)
@@ -22,8 +23,8 @@ def workdir(tmp_path_factory):
     folder = tmp_path_factory.mktemp("transfer") / "run"
     config = tiny.make_config(
         model=ConfigDict(dict(name="resnet18", stem="cifar", conventions="torch") | OPTIONS),
-        num_epochs=3, selected_on="test", optim__schedule="step", optim__step_epochs=(1,),
-        optim__step_factor=1000.0,
+        num_epochs=3, selected_on="test", selected_by="loss", optim__schedule="step",
+        optim__step_epochs=(1,), optim__step_factor=1000.0,
     )  # fmt: skip
     assert tiny.train(config, folder)["best_epoch"] == 1
     return folder
@@ -49,7 +50,7 @@ def test_head_of_other_classes_stays_random(workdir):
 def test_another_network_is_refused(workdir):
     with pytest.raises(UserError, match=r"run .* holds the network 'resnet18', not 'resnet34'"):
         Network("resnet34", 10, **OPTIONS).load(workdir)
-    with pytest.raises(UserError, match=r"as configured: it lacks blocks\.1\..* and \d+ more$"):
+    with pytest.raises(UserError, match=r"it lacks blocks\.2\.conv1\.kernel, .*; it holds b"):
         Network("resnet18", 10, depths=(2, 1), width=4).load(workdir)
 
 
@@ -70,6 +71,12 @@ def test_damaged_checkpoint_is_refused(workdir, tmp_path):
     (folder / "config.json").write_text("[]")
     with pytest.raises(UserError, match=r"config\.json does not hold a JSON object"):
         network.load(folder)
+
+
+def test_checksums_are_compared(workdir, monkeypatch):
+    monkeypatch.setattr(checksums, "_crc", lambda array: -1)
+    with pytest.raises(UserError, match="the checksum of state/batch_stats/blocks/0/bn1/mean, "):
+        Network("resnet18", 10, **OPTIONS).load(workdir)
 
 
 def test_old_workdirs_are_read(tmp_path):

@@ -48,7 +48,9 @@ def fit(
     """
     _check_model(weights, model_name)
     trees = {**flatten_dict(template.params), **flatten_dict(template.batch_stats)}
-    shapes = {path: tuple(array.shape) for path, array in trees.items()}
+    # Kernels first: in an error, their names and shapes say the most.
+    paths = sorted(trees, key=lambda path: path[-1] != "kernel")
+    shapes = {path: tuple(trees[path].shape) for path in paths}
     found = sources(weights, model_name, shapes)
     _check_known(weights, model_name, shapes, found, is_head)
     body, head = {}, {}

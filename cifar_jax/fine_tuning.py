@@ -1,0 +1,180 @@
+"""Transfer learning: what a network starts from, and which of its parameters train when."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import optax
+from flax import nnx
+
+from cifar_jax import models, transfer
+from cifar_jax.errors import UserError
+from cifar_jax.optim.groups import by_group
+from cifar_jax.step import TrainState
+from cifar_jax.tree_paths import Path, Prefixes, is_below, join
+
+TRAIN = ("all", "head")
+
+
+class FineTuning(NamedTuple):
+    """The fields of `config.transfer`, applied to one network.
+
+    Attributes:
+      name: The name of the network.
+      weights: Where its parameters come from; empty for random initialization.
+      groups: The prefixes of the paths of each group of layers, from the head down; empty if all
+        parameters train in the same way.
+      head: The prefixes of the paths of the head; empty for networks without body and head.
+      only_head: Whether only the head trains.
+      freeze_batch_norm: Whether BatchNorm in the body uses and keeps its running statistics.
+      unfreeze_epochs: For each group, the epoch at which it starts to train.
+      layer_decay: The factor of the learning rate from each group to the next one.
+    """
+
+    name: str
+    weights: str
+    groups: tuple[Prefixes, ...]
+    head: Prefixes
+    only_head: bool
+    freeze_batch_norm: bool
+    unfreeze_epochs: tuple[float, ...]
+    layer_decay: float
+
+    def trains(self, path: Path) -> bool:
+        """Returns whether the parameter at a path ever trains."""
+        return not self.only_head or is_below(path, self.head)
+
+    def is_head(self, path: Path) -> bool:
+        """Returns whether the parameter or module at a path belongs to the head."""
+        return is_below(path, self.head)
+
+    def is_frozen(self, path: Path, module: nnx.Module) -> bool:
+        """Returns whether a module is in evaluation mode during training: an nnx filter."""
+        is_fixed = self.only_head or (self.freeze_batch_norm and isinstance(module, nnx.BatchNorm))
+        return is_fixed and not self.is_head(path)
+
+    def load(self, state: TrainState) -> TrainState:
+        """Returns a state at step 0 with the loaded parameters, and says where they come from.
+
+        Raises:
+          UserError: If they cannot be loaded, or belong to another network.
+        """
+        shapes = jax.eval_shape(lambda: state)
+        found = transfer.load(self.weights, self.name, shapes, self.is_head)
+        print(f"loaded {found.source}")
+        for note in found.notes:
+            print(f"note: {note}")
+        return state.replace(
+            params=join(state.params, found.params),
+            batch_stats=join(state.batch_stats, found.batch_stats),
+        )
+
+    def optimizer(
+        self, optimizer: optax.GradientTransformation, clip_norm: float, steps_per_epoch: int
+    ) -> optax.GradientTransformation:
+        """Returns an optimizer that trains each group at its learning rate, from its epoch on.
+
+        Args:
+          optimizer: The optimizer, without clipping.
+          clip_norm: Max global norm of the gradients; 0 for no clipping.
+          steps_per_epoch: The number of steps per epoch.
+        """
+        return by_group(
+            optimizer,
+            self.groups,
+            layer_decay=self.layer_decay,
+            first_steps=[
+                min(round(epoch * steps_per_epoch), 2**31 - 1) for epoch in self.unfreeze_epochs
+            ],
+            clip_norm=clip_norm,
+        )
+
+
+def make(
+    name: str,
+    create: Callable[[], nnx.Module],
+    *,
+    weights: str,
+    train: str,
+    unfreeze_epochs: Sequence[float],
+    layer_decay: float,
+    freeze_batch_norm: bool,
+) -> FineTuning:
+    """Applies the fields of `config.transfer` to a network.
+
+    Args:
+      name: The name of the network, for messages.
+      create: Returns the network, which may have shapes in place of arrays. Called only if a field
+        is set.
+      weights: The field of that name, as are the following arguments.
+      train: One of TRAIN.
+      unfreeze_epochs: See config/base.py.
+      layer_decay: See config/base.py.
+      freeze_batch_norm: See config/base.py.
+
+    Raises:
+      UserError: If a field is invalid, does not fit the others, or needs a network with a body and
+        a head.
+    """
+    unfreeze_epochs = tuple(unfreeze_epochs)
+    settings = {
+        "weights": weights,
+        "train": "head" if train == "head" else "",
+        "unfreeze_epochs": unfreeze_epochs,
+        "layer_decay": layer_decay if layer_decay != 1 else "",
+        "freeze_batch_norm": freeze_batch_norm,
+    }
+    settings = {field: value for field, value in settings.items() if value}
+    if not 0 < layer_decay <= 1:
+        raise UserError(f"transfer.layer_decay must be in (0, 1], got {layer_decay}")
+    _check_settings(name, settings)
+    network = create() if settings else None
+    has_groups = {"unfreeze_epochs", "layer_decay"} & settings.keys()
+    groups = network.groups() if has_groups else ()
+    _check_epochs(unfreeze_epochs, len(groups))
+    epochs = unfreeze_epochs or (0,)
+    return FineTuning(
+        name=name,
+        weights=weights,
+        groups=groups,
+        head=network.head_paths() if settings else (),
+        only_head=train == "head",
+        freeze_batch_norm=freeze_batch_norm,
+        unfreeze_epochs=epochs + epochs[-1:] * (len(groups) - len(epochs)),
+        layer_decay=layer_decay,
+    )
+
+
+def _check_settings(name: str, settings: Mapping[str, Any]) -> None:
+    """Raises UserError if the fields that are set do not fit the network or each other."""
+    if settings and not models.is_split(name):
+        (field, value), *_ = settings.items()
+        others = ", ".join(filter(models.is_split, models.MODELS))
+        raise UserError(
+            f"transfer.{field} {value!r} needs a network with a body and a head, such as "
+            f"{others}; {name} is not one of them"
+        )
+    if "train" not in settings:
+        return
+    if "weights" not in settings:
+        raise UserError(
+            "transfer.train 'head' needs transfer.weights: a random body learns nothing"
+        )
+    for field in ("unfreeze_epochs", "layer_decay"):
+        if field in settings:
+            raise UserError(
+                f"transfer.{field} needs transfer.train 'all', got 'head', which is only one group "
+                "of layers"
+            )
+
+
+def _check_epochs(epochs: tuple[float, ...], num_groups: int) -> None:
+    if epochs and (epochs[0] != 0 or list(epochs) != sorted(epochs)):
+        raise UserError(
+            f"transfer.unfreeze_epochs must start with 0 and never decrease, got {epochs}"
+        )
+    if len(epochs) > num_groups > 0:
+        raise UserError(
+            f"transfer.unfreeze_epochs has {len(epochs)} epochs, but the network has only "
+            f"{num_groups} groups of layers: {epochs}"
+        )

@@ -1,0 +1,176 @@
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+import tiny
+from flax.traverse_util import flatten_dict
+from ml_collections import ConfigDict
+
+from cifar_jax import experiment, features, predict, transfer
+from cifar_jax.errors import UserError
+from cifar_jax.run.checkpoint import open_checkpoints
+
+# A body with everything that differs between training and evaluation, and a head with dropout.
+LAYERS = (8, "M", "B", "D", 16, "M", "F", 16, "B", "D")
+NETWORK = {"name": "vgg16", "layers": LAYERS, "dropout": 0.2}
+BODY = ("layers.0.", "layers.2.", "layers.4.")
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """Returns the workdir of a run of one epoch, from whose weights the tests start."""
+    folder = tmp_path_factory.mktemp("pretrained") / "run"
+    tiny.train(make_config(transfer__weights="", transfer__train="all", num_epochs=1), folder)
+    return folder
+
+
+# Adam turns a difference in the last bit of a small gradient into another update.
+SGD = dict(optim__name="sgd", optim__learning_rate=0.05, optim__momentum=0.9)
+
+
+def make_config(weights="", **overrides):
+    defaults = dict(
+        model=ConfigDict(NETWORK),
+        transfer__weights=str(weights),
+        transfer__train="head",
+        augment__ops="",
+        optim__learning_rate=1e-2,
+    )
+    return tiny.make_config(**defaults | overrides)
+
+
+def flat(tree):
+    """Returns {"layers.0.kernel": array, ...}: checkpoints hold the keys of lists as strings."""
+    return {".".join(map(str, path)): leaf for path, leaf in flatten_dict(tree).items()}
+
+
+def state_of(workdir):
+    """Returns the parameters and the running statistics of a run's latest checkpoint."""
+    with open_checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
+        arrays = checkpoints.restore_arrays(checkpoints.latest_step, ("params", "batch_stats"))
+    return flat(arrays["params"]), flat(arrays["batch_stats"])
+
+
+def body(arrays):
+    return {name: array for name, array in arrays.items() if name.startswith(BODY)}
+
+
+def moved(name, state, start):
+    return tiny.distance(state[0][name], start[0][name])
+
+
+def test_cached_features_train_the_same_head(tmp_path, weights):
+    for cached in (True, False):
+        config = make_config(weights, transfer__cache_features=cached, **SGD)
+        tiny.train(config, tmp_path / str(cached))
+    cached, plain = (tmp_path / name for name in ("True", "False"))
+    assert tiny.distance(state_of(cached), state_of(plain)) < 1e-5
+    logits = [np.load(folder / "predictions.npz")["logits"] for folder in (cached, plain)]
+    np.testing.assert_allclose(*logits, rtol=1e-3, atol=1e-4)
+    assert "features" in json.loads((cached / "summary.json").read_text())["startup_seconds"]
+
+    for found, start in zip(state_of(cached), state_of(weights), strict=True):
+        jax.tree.map(np.testing.assert_array_equal, body(found), body(start))
+    assert moved("dense.kernel", state_of(cached), state_of(weights)) > 1e-2
+
+    images = tiny.dataset().test.images
+    found = predict.predict(cached, images).predictions
+    assert [top[0].name for top in found] == [f"class {i}" for i in logits[0].argmax(1)]
+
+
+@pytest.mark.parametrize(("parallel", "num_devices"), [("jit", 8), ("pmap", 2)])
+def test_cached_features_train_the_same_head_on_several_devices(weights, parallel, num_devices):
+    mesh, ends = experiment.make_mesh(jax.devices()[:num_devices]), []
+    for cached in (True, False):
+        options = dict(parallel=parallel, transfer__cache_features=cached, **SGD)
+        config = make_config(weights, **options)
+        exp = experiment.create(experiment.checked(config), tiny.dataset(), mesh=mesh)
+        state, _ = tiny.run_steps(exp.engine, exp.engine.init(), 3)
+        state = exp.engine.snapshot(state)
+        _, logits = exp.evaluate["test"](state)
+        ends.append((state.params, logits))
+    assert tiny.distance(*ends) < 1e-5
+
+
+def test_a_resumed_run_needs_no_weights_and_equals_an_uninterrupted_one(tmp_path, weights):
+    copied = shutil.copytree(weights, tmp_path / "weights")
+    tiny.train(make_config(copied, num_epochs=2), tmp_path / "straight")
+    tiny.train(make_config(copied, num_epochs=1), tmp_path / "resumed")
+    shutil.rmtree(copied)
+    tiny.train(make_config(copied, num_epochs=2), tmp_path / "resumed")
+    found, wanted = (state_of(tmp_path / name) for name in ("resumed", "straight"))
+    jax.tree.map(np.testing.assert_array_equal, found, wanted)
+
+
+def test_groups_train_from_their_epochs_on_and_resume(tmp_path, weights):
+    settings = dict(
+        transfer__train="all",
+        transfer__unfreeze_epochs=(0, 1),
+        transfer__layer_decay=0.5,
+        transfer__freeze_batch_norm=True,
+        augment__ops="flip",
+    )
+    start, ends = state_of(weights), {}
+    for num_epochs in (1, 2):
+        tiny.train(make_config(weights, num_epochs=num_epochs, **settings), tmp_path / "a")
+        ends[num_epochs] = state_of(tmp_path / "a")
+    jax.tree.map(np.testing.assert_array_equal, body(ends[1][0]), body(start[0]))
+    for name in BODY:
+        parameter = f"{name}{'scale' if name == 'layers.2.' else 'kernel'}"
+        assert moved(parameter, ends[2], start) > 1e-3
+    jax.tree.map(np.testing.assert_array_equal, body(ends[2][1]), body(start[1]))
+    assert tiny.distance(ends[2][1], start[1]) > 1e-2  # the head's BatchNorm adapts
+    tiny.train(make_config(weights, num_epochs=2, **settings), tmp_path / "b")
+    jax.tree.map(np.testing.assert_array_equal, ends[2], state_of(tmp_path / "b"))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (dict(transfer__train="body"), "unknown transfer.train 'body'"),
+        (dict(transfer__weights=""), "'head' needs transfer.weights"),
+        (dict(transfer__layer_decay=0.5), "layer_decay needs transfer.train 'all'"),
+        (dict(transfer__unfreeze_epochs=(0, 1)), "unfreeze_epochs needs transfer.train 'all'"),
+        (dict(transfer__layer_decay=1.5), r"layer_decay must be in \(0, 1\], got 1.5"),
+        (
+            dict(transfer__train="all", transfer__unfreeze_epochs=(0, 2, 1)),
+            r"start with 0 and never decrease, got \(0, 2, 1\)",
+        ),
+        (
+            dict(transfer__train="all", transfer__unfreeze_epochs=(1,)),
+            r"start with 0 and never decrease, got \(1,\)",
+        ),
+        (
+            dict(transfer__train="all", transfer__unfreeze_epochs=(0, 1, 2, 3)),
+            "has 4 epochs, but the network has only 3 groups",
+        ),
+        (
+            dict(model=ConfigDict(tiny.NETWORK)),
+            r"transfer.weights 'x' needs a network with a body and a head, such as .*; cnn2 is not",
+        ),
+    ],
+)
+def test_fields_that_do_not_fit_are_refused(overrides, message):
+    with pytest.raises(UserError, match=message):
+        experiment.checked(make_config("x", **overrides))
+
+
+def test_features_that_do_not_fit_into_memory_are_refused(weights, monkeypatch):
+    monkeypatch.setattr(features, "_free_bytes", lambda device: 10_000)
+    config = experiment.checked(make_config(weights))
+    message = r"1,024 features for each of 140 images need .* only 0.0 GB are free"
+    with pytest.raises(UserError, match=message):
+        experiment.create(config, tiny.dataset())
+
+
+def test_weights_are_loaded_once_and_only_if_needed(weights, monkeypatch):
+    calls, load = [], transfer.load
+    monkeypatch.setattr(transfer, "load", lambda *args: calls.append(args) or load(*args))
+    exp = experiment.create(experiment.checked(make_config(weights)), tiny.dataset())
+    exp.engine.init(load=False)
+    assert not calls
+    params = exp.engine.init().params
+    assert len(calls) == 1
+    assert tiny.distance(flat(params), state_of(weights)[0]) == 0
