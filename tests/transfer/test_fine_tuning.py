@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from cifar_jax import experiment, predict, transfer
 from cifar_jax.errors import UserError
 from cifar_jax.run.checkpoint import open_checkpoints
+from cifar_jax.trained import restore
 from cifar_jax.transfer import features
 
 # A body with everything that differs between training and evaluation, and a head with dropout.
@@ -77,7 +78,7 @@ def test_cached_features_train_the_same_head(tmp_path, weights):
     assert moved("dense.kernel", state_of(cached), state_of(weights)) > 1e-2
 
     images = tiny.dataset().test.images
-    found = predict.predict(cached, images).predictions
+    found = predict.predict(restore.from_workdir(cached), images)
     assert [top[0].name for top in found] == [f"class {i}" for i in logits[0].argmax(1)]
 
 
