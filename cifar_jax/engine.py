@@ -186,7 +186,7 @@ class Engine:
           batch_size: The number of images per step, over all devices.
           seed: The seed to pass to `init`, from 0 to 2^32 - 1.
           schedule: Maps the step, [] int32, to the learning rate; None for 1 at every step.
-          pretrained: Replaces random parameters in the state at step 0 by trained ones.
+          pretrained: Replaces the random parameters in the state at step 0 with trained ones.
           loop: Whether to compile a loop over steps. If False, `run` takes one step per call.
           mesh: The devices to use; all local ones by default.
           cuda_graph: Whether to run the steps of a call as one CUDA graph on NVIDIA GPUs. Ignored

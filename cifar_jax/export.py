@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _check_out(path: Path, suffix: str) -> None:
     """Raises UserError if a file cannot be written, before time is spent on loading the network."""
     if path.suffix != f".{suffix}" or path.is_dir():  # no file of a run is overwritten
-        raise UserError(f"--out must end in .{suffix}, as in model.{suffix}, got {path}")
+        raise UserError(f"--out must end in .{suffix} and not be a folder, got {path}")
     folder = path.resolve().parent
     if not folder.is_dir():
         raise UserError(f"{path} cannot be written: there is no folder {folder}")
@@ -62,7 +62,7 @@ def _check_out(path: Path, suffix: str) -> None:
 
 def _export(workdir: Path, file_format: str, out: Path) -> str:
     """Writes the file, and returns a line that describes it."""
-    # These import jax, which takes a second: an invalid command line fails without that delay.
+    # Imported here because they import jax, which takes a second; invalid arguments fail sooner.
     from cifar_jax.trained import network_file, stablehlo
     from cifar_jax.trained.restore import from_workdir
 

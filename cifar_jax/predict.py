@@ -4,8 +4,8 @@
     python -m cifar_jax.predict --weights model.safetensors photo.jpg
 
 The network is that of a run's workdir, or of a safetensors file that `python -m cifar_jax.export`
-wrote. Of a workdir, reads only the config and one checkpoint: that of the epoch that the run
-reports or, if the run is not complete, of the best or latest epoch so far.
+wrote. From a workdir, one checkpoint is loaded: that of the epoch that the run reports or, if the
+run is not complete, of the best or latest epoch so far.
 
 Each image is cropped to its central square and resized to 32x32 pixels; transparent areas become
 white. Prints the five most probable classes of each image, or with --json one JSON object for all
@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _load(workdir: Path | None, weights: Path | None) -> "Trained":
-    """Loads the network from a workdir or a file, and prints which state of a run it is."""
+    """Loads a network from a workdir or a file, and prints a note if its run is not complete."""
     from cifar_jax.runtime import compilation_cache
     from cifar_jax.trained.network_file import read
     from cifar_jax.trained.restore import from_workdir
@@ -102,7 +102,7 @@ def predict(network: "Trained", images: np.ndarray) -> list[list[Prediction]]:
     import jax
 
     from cifar_jax.evaluate import make_evaluate
-    from cifar_jax.trained import one_device
+    from cifar_jax.trained.restore import one_device
 
     count = len(images)
     padded = np.concatenate([images, np.zeros((-count % BATCH, *images.shape[1:]), np.uint8)])

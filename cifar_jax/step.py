@@ -52,7 +52,7 @@ class Batch(NamedTuple):
     """The examples of one step. In evaluation, the last three fields are None.
 
     Attributes:
-      images: [B, H, W, C] uint8, or [B, D] float32 if the features of images were computed before.
+      images: [B, H, W, C] uint8, or precomputed features [B, D] float32.
       labels: [B] int32.
       weights: [B] float32, 1 for an example that counts and 0 for padding.
       num_counting: [] float32, the number of examples that count in the global batch.
@@ -134,7 +134,7 @@ def init(
       create: Builds the network from its random streams.
       optimizer: The optimizer.
       seed: The seed of the run's random numbers.
-      trains: The rule by which parameters train; the others have no state in the optimizer.
+      trains: Whether the parameter at a path trains; the others have no state in the optimizer.
     """
     key = jax.random.key(seed)
     model = create(make_rngs(params=jax.random.fold_in(key, _INIT)))
@@ -215,8 +215,8 @@ def make_train_step(
       mix: Mixes pairs of augmented images; see augment.parse_mix. The loss mixes their labels in
         the same way; the training accuracy counts only the label of the original image.
       label_smoothing: See losses.cross_entropy.
-      trains: The rule by which parameters train, the same as for `init`. The others are constants:
-        no gradient is computed for them, and they keep their values.
+      trains: Whether the parameter at a path trains, as for `init`. The others are constants: no
+        gradient is computed for them, and they keep their values.
       forward: Applies the network, or only its head if the batches hold features.
       axis_name: The axis name of pmap, or None under jit.
     """

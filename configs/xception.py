@@ -2,8 +2,9 @@
 
     python -m cifar_jax.main --config configs/xception.py
 
-At 32 pixels, the middle flow would see 2x2 pixels; at 71, it sees 5x5. The settings of optimizer
-and augmentation are those of configs/resnet18.py. The recipe has not been run in full yet.
+At 32 pixels, the middle flow would see 2x2 pixels; at 71, it sees 5x5. The settings of the
+optimizer and the augmentation are those of configs/resnet18.py. The recipe has not been run in full
+yet.
 """
 
 from configs import resnet18

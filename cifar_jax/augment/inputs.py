@@ -60,8 +60,9 @@ def preprocess(
 ) -> jax.Array:
     """Scales the pixels of images, and resizes the images.
 
-    Both steps are linear, so their order does not matter; scaling first touches fewer pixels. The
-    resized images are computed in float32 and may exceed the range of the input with "bicubic".
+    Scaling is affine and resizing is a weighted mean of pixels, so their order does not matter;
+    scaling first touches fewer pixels if the images are enlarged. The resized images are computed
+    in float32 and may exceed the range of the input with "bicubic".
 
     Args:
       images: [B, H, W, 3] in [0, 255], RGB, any dtype.

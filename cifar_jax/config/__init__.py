@@ -90,9 +90,9 @@ def load_complete(path: str | Path) -> ConfigDict:
 
 
 def completed(nested: Mapping[str, Any]) -> ConfigDict:
-    """Returns a config as config.json holds it, with the defaults of fields that it lacks.
+    """Returns a config from the contents of config.json, with defaults for the fields it lacks.
 
-    Older versions wrote configs without the fields that were added since.
+    Configs that older versions wrote lack the fields that were added since.
     """
 
     def merge(defaults: Mapping, given: Mapping) -> dict:

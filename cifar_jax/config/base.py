@@ -134,12 +134,12 @@ def get_config() -> ConfigDict:
     # no mixing.
     config.augment.mix = ""
     # Scaling of pixels: "unit" to [0, 1], "standard" by the training images' mean and std,
-    # "symmetric" to [-1, 1], "raw" keeps [0, 255]. As networks trained on ImageNet expect them:
-    # "caffe" (Keras's VGGs and ResNets) for BGR minus (103.939, 116.779, 123.68), "imagenet"
-    # (torchvision) for ImageNet's mean and std, "symmetric" for Keras's Xception.
+    # "symmetric" to [-1, 1], "raw" keeps [0, 255], "caffe" for BGR minus (103.939, 116.779,
+    # 123.68), "imagenet" by ImageNet's mean and std. Weights from ImageNet need "caffe" (Keras's
+    # VGGs and ResNets), "symmetric" (Xception) or "imagenet" (torchvision's and timm's others).
     config.augment.normalize = "standard"
-    # Side in pixels to which images are resized after augmentation, also in evaluation, from 8 to
-    # 1,024. 0 keeps 32.
+    # Height and width in pixels to which images are resized after augmentation, also in evaluation,
+    # from 8 to 1,024. 0 keeps 32.
     config.augment.resize = 0
     # "bilinear" or "bicubic".
     config.augment.resize_method = "bilinear"
@@ -149,18 +149,19 @@ def get_config() -> ConfigDict:
     # Where the weights come from: a file (.h5 or .safetensors), the workdir of a run, "keras", or
     # "hf:OWNER/REPO[@REVISION]" on huggingface.co. Empty for random initialization.
     config.transfer.weights = ""
-    # What trains: "all", or "head": the layers before the head stay as they were loaded.
+    # What trains: "all", or "head", with which the layers before the head stay as loaded.
     config.transfer.train = "all"
-    # Epoch at which each group of layers starts to train, from the head down; the last one holds
-    # for all groups below. (0, 5) trains only the head for 5 epochs. Empty for all from the start.
+    # Epoch at which each group of layers starts to train, from the head down; the last one applies
+    # to all remaining groups. (0, 5) trains only the head for 5 epochs. Empty trains all groups
+    # from the start.
     config.transfer.unfreeze_epochs = ()
     # Factor of the learning rate from each group of layers to the one before it, in (0, 1].
     config.transfer.layer_decay = 1.0
     # Whether BatchNorm before the head uses and keeps the running statistics that were loaded. With
     # train "head", it always does.
     config.transfer.freeze_batch_norm = False
-    # With train "head" and images that nothing augments or mixes: whether to compute the features
-    # of every image once and keep them on the device. Affects only the speed.
+    # With train "head", and images that are neither augmented nor mixed: whether to compute the
+    # features of every image once and keep them on the device. Affects only the speed.
     config.transfer.cache_features = True
 
     # Steps per compiled call: 1 for a single step without a loop, 0 for automatic (about a second

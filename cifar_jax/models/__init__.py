@@ -3,7 +3,7 @@
 To add a network, write a file, a line in MODELS and a config, and add its parameter count to
 tests/models/test_models.py.
 
-Networks for transfer learning split `__call__` in a body and a head, and take images of any size:
+Networks for transfer learning split `__call__` into a body and a head, and take images of any size:
 
 - `features(images, rngs=None)` maps images [B, S, S, 3] to features [B, D].
 - `classify(features, rngs=None)` maps features [B, D] to logits [B, num_classes].
@@ -56,7 +56,7 @@ MODELS: dict[str, Callable[..., nnx.Module]] = {
 }
 # Height and width of CIFAR's images in pixels.
 IMAGE_SIZE = 32
-# Arguments of networks that follow from the rest of the config.
+# Arguments of networks that other parts of the config determine.
 _DERIVED = ("dtype", "image_size")
 
 

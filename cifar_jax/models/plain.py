@@ -2,7 +2,7 @@
 
 A network is a list of layers in the notation of torchvision's VGGs: a number is a 3x3 convolution
 with this many filters and a relu, "M" a max-pool 2, "B" BatchNorm, "D" dropout, "F" flatten, "A" a
-global average pool instead of "F". After "F" or "A", which end the body, a number is a dense layer
+global average pool instead of "F". "F" or "A" ends the body; after it, a number is a dense layer
 with this many units and a relu. A dense layer with one unit per class is always appended.
 
 | network | layers | parameters, 100 classes |
@@ -162,7 +162,7 @@ class Plain(nnx.Module):
         return (("dense",), *(("layers", i) for i in head))
 
     def groups(self) -> tuple[Paths, ...]:
-        """Returns the prefixes of the head and of each block, which a max-pool ends, backwards."""
+        """Returns the prefixes of the head, and of the blocks between max-pools from the last."""
         blocks, is_new = [[]], False
         for i, layer in enumerate(list(self.layers)[: self.body_length]):
             is_new = is_new or layer is _halve

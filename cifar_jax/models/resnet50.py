@@ -16,7 +16,7 @@ parameters; Keras reports 23,792,612, which includes the 53,120 running means an
 As in Keras, the stride is in the first 1x1 convolution, every convolution has a bias, BN has eps
 1.001e-5 and momentum 0.99, and kernels are Glorot uniform. With conventions="torch", as in
 torchvision, the stride is in the 3x3 convolution, convolutions have no biases, BN has eps 1e-5 and
-momentum 0.1 (0.9 in flax), kernels are He normal by fan-out, and dense weights and biases are
+momentum 0.1 (0.9 in Flax), kernels are He normal by fan-out, and dense weights and biases are
 uniform in +-1 / sqrt(fan-in); the network then has 23,712,932 parameters.
 """
 

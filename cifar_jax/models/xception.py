@@ -151,7 +151,7 @@ class Xception(nnx.Module):
         return self.classify(self.features(images, rngs), rngs)
 
     def features(self, images: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
-        """Returns the features [B, 2048] after the global average pool; rngs is unused."""
+        """Returns the features [B, D] after the global average pool; rngs is unused."""
         del rngs
         x = nnx.relu(self.bn1(self.conv1(images)))
         x = nnx.relu(self.bn2(self.conv2(x)))
@@ -160,7 +160,7 @@ class Xception(nnx.Module):
         return jnp.mean(nnx.relu(x), axis=(1, 2))
 
     def classify(self, features: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
-        """Returns logits [B, num_classes] for features [B, 2048]; rngs is unused."""
+        """Returns logits [B, num_classes] for features [B, D]; rngs is unused."""
         del rngs
         return self.dense(features)
 
@@ -169,7 +169,7 @@ class Xception(nnx.Module):
         return (("dense",),)
 
     def groups(self) -> tuple[Paths, ...]:
-        """Returns the prefixes of the head, and of the exit, middle and entry flow."""
+        """Returns the prefixes of the head, and of the exit, middle and entry flows."""
         blocks = [("blocks", i) for i in range(len(self.blocks))]
         entry, middle, exit_flow = blocks[:3], blocks[3:-2], blocks[-2:]
         stem = (("conv1",), ("bn1",), ("conv2",), ("bn2",))

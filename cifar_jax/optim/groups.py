@@ -1,4 +1,4 @@
-"""Trains groups of layers with learning rates of their own, and from steps of their own on."""
+"""Trains each group of layers at its own learning rate, starting at its own step."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -56,7 +56,12 @@ def by_group(
 
 
 class DelayedState(NamedTuple):
-    """The state of `delayed`: [] int32, the number of steps done, and the state it wraps."""
+    """The state of `delayed`.
+
+    Attributes:
+      count: [] int32, the number of steps done.
+      inner: The state of the wrapped optimizer.
+    """
 
     count: jax.Array
     inner: Any
@@ -65,7 +70,7 @@ class DelayedState(NamedTuple):
 def delayed(
     optimizer: optax.GradientTransformation, first_step: int
 ) -> optax.GradientTransformation:
-    """Returns an optimizer whose updates are zero, and whose state is initial, for some steps.
+    """Returns an optimizer that keeps its initial state and returns zero updates at first.
 
     With optax.conditionally_mask, which uses lax.cond, a GPU would wait for the host at every step.
 

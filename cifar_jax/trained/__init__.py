@@ -1,1 +1,1 @@
-"""A trained network: from a workdir, to and from a safetensors file, as a StableHLO program."""
+"""Reads trained networks from workdirs and safetensors files, and exports them."""

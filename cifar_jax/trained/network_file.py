@@ -2,7 +2,7 @@
 
 Its arrays have the names of their paths in the tree of parameters, joined by dots, as in
 "layers.1.kernel". BatchNorm's running statistics are among them. The metadata are the values of
-`describe`: text as it is, everything else as JSON.
+`describe`: text as is, everything else as JSON.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Loads the network that a run has trained from its workdir."""
+"""Loads a trained network from the workdir of its run."""
 
 import json
 import time
@@ -34,8 +34,8 @@ class Trained(NamedTuple):
       step: The number of training steps.
       epoch: The number of epochs; None for a checkpoint within an epoch.
       accuracy: Accuracies of that epoch as fractions, such as {"train_accuracy": 0.52}.
-      progress: Which state of a run that is not complete this is, such as "epoch 2 of 9"; "" for a
-        complete run.
+      progress: For a run that is not complete, the state that was loaded, such as "epoch 2 of 9";
+        "" for a complete run.
     """
 
     config: ConfigDict
@@ -109,7 +109,7 @@ def _restore(workdir: Path) -> Trained:
 def _progress(
     num_epochs: int, rows: Sequence[Mapping[str, Any]], best: Mapping[str, Any] | None, step: int
 ) -> str:
-    """Returns which state of a run that is not complete a checkpoint holds.
+    """Describes which state of an incomplete run a checkpoint holds.
 
     Args:
       num_epochs: The config field of that name.
@@ -134,5 +134,5 @@ def _test_accuracy(workdir: Path) -> dict[str, float]:
 
 
 def one_device() -> jax.sharding.Mesh:
-    """Returns the mesh of the first local device, on which trained networks are."""
+    """Returns the mesh of the first local device, which holds trained networks."""
     return make_mesh(jax.local_devices()[:1])

@@ -14,8 +14,8 @@ from cifar_jax.trained.network_file import describe
 from cifar_jax.trained.restore import Trained
 from cifar_jax.transfer.packages import needing
 
-# All that jax.export knows. The program holds the form of every convolution for CPUs and the one
-# for other platforms; which of them runs is decided when it is compiled.
+# All platforms that jax.export supports. The program holds the form of every convolution for CPUs
+# and the one for other platforms; which of them runs is decided when it is compiled.
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
 
@@ -49,8 +49,8 @@ def serialize(network: Trained) -> bytes:
     @jax.jit
     def logits(images: jax.Array) -> jax.Array:
         # Without the barrier, XLA transforms the constant kernels while it compiles. On a CPU,
-        # resnet18 then takes 3.5 times as long to compile as with its parameters as arguments, and
-        # 1.2 times with the barrier.
+        # compiling resnet18 then takes 3.5 times as long as with its parameters as arguments; with
+        # the barrier, it takes 1.2 times as long.
         params, batch_stats = jax.lax.optimization_barrier(arrays)
         zeros = jnp.zeros(images.shape[0], jnp.int32)
         batch = Batch(images, labels=zeros, weights=zeros)  # only the metrics depend on these

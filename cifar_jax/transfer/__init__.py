@@ -8,9 +8,10 @@
 - "keras", the file that keras.applications publishes for the network, which is downloaded;
 - "hf:OWNER/REPO" or "hf:OWNER/REPO@REVISION", `model.safetensors` on the Hugging Face Hub.
 
-weight_file.py, keras_hdf5.py and safetensors_file.py read the formats; names.py and layouts.py know
-what other libraries call our layers and how they arrange the axes; fitting.py checks names and
-shapes; hub.py downloads, and run_weights.py reads workdirs.
+weight_file.py, keras_hdf5.py and safetensors_file.py read the formats; names.py and layouts.py hold
+the names that other libraries give our layers, and the order of their axes; fitting.py checks names
+and shapes; hub.py downloads, and run_weights.py reads workdirs. fine_tuning.py determines which
+layers train when, and features.py computes the features of images only once.
 """
 
 from collections.abc import Callable

@@ -1,7 +1,7 @@
-"""Computes the features of whole splits once, so that training a head does not repeat the body.
+"""Computes the features of whole splits once, so that training a head does not rerun the body.
 
-With a frozen body and images that nothing augments, the features of an image are the same at every
-step. They stay on the devices in place of the images.
+With a frozen body and images that are neither augmented nor mixed, the features of an image are the
+same at every step. They stay on the devices instead of the images.
 """
 
 import math

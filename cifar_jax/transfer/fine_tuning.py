@@ -1,4 +1,4 @@
-"""Transfer learning: what a network starts from, and which of its parameters train when."""
+"""Transfer learning: the weights that a network starts from, and which of them train when."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -49,12 +49,12 @@ class FineTuning(NamedTuple):
         return is_below(path, self.head)
 
     def is_frozen(self, path: Path, module: nnx.Module) -> bool:
-        """Returns whether a module is in evaluation mode during training: an nnx filter."""
+        """Returns whether a module is in evaluation mode during training. This is an nnx filter."""
         is_fixed = self.only_head or (self.freeze_batch_norm and isinstance(module, nnx.BatchNorm))
         return is_fixed and not self.is_head(path)
 
     def load(self, state: TrainState) -> TrainState:
-        """Returns a state at step 0 with the loaded parameters, and says where they come from.
+        """Returns a state at step 0 with the loaded parameters, and prints where they come from.
 
         Raises:
           UserError: If they cannot be loaded, or belong to another network.
@@ -104,9 +104,9 @@ def make(
 
     Args:
       name: The name of the network, for messages.
-      create: Returns the network, which may have shapes in place of arrays. Called only if a field
-        is set.
-      weights: The field of that name, as are the following arguments.
+      create: Returns the network, which may have shapes in place of arrays. It is called only if a
+        field is set.
+      weights: See config/base.py.
       train: One of TRAIN.
       unfreeze_epochs: See config/base.py.
       layer_decay: See config/base.py.
@@ -158,7 +158,7 @@ def _check_settings(name: str, settings: Mapping[str, Any]) -> None:
         return
     if "weights" not in settings:
         raise UserError(
-            "transfer.train 'head' needs transfer.weights: a random body learns nothing"
+            "transfer.train 'head' needs transfer.weights: a random body would stay random"
         )
     for field in ("unfreeze_epochs", "layer_decay"):
         if field in settings:

@@ -48,7 +48,7 @@ def fit(
     """
     _check_model(weights, model_name)
     trees = {**flatten_dict(template.params), **flatten_dict(template.batch_stats)}
-    # Kernels first: in an error, their names and shapes say the most.
+    # Kernels first: in an error, their names and shapes are the most informative.
     paths = sorted(trees, key=lambda path: path[-1] != "kernel")
     shapes = {path: tuple(trees[path].shape) for path in paths}
     found = sources(weights, model_name, shapes)
@@ -151,5 +151,5 @@ def _array(
 
 
 def _stem_hint(path: Path) -> str:
-    hint = "; with --config.model.stem=imagenet a ResNet has the 7x7 convolution of ImageNet's"
+    hint = "; with --config.model.stem=imagenet, resnet18 and resnet34 have ImageNet's 7x7 stem"
     return hint if path[0] == "conv_stem" else ""

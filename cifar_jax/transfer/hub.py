@@ -56,8 +56,8 @@ def from_keras(model_name: str) -> Path:
         download.fetch(url, path, facts.md5, algorithm="md5")
     except UserError as error:
         raise UserError(
-            f"{error}. On a machine with a network, download that file; then either copy it to "
-            f"{path}, or {_WITH_A_FILE}"
+            f"{error}. On a machine with internet access, download that file; then either copy it "
+            f"to {path}, or {_WITH_A_FILE}"
         ) from error
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror or error}") from error
@@ -82,13 +82,13 @@ def from_hugging_face(weights: str) -> Path:
     repository, revision = match.groups()
     try:
         path = _cached_or_downloaded(repository, revision)
-    # Before EntryNotFoundError, of which the second is a kind.
+    # Caught before EntryNotFoundError, of which LocalEntryNotFoundError is a subclass.
     except (UserError, errors.LocalEntryNotFoundError) as error:
         option = f" --revision {revision}" if revision else ""
         raise UserError(
             f"{weights} is not in the cache, and there is no connection to the Hugging Face Hub. "
-            f"On a machine with a network, run `hf download {repository} {_FILE}{option}`; then "
-            f"either copy its cache, or {_WITH_A_FILE}"
+            f"On a machine with internet access, run `hf download {repository} {_FILE}{option}`; "
+            f"then either copy its cache, or {_WITH_A_FILE}"
         ) from error
     except errors.EntryNotFoundError as error:
         raise UserError(
@@ -104,8 +104,10 @@ def from_hugging_face(weights: str) -> Path:
         raise UserError(f"{repository} has no revision {revision}") from error
     except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{weights} cannot be downloaded: {reason}. Or {_WITH_A_FILE}") from error
-    # The cache names a large file by its SHA-256.
+        raise UserError(
+            f"{weights} cannot be downloaded: {reason}. Try again, or {_WITH_A_FILE}"
+        ) from error
+    # In the cache, the name of a large file is its SHA-256.
     expected = path.resolve().name
     if re.fullmatch("[0-9a-f]{64}", expected) and _digest(path, "sha256") != expected:
         raise UserError(f"{path} is damaged: its SHA-256 is not {expected}. Delete it")

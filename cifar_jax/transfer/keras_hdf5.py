@@ -3,8 +3,8 @@
 The file, or its group "model_weights" in a file that holds a whole model, has the attribute
 `layer_names`. Each layer is a group with the attribute `weight_names`, which lists the paths of its
 arrays in the order of `layer.weights`. The paths themselves differ between versions of Keras:
-"block1_conv1_W_1:0", "block1_conv1/kernel:0", "block1_conv1/kernel". What an array is therefore
-follows from its position and from the shapes in its layer.
+"block1_conv1_W_1:0", "block1_conv1/kernel:0", "block1_conv1/kernel". The role of an array is
+therefore inferred from its position and from the shapes in its layer.
 """
 
 from pathlib import Path
@@ -16,7 +16,7 @@ from cifar_jax.errors import UserError
 from cifar_jax.transfer.packages import needing
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
-# {numbers of axes of the arrays in a layer: what they are}. A SeparableConv2D has two kernels.
+# {numbers of axes of the arrays in a layer: their roles}. A SeparableConv2D has two kernels.
 _ROLES = {
     (4,): ("kernel",),
     (2,): ("kernel",),
@@ -78,7 +78,7 @@ def _array(path: Path, layer: Any, where: str, name: str) -> np.ndarray:
         dataset.file.filename != layer.file.filename or dataset.is_virtual or dataset.external
     )
     if is_elsewhere or dataset.nbytes > path.stat().st_size:
-        raise UserError(f"{path}: {where} is not stored in the file, or not uncompressed")
+        raise UserError(f"{path}: {where} is not stored in the file itself, or is compressed")
     return dataset[()]
 
 

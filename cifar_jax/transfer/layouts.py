@@ -10,7 +10,7 @@
 | its running statistics | mean, var | moving_mean, moving_variance | running_mean, running_var |
 
 BatchNorm divides by sqrt(var + eps), and our networks have the eps of the library. The exception is
-timm's port of Xception: its eps is 1e-5, and Keras's and ours 1e-3. The difference is subtracted
+timm's port of Xception: its eps is 1e-5; Keras's and ours is 1e-3. The difference is subtracted
 from the running variances. The port also pads its max-pools on both sides, so its features are only
 equal to ours where every size that is pooled is odd, as for images of 71 x 71 pixels.
 """
@@ -134,6 +134,6 @@ def _from_torch(array: np.ndarray, num_axes: int, channels: int) -> np.ndarray:
         array = array.reshape(len(array), channels, 1, -1)
     if array.ndim == 4:
         array = array.transpose(2, 3, 1, 0)
-        # timm has convolutions as the dense layers of VGGs.
+        # In timm, the dense layers of VGGs are convolutions.
         return array.reshape(-1, array.shape[-1]) if num_axes == 2 else array
     return array.T

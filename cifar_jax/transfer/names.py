@@ -21,7 +21,7 @@ _DENSE = {
     "torchvision": ("classifier.0.", "classifier.3.", "classifier.6."),
     "timm": ("pre_logits.fc1.", "pre_logits.fc2.", "head.fc."),
 }
-# Xception's shortcuts have no names in Keras, which counts such layers over the whole process.
+# The layers of Xception's shortcuts are unnamed; Keras numbers such layers across the process.
 _UNNAMED_CONV = re.compile(r"((?:conv|convolution)2d(?:_\d+)?/)kernel")
 _UNNAMED_NORM = re.compile(r"(batch_?normalization(?:_\d+)?/)gamma")
 
@@ -55,7 +55,7 @@ def keras(model_name: str, paths: Collection[Path], tensors: Collection[str]) ->
         return names | {("dense",): "predictions/"}
     if model_name == "xception":
         return _keras_xception(paths, tensors)
-    raise UserError(f"keras.applications has no {model_name}: its weights need a safetensors file")
+    raise UserError(f"keras.applications has no {model_name}: load it from a safetensors file")
 
 
 def torchvision(model_name: str, paths: Collection[Path], tensors: Collection[str]) -> Prefixes:
@@ -89,11 +89,11 @@ def torchvision(model_name: str, paths: Collection[Path], tensors: Collection[st
         return names | {("dense",): "fc."}
     if model_name == "xception":
         return _timm_xception(paths)
-    raise UserError(f"torchvision has no {model_name}, nor do the names that are known of timm")
+    raise UserError(f"torchvision has no {model_name}, and timm's names for it are not known")
 
 
 def _vgg(paths: Collection[Path], convs: Sequence[str], dense: Sequence[str]) -> Prefixes:
-    """Names the convolutions in their order, and the dense layers if there are equally many."""
+    """Names the convolutions in order, and the dense layers if there are as many as in `dense`."""
     ours = sorted(path[1] for path in paths if path[0] == "layers" and path[2] == "kernel")
     layers = [*(("layers", i) for i in ours), ("dense",)]
     names = [*convs, *dense] if len(layers) == len(convs) + len(dense) else convs

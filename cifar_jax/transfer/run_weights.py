@@ -1,4 +1,4 @@
-"""Reads the weights that a run of this suite has trained from its workdir."""
+"""Reads trained weights from the workdir of a run of this suite."""
 
 import json
 from pathlib import Path

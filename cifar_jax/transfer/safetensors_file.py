@@ -1,4 +1,4 @@
-"""Reads and writes safetensors files: arrays by name, and a dict of strings. They hold no code.
+"""Reads and writes safetensors files, which hold named arrays and a dict of strings, but no code.
 
 The format is specified at https://huggingface.co/docs/safetensors. The files that this suite
 exports have its own parameter paths as names, joined by dots, as in "blocks.1.conv1.kernel" and

@@ -19,7 +19,7 @@ class Weights(NamedTuple):
       source: Where they are from, for messages.
       layout: "keras", "torch", or "cifar_jax" for this suite's own names and shapes.
       tensors: The arrays by name.
-      metadata: What the file says about them.
+      metadata: The strings that describe them.
     """
 
     source: str

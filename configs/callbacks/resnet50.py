@@ -10,7 +10,7 @@ that of a network with frozen weights. Like the notebook of the author's team
 (coreymunk/Deep-Learning-CIFAR-100), the write-up apparently starts from ImageNet weights on images
 enlarged to 224 pixels, with all layers but BN frozen, followed by dropout 0.25, dense 256 and BN.
 This config starts from random weights, so the results are not comparable;
-configs/transfer/resnet50.py starts from ImageNet's.
+configs/transfer/resnet50.py starts from ImageNet weights.
 """
 
 from cifar_jax.config import base

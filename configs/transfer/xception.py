@@ -3,7 +3,7 @@
     python -m cifar_jax.main --config configs/transfer/xception.py
 
 keras.applications' weights, with Keras's preprocessing, which scales pixels to [-1, 1]. The network
-was trained at 299 pixels; 160 take 3.5 times less. The rest is the recipe of
+was trained at 299 pixels; 160 pixels need 3.5 times less computation. The rest is the recipe of
 configs/transfer/resnet50.py. It has not been run in full yet.
 """
 

@@ -7,7 +7,8 @@ from cifar_jax import config
 
 def test_experiments_and_configs_in_subdirectories_correspond():
     folders = {path.relative_to(tiny.ROOT / "configs") for path in tiny.ROOT.glob("configs/*/*.py")}
-    assert {path.with_suffix("").as_posix() for path in folders} == PUBLISHED.keys()
+    names = {path.with_suffix("").as_posix() for path in folders}
+    assert {name for name in names if not name.startswith("transfer/")} == PUBLISHED.keys()
     assert len(PUBLISHED) == 37
 
 

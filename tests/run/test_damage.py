@@ -22,6 +22,7 @@ from cifar_jax.report.read import read
 from cifar_jax.run import checkpoint_reader, checksums, predictions, storage, workdir
 from cifar_jax.run.checkpoint import open_checkpoints
 from cifar_jax.run.checkpoint_reader import Damaged
+from cifar_jax.trained import restore
 
 SHARDING = NamedSharding(engine.make_mesh(jax.devices()[:1]), P())
 STATE = {
@@ -270,7 +271,7 @@ def test_damaged_metrics_are_neither_used_nor_kept(run, copy):
     metrics.write_text(metrics.read_text().replace(first_loss, "lost", 1))
     with pytest.raises(UserError, match=f"{metrics}, line 2: train_loss must be a number.*'lost'"):
         read(folder)
-    assert predict.predict(folder, tiny.dataset().test.images[:1])
+    assert predict.predict(restore.from_workdir(folder), tiny.dataset().test.images[:1])
     (folder / "summary.json").unlink()
     tiny.train(config, folder)
     assert_same_run(folder, run[1])
@@ -280,7 +281,7 @@ def test_damage_to_the_reported_checkpoint_is_an_error(copy, capsys):
     config, folder = copy
     (folder / "checkpoints" / "4" / "state" / "manifest.ocdbt").write_bytes(b"")
     with pytest.raises(UserError, match=r"checkpoints/4 cannot be read"):
-        predict.predict(folder, tiny.dataset().test.images[:1])
+        predict.predict(restore.from_workdir(folder), tiny.dataset().test.images[:1])
     (folder / "predictions.npz").unlink()
     with pytest.raises(UserError, match=r"checkpoints/4 cannot be read"):
         tiny.train(config, folder)
@@ -306,7 +307,7 @@ def test_a_run_without_a_valid_meta_is_refused(copy):
     for step in ("4", "8"):
         (folder / "checkpoints" / step / "meta" / "metadata").write_text("{}")
     with pytest.raises(UserError, match="lacks required fields"):
-        predict.predict(folder, tiny.dataset().test.images[:1])
+        predict.predict(restore.from_workdir(folder), tiny.dataset().test.images[:1])
     with pytest.raises(UserError, match=f"remove {folder / 'checkpoints'}"):
         tiny.train(config, folder)
 
