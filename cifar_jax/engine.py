@@ -213,10 +213,8 @@ class Engine:
         )
         self._labels = np.asarray(labels, np.int32)
         self._features = images if callable(images) else None
-        if self._features is not None:
-            images = jnp.zeros(images.shape, images.dtype)  # to compile with
-        data = self._put(images)
-        self._data = data if self._features is None else None
+        self._data = None if callable(images) else self._put(images)
+        data = self._data or self._abstract_data(images)
 
         state, metrics = self.init(load=False), self.no_metrics()
         arguments = state, metrics, data, self.plan(state, 0), np.int32(1)
@@ -243,6 +241,14 @@ class Engine:
     def _put(self, images: np.ndarray | jax.Array) -> tuple[jax.Array, jax.Array]:
         """Puts the images and their labels on the devices."""
         return self.place(jax.device_put((images, self._labels), self.replicated))
+
+    def _abstract_data(self, images: Any) -> tuple[jax.ShapeDtypeStruct, ...]:
+        """Returns the shapes and the shardings of what `_put` returns."""
+        data = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (images, self._labels)]
+        return tuple(
+            jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self._placed)
+            for x in jax.eval_shape(self.place, data)
+        )
 
     def no_metrics(self) -> Metrics:
         """Returns empty metrics, for the start of an epoch."""
@@ -284,6 +290,11 @@ class Engine:
         """Returns a snapshot in the form that `run` takes; the inverse of `snapshot`."""
         return tree
 
+    @property
+    def _placed(self) -> NamedSharding:
+        """The sharding of what `place` returns."""
+        return self.replicated
+
     @staticmethod
     def _jit_program(
         make_train_step: Callable[[str | None], TrainStep],
@@ -322,12 +333,16 @@ class PmapEngine(Engine):
         """Returns a snapshot with a leading axis over the replicas."""
         return self._stack(tree)
 
+    @property
+    def _placed(self) -> NamedSharding:
+        return NamedSharding(self.mesh, P(AXIS))
+
     @functools.cached_property
     def _stack(self) -> Callable[[Any], Any]:
         num = self.mesh.size
         return jax.jit(
             lambda tree: jax.tree.map(lambda x: jnp.broadcast_to(x, (num, *x.shape)), tree),
-            out_shardings=NamedSharding(self.mesh, P(AXIS)),
+            out_shardings=self._placed,
         )
 
     @functools.cached_property

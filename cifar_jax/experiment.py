@@ -242,6 +242,7 @@ def _fine_tuning(config: ConfigDict, network: Callable) -> fine_tuning.FineTunin
         unfreeze_epochs=config.transfer.unfreeze_epochs,
         layer_decay=config.transfer.layer_decay,
         freeze_batch_norm=config.transfer.freeze_batch_norm,
+        normalize=config.augment.normalize,
     )
 
 

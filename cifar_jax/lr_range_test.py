@@ -9,7 +9,7 @@ default. Prints the base and max learning rates that Smith's method derives from
 learning rate at which the loss falls fastest, and the flags that train with them. With --by epoch,
 the learning rate grows per epoch, and accuracy is measured on the validation split or, if there is
 none, on the test set. Config fields are set as in training; the config's own schedule, learning
-rates and epochs have no effect.
+rates and epochs have no effect, and all groups of layers train from the start.
 """
 
 import sys

@@ -96,7 +96,8 @@ class Trainer:
           UserError: If a checkpoint cannot be saved.
         """
         run, engine = self.run, self._exp.engine
-        if self._exp.features and run.step < self._total_steps:
+        trains = run.step < self._total_steps and not run.callbacks.has_stopped
+        if self._exp.features and trains:
             compute_all(self._exp.features, engine.snapshot(run.state))
             self._startup.mark("features")
         run_writers = [

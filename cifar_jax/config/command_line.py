@@ -117,8 +117,6 @@ def without_effect(config: ConfigDict, names: Iterable[str]) -> list[str]:
         reasons["transfer.cache_features"] = "transfer.train 'all'"
     if not config.optim.weight_decay:
         reasons["optim.weight_decay_mask"] = "optim.weight_decay 0"
-    if max(config.transfer.unfreeze_epochs, default=0) >= config.num_epochs:
-        reasons["transfer.unfreeze_epochs"] = f"num_epochs {config.num_epochs}"
     if step_epochs and min(step_epochs) >= config.num_epochs:
         reasons["optim.step_epochs"] = f"num_epochs {config.num_epochs}"
     return [

@@ -54,6 +54,7 @@ def run(
     config = config.copy_and_resolve_references()
     config.num_epochs = num_epochs
     config.optim.warmup_epochs = 0.0
+    config.transfer.unfreeze_epochs = ()
     config = experiment.checked(config)
     exp = experiment.create(
         config,

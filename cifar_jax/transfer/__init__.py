@@ -14,6 +14,7 @@ and shapes; hub.py downloads, and run_weights.py reads workdirs. fine_tuning.py 
 layers train when, and features.py computes the features of images only once.
 """
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -43,13 +44,13 @@ def load(
       UserError: If the source does not exist, cannot be read or is damaged, holds another network,
         or lacks an array of the body.
     """
-    path = Path(weights).expanduser()
+    path = os.path.expanduser(weights)  # unlike Path.expanduser, keeps an unknown user
     if weights == hub.KERAS:
         found = weight_file.read(hub.from_keras(model_name))
     elif weights.startswith(hub.HUGGING_FACE):
         found = weight_file.read(hub.from_hugging_face(weights))
-    elif path.is_dir():
-        found = run_weights.read(path)
+    elif os.path.isdir(path):  # unlike Path.is_dir, not an OSError if the path is too long
+        found = run_weights.read(Path(path))
     else:
-        found = weight_file.read(path)
+        found = weight_file.read(Path(path))
     return fit(found, model_name, template, is_head)

@@ -134,7 +134,8 @@ def compute_all(splits: Mapping[str, Features], state: TrainState) -> None:
     num_features = next(iter(splits.values())).shape[1]
     print(f"computing {num_features:,} features for each of {num_images:,} images", flush=True)
     start = time.perf_counter()
-    jax.block_until_ready([features(state) for features in splits.values()])
+    for features in splits.values():  # one by one, because each needs memory for its batches
+        jax.block_until_ready(features(state))
     seconds = time.perf_counter() - start
     megabytes = sum(4 * math.prod(features.shape) for features in splits.values()) / 1e6
     print(f"features computed in {seconds:.1f} s; they take {megabytes:,.0f} MB", flush=True)

@@ -8,7 +8,7 @@ import optax
 from flax import nnx
 
 from cifar_jax import models, transfer
-from cifar_jax.errors import UserError
+from cifar_jax.errors import UserError, quote
 from cifar_jax.optim.groups import by_group
 from cifar_jax.step import TrainState
 from cifar_jax.tree_paths import Path, Prefixes, is_below, join
@@ -29,6 +29,7 @@ class FineTuning(NamedTuple):
       freeze_batch_norm: Whether BatchNorm in the body uses and keeps its running statistics.
       unfreeze_epochs: For each group, the epoch at which it starts to train.
       layer_decay: The factor of the learning rate from each group to the next one.
+      normalize: The normalization of the images; see config/base.py.
     """
 
     name: str
@@ -39,6 +40,7 @@ class FineTuning(NamedTuple):
     freeze_batch_norm: bool
     unfreeze_epochs: tuple[float, ...]
     layer_decay: float
+    normalize: str
 
     def trains(self, path: Path) -> bool:
         """Returns whether the parameter at a path ever trains."""
@@ -64,6 +66,11 @@ class FineTuning(NamedTuple):
         print(f"loaded {found.source}")
         for note in found.notes:
             print(f"note: {note}")
+        if found.normalize not in ("", self.normalize):
+            print(
+                f"note: these weights expect augment.normalize {quote(found.normalize)}, "
+                f"not {self.normalize!r}"
+            )
         return state.replace(
             params=join(state.params, found.params),
             batch_stats=join(state.batch_stats, found.batch_stats),
@@ -83,8 +90,10 @@ class FineTuning(NamedTuple):
             optimizer,
             self.groups,
             layer_decay=self.layer_decay,
+            # Whether it is 0 must not depend on steps_per_epoch: the optimizer's state does.
             first_steps=[
-                min(round(epoch * steps_per_epoch), 2**31 - 1) for epoch in self.unfreeze_epochs
+                round(min(max(epoch * steps_per_epoch, 1), 2**31 - 1)) if epoch else 0
+                for epoch in self.unfreeze_epochs
             ],
             clip_norm=clip_norm,
         )
@@ -99,6 +108,7 @@ def make(
     unfreeze_epochs: Sequence[float],
     layer_decay: float,
     freeze_batch_norm: bool,
+    normalize: str,
 ) -> FineTuning:
     """Applies the fields of `config.transfer` to a network.
 
@@ -111,6 +121,7 @@ def make(
       unfreeze_epochs: See config/base.py.
       layer_decay: See config/base.py.
       freeze_batch_norm: See config/base.py.
+      normalize: The field of `config.augment`.
 
     Raises:
       UserError: If a field is invalid, does not fit the others, or needs a network with a body and
@@ -142,6 +153,7 @@ def make(
         freeze_batch_norm=freeze_batch_norm,
         unfreeze_epochs=epochs + epochs[-1:] * (len(groups) - len(epochs)),
         layer_decay=layer_decay,
+        normalize=normalize,
     )
 
 
@@ -153,6 +165,11 @@ def _check_settings(name: str, settings: Mapping[str, Any]) -> None:
         raise UserError(
             f"transfer.{field} {value!r} needs a network with a body and a head, such as "
             f"{others}; {name} is not one of them"
+        )
+    if "freeze_batch_norm" in settings and "weights" not in settings:
+        raise UserError(
+            "transfer.freeze_batch_norm needs transfer.weights: the initial running statistics, "
+            "mean 0 and variance 1, would stay"
         )
     if "train" not in settings:
         return

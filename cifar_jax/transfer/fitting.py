@@ -13,6 +13,8 @@ from cifar_jax.transfer.names import Path
 from cifar_jax.transfer.weight_file import Weights
 
 _STATISTICS = ("mean", "var")
+# The normalizations of keras.applications, and of torchvision and timm. Those of Xception differ.
+_NORMALIZE = {"keras": "caffe", "torch": "imagenet"}
 
 
 class Pretrained(NamedTuple):
@@ -24,12 +26,14 @@ class Pretrained(NamedTuple):
       batch_stats: The running statistics of BatchNorm, likewise.
       source: Where they are from.
       notes: What the user should know, in sentences without a full stop.
+      normalize: The config.augment.normalize that they were trained with; empty if unknown.
     """
 
     params: dict
     batch_stats: dict
     source: str
     notes: tuple[str, ...]
+    normalize: str
 
 
 def fit(
@@ -67,7 +71,19 @@ def fit(
     arrays = body | head
     of_stats = {path: array for path, array in arrays.items() if path[-1] in _STATISTICS}
     params = {path: array for path, array in arrays.items() if path not in of_stats}
-    return Pretrained(unflatten_dict(params), unflatten_dict(of_stats), weights.source, notes)
+    return Pretrained(
+        unflatten_dict(params),
+        unflatten_dict(of_stats),
+        weights.source,
+        notes,
+        _normalize(weights, model_name),
+    )
+
+
+def _normalize(weights: Weights, model_name: str) -> str:
+    if weights.layout not in _NORMALIZE:
+        return weights.metadata.get("normalize", "")
+    return "symmetric" if model_name == "xception" else _NORMALIZE[weights.layout]
 
 
 def _check_model(weights: Weights, model_name: str) -> None:
@@ -133,7 +149,7 @@ def _array(
     if tensor.dtype.kind in "iub":
         raise UserError(f"{where} holds integers ({tensor.dtype}), not weights")
     with np.errstate(over="ignore"):  # an infinite value is refused below
-        tensor = tensor.astype(np.float32)
+        tensor = tensor.astype(np.float32, copy=False)
     try:
         array = source.convert(tensor)
     except ValueError:  # another number of axes

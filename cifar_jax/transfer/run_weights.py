@@ -34,7 +34,10 @@ def read(folder: Path) -> Weights:
             curve = curve_split(config["data"]["val_fraction"])
             selection = Selection(config["selected_on"], config["selected_by"], curve)
             best = selection.best(checkpoints.read_meta(step)["rows"])
-            model = config["model"]
+            metadata = {
+                "model": json.dumps(config["model"]),
+                "normalize": str(config["augment"].get("normalize", "")),  # old runs lack it
+            }
         except (KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{folder} is damaged: it lacks the field {error}") from error
         if best is not None:
@@ -44,7 +47,7 @@ def read(folder: Path) -> Weights:
     tensors = {
         jax.tree_util.keystr(path[1:], simple=True, separator="."): array for path, array in leaves
     }
-    return Weights(f"{folder} (step {step:,})", FORMAT, tensors, {"model": json.dumps(model)})
+    return Weights(f"{folder} (step {step:,})", FORMAT, tensors, metadata)
 
 
 def _config(folder: Path) -> dict[str, Any]:

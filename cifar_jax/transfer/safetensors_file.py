@@ -37,7 +37,8 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         import safetensors
     try:
         content = path.read_bytes()
-        entries = safetensors.deserialize(content)
+        entries = safetensors.deserialize(content)  # copies
+        del content
         with safetensors.safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
     except OSError as error:

@@ -37,8 +37,9 @@ def read(path: Path) -> Weights:
     try:
         with path.open("rb") as file:
             start = file.read(9)
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (OSError, ValueError) as error:  # ValueError: the path holds a NUL byte
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{path} cannot be read: {reason}") from error
     if start.startswith(keras_hdf5.SIGNATURE):
         return Weights(str(path), "keras", keras_hdf5.read(path), {})
     if start[5:] == b"\0\0\0{":  # the length of the header, and the header, which is JSON

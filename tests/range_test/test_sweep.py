@@ -1,6 +1,12 @@
 import jax
 import numpy as np
+import pytest
+import tiny
+from ml_collections import ConfigDict
 
+from cifar_jax import experiment
+from cifar_jax.errors import UserError
+from cifar_jax.range_test import sweep
 from cifar_jax.range_test.sweep import growth
 
 
@@ -22,3 +28,20 @@ def test_epochs_begin_at_their_first_step_when_compiled():
     steps = np.concatenate([steps, steps + lengths - 1])
     found = jax.jit(schedule)(steps)
     np.testing.assert_allclose(found, 1e-4 * 10.0 ** (steps // lengths), rtol=1e-4)
+
+
+def test_all_groups_of_layers_train_from_the_start(monkeypatch):
+    seen = []
+
+    def create(config, *args, **kwargs):
+        seen.append(config.transfer.unfreeze_epochs)
+        raise UserError("enough")
+
+    monkeypatch.setattr(experiment, "create", create)
+    config = tiny.make_config(
+        model=ConfigDict({"name": "vgg16", "layers": (8, "M", "F")}),
+        transfer__unfreeze_epochs=(0, 5),
+    )
+    with pytest.raises(UserError, match="enough"):
+        sweep.run(config, 1e-5, 1.0, 3)
+    assert seen == [()]

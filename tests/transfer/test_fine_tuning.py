@@ -133,6 +133,10 @@ def test_groups_train_from_their_epochs_on_and_resume(tmp_path, weights):
     [
         (dict(transfer__train="body"), "unknown transfer.train 'body'"),
         (dict(transfer__weights=""), "'head' needs transfer.weights"),
+        (
+            dict(transfer__weights="", transfer__train="all", transfer__freeze_batch_norm=True),
+            "freeze_batch_norm needs transfer.weights",
+        ),
         (dict(transfer__layer_decay=0.5), "layer_decay needs transfer.train 'all'"),
         (dict(transfer__unfreeze_epochs=(0, 1)), "unfreeze_epochs needs transfer.train 'all'"),
         (dict(transfer__layer_decay=1.5), r"layer_decay must be in \(0, 1\], got 1.5"),
@@ -159,12 +163,32 @@ def test_fields_that_do_not_fit_are_refused(overrides, message):
         experiment.checked(make_config("x", **overrides))
 
 
+@pytest.mark.parametrize("epoch", [0.001, 0.5, 1, 1e30])
+def test_the_optimizers_tree_does_not_depend_on_the_steps_per_epoch(epoch):
+    """A trained network is restored without its data set, that is, without that number."""
+    config = make_config(transfer__train="all", transfer__unfreeze_epochs=(0, epoch))
+    trees = []
+    for steps in (1, 10):
+        parts = experiment.make_parts(config, tiny.dataset().info, steps_per_epoch=steps)
+        trees.append(jax.tree.structure(jax.eval_shape(parts.init, 0)))
+    assert trees[0] == trees[1]
+
+
 def test_features_that_do_not_fit_into_memory_are_refused(weights, monkeypatch):
     monkeypatch.setattr(features, "_free_bytes", lambda device: 10_000)
     config = experiment.checked(make_config(weights))
     message = r"1,024 features for each of 140 images need .* only 0.0 GB are free"
     with pytest.raises(UserError, match=message):
         experiment.create(config, tiny.dataset())
+
+
+@pytest.mark.parametrize("normalize", ["standard", "caffe"])
+def test_a_normalization_other_than_that_of_the_weights_gets_a_note(weights, normalize, capsys):
+    config = experiment.checked(make_config(weights, augment__normalize=normalize))
+    parts = experiment.make_parts(config, tiny.dataset().info)
+    parts.tuning.load(parts.init(0))
+    note = "note: these weights expect augment.normalize 'standard', not 'caffe'\n"
+    assert (note in capsys.readouterr().out) == (normalize == "caffe")
 
 
 def test_weights_are_loaded_once_and_only_if_needed(weights, monkeypatch):
