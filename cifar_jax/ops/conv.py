@@ -3,7 +3,7 @@
 On CPUs, these forms replace `jax.lax.conv_general_dilated`:
 
 - 3x3 kernels with stride 1: `winograd`, which halves the multiplications.
-- Depthwise convolutions: `depthwise`, tap by tap.
+- Depthwise convolutions: `depthwise`, tap by tap, with the images' gradient in the same form.
 - All others: `library`, which calls XLA's library even inside loops, with faster forms for images
   with few channels (`stem`), for gradients with strides or 1x1 kernels (`strided`), and for images
   of one pixel.
@@ -85,7 +85,7 @@ def _conv_on_cpu(images, kernel, options: Options, num_groups: int):
     """Convolves [B, H, W, I] images with an [h, w, I / groups, O] kernel to [B, H', W', O]."""
     if num_groups == 1:
         return _ungrouped_conv(images, kernel, options)
-    if kernel.shape[2] == 1 and images.dtype == kernel.dtype == jnp.float32:
+    if kernel.shape[2] == 1 and jnp.issubdtype(images.dtype, jnp.floating):
         return depthwise.conv(images, kernel, options)
     groups = zip(*(jnp.split(x, num_groups, axis=3) for x in (images, kernel)), strict=True)
     return jnp.concatenate([_ungrouped_conv(*group, options) for group in groups], axis=3)

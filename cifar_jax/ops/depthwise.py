@@ -1,9 +1,20 @@
 """Depthwise convolutions tap by tap, for CPUs.
 
 XLA's library has no depthwise convolution, and one call per channel would take as many calls as
-there are channels.
+there are channels. Here the output is a sum over the taps of the kernel, which XLA fuses into one
+pass over the images. The gradient of the images has the same form. The gradient of the kernel is a
+sum over all pixels for each tap and channel, for which XLA's reductions stride through memory. Here
+it is a sum of products with a row of ones, of one image at a time, so that they stay in the cache.
+
+For [16, 18, 18, 728] on two cores, the forward pass takes 14 ms and both gradients 62 ms; without
+a gradient of its own, this form took 187 ms for the gradients, and lax's convolution takes 401 ms
+and 3,284 ms, even outside a loop (benchmarks/results/checks/depthwise.txt).
 """
 
+import functools
+import itertools
+
+import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -13,26 +24,82 @@ from cifar_jax.ops.options import Options
 def conv(images, kernel, options: Options):
     """Convolves each channel of [B, H, W, I] with its own filters to [B, H', W', O].
 
+    The sums are computed in float32 or wider. Only reverse-mode differentiation is defined.
+
     Args:
       images: [B, H, W, I].
       kernel: [h, w, 1, O], where O is a multiple of I.
-      options: Strides, padding and dilation; precision and dtype are not used.
+      options: Strides, padding, dilation and dtype; precision is not used.
     """
-    strides, padding, dilation = options[:3]
+    dtype = options.dtype or images.dtype
+    images, kernel = (x.astype(jnp.promote_types(x.dtype, jnp.float32)) for x in (images, kernel))
     images = jnp.repeat(images, kernel.shape[3] // images.shape[3], axis=3)
-    sides = [(0, 0, 0), *((*pair, 0) for pair in padding), (0, 0, 0)]
+    return _conv(images, kernel, options).astype(dtype)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _conv(images, kernel, options):
+    return _forward(images, kernel, options)[0]
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _forward(images, kernel, options):
+    taps = _taps(images, kernel.shape[:2], options)
+    return sum(pixels * kernel[i, j, 0] for (i, j), pixels in taps), (images, kernel)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _backward(options, residuals, grad):
+    images, kernel = residuals
+    return _images_gradient(kernel, grad, images.shape, options), _kernel_gradient(
+        images, grad, kernel.shape, options
+    )
+
+
+_conv.defvjp(_forward, _backward)
+
+
+def _images_gradient(kernel, grad, image_shape, options):
+    """Convolves the gradient, with zeros between strided pixels, with the flipped kernel."""
+    sides = []
+    for axis in (0, 1):
+        (low, _), stride = options.padding[axis], options.strides[axis]
+        reach = (kernel.shape[axis] - 1) * options.dilation[axis]
+        used = (grad.shape[axis + 1] - 1) * stride
+        sides.append((reach - low, image_shape[axis + 1] + low - used - 1, stride - 1))
+    grad = lax.pad(grad, jnp.zeros((), grad.dtype), [(0, 0, 0), *sides, (0, 0, 0)])
+    unpadded = Options((1, 1), ((0, 0), (0, 0)), options.dilation)
+    return _forward(grad, lax.rev(kernel, (0, 1)), unpadded)[0]
+
+
+def _kernel_gradient(images, grad, kernel_shape, options):
+    """Returns the gradient [h, w, 1, C], summed over one image after the other."""
+    ones = jnp.ones((1, grad[0, ..., 0].size), grad.dtype)
+
+    def add_image(total, pair):
+        image, grad = pair
+        products = [
+            lax.dot(ones, (pixels[0] * grad).reshape(ones.size, -1))
+            for _, pixels in _taps(image[None], kernel_shape[:2], options)
+        ]
+        return total + jnp.stack(products).reshape(kernel_shape), None
+
+    return lax.scan(add_image, jnp.zeros(kernel_shape, grad.dtype), (images, grad))[0]
+
+
+def _taps(images, kernel_size, options):
+    """Yields the indices of each tap of the kernel and the pixels [B, H', W', C] it multiplies."""
+    sides = [(0, 0, 0), *((*pair, 0) for pair in options.padding), (0, 0, 0)]
     images = lax.pad(images, jnp.zeros((), images.dtype), sides)
-    sizes = [
-        (size - (k - 1) * d - 1) // stride + 1
-        for size, k, d, stride in zip(
-            images.shape[1:3], kernel.shape[:2], dilation, strides, strict=True
+    batch, *size, channels = images.shape
+    spans = [
+        (pixels - (k - 1) * d - 1) // stride * stride + 1
+        for pixels, k, d, stride in zip(
+            size, kernel_size, options.dilation, options.strides, strict=True
         )
     ]
-
-    def tap(i, j):
-        first = i * dilation[0], j * dilation[1]
-        last = [f + (n - 1) * s + 1 for f, n, s in zip(first, sizes, strides, strict=True)]
-        limit = (images.shape[0], *last, images.shape[3])
-        return lax.slice(images, (0, *first, 0), limit, (1, *strides, 1)) * kernel[i, j, 0]
-
-    return sum(tap(i, j) for i in range(kernel.shape[0]) for j in range(kernel.shape[1]))
+    for tap in itertools.product(*map(range, kernel_size)):
+        first = [i * d for i, d in zip(tap, options.dilation, strict=True)]
+        last = [start + span for start, span in zip(first, spans, strict=True)]
+        limits = (batch, *last, channels)
+        yield tap, lax.slice(images, (0, *first, 0), limits, (1, *options.strides, 1))

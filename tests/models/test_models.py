@@ -51,7 +51,7 @@ THIN = {
     "simple_initial": THIN_LAYERS,
     "stacked3": THIN_LAYERS,
     "vgg16": {"layers": (4, "M", "F")},
-    "vgg19": {"layers": (4, "M", "A", 8)},
+    "vgg19": {"layers": (4, "M", "A", 8, "D"), "dropout": 0.5},
     "xception": {"widths": (4, 4, 4, 8, 8, 8, 8, 8), "depth": 1},
 }
 

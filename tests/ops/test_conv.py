@@ -168,3 +168,18 @@ def test_groups(groups, features, stride, padding, dilation):
         )
     for ours, theirs in zip(*results):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_depthwise_in_bfloat16_sums_in_float32():
+    rng = np.random.default_rng(0)
+    images, kernel = (
+        jnp.asarray(rng.normal(size=shape), jnp.bfloat16) for shape in ((2, 9, 9, 8), (3, 3, 1, 8))
+    )
+    conv = functools.partial(
+        conv_general_dilated, window_strides=(1, 1), padding="SAME", dimension_numbers=NHWC,
+        feature_group_count=8,
+    )  # fmt: skip
+    exact = conv(images.astype(jnp.float32), kernel.astype(jnp.float32))
+    np.testing.assert_array_equal(conv(images, kernel), exact.astype(jnp.bfloat16))
+    # One convolution per channel would take minutes to compile.
+    assert "stablehlo.convolution" not in program(conv, images, kernel)
