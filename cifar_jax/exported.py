@@ -22,7 +22,7 @@ from cifar_jax.engine import replicated
 from cifar_jax.errors import UserError, quote
 from cifar_jax.trained import Trained, one_device
 from cifar_jax.transfer import safetensors_file, weight_file
-from cifar_jax.transfer.fit import fit
+from cifar_jax.transfer.fitting import fit
 
 
 def describe(network: Trained) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import tiny
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
-from cifar_jax import experiment, features, predict, transfer
+from cifar_jax import experiment, features, predict, trained, transfer
 from cifar_jax.errors import UserError
 from cifar_jax.run.checkpoint import open_checkpoints
 
@@ -76,7 +76,7 @@ def test_cached_features_train_the_same_head(tmp_path, weights):
     assert moved("dense.kernel", state_of(cached), state_of(weights)) > 1e-2
 
     images = tiny.dataset().test.images
-    found = predict.predict(cached, images).predictions
+    found = predict.predict(trained.from_workdir(cached), images)
     assert [top[0].name for top in found] == [f"class {i}" for i in logits[0].argmax(1)]
 
 
