@@ -130,6 +130,23 @@ def flatten(x: jax.Array) -> jax.Array:
     return x.reshape(x.shape[0], -1)
 
 
+class DenseHead(nnx.Module):
+    """A network whose head is one dense layer, `dense`; subclasses define its body, `features`."""
+
+    def __call__(self, images: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
+        """Returns logits [B, num_classes] for images [B, S, S, 3]; rngs is unused."""
+        return self.classify(self.features(images, rngs), rngs)
+
+    def classify(self, features: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
+        """Returns logits [B, num_classes] for features [B, D]; rngs is unused."""
+        del rngs
+        return self.dense(features)
+
+    def head_paths(self) -> Paths:
+        """Returns the prefixes of the head's parameter paths."""
+        return (("dense",),)
+
+
 def stage_groups(depths: Sequence[int]) -> tuple[Paths, ...]:
     """Returns the prefixes of a ResNet's groups of layers: head, stages from the last, stem.
 

@@ -35,6 +35,7 @@ from cifar_jax.errors import unknown
 from cifar_jax.models.layers import (
     BatchNorm,
     Conv,
+    DenseHead,
     Linear,
     Paths,
     he_fan_out_init,
@@ -86,7 +87,7 @@ class BasicBlock(nnx.Module):
         return nnx.relu(self.bn2(self.conv2(x)) + shortcut)
 
 
-class ResNet(nnx.Module):
+class ResNet(DenseHead):
     """The network described in the module's docstring.
 
     Args:
@@ -143,10 +144,6 @@ class ResNet(nnx.Module):
         else:
             self.dense = Linear(in_features, num_classes, kernel_init=keras_init, rngs=rngs)
 
-    def __call__(self, images: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
-        """Returns logits [B, num_classes] for images [B, S, S, 3]; rngs is unused."""
-        return self.classify(self.features(images, rngs), rngs)
-
     def features(self, images: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
         """Returns the features [B, D] after the global average pool; rngs is unused."""
         del rngs
@@ -156,15 +153,6 @@ class ResNet(nnx.Module):
         for block in self.blocks:
             x = block(x)
         return jnp.mean(x, axis=(1, 2))
-
-    def classify(self, features: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
-        """Returns logits [B, num_classes] for features [B, D]; rngs is unused."""
-        del rngs
-        return self.dense(features)
-
-    def head_paths(self) -> Paths:
-        """Returns the prefixes of the head's parameter paths."""
-        return (("dense",),)
 
     def groups(self) -> tuple[Paths, ...]:
         """Returns the prefixes of the head, of each stage from the last, and of the stem."""

@@ -31,7 +31,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from cifar_jax.errors import UserError
-from cifar_jax.models.layers import BatchNorm, Conv, Linear, Paths, keras_init
+from cifar_jax.models.layers import BatchNorm, Conv, DenseHead, Linear, Paths, keras_init
 from cifar_jax.ops.pooling import max_pool
 
 
@@ -94,7 +94,7 @@ class Block(nnx.Module):
         return x if self.shortcut == "none" else x + shortcut
 
 
-class Xception(nnx.Module):
+class Xception(DenseHead):
     """The network described in the module's docstring.
 
     Args:
@@ -146,10 +146,6 @@ class Xception(nnx.Module):
         self.blocks = nnx.List([*entry, *middle, *exit_flow])
         self.dense = Linear(widths[7], num_classes, kernel_init=keras_init, rngs=rngs)
 
-    def __call__(self, images: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
-        """Returns logits [B, num_classes] for images [B, S, S, 3]; rngs is unused."""
-        return self.classify(self.features(images, rngs), rngs)
-
     def features(self, images: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
         """Returns the features [B, D] after the global average pool; rngs is unused."""
         del rngs
@@ -158,15 +154,6 @@ class Xception(nnx.Module):
         for block in self.blocks:
             x = block(x)
         return jnp.mean(nnx.relu(x), axis=(1, 2))
-
-    def classify(self, features: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
-        """Returns logits [B, num_classes] for features [B, D]; rngs is unused."""
-        del rngs
-        return self.dense(features)
-
-    def head_paths(self) -> Paths:
-        """Returns the prefixes of the head's parameter paths."""
-        return (("dense",),)
 
     def groups(self) -> tuple[Paths, ...]:
         """Returns the prefixes of the head, and of the exit, middle and entry flows."""
