@@ -21,12 +21,15 @@ from cifar_jax.step import Batch, EvalStep, TrainState
 class Features:
     """The features of a split's images, computed when they are first needed.
 
+    The engine, or the evaluation of the split, receives them by calling this object once. They are
+    not kept here as well, because pmap needs them in another form, which is a copy.
+
     Attributes:
       shape: (N, D).
       dtype: float32.
     """
 
-    dtype = jnp.float32
+    dtype = jnp.dtype(jnp.float32)
 
     def __init__(
         self,
@@ -57,18 +60,42 @@ class Features:
         """Returns the number of images."""
         return self.shape[0]
 
-    def __call__(self, state: TrainState) -> jax.Array:
-        """Returns the features [N, D] float32, replicated over the devices.
+    @property
+    def nbytes(self) -> int:
+        """The memory on a device that they take."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    @property
+    def temporary_bytes(self) -> int:
+        """The memory on a device that computing them takes in addition.
+
+        It holds the images, and a copy of the features, because the last batch is padded. The copy
+        for pmap comes later and needs less.
+        """
+        return self.nbytes + self._split.images.nbytes
+
+    def compute(self, state: TrainState) -> None:
+        """Computes the features, and keeps them for the call of this object.
 
         Args:
           state: Any replicated state of the run: all of them have the same body.
         """
+        compute = make_evaluate(
+            self._features_step, *self._split, batch_size=self._batch_size, mesh=self._mesh
+        )
+        _, self._features = compute(state)
+        jax.block_until_ready(self._features)
+
+    def __call__(self, state: TrainState) -> jax.Array:
+        """Hands over the features [N, D] float32, replicated over the devices.
+
+        Args:
+          state: See `compute`, which is called unless it has been.
+        """
         if self._features is None:
-            compute = make_evaluate(
-                self._features_step, *self._split, batch_size=self._batch_size, mesh=self._mesh
-            )
-            _, self._features = compute(state)
-        return self._features
+            self.compute(state)
+        features, self._features = self._features, None
+        return features
 
 
 def of_splits(
@@ -94,9 +121,8 @@ def of_splits(
 
 def _check_memory(splits: Mapping[str, Features], mesh: jax.sharding.Mesh) -> None:
     """Raises UserError unless the features of all splits fit into the memory of the devices."""
-    # The largest split needs twice its size, because its padded batches are copied.
-    sizes = [4 * math.prod(features.shape) for features in splits.values()]
-    needed = sum(sizes) + max(sizes)
+    needed = sum(features.nbytes for features in splits.values())
+    needed += max(features.temporary_bytes for features in splits.values())
     device = mesh.devices.flat[0]
     if device.platform == "cpu":
         needed *= mesh.size  # virtual devices share the memory
@@ -134,8 +160,8 @@ def compute_all(splits: Mapping[str, Features], state: TrainState) -> None:
     num_features = next(iter(splits.values())).shape[1]
     print(f"computing {num_features:,} features for each of {num_images:,} images", flush=True)
     start = time.perf_counter()
-    for features in splits.values():  # one by one, because each needs memory for its batches
-        jax.block_until_ready(features(state))
+    for features in splits.values():  # one by one, because each needs memory for its images
+        features.compute(state)
     seconds = time.perf_counter() - start
-    megabytes = sum(4 * math.prod(features.shape) for features in splits.values()) / 1e6
+    megabytes = sum(features.nbytes for features in splits.values()) / 1e6
     print(f"features computed in {seconds:.1f} s; they take {megabytes:,.0f} MB", flush=True)

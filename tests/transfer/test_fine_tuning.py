@@ -1,3 +1,4 @@
+import gc
 import json
 import shutil
 
@@ -94,6 +95,23 @@ def test_cached_features_train_the_same_head_on_several_devices(weights, paralle
         _, logits = exp.evaluate["test"](state)
         ends.append((state.params, logits))
     assert tiny.distance(*ends) < 1e-5
+
+
+def test_pmap_keeps_only_its_own_copy_of_the_features(weights):
+    mesh = experiment.make_mesh(jax.devices()[:2])
+    config = experiment.checked(make_config(weights, parallel="pmap", eval_batch_size=32))
+    exp = experiment.create(config, tiny.dataset(num_train=96, num_test=32), mesh=mesh)
+    shape = exp.features["train"].shape
+
+    def count():
+        gc.collect()
+        return sum(array.shape[-2:] == shape for array in jax.live_arrays())
+
+    state, before = exp.engine.init(), count()
+    features.compute_all(exp.features, exp.engine.snapshot(state))
+    assert count() == before + 1
+    tiny.run_steps(exp.engine, state, 1)
+    assert count() == before + 1
 
 
 def test_a_resumed_run_needs_no_weights_and_equals_an_uninterrupted_one(tmp_path, weights):
