@@ -222,6 +222,7 @@ def make_parts(
         mix=augment.parse_mix(config.augment.mix),
         label_smoothing=config.label_smoothing,
         trains=tuning.trains,
+        adapts=tuning.adapts,
         forward=forward,
     )
     return Parts(

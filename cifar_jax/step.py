@@ -81,7 +81,7 @@ EvalStep = Callable[[Any, Any, Batch], tuple[jax.Array, Metrics]]
 Preprocess = Callable[[jax.Array], jax.Array]
 # (network, preprocessed images or their features, random streams or None) -> logits
 Forward = Callable[[nnx.Module, jax.Array, nnx.Rngs | None], jax.Array]
-# (path of a parameter) -> whether it trains
+# (path of a parameter) -> whether it trains; (path of running statistics) -> whether they change
 Trains = Callable[[Path], bool]
 # (key [], images) -> (images, partner of each image [B] int32, weight of its own label [B] float32)
 Mix = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array, jax.Array]]
@@ -195,6 +195,7 @@ def make_train_step(
     mix: Mix | None = None,
     label_smoothing: float = 0.0,
     trains: Trains = everything,
+    adapts: Trains = everything,
     forward: Forward = classify_images,
     axis_name: str | None = None,
 ) -> TrainStep:
@@ -217,6 +218,8 @@ def make_train_step(
       label_smoothing: See losses.cross_entropy.
       trains: Whether the parameter at a path trains, as for `init`. The others are constants: no
         gradient is computed for them, and they keep their values.
+      adapts: Whether the running statistics at a path change. The others keep their values; under
+        pmap, even the mean of equal values could differ from them in the last bit.
       forward: Applies the network, or only its head if the batches hold features.
       axis_name: The axis name of pmap, or None under jit.
     """
@@ -250,12 +253,13 @@ def make_train_step(
 
         grads, (logits, losses, batch_stats) = jax.grad(loss_fn, has_aux=True)(params)
         updates, opt_state = optimizer.update(total(grads), state.opt_state, params)
+        adapted, fixed = split(batch_stats, adapts)
         scale = learning_rate * state.lr_scale
         updates = jax.tree.map(lambda update: scale * update, updates)
         state = state.replace(
             step=state.step + 1,
             params=join(optax.apply_updates(params, updates), frozen),
-            batch_stats=mean(batch_stats),
+            batch_stats=join(mean(adapted), fixed),
             opt_state=opt_state,
         )
         return state, measure(logits, batch.labels, losses, batch.weights, axis_name)

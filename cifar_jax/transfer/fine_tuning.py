@@ -46,6 +46,10 @@ class FineTuning(NamedTuple):
         """Returns whether the parameter at a path ever trains."""
         return not self.only_head or is_below(path, self.head)
 
+    def adapts(self, path: Path) -> bool:
+        """Returns whether the running statistics at a path ever change."""
+        return not (self.only_head or self.freeze_batch_norm) or self.is_head(path)
+
     def is_head(self, path: Path) -> bool:
         """Returns whether the parameter or module at a path belongs to the head."""
         return is_below(path, self.head)

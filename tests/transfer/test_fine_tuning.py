@@ -114,6 +114,20 @@ def test_pmap_keeps_only_its_own_copy_of_the_features(weights):
     assert count() == before + 1
 
 
+@pytest.mark.parametrize("train", ["head", "all"])
+def test_frozen_statistics_stay_bitwise_the_same_under_pmap(weights, train):
+    """The mean of seven equal numbers can differ from them in the last bit."""
+    options = dict(transfer__train=train, transfer__freeze_batch_norm=train == "all")
+    config = make_config(weights, parallel="pmap", batch_size=28, **options)
+    mesh = experiment.make_mesh(jax.devices()[:7])
+    exp = experiment.create(experiment.checked(config), tiny.dataset(), mesh=mesh)
+    state, _ = tiny.run_steps(exp.engine, exp.engine.init(), 3)
+    found = flat(exp.engine.snapshot(state).batch_stats)
+    start = state_of(weights)[1]
+    jax.tree.map(np.testing.assert_array_equal, body(found), body(start))
+    assert tiny.distance(found, start) > 1e-2  # the head's BatchNorm adapts
+
+
 def test_a_resumed_run_needs_no_weights_and_equals_an_uninterrupted_one(tmp_path, weights):
     copied = shutil.copytree(weights, tmp_path / "weights")
     tiny.train(make_config(copied, num_epochs=2), tmp_path / "straight")
