@@ -8,7 +8,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from cifar_jax.errors import UserError, quote
-from cifar_jax.transfer.layouts import Source, is_optional, sources
+from cifar_jax.transfer.layouts import Source, is_counter, of_head, sources
 from cifar_jax.transfer.names import Path
 from cifar_jax.transfer.weight_file import Weights
 
@@ -56,13 +56,17 @@ def fit(
     paths = sorted(trees, key=lambda path: path[-1] != "kernel")
     shapes = {path: tuple(trees[path].shape) for path in paths}
     found = sources(weights, model_name, shapes)
-    _check_known(weights, model_name, shapes, found, is_head)
+    surplus = _check_known(weights, model_name, found, is_head)
     body, head = {}, {}
     for path, shape in shapes.items():
         if not is_head(path):
             body[path] = _array(weights, model_name, path, shape, found.get(path))
     notes = ()
     try:
+        if surplus:
+            raise UserError(
+                f"{weights.source} holds {_list(surplus)}, which {model_name} does not have"
+            )
         for path, shape in shapes.items():
             if is_head(path):
                 head[path] = _array(weights, model_name, path, shape, found.get(path))
@@ -104,11 +108,14 @@ def _check_model(weights: Weights, model_name: str) -> None:
 def _check_known(
     weights: Weights,
     model_name: str,
-    shapes: dict[Path, tuple[int, ...]],
     found: dict[Path, Source],
     is_head: Callable[[Path], bool],
-) -> None:
-    """Raises UserError unless the file holds the body, and nothing else but a head."""
+) -> list[str]:
+    """Raises UserError unless the file holds the body, and nothing else but a head.
+
+    Returns:
+      The names of the tensors of its head that the network's head lacks.
+    """
     expected = [source.name for path, source in found.items() if not is_head(path)]
     if not weights.tensors.keys() & set(expected):
         shown = ", ".join(list(weights.tensors)[:3]) or "nothing"
@@ -118,9 +125,11 @@ def _check_known(
         )
     missing = [name for name in expected if name not in weights.tensors]
     known = {source.name for source in found.values()}
-    extra = [
-        name for name in weights.tensors if name not in known and not is_optional(weights, name)
+    unknown = [
+        name for name in weights.tensors if name not in known and not is_counter(weights, name)
     ]
+    surplus = of_head(weights, unknown)
+    extra = [name for name in unknown if name not in surplus]
     if missing or extra:
         lacks = f"it lacks {_list(missing)}" if missing else ""
         holds = f"it holds {_list(extra)}, which {model_name} does not have" if extra else ""
@@ -128,6 +137,7 @@ def _check_known(
             f"{weights.source} does not hold {model_name} as configured: "
             f"{'; '.join(filter(None, (lacks, holds)))}"
         )
+    return surplus
 
 
 def _list(names: list[str]) -> str:

@@ -15,12 +15,15 @@ from the running variances. The port also pads its max-pools on both sides, so i
 equal to ours where every size that is pooled is odd, as for images of 71 x 71 pixels.
 """
 
+import json
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
+from cifar_jax import models, step
+from cifar_jax.errors import UserError
 from cifar_jax.transfer import names
 from cifar_jax.transfer.names import Path
 from cifar_jax.transfer.weight_file import Weights
@@ -29,7 +32,7 @@ Shape = tuple[int, ...]
 _KERAS = {"kernel": "kernel", "scale": "gamma", "mean": "moving_mean", "var": "moving_variance"}
 _TORCH = {"kernel": "weight", "scale": "weight", "bias": "bias"}
 _TORCH |= {"mean": "running_mean", "var": "running_var"}
-# Tensors that the files hold in addition to the body: heads, and PyTorch's step counters.
+# Prefixes of the tensors of heads, and the end of the names of PyTorch's step counters.
 _TORCH_HEADS = ("classifier.", "fc.", "head.", "pre_logits.")
 _TORCH_COUNTER = "num_batches_tracked"
 _XCEPTION_EPS, _TIMM_EPS = 1e-3, 1e-5
@@ -67,15 +70,47 @@ def sources(weights: Weights, model_name: str, shapes: Mapping[Path, Shape]) -> 
     return {path: Source(".".join(map(str, path)), _unchanged) for path in shapes}
 
 
-def is_optional(weights: Weights, name: str) -> bool:
-    """Returns whether a tensor that our network lacks is a head, or holds no weights."""
+def is_counter(weights: Weights, name: str) -> bool:
+    """Returns whether a tensor counts steps, so that it holds no weights."""
+    return weights.layout == "torch" and name.endswith(_TORCH_COUNTER)
+
+
+def of_head(weights: Weights, unknown: Collection[str]) -> list[str]:
+    """Returns those of the tensors that our network lacks that belong to the head of the file's.
+
+    Args:
+      weights: The contents of the file.
+      unknown: The names of the tensors that our network lacks.
+
+    Raises:
+      UserError: If the file is this suite's own, and describes no network.
+    """
+    if not unknown:
+        return []
     if weights.layout == "keras":
-        layer = name.rpartition("/")[0]
-        kernel = weights.tensors.get(f"{layer}/kernel")
-        return kernel is not None and kernel.ndim == 2
-    if weights.layout == "torch":
-        return name.startswith(_TORCH_HEADS) or name.endswith(_TORCH_COUNTER)
-    return False
+        return [name for name in unknown if _is_keras_dense(weights, name)]
+    prefixes = _TORCH_HEADS if weights.layout == "torch" else _own_head(weights)
+    return [name for name in unknown if name.startswith(prefixes)]
+
+
+def _is_keras_dense(weights: Weights, name: str) -> bool:
+    kernel = weights.tensors.get(f"{name.rpartition('/')[0]}/kernel")
+    return kernel is not None and kernel.ndim == 2
+
+
+def _own_head(weights: Weights) -> tuple[str, ...]:
+    """Returns the prefixes of the head's tensors in a file of this suite, which describes it."""
+    options = json.loads(weights.metadata.get("model", "{}"))
+    name = options.pop("name", None)
+    try:
+        if name is None or not models.is_split(name):
+            return ()
+        # The head does not depend on the sizes, and 32 pixels may be too few for the body.
+        sizes = dict(num_classes=1, image_size=1024)
+        network = step.abstract(lambda rngs: models.create(name, rngs=rngs, **sizes, **options))
+    except (UserError, TypeError) as error:  # TypeError: an option is an argument of `create`
+        raise UserError(f"{weights.source} describes no network of this suite: {error}") from error
+    return tuple(".".join(map(str, path)) + "." for path in network.head_paths())
 
 
 def _keras(prefixes: names.Prefixes, paths: Collection[Path]) -> dict[Path, Source]:

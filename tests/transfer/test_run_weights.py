@@ -12,6 +12,7 @@ from pretrained import Network
 
 from cifar_jax.errors import UserError
 from cifar_jax.run import checksums
+from cifar_jax.trained import network_file, restore
 from cifar_jax.transfer import run_weights
 
 OPTIONS = dict(depths=(1, 1), width=4)
@@ -30,6 +31,16 @@ def workdir(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def large_head(tmp_path_factory):
+    """Returns the workdir of a run whose head has two hidden layers and BatchNorm."""
+    folder = tmp_path_factory.mktemp("large_head") / "run"
+    layers = (4, "B", "M", 6, "A", 6, "B", 6)
+    model = ConfigDict({"name": "vgg16", "layers": layers})
+    tiny.train(tiny.make_config(model=model, num_epochs=1), folder)
+    return folder
+
+
 def test_logits_are_those_of_the_reported_epoch(workdir):
     network = Network("resnet18", 10, **OPTIONS)
     found = network.load(workdir)
@@ -45,6 +56,31 @@ def test_head_of_other_classes_stays_random(workdir):
     found = Network("resnet18", 5, **OPTIONS).load(workdir)
     assert set(found.params) == {"blocks", "bn_stem", "conv_stem"}
     assert "dense.kernel" in found.notes[0]
+
+
+@pytest.mark.parametrize("is_exported", [False, True])
+@pytest.mark.parametrize(
+    ("head", "is_loaded"),
+    [(("A", 6, "B", 6), True), (("A",), False), (("A", 6), False), (("A", 7, "B", 6), False)],
+)
+def test_head_of_other_layers_stays_random(large_head, tmp_path, head, is_loaded, is_exported):
+    """The last layer alone would fit, but not compute what it did behind the other layers."""
+    source = large_head
+    if is_exported:
+        pytest.importorskip("safetensors")
+        source = tmp_path / "model.safetensors"
+        network_file.write(restore.from_workdir(large_head), source)
+    found = Network("vgg16", 10, layers=(4, "B", "M", 6, *head)).load(source)
+    assert ("dense" in found.params) == is_loaded == (not found.notes)
+    assert set(found.params["layers"]) == ({0, 1, 3, 5, 6, 7} if is_loaded else {0, 1, 3})
+    assert set(found.batch_stats["layers"]) == ({1, 6} if is_loaded else {1})
+    if not is_loaded:
+        assert found.notes[0].startswith("the head is initialized at random, because ")
+
+
+def test_body_of_other_layers_is_refused(large_head):
+    with pytest.raises(UserError, match=r"run .* holds layers\.1\.\w+, .*, which vgg16 does not"):
+        Network("vgg16", 10, layers=(4, "M", "M", 6, "A")).load(large_head)
 
 
 def test_another_network_is_refused(workdir):

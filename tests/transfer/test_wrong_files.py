@@ -229,3 +229,15 @@ def test_own_file_of_another_network(vgg16, tmp_path):
     refuse(vgg16, path, "does not say which network it holds: the model in its metadata is 'vgg16'")
     safetensors_file.write(path, arrays, {"model": json.dumps({"name": "vgg16"})})
     assert "at random" in vgg16.load(path).notes[0]
+    arrays["layers.99.kernel"] = np.zeros(3, np.float32)
+    for options, message in (
+        ({}, "it holds layers.99.kernel, which vgg16 does not have"),
+        (
+            {"layers": [2, 3]},
+            r"x\.safetensors describes no network of this suite: layers must contain",
+        ),
+        ({"num_classes": 3}, r"x\.safetensors describes no network of this suite: .*num_classes"),
+    ):
+        model = {"name": "vgg16", **options}
+        safetensors_file.write(path, arrays, {"model": json.dumps(model)})
+        refuse(vgg16, path, message)
