@@ -253,6 +253,22 @@ def _caches_features(config: ConfigDict) -> bool:
     return config.transfer.train == "head" and config.transfer.cache_features and is_fixed
 
 
+def check_weights(config: ConfigDict) -> None:
+    """Reads the pretrained weights of a new run, if it has any.
+
+    They are read again when the network is initialized. That takes a second; a wrong file should be
+    refused before the data are read and the training program is compiled.
+
+    Raises:
+      UserError: If they cannot be loaded, or belong to another network.
+    """
+    if config.transfer.weights:
+        # The number of classes only affects the head, which is not required.
+        build = partial(_build, config, 10, jnp.float32)
+        tuning = _fine_tuning(config, partial(step.abstract, build))
+        tuning.read(jax.eval_shape(partial(step.init, build, optax.identity()), 0))
+
+
 def load_data(config: ConfigDict) -> data.Dataset:
     """Loads the data set that a config names.
 

@@ -14,7 +14,7 @@ from cifar_jax.errors import UserError
 from cifar_jax.loop import Diverged
 from cifar_jax.run import metrics_csv, predictions, summary, trackers, workdir
 from cifar_jax.run.checkpoint import open_checkpoints
-from cifar_jax.run.storage import writing
+from cifar_jax.run.storage import saved_steps, writing
 from cifar_jax.runtime.environment import environment
 from cifar_jax.runtime.profile import traced
 from cifar_jax.runtime.signals import catch_signals
@@ -51,8 +51,8 @@ def train(
       The contents of summary.json.
 
     Raises:
-      UserError: If the config is invalid, data is missing, the workdir holds another run, or the
-        loss becomes NaN or infinite (Diverged).
+      UserError: If the config is invalid, pretrained weights or data cannot be loaded, the workdir
+        holds another run, or the loss becomes NaN or infinite (Diverged).
       Preempted: After SIGTERM, SIGINT, SIGHUP or the deadline, once the state is saved.
     """
     startup = startup or Startup()
@@ -64,6 +64,8 @@ def train(
         if complete is not None and _has_files(folder, complete["epochs"]):
             print(f"{config.experiment} is complete:\n{summary.table(complete, given)}")
             return complete
+        if not saved_steps(folder / "checkpoints"):
+            experiment.check_weights(config)
         made_on = environment()  # before training, during which the checkout may change
         startup.mark("checks")
         dataset = dataset or experiment.load_data(config)

@@ -56,6 +56,7 @@ def run(
     config.optim.warmup_epochs = 0.0
     config.transfer.unfreeze_epochs = ()
     config = experiment.checked(config)
+    experiment.check_weights(config)
     exp = experiment.create(
         config,
         experiment.load_data(config),

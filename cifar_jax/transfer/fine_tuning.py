@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import optax
 from flax import nnx
 
@@ -59,14 +58,24 @@ class FineTuning(NamedTuple):
         is_fixed = self.only_head or (self.freeze_batch_norm and isinstance(module, nnx.BatchNorm))
         return is_fixed and not self.is_head(path)
 
-    def load(self, state: TrainState) -> TrainState:
-        """Returns a state at step 0 with the loaded parameters, and prints where they come from.
+    def read(self, state: TrainState) -> transfer.Pretrained:
+        """Returns the parameters to start from.
+
+        Args:
+          state: A state, or its shapes.
 
         Raises:
           UserError: If they cannot be loaded, or belong to another network.
         """
-        shapes = jax.eval_shape(lambda: state)
-        found = transfer.load(self.weights, self.name, shapes, self.is_head)
+        return transfer.load(self.weights, self.name, state, self.is_head)
+
+    def load(self, state: TrainState) -> TrainState:
+        """Returns a state at step 0 with the loaded parameters, and prints where they come from.
+
+        Raises:
+          UserError: See `read`.
+        """
+        found = self.read(state)
         print(f"loaded {found.source}")
         for note in found.notes:
             print(f"note: {note}")

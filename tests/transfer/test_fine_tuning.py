@@ -11,7 +11,9 @@ from ml_collections import ConfigDict
 
 from cifar_jax import experiment, predict, transfer
 from cifar_jax.errors import UserError
+from cifar_jax.range_test import sweep
 from cifar_jax.run.checkpoint import open_checkpoints
+from cifar_jax.train import train
 from cifar_jax.trained import restore
 from cifar_jax.transfer import features
 
@@ -221,6 +223,20 @@ def test_a_normalization_other_than_that_of_the_weights_gets_a_note(weights, nor
     parts.tuning.load(parts.init(0))
     note = "note: these weights expect augment.normalize 'standard', not 'caffe'\n"
     assert (note in capsys.readouterr().out) == (normalize == "caffe")
+
+
+def test_wrong_weights_are_refused_before_data_is_read(weights, tmp_path, monkeypatch):
+    monkeypatch.setattr(experiment, "load_data", lambda config: pytest.fail("data is read"))
+    model = ConfigDict(NETWORK | {"layers": (4, *LAYERS[1:])})
+    for config, message in (
+        (make_config(tmp_path / "nothing.h5"), r"nothing\.h5 cannot be read: No such file"),
+        (make_config(weights, model=model), r"layers\.0\.kernel in .* has the shape"),
+    ):
+        with pytest.raises(UserError, match=message):
+            train(config, tmp_path / "run")
+        with pytest.raises(UserError, match=message):
+            sweep.run(config, 1e-5, 1.0, 3)
+    assert not (tmp_path / "run").exists()
 
 
 def test_weights_are_loaded_once_and_only_if_needed(weights, monkeypatch):
