@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from cifar_jax import augment, data, gpu_graph, models, optim, step
+from cifar_jax import augment, data, gpu_graph, models, optim, selection, step
 from cifar_jax.config import check_kinds, flatten
 from cifar_jax.engine import PARALLEL, Engine, count_steps, make_mesh
 from cifar_jax.engine import create as create_engine
@@ -17,7 +17,7 @@ from cifar_jax.errors import UserError, unknown
 from cifar_jax.evaluate import Evaluate, make_evaluate
 from cifar_jax.optim import callbacks
 from cifar_jax.run import trackers
-from cifar_jax.selection import METRICS, SELECTED_ON, Selection, curve_split
+from cifar_jax.selection import METRICS, SELECTED_ON, Selection
 from cifar_jax.transfer import features, fine_tuning
 
 DTYPES = ("float32", "bfloat16", "auto")
@@ -142,12 +142,6 @@ def make_callbacks(config: ConfigDict) -> callbacks.Callbacks:
     if config.early_stopping.patience:
         early_stopping = callbacks.EarlyStopping(**config.early_stopping)
     return callbacks.Callbacks(plateau, early_stopping)
-
-
-def make_selection(config: ConfigDict) -> Selection:
-    """Returns the rule by which a run of this config picks the epoch that it reports."""
-    curve = curve_split(config.data.val_fraction)
-    return Selection(config.selected_on, config.selected_by, curve)
 
 
 def resolved(config: ConfigDict) -> ConfigDict:
@@ -353,7 +347,7 @@ def create(
         dataset,
         engine,
         evaluate,
-        make_selection(config),
+        selection.of_config(config),
         schedule,
         make_callbacks(config),
         computed,

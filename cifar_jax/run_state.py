@@ -7,15 +7,14 @@ import dataclasses
 from typing import Any
 
 import jax
-import numpy as np
 
 from cifar_jax.clock import Clock
-from cifar_jax.data import DatasetInfo
 from cifar_jax.experiment import Experiment
 from cifar_jax.loop import Diverged
 from cifar_jax.metrics import Metrics, from_checkpoint, to_checkpoint
 from cifar_jax.optim.callbacks import Callbacks
 from cifar_jax.run.checkpoint import Checkpoints
+from cifar_jax.run.checkpoint_meta import is_valid
 from cifar_jax.run.writers import Row
 from cifar_jax.step import TrainState, all_finite
 
@@ -112,21 +111,6 @@ def resume(checkpoints: Checkpoints, run: RunState, exp: Experiment) -> bool:
     return True
 
 
-def is_valid(meta: dict[str, Any]) -> bool:
-    """Returns whether a checkpoint's `meta` has the fields that `save` writes."""
-    try:
-        times = [meta["seconds"], *meta["step_times"]]
-        steps = [number for row in meta["rows"] for number in (row["epoch"], row["step"])]
-        has_names = all(isinstance(name, str) for name in meta.get("classes", []))
-        statistics = np.float64([meta.get(name, [0.0] * 3) for name in ("mean", "std")])
-        is_dict = isinstance(meta["callbacks"], dict)
-    except (KeyError, TypeError, ValueError):
-        return False
-    are_numbers = all(isinstance(time, int | float) for time in times)
-    are_counts = all(type(step) is int for step in steps)
-    return is_dict and has_names and are_numbers and are_counts and statistics.shape == (2, 3)
-
-
 def restore_state(
     checkpoints: Checkpoints, step: int, run: RunState, exp: Experiment
 ) -> TrainState:
@@ -138,13 +122,6 @@ def restore_state(
 def arrays(state: TrainState, metrics: Metrics) -> dict[str, Any]:
     """Returns the tree of arrays that a checkpoint holds, from snapshots."""
     return {"state": state, "metrics": to_checkpoint(metrics)}
-
-
-def dataset_info(meta: dict[str, Any]) -> DatasetInfo | None:
-    """Returns the DatasetInfo in a checkpoint, or None if the checkpoint is too old to have one."""
-    if "classes" not in meta:
-        return None
-    return DatasetInfo(tuple(meta["classes"]), np.float32(meta["mean"]), np.float32(meta["std"]))
 
 
 def _arrays_of(run: RunState, exp: Experiment) -> dict[str, Any]:

@@ -65,3 +65,13 @@ class Selection(NamedTuple):
         """
         evaluated = [row for row in rows if self.score(row) is not None]
         return None if self.is_last else max(evaluated, key=self.score, default=None)
+
+
+def of_config(config: Any) -> Selection:
+    """Returns the rule of a run.
+
+    Args:
+      config: The run's config, a ConfigDict.
+    """
+    curve = curve_split(config.data.val_fraction)
+    return Selection(config.selected_on, config.selected_by, curve)

@@ -8,10 +8,8 @@ from ml_collections import ConfigDict
 from test_image_file import picture
 
 from cifar_jax import predict
-from cifar_jax.errors import UserError
 from cifar_jax.report import network
 from cifar_jax.report.read import read
-from cifar_jax.run.workdir import locked
 from cifar_jax.trained import restore
 
 
@@ -101,27 +99,6 @@ def test_predicting_does_not_change_a_run_that_is_training(workdir):
         assert sorted(path.name for path in workdir.rglob("*")) == before
     finally:
         unfinished.rmdir()
-
-
-def test_restore_is_retried_when_a_run_that_is_training_replaces_the_checkpoint(
-    workdir, monkeypatch
-):
-    """The first attempt fails as if the run had deleted the checkpoint in the meantime."""
-    original, tries = restore._restore, []
-
-    def fail_once(*args):
-        tries.append(args)
-        if len(tries) == 1:
-            raise UserError("the checkpoint 7 cannot be read")
-        return original(*args)
-
-    monkeypatch.setattr(restore, "_restore", fail_once)
-    with pytest.raises(UserError, match="cannot be read"):
-        restore.from_workdir(workdir)
-    tries.clear()
-    with locked(workdir):
-        assert restore.from_workdir(workdir).step == original(workdir).step
-    assert len(tries) == 2
 
 
 def test_folders_without_a_network_are_refused(tmp_path, capsys):

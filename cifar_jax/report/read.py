@@ -1,8 +1,6 @@
 """Reads the workdir of a complete, running or interrupted run."""
 
-import json
 import math
-import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,10 +8,9 @@ import numpy as np
 
 from cifar_jax.config import flatten
 from cifar_jax.errors import UserError
-from cifar_jax.report import check
-from cifar_jax.run import metrics_csv, predictions, rules
+from cifar_jax.run import check, config_json, metrics_csv, predictions, rules
 from cifar_jax.run.predictions import Predictions
-from cifar_jax.run.workdir import check_format, is_at_work
+from cifar_jax.run.workdir import is_at_work
 from cifar_jax.selection import curve_split
 
 
@@ -72,8 +69,9 @@ def read(folder: Path) -> Run:
     Raises:
       UserError: If the folder holds no run, or its files cannot be read.
     """
-    config = flatten(read_config(folder))
-    summary = _json(folder / "summary.json")  # read first: if it exists, the rows are complete
+    config = flatten(config_json.read(folder))
+    # Read before the rows, which are complete if it exists.
+    summary = config_json.read_object(folder / "summary.json")
     if summary is not None:
         check.fields(folder / "summary.json", summary, rules.SUMMARY)
     path = folder / "metrics.csv"
@@ -98,34 +96,6 @@ def _rows(path: Path) -> list[dict[str, Any]]:
         if not (path.parent / "checkpoints").is_dir():  # a log, without checkpoints
             raise
         raise UserError(f"{error}. The command that trains this run rebuilds the file") from error
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """Returns a run's nested config; raises UserError like `read`."""
-    if not os.path.isdir(folder):  # unlike folder.is_dir(), not an OSError if the path is too long
-        raise UserError(f"{folder} is not a folder")
-    check_format(folder)
-    config = _json(folder / "config.json")
-    if config is None:
-        inside = sorted(path.parent for path in folder.glob("*/config.json"))
-        hint = f"; did you mean {inside[0]}?" if inside else ""
-        raise UserError(f"{folder} holds no run: it has no config.json{hint}")
-    check.fields(folder / "config.json", flatten(config), check.CONFIG)
-    return config
-
-
-def _json(path: Path) -> dict[str, Any] | None:
-    if not path.exists():
-        return None
-    try:
-        value = json.loads(path.read_text())
-    except FileNotFoundError:  # just deleted by a run that continues with more epochs
-        return None
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{path} does not hold a JSON object")
-    return value
 
 
 def _drop_non_finite(rows: list[dict[str, Any]]) -> list[str]:

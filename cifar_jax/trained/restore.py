@@ -1,8 +1,8 @@
 """Loads a trained network from the workdir of its run."""
 
 import json
-import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,14 +10,13 @@ import jax
 from ml_collections import ConfigDict
 
 from cifar_jax import experiment, run_state
-from cifar_jax.config import completed
 from cifar_jax.data import DatasetInfo
 from cifar_jax.engine import make_mesh, replicated
 from cifar_jax.errors import UserError
 from cifar_jax.metrics import Metrics
-from cifar_jax.report.read import read_config
-from cifar_jax.run.checkpoint import open_checkpoints
-from cifar_jax.run.workdir import is_at_work
+from cifar_jax.run import reported
+from cifar_jax.run.checkpoint_meta import dataset_info
+from cifar_jax.run.reported import Reported
 from cifar_jax.step import TrainState
 
 
@@ -56,39 +55,19 @@ def from_workdir(workdir: Path) -> Trained:
     Raises:
       UserError: If the folder holds no trained network.
     """
-    for _ in range(2):
-        try:
-            return _restore(workdir)
-        except UserError:
-            # A run that is still training deletes old checkpoints as it saves new ones.
-            if is_at_work(workdir) is False:
-                raise
-            time.sleep(0.2)
-    return _restore(workdir)
+    return reported.read(workdir, partial(_restore, workdir))
 
 
-def _restore(workdir: Path) -> Trained:
-    config = completed(read_config(workdir))
-    if not (workdir / "checkpoints").is_dir():
-        raise UserError(f"{workdir} has no checkpoint")
-    with open_checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
-        latest = checkpoints.latest_step
-        if latest is None:
-            raise UserError(f"{workdir} has no checkpoint")
-        meta = checkpoints.read_meta(latest)
-        if not run_state.is_valid(meta):
-            raise UserError(f"the checkpoint of step {latest} in {workdir} lacks required fields")
-        info = run_state.dataset_info(meta)
-        if info is None:
-            raise UserError(
-                f"an older version of cifar_jax wrote the checkpoint in {workdir}: train again"
-            )
-        parts = experiment.make_parts(config, info)
-        target = jax.eval_shape(lambda: run_state.arrays(parts.init(0), Metrics.empty()))
-        rows = meta["rows"]
-        best = experiment.make_selection(config).best(rows)
-        step = latest if best is None else best["step"]
-        saved, _ = checkpoints.restore(step, target, replicated(one_device()))
+def _restore(workdir: Path, found: Reported) -> Trained:
+    config, step, rows = found.config, found.step, found.rows
+    info = dataset_info(found.meta)
+    if info is None:
+        raise UserError(
+            f"an older version of cifar_jax wrote the checkpoint in {workdir}: train again"
+        )
+    parts = experiment.make_parts(config, info)
+    target = jax.eval_shape(lambda: run_state.arrays(parts.init(0), Metrics.empty()))
+    saved, _ = found.checkpoints.restore(step, target, replicated(one_device()))
     row = next((row for row in rows if row["step"] == step), {})
     accuracy = {k: v for k, v in row.items() if k.endswith("_accuracy") and v is not None}
     is_complete = (workdir / "summary.json").exists()
@@ -102,7 +81,7 @@ def _restore(workdir: Path) -> Trained:
         step,
         row.get("epoch"),
         accuracy,
-        "" if is_complete else _progress(config.num_epochs, rows, best, step),
+        "" if is_complete else _progress(config.num_epochs, rows, found.best, step),
     )
 
 

@@ -16,10 +16,17 @@ from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 from test_train import assert_same_run
 
-from cifar_jax import engine, predict, run_state
+from cifar_jax import engine, predict
 from cifar_jax.errors import UserError
 from cifar_jax.report.read import read
-from cifar_jax.run import checkpoint_reader, checksums, predictions, storage, workdir
+from cifar_jax.run import (
+    checkpoint_meta,
+    checkpoint_reader,
+    checksums,
+    predictions,
+    storage,
+    workdir,
+)
 from cifar_jax.run.checkpoint import open_checkpoints
 from cifar_jax.run.checkpoint_reader import Damaged
 from cifar_jax.trained import restore
@@ -297,8 +304,8 @@ def test_damage_to_the_reported_checkpoint_is_an_error(copy, capsys):
 )  # fmt: skip
 def test_meta_of_another_structure_is_invalid(change):
     meta = {"rows": [{"epoch": 1, "step": 4}], "seconds": 0.5, "step_times": [1.5], "callbacks": {}}
-    assert run_state.is_valid(meta) and not run_state.is_valid(meta | change)
-    assert not run_state.is_valid({})
+    assert checkpoint_meta.is_valid(meta) and not checkpoint_meta.is_valid(meta | change)
+    assert not checkpoint_meta.is_valid({})
 
 
 def test_a_run_without_a_valid_meta_is_refused(copy):

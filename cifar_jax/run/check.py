@@ -8,7 +8,7 @@ from cifar_jax import data
 from cifar_jax.errors import UserError, quote
 from cifar_jax.run.rules import COUNT, FRACTION, SUMMARY_OPTIONAL, TEXT, Rule, one_of
 
-# The fields that a page needs, by their dotted name.
+# The fields of config.json that readers of a run need, by their dotted name.
 CONFIG = {
     "experiment": TEXT,
     "seed": COUNT,
