@@ -13,6 +13,7 @@ from models import test_models
 from cifar_jax import experiment, models, optim
 from cifar_jax.config import base
 from cifar_jax.errors import UserError
+from cifar_jax.experiment.parts import build_optimizer, build_schedule
 from cifar_jax.models import layers
 from cifar_jax.ops import pooling
 from cifar_jax.optim.options import require
@@ -86,13 +87,13 @@ def test_the_example_schedule_and_optimizer_work(monkeypatch):
     config.update(num_epochs=5)
     config.optim.warmup_epochs = 1.0
     experiment.checked(config)
-    schedule = experiment._schedule(config, steps_per_epoch=10)
+    schedule = build_schedule(config, steps_per_epoch=10)
     expected = [0.0, 0.1, 0.1, 0.05, 0.0]
     assert [float(schedule(step)) for step in (0, 10, 30, 40, 50)] == pytest.approx(expected)
     config.optim.hold = 1.0
     with pytest.raises(UserError, match=r"optim\.hold must be in \[0, 1\), got 1"):
         experiment.checked(config)
     weights, config.optim.eps = jnp.ones(3), 0.5
-    optimizer = experiment._optimizer(config)
+    optimizer = build_optimizer(config)
     updates, _ = optimizer.update(weights, optimizer.init(weights))
     assert updates == pytest.approx([-1 / (0.001 + 0.5) ** 0.5] * 3)

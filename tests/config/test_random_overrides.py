@@ -6,6 +6,7 @@ import tiny
 from cifar_jax import config, experiment
 from cifar_jax.config import command_line
 from cifar_jax.errors import UserError
+from cifar_jax.experiment import validation
 
 VALUES = [
     *("0", "1", "2", "-1", "0.1", "0.5", "1.0", "1e-3", "1e-46", "1e39", "nan", "inf", "-inf", ""),
@@ -38,7 +39,7 @@ def check_overrides(rng, count, *, builds=False):
             if builds:
                 experiment.checked(chosen)
             else:
-                experiment._check_fields(chosen)
+                validation.check_fields(chosen)
         except UserError as error:
             assert len(str(error)) < 900 and len(str(error).splitlines()) <= 3, argv
         except (Exception, SystemExit) as error:

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import tiny
 
-from cifar_jax import config, experiment
+from cifar_jax import config
+from cifar_jax.experiment.parts import build_schedule
 from cifar_jax.range_test.suggestion import Point, flags_for, smooth, suggest
 
 
@@ -49,7 +50,7 @@ def test_the_flags_fit_every_config(path):
     for flag in flags_for(cfg, found).split():
         name, _, value = flag.removeprefix("--config.optim.").partition("=")
         cfg.optim[name] = type(cfg.optim[name])(value)
-    schedule = experiment._schedule(cfg, 100)
+    schedule = build_schedule(cfg, 100)
     rates = [float(schedule(step)) for step in (0, 400)]
     np.testing.assert_allclose(rates, [1e-4, 2e-3], rtol=1e-5)
 

@@ -1,0 +1,179 @@
+"""Builds the functions that a config describes: network, schedule, optimizer and steps."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from ml_collections import ConfigDict
+
+from cifar_jax import augment, data, models, optim, step
+from cifar_jax.optim import callbacks
+from cifar_jax.transfer import fine_tuning
+
+
+class Parts(NamedTuple):
+    """The functions that a config describes, before compilation.
+
+    Attributes:
+      make_train_step: Maps the axis name of pmap, or None under jit, to a training step.
+      init: Maps the seed to the state at step 0, before pretrained parameters are loaded.
+      eval_step: See step.make_eval_step.
+      features_step: See step.make_features_step; None for networks without a body and a head.
+      tuning: The fields of `config.transfer`, applied to the network.
+    """
+
+    make_train_step: Callable[[str | None], step.TrainStep]
+    init: Callable[[jax.Array], step.TrainState]
+    eval_step: step.EvalStep
+    features_step: step.EvalStep | None
+    tuning: fine_tuning.FineTuning
+
+
+def make_parts(
+    config: ConfigDict,
+    info: data.DatasetInfo,
+    *,
+    steps_per_epoch: int = 1,
+    on_features: bool = False,
+) -> Parts:
+    """Builds the functions that initialize, train and evaluate the network.
+
+    Args:
+      config: A config that `checked` has returned.
+      info: The classes, mean and std of the data set.
+      steps_per_epoch: The number of steps per epoch, which only transfer.unfreeze_epochs needs.
+      on_features: Whether the batches of the training and evaluation steps hold features instead
+        of images.
+
+    Raises:
+      UserError: If parts of the config do not fit together.
+    """
+    dtype = compute_dtype(config.dtype)
+    build = partial(build_network, config, info.num_classes, dtype)
+    tuning = build_fine_tuning(config, partial(step.abstract, build))
+    optimizer = build_optimizer(config, tuning, steps_per_epoch)
+    networks = step.split_networks(build, tuning.is_frozen)
+    preprocess = partial(
+        augment.preprocess,
+        scaling=augment.scaling(config.augment.normalize, info.mean, info.std),
+        size=config.augment.resize,
+        method=config.augment.resize_method,
+        dtype=dtype,
+    )
+    features_step = None
+    if models.is_split(config.model.name):
+        features_step = step.make_features_step(networks.eval, preprocess)
+    forward = step.classify_images
+    if on_features:
+        forward, preprocess = step.classify_features, lambda features: features
+    make_train_step = partial(
+        step.make_train_step,
+        networks.train,
+        optimizer,
+        augment=augment.parse(config.augment.ops),
+        preprocess=preprocess,
+        mix=augment.parse_mix(config.augment.mix),
+        label_smoothing=config.label_smoothing,
+        trains=tuning.trains,
+        adapts=tuning.adapts,
+        forward=forward,
+    )
+    return Parts(
+        lambda axis_name: make_train_step(axis_name=axis_name),
+        partial(step.init, build, optimizer, trains=tuning.trains),
+        step.make_eval_step(networks.eval, preprocess, forward),
+        features_step,
+        tuning,
+    )
+
+
+def build_fine_tuning(
+    config: ConfigDict, network: Callable[[], nnx.Module]
+) -> fine_tuning.FineTuning:
+    """Applies the fields of `config.transfer` to a network; see fine_tuning.make.
+
+    Raises:
+      UserError: If they are invalid, or need another network.
+    """
+    return fine_tuning.make(
+        config.model.name,
+        network,
+        weights=config.transfer.weights,
+        train=config.transfer.train,
+        unfreeze_epochs=config.transfer.unfreeze_epochs,
+        layer_decay=config.transfer.layer_decay,
+        freeze_batch_norm=config.transfer.freeze_batch_norm,
+        normalize=config.augment.normalize,
+    )
+
+
+def compute_dtype(name: str) -> jnp.dtype:
+    """Returns the dtype of the computation; "auto" is float32 on CPUs and bfloat16 elsewhere."""
+    if name == "auto":
+        name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    return jnp.dtype(name)
+
+
+def build_network(config: ConfigDict, num_classes: int, dtype: jnp.dtype, rngs) -> nnx.Module:
+    """Builds the network from its random streams; see models.create.
+
+    Raises:
+      UserError: If one of its options is invalid.
+    """
+    options = config.model.to_dict()
+    name = options.pop("name")
+    image_size = config.augment.resize or models.IMAGE_SIZE
+    return models.create(name, num_classes, rngs, dtype=dtype, image_size=image_size, **options)
+
+
+def build_schedule(config: ConfigDict, steps_per_epoch: int) -> optax.Schedule:
+    """Returns the function that maps the step to the learning rate.
+
+    Raises:
+      UserError: If a field of the schedule is invalid.
+    """
+    create = optim.schedules.create
+    return create(
+        config.optim.schedule,
+        config.optim.learning_rate,
+        steps_per_epoch=steps_per_epoch,
+        num_epochs=config.num_epochs,
+        **optim.pick(config.optim, create, *optim.SCHEDULES.values()),
+    )
+
+
+def build_optimizer(
+    config: ConfigDict,
+    tuning: fine_tuning.FineTuning | None = None,
+    steps_per_epoch: int = 1,
+) -> optax.GradientTransformation:
+    """Returns the optimizer, for a learning rate of 1.
+
+    Args:
+      config: The config.
+      tuning: The groups of layers that train in different ways, if there are any.
+      steps_per_epoch: The number of steps per epoch.
+
+    Raises:
+      UserError: If a field of the optimizer is invalid.
+    """
+    options = optim.pick(config.optim, optim.create, *optim.OPTIMIZERS.values())
+    optimizer = optim.create(config.optim.name, **options)
+    if tuning is None or not tuning.groups:
+        return optimizer
+    unclipped = optim.create(config.optim.name, **options | {"clip_norm": 0.0})
+    return tuning.optimizer(unclipped, config.optim.clip_norm, steps_per_epoch)
+
+
+def make_callbacks(config: ConfigDict) -> callbacks.Callbacks:
+    """Returns the callbacks that decide between epochs, in their initial state."""
+    plateau = early_stopping = None
+    if config.plateau.patience:
+        plateau = callbacks.Plateau(**config.plateau)
+    if config.early_stopping.patience:
+        early_stopping = callbacks.EarlyStopping(**config.early_stopping)
+    return callbacks.Callbacks(plateau, early_stopping)
