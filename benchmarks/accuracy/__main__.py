@@ -5,7 +5,8 @@
 An ID is an experiment such as "coarse/cnn4", a pattern such as "coarse/*", or any other config such
 as "resnet18". Without an ID, all 37 experiments are trained. All of them run with seed 0 in the
 given order, then all with seed 1, and so on. Completed runs are skipped, and runs that were
-interrupted or reached the end of --minutes are resumed.
+interrupted or reached the end of --minutes are resumed. Experiments whose pretrained weights cannot
+be downloaded are skipped.
 
 The log of a completed run (config.json, metrics.csv and summary.json) is copied from its workdir
 under --runs to --out. The default of --out is benchmarks/results/accuracy, from which
@@ -43,6 +44,8 @@ def main(argv: list[str]) -> int:
 
         experiments = runs.choose(args.experiments)
         planned = runs.plan(experiments, args)
+        skipped = runs.without_weights(planned)
+        planned = [run for run in planned if run.title not in skipped]
     except UserError as error:
         return harness.reject(error)
     try:
@@ -56,6 +59,8 @@ def main(argv: list[str]) -> int:
         print(stopped)
         return stopped.exit_code
     print("\n" + table([row for row in rows(args.out) if row.experiment in experiments]))
+    for name, reason in skipped.items():
+        print(f"skipped: {name}: {reason}")
     for name, error in failed.items():
         print(f"failed: {name}: {error}")
     if time.monotonic() >= deadline:

@@ -15,6 +15,7 @@ from benchmarks.published import PUBLISHED
 from benchmarks.results import load_config
 from cifar_jax import config
 from cifar_jax.errors import UserError, unknown
+from cifar_jax.run.storage import saved_steps
 from cifar_jax.run.workdir import what_counts
 
 
@@ -85,6 +86,42 @@ def _make_run(experiment: str, seed: int, args: argparse.Namespace) -> PlannedRu
         name += f"_{args.limit}images"
     folder = Path(experiment) / name
     return PlannedRun(experiment, name, settings, args.runs / folder, args.out / folder)
+
+
+def without_weights(runs: list[PlannedRun]) -> dict[str, str]:
+    """Returns the runs that cannot start because their pretrained weights cannot be downloaded.
+
+    Otherwise, the weights are on this machine afterwards, if they are chosen by name. A run that
+    has a checkpoint or is complete needs none.
+
+    Returns:
+      Why they cannot be downloaded, by the title of each run.
+    """
+    reasons: dict[tuple[str, str], str] = {}
+    skipped = {}
+    for run in runs:
+        source = run.settings.transfer.weights, run.settings.model.name
+        is_complete = (run.log / "summary.json").exists()
+        if not source[0] or is_complete or saved_steps(run.workdir / "checkpoints"):
+            continue
+        if source not in reasons:
+            reasons[source] = _why_unavailable(*source)
+        if reasons[source]:
+            skipped[run.title] = reasons[source]
+    return skipped
+
+
+def _why_unavailable(weights: str, model_name: str) -> str:
+    """Returns why pretrained weights cannot be downloaded, or "" if that is not the problem."""
+    from cifar_jax import transfer  # imported here because it takes a second
+
+    try:
+        transfer.find(weights, model_name)
+    except transfer.Unavailable as error:
+        return str(error)
+    except UserError:  # the run reports it
+        pass
+    return ""
 
 
 def is_done(run: PlannedRun) -> bool:

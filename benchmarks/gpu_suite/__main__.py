@@ -11,10 +11,11 @@ too large, programs.tar.gz with the compiled programs. --collect adds records an
 benchmarks/results; afterwards `python -m benchmarks.table` updates README and docs.
 
 --data_dir is a TFDS directory, a directory with the unpacked official archives, or a directory with
-a script unpack.py that writes such archives (`python unpack.py FOLDER NAME`). No network is needed.
---work is the directory of temporary files: workdirs and compiled programs. --small tries most
-stages with tiny settings in a few minutes, even on a CPU. If the checkout has no git history, the
-environment variable CIFAR_JAX_COMMIT must hold its commit.
+a script unpack.py that writes such archives (`python unpack.py FOLDER NAME`). No network is needed;
+without one, experiments whose pretrained weights are not on the machine are skipped. --work is the
+directory of temporary files: workdirs and compiled programs. --small tries most stages with tiny
+settings in a few minutes, even on a CPU. If the checkout has no git history, the environment
+variable CIFAR_JAX_COMMIT must hold its commit.
 """
 
 import argparse

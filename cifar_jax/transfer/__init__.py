@@ -21,8 +21,28 @@ from typing import Any
 
 from cifar_jax.transfer import hub, run_weights, weight_file
 from cifar_jax.transfer.fitting import Pretrained, fit
+from cifar_jax.transfer.hub import Unavailable
 
-__all__ = ["Pretrained", "load"]
+__all__ = ["Pretrained", "Unavailable", "find", "load"]
+
+
+def find(weights: str, model_name: str) -> Path:
+    """Returns the file or the workdir with weights; downloads those that are chosen by name.
+
+    Args:
+      weights: A path, or the name of a source; see the module's docstring.
+      model_name: The network's name in cifar_jax.models.
+
+    Raises:
+      Unavailable: If they are not on this machine, and cannot be downloaded.
+      UserError: If the source has no weights for this network. That a path does not exist is found
+        by `load`.
+    """
+    if weights == hub.KERAS:
+        return hub.from_keras(model_name)
+    if weights.startswith(hub.HUGGING_FACE):
+        return hub.from_hugging_face(weights)
+    return Path(os.path.expanduser(weights))  # unlike Path.expanduser, keeps an unknown user
 
 
 def load(
@@ -31,8 +51,8 @@ def load(
     """Loads pretrained weights for a network.
 
     Args:
-      weights: A path, or the name of a source; see the module's docstring.
-      model_name: The network's name in cifar_jax.models.
+      weights: See `find`.
+      model_name: See `find`.
       template: An object with the attributes `params` and `batch_stats`, nested dicts of arrays or
         of their shapes, such as `jax.eval_shape(init, 0)`, a TrainState.
       is_head: Whether an array, given the path of its keys in the tree, belongs to the head.
@@ -44,13 +64,7 @@ def load(
       UserError: If the source does not exist, cannot be read or is damaged, holds another network,
         or lacks an array of the body.
     """
-    path = os.path.expanduser(weights)  # unlike Path.expanduser, keeps an unknown user
-    if weights == hub.KERAS:
-        found = weight_file.read(hub.from_keras(model_name))
-    elif weights.startswith(hub.HUGGING_FACE):
-        found = weight_file.read(hub.from_hugging_face(weights))
-    elif os.path.isdir(path):  # unlike Path.is_dir, not an OSError if the path is too long
-        found = run_weights.read(Path(path))
-    else:
-        found = weight_file.read(Path(path))
-    return fit(found, model_name, template, is_head)
+    path = find(weights, model_name)
+    # os.path.isdir, unlike Path.is_dir, raises no OSError if the path is too long.
+    read = run_weights.read if os.path.isdir(path) else weight_file.read
+    return fit(read(path), model_name, template, is_head)

@@ -17,6 +17,10 @@ _KERAS_URL = "https://storage.googleapis.com/tensorflow/keras-applications"
 _WITH_A_FILE = "give a file: --config.transfer.weights=FILE"
 
 
+class Unavailable(UserError):
+    """Weights that are chosen by name are not on this machine, and cannot be downloaded."""
+
+
 class _KerasFile(NamedTuple):
     folder: str
     md5: str
@@ -35,8 +39,9 @@ def from_keras(model_name: str) -> Path:
     """Returns the file of keras.applications without a head, from Keras's cache if it is there.
 
     Raises:
-      UserError: If keras.applications lacks the network, the file cannot be downloaded, or the
-        cache holds another file of that name.
+      Unavailable: If the file cannot be downloaded.
+      UserError: If keras.applications lacks the network, or the cache holds another file of that
+        name.
     """
     if model_name not in _KERAS_FILES:
         raise unknown("network of keras.applications", model_name, _KERAS_FILES)
@@ -55,7 +60,7 @@ def from_keras(model_name: str) -> Path:
     try:
         download.fetch(url, path, facts.md5, algorithm="md5")
     except UserError as error:
-        raise UserError(
+        raise Unavailable(
             f"{error}. On a machine with internet access, download that file; then either copy it "
             f"to {path}, or {_WITH_A_FILE}"
         ) from error
@@ -71,8 +76,8 @@ def from_hugging_face(weights: str) -> Path:
       weights: "hf:OWNER/REPO", or "hf:OWNER/REPO@REVISION" with a branch, tag or commit.
 
     Raises:
-      UserError: If the name is invalid, the repository has no such file, or it can neither be
-        downloaded nor found in the cache.
+      Unavailable: If the file cannot be downloaded.
+      UserError: If the name is invalid, or the repository has no such file.
     """
     match = re.fullmatch(r"hf:([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", weights)
     if not match:
@@ -85,7 +90,7 @@ def from_hugging_face(weights: str) -> Path:
     # Caught before EntryNotFoundError, of which LocalEntryNotFoundError is a subclass.
     except (UserError, errors.LocalEntryNotFoundError) as error:
         option = f" --revision {revision}" if revision else ""
-        raise UserError(
+        raise Unavailable(
             f"{weights} is not in the cache, and there is no connection to the Hugging Face Hub. "
             f"On a machine with internet access, run `hf download {repository} {_FILE}{option}`; "
             f"then either copy its cache, or {_WITH_A_FILE}"
@@ -104,7 +109,7 @@ def from_hugging_face(weights: str) -> Path:
         raise UserError(f"{repository} has no revision {revision}") from error
     except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(
+        raise Unavailable(
             f"{weights} cannot be downloaded: {reason}. Try again, or {_WITH_A_FILE}"
         ) from error
     # In the cache, the name of a large file is its SHA-256.

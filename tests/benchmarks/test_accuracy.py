@@ -79,6 +79,30 @@ def test_a_failed_run_is_named_and_the_others_continue(small, tmp_path, monkeypa
     assert len(cleared) == 4
 
 
+@pytest.mark.parametrize("jobs_flags", [[], ["--jobs", "2"]])
+def test_runs_whose_weights_cannot_be_downloaded_are_skipped(
+    small, tmp_path, monkeypatch, capsys, jobs_flags
+):
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    folders = [*small[3:], "--epochs", "1"]
+    assert accuracy.main(["", IDS[1], *folders]) == 0
+    monkeypatch.setattr(jobs, "_start", lambda *_: pytest.fail("started a process"))
+    flags = ["", "coarse/vgg16_transfer", IDS[1], *folders]
+    assert accuracy.main([*flags, *jobs_flags]) == 0
+    printed = capsys.readouterr().out
+    assert "skipped: coarse/vgg16_transfer, seed 0: https://storage.googleapis.com/" in printed
+    assert "failed" not in printed and "\ncoarse/vgg16_transfer, seed 0:" not in printed
+    # A run that has the weights, or needs none because it resumes, is not skipped.
+    run, *_ = runs.plan(["coarse/vgg16_transfer"], accuracy.make_parser().parse_args(flags[1:]))
+    assert runs.without_weights([run])
+    run.settings.transfer.weights = str(tmp_path / "file.h5")
+    assert not runs.without_weights([run])
+    run.settings.transfer.weights = "keras"
+    (run.workdir / "checkpoints" / "7").mkdir(parents=True)
+    assert not runs.without_weights([run])
+
+
 def test_a_log_with_different_settings_does_not_count_as_complete(small, tmp_path, capsys):
     for name in IDS:
         folder = tmp_path / "out" / name / "seed0_1epochs"

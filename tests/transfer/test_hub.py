@@ -55,6 +55,7 @@ def test_without_a_network_the_error_names_both_ways_out(home, monkeypatch):
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
     with pytest.raises(UserError) as error:
         transfer.load("keras", "xception", None, None)
+    assert error.type is transfer.Unavailable
     text = str(error.value)
     assert "xception_weights_tf_dim_ordering_tf_kernels_notop.h5" in text
     assert f"copy it to {home}/models/" in text and "--config.transfer.weights=FILE" in text
@@ -105,6 +106,7 @@ def test_hub_file_comes_from_the_cache_and_is_verified(offline):
 def test_hub_without_a_network_or_cache(offline):
     with pytest.raises(UserError) as error:
         hub.from_hugging_face("hf:timm/resnet18.tv_in1k@v1")
+    assert error.type is transfer.Unavailable
     text = str(error.value)
     assert "hf download timm/resnet18.tv_in1k model.safetensors --revision v1" in text
     assert "--config.transfer.weights=FILE" in text
