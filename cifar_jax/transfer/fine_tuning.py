@@ -169,7 +169,7 @@ def _check_settings(name: str, settings: Mapping[str, Any]) -> None:
     if "freeze_batch_norm" in settings and "weights" not in settings:
         raise UserError(
             "transfer.freeze_batch_norm needs transfer.weights: the initial running statistics, "
-            "mean 0 and variance 1, would stay"
+            "mean 0 and variance 1, would never change"
         )
     if "train" not in settings:
         return
