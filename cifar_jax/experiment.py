@@ -126,7 +126,7 @@ def _check_parts(config: ConfigDict) -> None:
     _schedule(config, steps_per_epoch=1000)
     _optimizer(config)
     if augment.is_mix(config.augment.ops):
-        augment.parse(config.augment.ops)  # raises an error that says where it belongs
+        augment.parse(config.augment.ops)  # its error names the right field
     augment.check(config.augment.ops)
     if augment.parse_mix(config.augment.mix) is not None:
         augment.check(config.augment.mix)

@@ -36,7 +36,7 @@ def from_keras(model_name: str) -> Path:
 
     Raises:
       UserError: If keras.applications lacks the network, the file cannot be downloaded, or the
-        cache holds another file of that name.
+        cache holds a different file of that name.
     """
     if model_name not in _KERAS_FILES:
         raise unknown("network of keras.applications", model_name, _KERAS_FILES)
