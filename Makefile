@@ -5,8 +5,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-# The packages with versions and hashes, if they were locked for this system and Python (the variable
-# is expanded when the environment exists); otherwise the ranges of requirements.txt.
+# The lock file for this system and Python, if there is one; otherwise requirements.txt. The variable
+# is expanded when it is used, after the environment has been created.
 SYSTEM = $(shell $(BIN)/python -c "import sys, sysconfig; \
   print(sysconfig.get_platform(), 'py{}.{}'.format(*sys.version_info), sep='-')")
 REQUIREMENTS = $(or $(wildcard requirements-lock/$(SYSTEM).txt),requirements.txt)
@@ -23,7 +23,7 @@ reference: $(VENV)/.installed-test
 	$(BIN)/python -m pip install --quiet -r requirements-reference.txt -r requirements-trackers.txt \
 	  -r requirements-transfer.txt
 
-# Renews the lock files to the newest versions in the ranges. Needs uv (`pip install uv`).
+# Updates the lock files to the newest versions in the ranges. Needs uv (`pip install uv`).
 lock:
 	for version in 3.11 3.12; do \
 	  UV_CUSTOM_COMPILE_COMMAND="make lock" uv pip compile --quiet --upgrade --generate-hashes \

@@ -121,7 +121,7 @@ def ratio(numerators: Sequence[float], denominators: Sequence[float]) -> dict[st
 
 
 def check_loss(loss: float) -> None:
-    """Checks that a loss is finite; otherwise steps may take a different time.
+    """Checks that a loss is finite; steps with NaN or infinite values may take a different time.
 
     Raises:
       RuntimeError: If the loss is NaN or infinite.

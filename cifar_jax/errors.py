@@ -86,7 +86,7 @@ def check_kind(field: str, value: Any, default: Any) -> None:
       default: A bool, int, float or str, or a tuple, which stands for any list of numbers.
 
     Raises:
-      UserError: If the value is of another kind.
+      UserError: If the value is of a different kind.
     """
     if isinstance(default, bool):
         kind, is_valid = "True or False", isinstance(value, bool)

@@ -33,7 +33,8 @@ FILE = "gpu_graph.json"
 # The graph is not used if a step takes more than this multiple of its time without the graph.
 MAX_RATIO = 1.02
 TIMEOUT_SECONDS = 180
-# Exit codes that show that CUDA or XLA cannot run the program. SIGKILL, for example, does not.
+# Exit codes that show that CUDA or XLA cannot run the program. Others, such as that of SIGKILL, may
+# have other causes.
 _CRASHES = {
     -s for s in (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE)
 }

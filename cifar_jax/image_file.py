@@ -124,7 +124,8 @@ def _transparency(path: Path, image: Image.Image) -> np.ndarray | None:
     if raw_mode == "I;16B":
         return np.asarray(image) == key
     if raw_mode == "RGB;16B":
-        # Pillow keeps the high bytes. Read as little-endian numbers, the data yield the low ones.
+        # Pillow keeps only the high byte of each value. Decoding the file again, as if it were
+        # little-endian, gives the low bytes.
         with Image.open(path, formats=["PNG"]) as other:
             other.tile = [tile._replace(args="RGB;16L") for tile in other.tile]
             low = np.asarray(other, np.uint16)

@@ -54,7 +54,7 @@ class Trainer:
         self._config, self._exp, self._checkpoints = config, exp, checkpoints
         self._stop, self._startup = stop, startup
         self._num_calls = 0
-        self._queued_evaluation: tuple[int, Metrics] | None = None  # of the state at that step
+        self._queued_evaluation: tuple[int, Metrics] | None = None  # its step, and its result
         self._has_evaluated = False
         will_resume = checkpoints.latest_step is not None
         self.run = run_state.start(exp, config.steps_per_call, will_resume=will_resume)
@@ -62,7 +62,7 @@ class Trainer:
         max_rows = math.inf if all_parameters else parameter_table.MAX_ROWS
         print(parameter_table.table(params, max_rows))
         if run_state.resume(checkpoints, self.run, exp):
-            self._drop_undue_evaluations()
+            self._drop_extra_evaluations()
             print(f"resumed at step {self.run.step:,} of {self._total_steps:,}")
         self._saved_step, self._saved_at = self.run.step, time.monotonic()
 
@@ -70,12 +70,12 @@ class Trainer:
     def _total_steps(self) -> int:
         return self._config.num_epochs * self._exp.engine.steps_per_epoch
 
-    def _drop_undue_evaluations(self) -> None:
+    def _drop_extra_evaluations(self) -> None:
         exp, run = self._exp, self.run
         for row in run.rows:
-            # If num_epochs has been increased, the former last epoch was evaluated even if it is
-            # not due now, and its evaluation is dropped. It is kept if evaluations select the
-            # reported epoch, because the best checkpoint may be that one.
+            # The last epoch is always evaluated. If num_epochs has been increased since, that
+            # evaluation is dropped unless it is due anyway. It is also kept if evaluations select
+            # the reported epoch, because the best checkpoint may be from the former last epoch.
             if not (
                 exp.selection.is_on_curve
                 or run.callbacks.has_stopped
@@ -248,7 +248,7 @@ class Trainer:
     def _queue_evaluation(self, state: TrainState, step: int) -> None:
         """Queues the evaluation of an epoch behind its last call, if it is due.
 
-        The device then goes on without waiting for the host to fetch the training metrics. The
+        The device then continues without waiting for the host to fetch the training metrics. The
         first evaluation compiles its program, which would count as training time.
         """
         epoch, is_within = divmod(step, self._exp.engine.steps_per_epoch)

@@ -22,7 +22,7 @@ def config_fields(*values):
     return [(f"--config.{value}",) for value in values]
 
 
-# What is wrong with a config in one place: the flags after --config configs/quickstart.py.
+# Flags that follow --config configs/quickstart.py, each case with one mistake.
 FIELDS = [
     # Not of the field's kind.
     *config_fields(
@@ -165,7 +165,7 @@ LINES = [
     *("mixup(0)", "cutmix(nan)", "mixup(0.2)|cutmix", "mixup('a')", "cutmix(1, 2)"),
 ]  # fmt: skip
 
-# The lines of a get_config that are wrong; see `config_file`.
+# A wrong line for get_config in each config file that `folder` writes.
 FILES = {
     "seed": "config.batch_size = '10'",
     "set": "config.optim.step_epochs = {3, 5}",

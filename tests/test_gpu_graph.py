@@ -14,7 +14,7 @@ GOOD = {"is_equal": True, "ms": 0.25, "graph_ms": 0.2}
 
 @pytest.fixture
 def stand_in(monkeypatch, tmp_path):
-    """Returns a function that makes a line of Python the trial; each trial appends to `ran`."""
+    """Returns a function that replaces the trial by Python code; each trial appends to `ran`."""
     ran = tmp_path / "ran"
 
     def use(code):

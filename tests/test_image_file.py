@@ -91,7 +91,7 @@ def png(depth, color, key, pixels, size=None):
     ("depth", "channels"), [(1, 1), (2, 1), (4, 1), (8, 1), (16, 1), (8, 3), (16, 3)]
 )
 def test_the_transparent_color_of_a_png_becomes_white(tmp_path, depth, channels):
-    """The other half differs from the transparent color only in the last bit of one channel."""
+    """The opaque half differs from the transparent color only in the last bit of one channel."""
     key = {1: 0, 2: 2, 4: 6, 8: 70, 16: 0x1234}[depth]
     other = (*(channels - 1) * (key,), key + 1)
     path = tmp_path / "a.png"
@@ -103,7 +103,7 @@ def test_the_transparent_color_of_a_png_becomes_white(tmp_path, depth, channels)
     assert (np.abs(pixels[:, 20:].astype(int) - expected) <= 1).all()
 
 
-# Exif with an orientation of 6 and, as some cameras write it, a value of another type than the
+# Exif with an orientation of 6 and, as some cameras write it, a value of a different type than the
 # standard's: (tag, type, count, value).
 ODD_TAGS = {
     "none": (),
@@ -210,7 +210,7 @@ def fuzz(kind, count, folder, seed=0):
         if (kind, mode) == ("bmp", "RGBA"):
             mode = "P"
         file = io.BytesIO()
-        # Pillow writes the tags as they are only to formats that hold them as a block.
+        # Pillow leaves the tags unchanged only in formats that store them as one block.
         tags = () if kind in ("tiff", "avif") else ODD_TAGS["negative byte"]
         options = {} if kind in ("gif", "bmp") else {"exif": exif(tags)}
         picture(mode, (9, 12)).save(file, "JPEG" if kind == "jpg" else kind.upper(), **options)

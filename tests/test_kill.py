@@ -42,7 +42,7 @@ def flags_of(source, num_kills):
     if source is None:
         return [
             *("--config", "configs/quickstart.py", "--config.model.name=cnn_small"),
-            *("--config.batch_size=32", "--config.num_epochs=3"),
+            *("--config.batch_size=32", "--config.num_epochs=3", "--config.data.limit=200"),
             *common,
         ]
     return [

@@ -33,7 +33,7 @@ class Usage(NamedTuple):
 
 def measure() -> Usage:
     gc.collect()
-    # Only NumPy's memory: at every save, TensorStore leaks about 40 kB of lists, its metrics.
+    # Only NumPy's memory: at every save, TensorStore's metrics leak about 40 kB of lists.
     is_numpy = tracemalloc.DomainFilter(True, np.lib.tracemalloc_domain)
     traces = tracemalloc.take_snapshot().filter_traces([is_numpy]).traces
     types = collections.Counter(map(type, gc.get_objects()))

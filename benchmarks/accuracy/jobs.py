@@ -80,7 +80,7 @@ def _log_file(run: PlannedRun, args: argparse.Namespace) -> Path:
 
 
 def _last_line(log: Path, title: str) -> str:
-    """Returns the last line that a process has printed, after a separator, or "" if none."""
+    """Returns ": " and the last line that a process has printed, or "" if there is none."""
     lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
     return f": {shorten(lines[-1].removeprefix(f'failed: {title}: '), 300)}" if lines else ""
 

@@ -9,7 +9,8 @@ from cifar_jax import experiment, models
 from cifar_jax.config import base
 from cifar_jax.errors import UserError, quote, unknown
 
-# The configs of cases for which `config_of` would find several, none, or not the intended one.
+# The configs of cases for which the rule of `config_of` gives several configs, none, or not the
+# intended one.
 _CONFIGS = {
     "cnn13": "hybrid/cnn13_l2",
     "cnn2": "coarse/cnn2_batch64",
@@ -43,9 +44,9 @@ def config_of(name: str) -> str:
         raise unknown("model", name, names())
     experiments = [e for e in sorted(PUBLISHED) if e.rpartition("/")[2] == name]
     if len(experiments) > 1:
-        raise UserError(f"{name} has several configs to be timed with: {', '.join(experiments)}")
+        raise UserError(f"{name} has several configs: {', '.join(experiments)}")
     if not experiments and not (ROOT / "configs" / f"{name}.py").is_file():
-        raise UserError(f"{name} has no config to be timed with: configs/{name}.py is missing")
+        raise UserError(f"{name} has no config: configs/{name}.py is missing")
     return experiments[0] if experiments else name
 
 

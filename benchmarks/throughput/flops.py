@@ -11,9 +11,10 @@ from cifar_jax.engine import gather
 def count_flops(settings: ConfigDict, dataset: data.Dataset) -> float | None:
     """Returns the FLOPs of one training step without augmentation, or None if XLA reports none.
 
-    They are counted before compilation, by the CPU's runtime because CUDA's has no cost analysis.
-    On every machine, the program is lowered for CUDA: its convolutions are those of `jax.lax`, in
-    which padding does not count and no algorithm reduces the number of multiplications.
+    XLA counts them in the program before it is compiled. On every machine, the program is lowered
+    for CUDA, so that its convolutions are those of `jax.lax`, in which padding does not count and
+    no algorithm reduces the number of multiplications. The CPU backend counts nevertheless, because
+    CUDA's has no cost analysis.
     """
     settings = settings.copy_and_resolve_references()
     settings.augment.ops = settings.augment.mix = ""

@@ -138,7 +138,8 @@ def apply(drawn: Draw, images: jax.Array) -> jax.Array:
 
     operation, magnitude = drawn.operation.T, drawn.magnitude.T
     sources = _sources(operation, magnitude, *images.shape[1:3])
-    # A scan, because XLA's CPU compiler would recompute a round for each use of it in the next one.
+    # A scan, because in an unrolled loop, XLA's CPU compiler would recompute the result of a round
+    # each time that the next round uses it.
     return jax.lax.scan(one_round, images, (operation, magnitude, sources))[0]
 
 

@@ -71,7 +71,7 @@ def check_kinds(config: ConfigDict) -> None:
     """Checks that every field of the base config has a value of the same kind as its default.
 
     Raises:
-      UserError: If a value is of another kind, such as "10" instead of 10, or is NaN or infinite.
+      UserError: If the kinds differ, as for "10" instead of 10, or a value is NaN or infinite.
     """
     fields = flatten(config)
     for field, default in flatten(base.get_config()).items():

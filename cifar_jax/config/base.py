@@ -105,8 +105,8 @@ def get_config() -> ConfigDict:
     config.plateau.monitor = "loss"
     # Factor of the learning rate, in (0, 1).
     config.plateau.factor = 0.1
-    # Length in evaluations of the cooldown after a reduction. As in Keras, all but the last of
-    # them do not count towards the patience, so 1 is the same as 0.
+    # Length of the cooldown after a reduction, in evaluations. As in Keras, only the first
+    # cooldown - 1 of them are excluded from the patience, so 1 is the same as 0.
     config.plateau.cooldown = 0
     # Min change of the metric that counts as an improvement.
     config.plateau.min_delta = 1e-4
@@ -149,13 +149,14 @@ def get_config() -> ConfigDict:
     # Where the weights come from: a file (.h5 or .safetensors), the workdir of a run, "keras", or
     # "hf:OWNER/REPO[@REVISION]" on huggingface.co. Empty for random initialization.
     config.transfer.weights = ""
-    # What trains: "all", or "head", with which the layers before the head stay as loaded.
+    # What trains: "all", or "head", which keeps the layers before the head as they were loaded.
     config.transfer.train = "all"
     # Epoch at which each group of layers starts to train, from the head down; the last one applies
     # to all remaining groups. (0, 5) trains only the head for 5 epochs. Empty trains all groups
     # from the start.
     config.transfer.unfreeze_epochs = ()
-    # Factor of the learning rate from each group of layers to the one before it, in (0, 1].
+    # Learning rate of each group of layers divided by that of the next group towards the head, in
+    # (0, 1].
     config.transfer.layer_decay = 1.0
     # Whether BatchNorm before the head uses and keeps the running statistics that were loaded. With
     # train "head", it always does.

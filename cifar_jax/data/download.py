@@ -33,7 +33,7 @@ def fetch(url: str, path: Path, checksum: str, algorithm: str = "sha256") -> Non
       url: The address.
       path: The file to write; its folder is created.
       checksum: The file's checksum in hexadecimal.
-      algorithm: The hashlib algorithm of the checksum: SHA-256 unless only another is published.
+      algorithm: The hashlib algorithm of the checksum. Use SHA-256 unless no SHA-256 is published.
 
     Raises:
       UserError: If there was no response within FIRST_RESPONSE_SECONDS, the transfer stalled for

@@ -76,7 +76,7 @@ def digest(records: np.ndarray) -> str:
     return hashlib.sha256(b"".join(each)).hexdigest()
 
 
-# The digests were computed from a copy of the official images in another order.
+# The digests were computed from a copy of the official images in a different order.
 _SITE = "https://www.cs.toronto.edu/~kriz/"
 ARCHIVES = {
     "cifar10": Archive(

@@ -170,7 +170,7 @@ def _pixels(encoded: bytes) -> np.ndarray:
     for EPS. TFDS writes PNG, or JPEG if a data set was prepared with that encoding.
 
     Raises:
-      UserError: If it is corrupt, of another format, or of another shape.
+      UserError: If it is corrupt, or has a different format or shape.
     """
     try:
         with Image.open(io.BytesIO(encoded), formats=("PNG", "JPEG")) as image:

@@ -107,7 +107,7 @@ def _check_parts(config: ConfigDict) -> None:
     build_schedule(config, steps_per_epoch=1000)
     build_optimizer(config)
     if augment.is_mix(config.augment.ops):
-        augment.parse(config.augment.ops)  # raises an error that says where it belongs
+        augment.parse(config.augment.ops)  # its error names the right field
     augment.check(config.augment.ops)
     if augment.parse_mix(config.augment.mix) is not None:
         augment.check(config.augment.mix)

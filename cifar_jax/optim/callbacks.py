@@ -66,8 +66,8 @@ class Plateau(_Best):
       monitor: One of MONITORS; losses are minimized, accuracies are maximized.
       patience: Number of evaluations without improvement before a reduction.
       factor: Factor of the learning rate, in (0, 1).
-      cooldown: Length in evaluations of the cooldown after a reduction. As in Keras, all but the
-        last of them are not counted.
+      cooldown: Length of the cooldown after a reduction, in evaluations. As in Keras, only the
+        first cooldown - 1 of them are excluded from the patience.
       min_delta: An improvement must exceed this to count.
       min_learning_rate: Lower bound of the learning rate.
 

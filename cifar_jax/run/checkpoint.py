@@ -67,8 +67,8 @@ class Checkpoints(CheckpointReader):
         Training never waits for a disk: while an earlier checkpoint is being written, this one
         waits, and of those that wait only the newest and the best are written.
 
-        Keeps the latest two checkpoints, in case the latest is damaged, and the one with the
-        highest score among all but the latest (the earliest of several equal ones).
+        Keeps the latest two checkpoints, in case the latest is damaged, and the best of those
+        before the latest: the one with the highest score, or the earliest of several equal ones.
 
         Args:
           step: Number of optimizer steps taken. An existing checkpoint of this step is kept.

@@ -137,7 +137,7 @@ class CheckpointReader:
         except OSError as error:
             # Any other OSError, such as a missing permission, says nothing about the content.
             raise UserError(self._describe(step, error)) from error
-        except (KeyError, AttributeError) as error:  # a missing item, or JSON of another structure
+        except (KeyError, AttributeError) as error:  # a missing item, or unexpected JSON
             raise self.damaged(step, error) from error
         except ValueError as error:
             is_json = isinstance(error, json.JSONDecodeError | UnicodeDecodeError)

@@ -22,7 +22,8 @@ class Startup:
 
         Args:
           part: Name of the part.
-          **within: Seconds of sections, by name, to list separately instead of in this part.
+          **within: Seconds of sections of the part, by name. They are listed separately, and the
+            part's time excludes them.
         """
         if "total" in self.seconds:
             return

@@ -27,7 +27,8 @@ class FineTuning(NamedTuple):
       only_head: Whether only the head trains.
       freeze_batch_norm: Whether BatchNorm in the body uses and keeps its running statistics.
       unfreeze_epochs: For each group, the epoch at which it starts to train.
-      layer_decay: The factor of the learning rate from each group to the next one.
+      layer_decay: The learning rate of each group divided by that of the next group towards the
+        head.
       normalize: The normalization of the images; see config/base.py.
     """
 
@@ -103,7 +104,8 @@ class FineTuning(NamedTuple):
             optimizer,
             self.groups,
             layer_decay=self.layer_decay,
-            # Whether it is 0 must not depend on steps_per_epoch: the optimizer's state does.
+            # At least 1 unless the epoch is 0, whatever steps_per_epoch is: the structure of the
+            # optimizer's state depends on which groups are delayed.
             first_steps=[
                 round(min(max(epoch * steps_per_epoch, 1), 2**31 - 1)) if epoch else 0
                 for epoch in self.unfreeze_epochs
@@ -182,7 +184,7 @@ def _check_settings(name: str, settings: Mapping[str, Any]) -> None:
     if "freeze_batch_norm" in settings and "weights" not in settings:
         raise UserError(
             "transfer.freeze_batch_norm needs transfer.weights: the initial running statistics, "
-            "mean 0 and variance 1, would stay"
+            "mean 0 and variance 1, would never change"
         )
     if "train" not in settings:
         return

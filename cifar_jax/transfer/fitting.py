@@ -48,7 +48,7 @@ def fit(
       is_head: See `load`.
 
     Raises:
-      UserError: If an array of the body is missing or has another shape, or a tensor is left over.
+      UserError: If an array of the body is missing or its shape differs, or a tensor is left over.
     """
     _check_model(weights, model_name)
     trees = {**flatten_dict(template.params), **flatten_dict(template.batch_stats)}
@@ -162,7 +162,7 @@ def _array(
         tensor = tensor.astype(np.float32, copy=False)
     try:
         array = source.convert(tensor)
-    except ValueError:  # another number of axes
+    except ValueError:  # a different number of axes
         array = tensor
     if array.shape != shape:
         converted = f", in our order of axes {array.shape}," if array.shape != tensor.shape else ""

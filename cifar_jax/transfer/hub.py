@@ -40,8 +40,8 @@ def from_keras(model_name: str) -> Path:
 
     Raises:
       Unavailable: If the file cannot be downloaded.
-      UserError: If keras.applications lacks the network, or the cache holds another file of that
-        name.
+      UserError: If keras.applications lacks the network, or the cache holds a different file of
+        that name.
     """
     if model_name not in _KERAS_FILES:
         raise unknown("network of keras.applications", model_name, _KERAS_FILES)

@@ -32,7 +32,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
     """Returns {"block1_conv1/kernel": array, ...}, in the order of the layers in the file.
 
     Raises:
-      UserError: If the file is damaged or has another layout, or if the package h5py is not
+      UserError: If the file is damaged or has a different layout, or if the package h5py is not
         installed.
     """
     with needing("reading an HDF5 file"):

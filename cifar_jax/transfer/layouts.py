@@ -43,7 +43,7 @@ class Source(NamedTuple):
 
     Attributes:
       name: The name of the tensor in the file.
-      convert: Maps the tensor to our axes; raises ValueError if it has another number of axes.
+      convert: Maps the tensor to our axes; raises ValueError if the number of axes differs.
     """
 
     name: str
@@ -59,7 +59,7 @@ def sources(weights: Weights, model_name: str, shapes: Mapping[Path, Shape]) -> 
       shapes: The shapes of the network's parameters and statistics.
 
     Raises:
-      UserError: If the library that the file is from lacks the network, or has another form of it.
+      UserError: If the library that the file is from lacks the network, or has a different variant.
     """
     if weights.layout == "keras":
         return _keras(names.keras(model_name, shapes, list(weights.tensors)), shapes)

@@ -35,7 +35,7 @@ def keras(model_name: str, paths: Collection[Path], tensors: Collection[str]) ->
       tensors: The names of the tensors in the file, in their order.
 
     Raises:
-      UserError: If keras.applications lacks the network, or has another form of it.
+      UserError: If keras.applications lacks the network, or has a different variant of it.
     """
     if model_name in _VGG_BLOCKS:
         convs = [
@@ -67,7 +67,7 @@ def torchvision(model_name: str, paths: Collection[Path], tensors: Collection[st
       tensors: The names of the tensors in the file.
 
     Raises:
-      UserError: If torchvision lacks the network, or has another form of it.
+      UserError: If torchvision lacks the network, or has a different variant of it.
     """
     if model_name in _VGG_BLOCKS:
         convs, position = [], 0

@@ -14,7 +14,7 @@ from cifar_jax.transfer.weight_file import Weights
 def read(workdir: Path) -> Weights:
     """Returns the weights of the epoch that a run reports.
 
-    If the run is not complete, it is the best or the latest epoch so far.
+    If the run is not complete, that is the best or latest epoch so far.
 
     Raises:
       UserError: If the folder holds no run or no checkpoint, or its files are damaged.

@@ -4,9 +4,9 @@
 
 coarse/cnn2_batch64 with a learning rate of 1e-2. The result depends on the seed: of four runs, two
 collapse in the first epoch and stay at 5.00%, as in the write-up; two learn, one of them up to
-29.67%. Unscaled pixels are not the reason: with them, training at this learning rate also ends at
-5.00%, but coarse/cnn2_batch64 reaches only 33.30% in 6 epochs, where the write-up has 49.6%
-(benchmarks/results/checks/unscaled_pixels).
+29.67%. Unscaled pixels would explain the 5%, because with them, training at this learning rate also
+ends at 5.00%. They would not explain the other results: coarse/cnn2_batch64 reaches only 33.30%
+with them in 6 epochs, far below the published 49.6% (benchmarks/results/checks/unscaled_pixels).
 """
 
 from configs.coarse import cnn2_batch64

@@ -28,7 +28,7 @@ def test_a_new_network_is_timed_with_the_config_of_its_name(monkeypatch, tmp_pat
     monkeypatch.setitem(cases.PUBLISHED, "a/yours", None)
     assert cases.config_of("yours") == "a/yours"
     monkeypatch.setitem(cases.PUBLISHED, "b/yours", None)
-    with pytest.raises(UserError, match="several configs to be timed with: a/yours, b/yours"):
+    with pytest.raises(UserError, match="yours has several configs: a/yours, b/yours"):
         cases.config_of("yours")
 
 

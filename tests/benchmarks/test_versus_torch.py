@@ -1,13 +1,13 @@
 import json
 import multiprocessing
 import os
-import time
 from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import spinning
 import tiny
 
 torch = pytest.importorskip("torch")
@@ -48,25 +48,10 @@ def test_record_holds_the_measurements(tmp_path, capsys):
     assert f"{record['jax_ms']:.2f}" in capsys.readouterr().out.splitlines()[1]
 
 
-def spin(seconds):
-    """Returns a contender that uses `seconds` of processor time per step and fails at 13 steps."""
-
-    def run(num_steps):
-        if num_steps == 13:
-            raise ValueError("bad luck")
-        start = time.process_time()
-        while time.process_time() < start + num_steps * seconds:
-            pass
-
-    if seconds < 0:
-        raise ValueError("no such contender")
-    return run
-
-
 def test_a_contender_in_a_subprocess(monkeypatch):
     monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
     large = np.ones(2**30, np.uint8)  # in the memory of this process only
-    run = SubprocessContender(spin, 0.01, num_threads=1)
+    run = SubprocessContender(spinning.spin, 0.01, num_threads=1)
     environ = Path(f"/proc/{run._process.pid}/environ").read_text()
     assert "hugetlb=0" in environ and os.environ["GLIBC_TUNABLES"].endswith("hugetlb=1")
     assert run.peak_bytes < large.size < compare.peak_bytes()
@@ -82,7 +67,7 @@ def test_a_contender_in_a_subprocess(monkeypatch):
         run(13)
     run.close()
     with pytest.raises(RuntimeError, match="ValueError: no such contender"):
-        SubprocessContender(spin, -1.0, num_threads=1)
+        SubprocessContender(spinning.spin, -1.0, num_threads=1)
     assert multiprocessing.active_children() == []
 
 

@@ -93,8 +93,19 @@ def test_number_of_parameters(name):
     assert sum(math.prod(leaf.shape) for leaf in leaves) == NUM_PARAMS[name]
 
 
+def build_with_arrays(name, **options):
+    """Returns a network with random arrays, for which no initializer has to be compiled."""
+    model = nnx.eval_shape(lambda: build(name, **options))
+    rng = np.random.default_rng(0)
+    arrays = jax.tree.map(
+        lambda x: jnp.asarray(rng.uniform(0.1, 0.3, x.shape), x.dtype), nnx.state(model)
+    )
+    nnx.update(model, arrays)
+    return model
+
+
 def test_logits_in_training_and_evaluation(distinct):
-    model = build(distinct, **THIN.get(distinct, {}))
+    model = build_with_arrays(distinct, **THIN.get(distinct, {}))
     evaluating = nnx.view(
         model, deterministic=True, use_running_average=True, raise_if_not_found=False
     )

@@ -28,7 +28,7 @@ def test_parameters_equal_those_of_nnx():
 
 
 def test_no_operation_is_traced_to_count_keys():
-    """In NNX, an addition per key; storing its result takes time quadratic in the keys."""
+    """NNX traces an addition for each key; storing the sums takes time quadratic in the keys."""
 
     def draw(make):
         rngs = make(params=0)

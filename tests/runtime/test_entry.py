@@ -100,7 +100,7 @@ def handles(process, signum):
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands_handle_signals_while_they_import(command):
-    """Python itself handles SIGINT, so a handler for SIGTERM shows that the command's are set."""
+    """Python itself handles SIGINT, so only a handler for SIGTERM is the command's own."""
     for signum in (signal.SIGINT, signal.SIGTERM):
         process = subprocess.Popen(
             [sys.executable, "-m", command], cwd=tiny.ROOT, stderr=subprocess.PIPE

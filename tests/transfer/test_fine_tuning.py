@@ -31,7 +31,7 @@ def weights(tmp_path_factory):
     return folder
 
 
-# Adam turns a difference in the last bit of a small gradient into another update.
+# Adam turns a difference in the last bit of a small gradient into a different update.
 SGD = dict(optim__name="sgd", optim__learning_rate=0.05, optim__momentum=0.9)
 
 

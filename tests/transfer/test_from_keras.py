@@ -50,7 +50,7 @@ def test_logits_equal_keras_with_top(tmp_path, name, options):
     images = random_images(32)
     assert not found.notes
     assert relative(ours.logits(found, images), predict(theirs, images)) < 1e-4
-    # With another number of classes, the head stays random.
+    # With a different number of classes, the head stays random.
     other = Network(name.lower(), 5, **options)
     found = other.load(tmp_path / "model.h5")
     assert "dense" not in found.params
