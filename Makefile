@@ -11,13 +11,17 @@ SYSTEM = $(shell $(BIN)/python -c "import sys, sysconfig; \
   print(sysconfig.get_platform(), 'py{}.{}'.format(*sys.version_info), sep='-')")
 REQUIREMENTS = $(or $(wildcard requirements-lock/$(SYSTEM).txt),requirements.txt)
 
-.PHONY: train test lint reference lock gpu-wheels clean
+.PHONY: train test test-slow lint reference lock gpu-wheels clean
 
 train: $(VENV)/.installed
 	$(BIN)/python -m cifar_jax.main --config configs/quickstart.py --workdir runs/quickstart
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
+
+# The tests that start several processes, train for long or run large networks; `.ci/run` runs both.
+test-slow: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow
 
 reference: $(VENV)/.installed-test
 	$(BIN)/python -m pip install --quiet -r requirements-reference.txt -r requirements-trackers.txt \

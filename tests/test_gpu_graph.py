@@ -95,6 +95,7 @@ def test_a_failed_trial_is_repeated_and_a_damaged_file_is_ignored(stand_in, gpu)
     assert [v["use"] for v in json.loads(gpu.read_text()).values()] == [True]
 
 
+@pytest.mark.slow
 def test_the_trial_compares_parameters_and_times(monkeypatch):
     """On a CPU both programs are the same."""
     monkeypatch.setattr(gpu_graph, "_NUM_CALLS", 3)

@@ -143,6 +143,7 @@ def summary(workdir):
     return {name: value for name, value in values.items() if name not in DIFFERING}
 
 
+@pytest.mark.slow
 @pytest.mark.scalable
 def test_a_run_killed_at_random_moments_equals_an_uninterrupted_one(
     tmp_path, pytestconfig, processes
@@ -176,6 +177,7 @@ def test_a_run_killed_at_random_moments_equals_an_uninterrupted_one(
     np.testing.assert_array_equal(first["logits"], second["logits"])
 
 
+@pytest.mark.slow
 @pytest.mark.scalable
 def test_data_prepared_after_kills_equals_that_prepared_at_once(tmp_path, pytestconfig, processes):
     name, source, command = "cifar100", pytestconfig.getoption("source"), "prepare"

@@ -19,6 +19,7 @@ def command(folder, *flags):
     return lr_range_test.main(["", *config, "--workdir", str(folder), *flags])
 
 
+@pytest.mark.slow
 def test_command_stops_at_divergence_and_writes_its_files(tmp_path, capsys):
     # With fewer epochs, whether the accuracy rises above its noise depends on rounding.
     assert command(tmp_path, "--from=1e-4", "--to=1000", "--epochs=20") == 0

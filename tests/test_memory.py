@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+import pytest
 import tiny
 
 from cifar_jax.trainer import Trainer
@@ -57,6 +58,7 @@ def growing(before: Usage, after: Usage) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_from_epoch_to_epoch(tmp_path, monkeypatch):
     kept, usages = [], []
     train_epoch = Trainer._train_epoch

@@ -10,6 +10,7 @@ import tiny
 from cifar_jax import augment, metrics, models, step
 
 
+@pytest.mark.slow
 def test_training_overfits_64_images():
     eng = tiny.make_engine(num_examples=64, ops="", optimizer=optax.adam(1e-3))
     _, epoch = tiny.run_steps(eng, eng.init(), 40 * eng.steps_per_epoch)

@@ -142,6 +142,7 @@ def test_invalid_flags_are_rejected(flags, capsys):
     assert capsys.readouterr().err.startswith("error: ")
 
 
+@pytest.mark.slow
 def test_jobs_run_in_separate_processes(tmp_path, monkeypatch, capsys):
     """One of the two needs no data; that of the other is missing."""
     monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "1")
@@ -215,6 +216,7 @@ def test_folders_that_cannot_be_written_are_refused_before_training(tmp_path, op
     assert f"{tmp_path}/file is not a writable directory" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_jobs_stop_at_the_time_limit(tmp_path, capsys):
     # Three seconds are enough to start two processes, and too few to compile their programs.
     flags = ["quickstart", "--jobs", "2", "--seeds", "9", "--minutes", "0.05", "--limit", "64"]

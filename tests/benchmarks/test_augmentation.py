@@ -49,6 +49,7 @@ def test_the_time_without_augmentation_is_subtracted(monkeypatch):
     assert record["used_elsewhere"] == 0.5  # the maximum of both measurements
 
 
+@pytest.mark.slow
 def test_command_writes_a_record_per_line(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(measure, "MODEL", "cifar10/cnn_small")
     mesh = engine.make_mesh(jax.devices()[:1])

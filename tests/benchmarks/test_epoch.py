@@ -30,6 +30,7 @@ def test_cifar_jax_trains_one_epoch_of_its_config(monkeypatch):
     assert step == 10 and metrics.sums[3] == 300
 
 
+@pytest.mark.slow
 def test_the_record_holds_every_contender(tmp_path, monkeypatch):
     monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "1")
     out = tmp_path / "new" / "epoch.jsonl"

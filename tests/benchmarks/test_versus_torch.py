@@ -22,6 +22,7 @@ from cifar_jax import models  # noqa: E402
 from cifar_jax.errors import UserError  # noqa: E402
 
 
+@pytest.mark.slow
 def test_record_holds_the_measurements(tmp_path, capsys):
     out = tmp_path / "new" / "results.jsonl"
     tried = ["torch", "torch_fused"]
@@ -48,6 +49,7 @@ def test_record_holds_the_measurements(tmp_path, capsys):
     assert f"{record['jax_ms']:.2f}" in capsys.readouterr().out.splitlines()[1]
 
 
+@pytest.mark.slow
 def test_a_contender_in_a_subprocess(monkeypatch):
     monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
     large = np.ones(2**30, np.uint8)  # in the memory of this process only

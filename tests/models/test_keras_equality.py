@@ -90,6 +90,7 @@ def assert_close(ours, theirs):
     assert difference <= 1e-5
 
 
+@pytest.mark.slow
 def test_resnet50_equals_keras_applications():
     theirs = keras.applications.ResNet50(
         weights=None, input_shape=(32, 32, 3), classes=100, classifier_activation=None
@@ -122,6 +123,7 @@ def test_vgg_equals_keras_applications_with_a_dense_layer(name, size):
     assert_same_logits(ours, theirs)
 
 
+@pytest.mark.slow
 def test_xception_equals_keras_applications():
     theirs = keras.applications.Xception(
         weights=None, input_shape=(71, 71, 3), classes=100, classifier_activation=None

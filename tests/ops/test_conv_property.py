@@ -88,6 +88,7 @@ def reference(images, kernel, options):
         return [np.asarray(x) for x in found]  # not jax arrays, which are subtracted in float32
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("optimized")
 @pytest.mark.scalable
 def test_random_shapes_inside_and_outside_scan_cond_and_vmap(pytestconfig):

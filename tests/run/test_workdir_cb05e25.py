@@ -58,6 +58,7 @@ def test_it_is_complete(folder, capsys):
     assert json.loads((folder / "workdir" / "summary.json").read_text()) == before
 
 
+@pytest.mark.slow
 def test_it_resumes_and_continues_near_cb05e25(folder, capsys):
     before = json.loads((folder / "workdir" / "summary.json").read_text())
     old = rows_of(folder / "workdir" / "metrics.csv")

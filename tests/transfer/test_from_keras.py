@@ -33,6 +33,7 @@ def random_images(size):
     return np.random.default_rng(1).normal(size=(2, size, size, 3)).astype(np.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "options"),
     [
@@ -57,6 +58,7 @@ def test_logits_equal_keras_with_top(tmp_path, name, options):
     assert "predictions/kernel" in found.notes[0] and "dense.kernel" in found.notes[0]
 
 
+@pytest.mark.slow
 def test_features_equal_keras_xception(tmp_path):
     # Keras counts unnamed layers over the process.
     keras.layers.Conv2D(1, 1), keras.layers.BatchNormalization()
