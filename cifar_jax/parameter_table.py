@@ -24,9 +24,8 @@ def table(params: dict[str, Any], max_rows: float = MAX_ROWS) -> str:
 
     Args:
       params: A tree of arrays.
-      max_rows: If there are more arrays than this, those of a block share a row. The blocks are the
-        smallest that need at most this many rows. If even the largest blocks need more, the table
-        has a row for each of those.
+      max_rows: If there are more arrays than this, the arrays of a block share a row. The blocks
+        are the smallest ones that fit into this many rows or, if none fit, the largest ones.
     """
     leaves = jax.tree_util.tree_leaves_with_path(params)
     if len(leaves) <= max_rows:

@@ -91,11 +91,11 @@ def _make_run(experiment: str, seed: int, args: argparse.Namespace) -> PlannedRu
 def without_weights(runs: list[PlannedRun]) -> dict[str, str]:
     """Returns the runs that cannot start because their pretrained weights cannot be downloaded.
 
-    Otherwise, the weights are on this machine afterwards, if they are chosen by name. A run that
-    has a checkpoint or is complete needs none.
+    Weights that are chosen by name are downloaded unless they are on this machine. A run that has a
+    checkpoint or is complete needs none.
 
     Returns:
-      Why they cannot be downloaded, by the title of each run.
+      {title of a run: why its weights cannot be downloaded}.
     """
     reasons: dict[tuple[str, str], str] = {}
     skipped = {}

@@ -28,9 +28,9 @@ def channel_shift(key: jax.Array, images: jax.Array, reach: float = 20.0) -> jax
       [B, H, W, C] float32.
     """
     reach = check_number("channel_shift", reach, 0, 255)
-    # Flipping with probability 0 and reducing both extremes at once keep XLA's CPU compiler from
-    # recomputing the preceding operations inside two reductions. Without both, the full set of
-    # Keras operations took 13.3 ms instead of 0.66 ms per batch of 128
+    # The flip with probability 0, and the single reduction for both extremes, keep XLA's CPU
+    # compiler from recomputing the preceding operations inside two reductions. With neither, the
+    # full set of Keras operations took 13.3 ms instead of 0.66 ms per batch of 128
     # (benchmarks/results/augmentation.jsonl).
     images = flip(key, images.astype(jnp.float32), probability=0.0)
     smallest, largest = jax.lax.reduce(

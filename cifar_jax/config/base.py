@@ -135,8 +135,9 @@ def get_config() -> ConfigDict:
     config.augment.mix = ""
     # Scaling of pixels: "unit" to [0, 1], "standard" by the training images' mean and std,
     # "symmetric" to [-1, 1], "raw" keeps [0, 255], "caffe" for BGR minus (103.939, 116.779,
-    # 123.68), "imagenet" by ImageNet's mean and std. Weights from ImageNet need "caffe" (Keras's
-    # VGGs and ResNets), "symmetric" (Xception) or "imagenet" (torchvision's and timm's others).
+    # 123.68), "imagenet" by ImageNet's mean and std. Weights from ImageNet need "caffe" (VGGs and
+    # ResNets of Keras), "symmetric" (Xception) or "imagenet" (VGGs and ResNets of torchvision and
+    # timm).
     config.augment.normalize = "standard"
     # Height and width in pixels to which images are resized after augmentation, also in evaluation,
     # from 8 to 1,024. 0 keeps 32.

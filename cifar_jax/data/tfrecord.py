@@ -61,14 +61,15 @@ def _tables() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns the tables of `masked_crc32c`, which take 50 milliseconds to compute.
 
     Returns:
-      entries: uint32 [LONGEST * 256]; 256 * k + b is the entry of a byte b with k bytes after it.
-      rows: int64 [LONGEST]; 256 * k for the bytes of the longest record in their order.
+      entries: uint32 [LONGEST * 256]; index 256 * k + b is for a byte b with k bytes after it.
+      rows: int64 [LONGEST]; 256 * k for each byte of the longest record, in order.
       of_length: uint32 [LONGEST + 1]; the part of the CRC that depends only on the length.
     """
     one_byte = np.arange(256, dtype=np.uint32)
     for _ in range(8):
         one_byte = one_byte >> 1 ^ (one_byte & 1) * np.uint32(0x82F63B78)  # Castagnoli's polynomial
-    # Row k: the states after a byte (columns 0 to 255) or the initial value (256), then k zeros.
+    # Row k: the state of the CRC after k zero bytes that follow a byte (columns 0 to 255) or the
+    # initial value (column 256).
     states = np.empty((LONGEST + 1, 257), np.uint32)
     states[0] = [*one_byte, 0xFFFFFFFF]
     for before, after in itertools.pairwise(states):

@@ -89,7 +89,10 @@ def check_fields(config: ConfigDict) -> None:
     if config.selected_on == "val" and not config.data.val_fraction:
         raise UserError("selected_on 'val' needs data.val_fraction above 0")
     if config.selected_on == "test" and config.data.val_fraction:
-        raise UserError("selected_on 'test' needs data.val_fraction 0: only one split has curves")
+        raise UserError(
+            "selected_on 'test' needs data.val_fraction 0: with a validation split, epochs are not "
+            "evaluated on the test set"
+        )
     if config.trackers.strip() and not all(map(str.strip, config.trackers.split(","))):
         raise UserError(
             f"trackers must be names separated by commas, as in 'mlflow,wandb', got "

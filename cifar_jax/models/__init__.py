@@ -112,7 +112,7 @@ def _check_kind(option: str, value: Any, default: Any) -> None:
         if not (is_of_kind and values and is_valid):
             raise UserError(f"{option} must be {kind}, as in {default}, got {quote(value)}")
     elif all(isinstance(x, int | float) for x in default_values):
-        # A single number may be given for several.
+        # Where the default is a tuple, a single number is valid too: it applies to every layer.
         if not (values and all(map(is_number, values))):
             raise UserError(f"{option} must be numbers, as in {default}, got {quote(value)}")
     elif not isinstance(value, tuple | list):  # the layers of a network

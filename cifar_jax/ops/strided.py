@@ -24,7 +24,7 @@ _MAX_TAPS = 4
 def is_applicable(image_shape, kernel_shape, strides, padding, dilation, dtype) -> bool:
     """Returns whether `kernel_gradient` supports a convolution and is faster than the library call.
 
-    The same holds for `images_gradient` if a stride is larger than 1.
+    The result also applies to `images_gradient` if a stride is larger than 1.
 
     Args:
       image_shape: (B, H, W, I).
@@ -64,8 +64,8 @@ def images_gradient(kernel, grad, size, strides, padding, precision=None):
         (((1,), (1,)), ((), ())),
         precision=precision,
     ).reshape(batch, *outputs, *kernel.shape[:3])
-    # Pixel stride * m + phase of the padded image is multiplied by tap phase + stride * i for
-    # output m - i.
+    # In the padded image, the pixel at stride * m + phase is multiplied by the tap at
+    # phase + stride * i for the output at m - i.
     lengths = [
         -(-(low + pixels) // stride)
         for (low, _), pixels, stride in zip(padding, size, strides, strict=True)

@@ -70,7 +70,7 @@ def read(folder: Path) -> Run:
       UserError: If the folder holds no run, or its files cannot be read.
     """
     config = flatten(config_json.read(folder))
-    # Read before the rows, which are complete if it exists.
+    # Read before the rows: if there is a summary, all rows have been written.
     summary = config_json.read_object(folder / "summary.json")
     if summary is not None:
         check.fields(folder / "summary.json", summary, rules.SUMMARY)

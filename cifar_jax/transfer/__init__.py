@@ -35,8 +35,8 @@ def find(weights: str, model_name: str) -> Path:
 
     Raises:
       Unavailable: If they are not on this machine, and cannot be downloaded.
-      UserError: If the source has no weights for this network. That a path does not exist is found
-        by `load`.
+      UserError: If the source has no weights for this network. A path that does not exist is
+        reported only by `load`.
     """
     if weights == hub.KERAS:
         return hub.from_keras(model_name)

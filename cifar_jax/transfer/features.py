@@ -21,8 +21,9 @@ from cifar_jax.step import Batch, EvalStep, TrainState
 class Features:
     """The features of a split's images, computed when they are first needed.
 
-    The engine, or the evaluation of the split, receives them by calling this object once. They are
-    not kept here as well, because pmap needs them in another form, which is a copy.
+    The engine, or the evaluation of the split, calls this object once to receive them. The object
+    then drops its reference, because pmap makes a copy in another form, and the original would
+    take as much memory again.
 
     Attributes:
       shape: (N, D).
@@ -62,20 +63,20 @@ class Features:
 
     @property
     def nbytes(self) -> int:
-        """The memory on a device that they take."""
+        """The memory that they take on a device, in bytes."""
         return math.prod(self.shape) * self.dtype.itemsize
 
     @property
     def temporary_bytes(self) -> int:
-        """The memory on a device that computing them takes in addition.
+        """The additional memory on a device while they are computed, in bytes.
 
-        It holds the images, and a copy of the features, because the last batch is padded. The copy
-        for pmap comes later and needs less.
+        It is for the images and, because the last batch is padded, a copy of the features. The copy
+        for pmap is made later and needs less.
         """
         return self.nbytes + self._split.images.nbytes
 
     def compute(self, state: TrainState) -> None:
-        """Computes the features, and keeps them for the call of this object.
+        """Computes the features, and keeps them until this object is called.
 
         Args:
           state: Any replicated state of the run: all of them have the same body.
@@ -90,7 +91,7 @@ class Features:
         """Hands over the features [N, D] float32, replicated over the devices.
 
         Args:
-          state: See `compute`, which is called unless it has been.
+          state: See `compute`, which is called first if it has not been.
         """
         if self._features is None:
             self.compute(state)

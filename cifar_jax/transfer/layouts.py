@@ -76,7 +76,7 @@ def is_counter(weights: Weights, name: str) -> bool:
 
 
 def of_head(weights: Weights, unknown: Collection[str]) -> list[str]:
-    """Returns those of the tensors that our network lacks that belong to the head of the file's.
+    """Returns those of the `unknown` tensors that belong to the head of the network in the file.
 
     Args:
       weights: The contents of the file.

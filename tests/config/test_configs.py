@@ -18,7 +18,7 @@ from cifar_jax.optim import callbacks
 
 
 def distinct_networks():
-    """Returns the paths of the configs whose network no config before them has."""
+    """Returns the paths of the configs, one for each distinct network."""
     found = {}
     for path in tiny.CONFIGS:
         found.setdefault(str(config.load(path).model), path)

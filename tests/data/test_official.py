@@ -93,7 +93,7 @@ def test_unfinished_file_is_rejected(fake):
     (fake.folder / file).write_bytes(content[: len(content) // 3].ljust(len(content), b"\0"))
     with pytest.raises(UserError, match=f"5 of the 8 records of {file} contain only zeros"):
         archive.read(name, fake.folder)
-    # One black image of class 0 may be meant.
+    # A single black image of class 0 may be intentional.
     (fake.folder / file).write_bytes(content[facts.record_size :] + bytes(facts.record_size))
     expected = {"cifar10": "one of data_batch_1.bin to data_batch_5.bin", "cifar100": "train.bin"}
     assert archive.read(name, fake.folder).differences == [expected[name]]

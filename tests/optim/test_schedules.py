@@ -149,7 +149,7 @@ def test_learning_rates_are_finite_and_lie_between_zero_and_the_peak(name, warmu
     assert jnp.all((result >= 0) & (result <= PEAK * (1 + 1e-6)))  # False for NaN
 
 
-# Every number of steps per epoch that a batch size from 16 gives for 50,000 images.
+# Every number of steps per epoch that batch sizes of 16 or more can give for 50,000 images.
 LENGTHS = np.arange(1, 3201, dtype=np.int32)
 
 
@@ -166,7 +166,7 @@ def cyclical(amplitude):
     return learning_rate
 
 
-# What a schedule with an edge equals in float64, for all LENGTHS at once.
+# The float64 formulas of the schedules with jumps or kinks, for all LENGTHS at once.
 EXPECTED = {
     "step": lambda step: (
         PEAK * 0.5 ** ((step >= 2 * LENGTHS) + 1.0 * (step >= np.rint(4.5 * LENGTHS)))

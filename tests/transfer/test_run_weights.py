@@ -64,7 +64,7 @@ def test_head_of_other_classes_stays_random(workdir):
     [(("A", 6, "B", 6), True), (("A",), False), (("A", 6), False), (("A", 7, "B", 6), False)],
 )
 def test_head_of_other_layers_stays_random(large_head, tmp_path, head, is_loaded, is_exported):
-    """The last layer alone would fit, but not compute what it did behind the other layers."""
+    """The last layer alone would fit, but it was trained on the outputs of the other layers."""
     source = large_head
     if is_exported:
         pytest.importorskip("safetensors")
