@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _check_out(path: Path, suffix: str) -> None:
     """Raises UserError if a file cannot be written, before time is spent on loading the network."""
-    if path.suffix != f".{suffix}" or path.is_dir():  # no file of a run is overwritten
+    if path.suffix != f".{suffix}" or path.is_dir():  # so as not to overwrite a file of a run
         raise UserError(f"--out must end in .{suffix} and not be a folder, got {path}")
     folder = path.resolve().parent
     if not folder.is_dir():

@@ -6,10 +6,10 @@ Trains with a learning rate that grows by a constant factor per step, from --fro
 --epochs epochs, and stops when the loss diverges or on Ctrl-C (with exit code 130). Writes
 range_test.csv, range_test.json and range_test.png to the workdir, runs/<experiment>/range_test by
 default. Prints the base and max learning rates that Smith's method derives from the accuracy, the
-learning rate at which the loss falls fastest, and the flags that train with them. With --by epoch,
-the learning rate grows per epoch, and accuracy is measured on the validation split or, if there is
-none, on the test set. Config fields are set as in training; the config's own schedule, learning
-rates and epochs have no effect, and all groups of layers train from the start.
+flags for training between them, and the learning rate at which the loss falls fastest. With --by
+epoch, the learning rate grows per epoch, and accuracy is measured on the validation split or, if
+there is none, on the test set. Config fields are set as in training; the config's own schedule,
+learning rates and epochs have no effect, and all groups of layers train from the start.
 """
 
 import sys

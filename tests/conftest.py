@@ -16,7 +16,7 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 # the fixture `optimized` compile as training does.
 _XLA_FLAGS = ["--xla_backend_optimization_level=0"]
 if version("jaxlib").startswith("0.10."):
-    # Compiles in half the time. Newer versions end the process at a flag that they do not know.
+    # Compiles in half the time. Newer versions do not know this flag, and end the process.
     _XLA_FLAGS.append("--xla_cpu_use_fusion_emitters=false")
 os.environ.setdefault("XLA_FLAGS", " ".join(_XLA_FLAGS))
 # Tests, and the processes that they start, compile the same few programs repeatedly.

@@ -54,7 +54,7 @@ def growing(before: Usage, after: Usage) -> list[str]:
     return [
         name
         for name in Usage._fields
-        if not getattr(after, name) <= getattr(limit, name)  # Counters are ordered only in part
+        if not getattr(after, name) <= getattr(limit, name)  # Counters are partially ordered
     ]
 
 

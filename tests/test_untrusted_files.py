@@ -26,7 +26,8 @@ MODULES = {
     *("cloudpickle", "ctypes", "dill", "h5py", "importlib", "joblib", "marshal", "msgpack"),
     *("multiprocessing", "pickle", "runpy", "shelve", "subprocess", "yaml"),
 }
-# Calls that run code or programs, unless the keyword argument is there, and has this value.
+# Calls that run code or programs. A call is safe if one of its keyword arguments starts
+# with the given text.
 CALLS = {
     **dict.fromkeys(("eval", "exec", "compile", "__import__")),
     **dict.fromkeys(("os.system", "os.popen", "os.startfile", "os.execv", "os.execve")),

@@ -125,7 +125,7 @@ def _why_unavailable(weights: str, model_name: str) -> str:
 
 
 def is_done(run: PlannedRun) -> bool:
-    """Returns whether a run is complete; if only its workdir is, copies the log from there.
+    """Returns whether a run is complete; copies its log if only the workdir is.
 
     Raises:
       UserError: If the log has different settings, for example because the config has changed.

@@ -12,8 +12,8 @@ The record holds, per training step:
   bytes: The size of the results and distinct operands of all kernels, whether or not they stay in
     the cache.
   FLOPs: The FLOPs of convolutions and matrix products, as compiled.
-  at least: A lower bound on the time. It is the sum over kernels of 2 us, bytes / bandwidth or
-    FLOPs / peak, whichever is largest. Convolutions take longer: those of ResNet-18 reach
+  at least: A lower bound on the time. It is a sum over the kernels: for each, the largest of
+    2 us, bytes / bandwidth and FLOPs / peak. Convolutions take longer: those of ResNet-18 reach
     about half of the peak.
 One line of JSON per case is appended to FILE.
 """

@@ -3,7 +3,7 @@
 `affine` composes all its transforms into one map from output pixels to real-valued input positions,
 and samples the image once. The other operations are special cases of it. All return float32.
 Bilinear sampling is four gathers of one pixel each; on a CPU, it was slower to pack neighbors into
-one word, or to pass over rows and columns separately.
+one word, or to process rows and columns in separate passes.
 """
 
 from typing import NamedTuple

@@ -156,11 +156,11 @@ def get_config() -> ConfigDict:
     # to all remaining groups. (0, 5) trains only the head for 5 epochs. Empty trains all groups
     # from the start.
     config.transfer.unfreeze_epochs = ()
-    # Learning rate of each group of layers divided by that of the next group towards the head, in
-    # (0, 1].
+    # Ratio of the learning rate of each group of layers to that of the next group towards the head,
+    # in (0, 1].
     config.transfer.layer_decay = 1.0
-    # Whether BatchNorm before the head uses and keeps the running statistics that were loaded. With
-    # train "head", it always does.
+    # Whether the BatchNorm layers before the head normalize with the running statistics that were
+    # loaded, and do not update them. With train "head", this is always so.
     config.transfer.freeze_batch_norm = False
     # With train "head", and images that are neither augmented nor mixed: whether to compute the
     # features of every image once and keep them on the device. Affects only the speed.

@@ -67,7 +67,7 @@ def run(path: Path) -> Any:
 
 
 def _where(error: BaseException, path: Path) -> str:
-    """Returns the file and line that raised an exception, or that called the library that did."""
+    """Returns the last file and line outside the libraries in the traceback of an exception."""
     libraries = {sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")}
     frames = [
         frame

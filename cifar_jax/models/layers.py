@@ -114,7 +114,7 @@ class BatchNorm(nnx.BatchNorm):
             mean = values.mean(axes)
             variance = jnp.maximum((values * values).mean(axes) - mean * mean, 0)
             for running, new in ((self.mean, mean), (self.var, variance)):
-                # With [...] = value, tracing is quadratic in the number of layers; see rngs.py.
+                # Tracing `running[...] = value` takes time quadratic in the layers; see rngs.py.
                 running.set_value(self.momentum * running[...] + (1 - self.momentum) * new)
         scale = lax.rsqrt(variance + self.epsilon)
         if self.scale is not None:
@@ -148,7 +148,7 @@ class DenseHead(nnx.Module):
 
 
 def stage_groups(depths: Sequence[int]) -> tuple[Paths, ...]:
-    """Returns the prefixes of a ResNet's groups of layers: head, stages from the last, stem.
+    """Returns the prefixes of a ResNet's groups of layers: head, stages (the last first), stem.
 
     Args:
       depths: Number of blocks per stage.

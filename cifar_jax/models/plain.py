@@ -162,7 +162,7 @@ class Plain(nnx.Module):
         return (("dense",), *(("layers", i) for i in head))
 
     def groups(self) -> tuple[Paths, ...]:
-        """Returns the prefixes of the head, and of the blocks between max-pools from the last."""
+        """Returns the prefixes of the head and of the blocks between max-pools, the last first."""
         blocks, is_new = [[]], False
         for i, layer in enumerate(list(self.layers)[: self.body_length]):
             is_new = is_new or layer is _halve

@@ -159,5 +159,5 @@ class ResNet50(DenseHead):
         return jnp.mean(x, axis=(1, 2))
 
     def groups(self) -> tuple[Paths, ...]:
-        """Returns the prefixes of the head, of each stage from the last, and of the stem."""
+        """Returns the prefixes of the head, the stages (the last one first) and the stem."""
         return stage_groups(self.depths)

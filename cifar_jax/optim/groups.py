@@ -24,7 +24,7 @@ def by_group(
       optimizer: The optimizer, without clipping.
       groups: The prefixes of the paths of each group's parameters, from the head down. Every
         parameter belongs to one group.
-      layer_decay: The learning rate of each group divided by that of the next group towards the
+      layer_decay: The ratio of each group's learning rate to that of the next group towards the
         head.
       first_steps: For each group, the number of steps before it starts to train.
       clip_norm: Max global norm of the gradients of the groups that train; 0 for no clipping.

@@ -210,7 +210,7 @@ def error_bars(rates: np.ndarray, names: Sequence[str], counts: np.ndarray, over
 
 
 def wilson(shares: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the bounds of the 95% Wilson score interval of fractions of the given counts."""
+    """Returns the bounds of the 95% Wilson score intervals of `shares` of `counts` images."""
     z, n = 1.959964, np.maximum(counts, 1)
     center = (shares + z**2 / (2 * n)) / (1 + z**2 / n)
     reach = z / (1 + z**2 / n) * np.sqrt(shares * (1 - shares) / n + z**2 / (4 * n**2))

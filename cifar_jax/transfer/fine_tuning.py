@@ -25,9 +25,10 @@ class FineTuning(NamedTuple):
         parameters train in the same way.
       head: The prefixes of the paths of the head; empty for networks without body and head.
       only_head: Whether only the head trains.
-      freeze_batch_norm: Whether BatchNorm in the body uses and keeps its running statistics.
+      freeze_batch_norm: Whether BatchNorm in the body normalizes with its running statistics, and
+        does not update them.
       unfreeze_epochs: For each group, the epoch at which it starts to train.
-      layer_decay: The learning rate of each group divided by that of the next group towards the
+      layer_decay: The ratio of each group's learning rate to that of the next group towards the
         head.
       normalize: The normalization of the images; see config/base.py.
     """

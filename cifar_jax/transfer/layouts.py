@@ -11,8 +11,8 @@
 
 BatchNorm divides by sqrt(var + eps), and our networks have the eps of the library. The exception is
 timm's port of Xception: its eps is 1e-5; Keras's and ours is 1e-3. The difference is subtracted
-from the running variances. The port also pads its max-pools on both sides, so its features are only
-equal to ours where every size that is pooled is odd, as for images of 71 x 71 pixels.
+from the running variances. The port also pads its max-pools on both sides, so its features equal
+ours only if the input of every max-pool has an odd size, as for images of 71 x 71 pixels.
 """
 
 import json

@@ -144,7 +144,7 @@ def test_invalid_flags_are_rejected(flags, capsys):
 
 @pytest.mark.slow
 def test_jobs_run_in_separate_processes(tmp_path, monkeypatch, capsys):
-    """One of the two needs no data; that of the other is missing."""
+    """One of the two needs no data; the data of the other is missing."""
     monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "1")
     flags = ["quickstart", "cnn3", "--limit", "64", "--epochs", "1", "--jobs", "2"]
     folders = ["--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]

@@ -128,7 +128,7 @@ def test_config_outside_the_checkout_can_import_the_suites_configs(tmp_path):
 
 
 def test_a_config_file_imports_from_the_nearest_configs_above_it(tmp_path, monkeypatch):
-    """Even if the working directory, or another program's import, has modules of these names."""
+    """Modules of these names on the path, and those already imported, are ignored."""
     monkeypatch.syspath_prepend(tiny.ROOT)
     imported = importlib.import_module("configs.cnn3")
     for num_epochs in (3, 4):
