@@ -3,8 +3,6 @@
 Keras runs on the PyTorch backend, so that one side is independent of XLA and is not compiled.
 """
 
-import os
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,9 +10,7 @@ import pytest
 from flax import nnx
 
 torch = pytest.importorskip("torch")
-# This must be set before Keras is imported.
-os.environ["KERAS_BACKEND"] = "torch"
-keras = pytest.importorskip("keras")
+keras = pytest.importorskip("lazy_keras").keras
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 from cifar_jax import models  # noqa: E402

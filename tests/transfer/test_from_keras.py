@@ -1,7 +1,5 @@
 """Compares networks with weights from Keras's files with keras.applications."""
 
-import os
-
 import numpy as np
 import pytest
 from pretrained import TINY_VGG16, Network, keras_vgg16, random_arrays, relative, write_hdf5
@@ -10,9 +8,7 @@ from cifar_jax.models import plain
 
 pytest.importorskip("h5py")
 torch = pytest.importorskip("torch")
-# This must be set before Keras is imported.
-os.environ["KERAS_BACKEND"] = "torch"
-keras = pytest.importorskip("keras")
+keras = pytest.importorskip("lazy_keras").keras
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 

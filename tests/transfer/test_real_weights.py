@@ -5,8 +5,6 @@
 The weights are the files without a head that keras.applications downloads, under their names.
 """
 
-import os
-
 import numpy as np
 import pytest
 from augmenting import photographs
@@ -14,9 +12,7 @@ from PIL import Image
 from pretrained import Network, relative
 
 torch = pytest.importorskip("torch")
-# This must be set before Keras is imported.
-os.environ["KERAS_BACKEND"] = "torch"
-keras = pytest.importorskip("keras")
+keras = pytest.importorskip("lazy_keras").keras
 
 
 @pytest.mark.real_images
