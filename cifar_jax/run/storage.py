@@ -49,8 +49,7 @@ def writing(folder: Path, size: int = 0) -> Iterator[None]:
             raise
         text = f"{folder} cannot be written: {os.strerror(number)}"
         if number == errno.ENOSPC and size:
-            free = shutil.disk_usage(folder).free
-            text += f" ({size / 1e6:,.1f} MB are needed, and {free / 1e6:,.1f} MB are free)"
+            text += f" ({_lacking(folder, size)})"
         when = "there is space" if number in (errno.ENOSPC, errno.EDQUOT) else "it can be written"
         raise UserError(f"{text}. Once {when}, the same command continues") from error
 
@@ -61,6 +60,15 @@ def error_number(error: Exception) -> int | None:
         return error.errno
     match = re.search(r"os_error_code='(\d+)'", str(error))
     return int(match[1]) if match else None
+
+
+def _lacking(folder: Path, size: int) -> str:
+    """Says what a full file system lacks for `size` bytes: space, or inodes."""
+    status = os.statvfs(folder)
+    if status.f_files and not status.f_favail:  # some file systems have no limit, and say 0
+        return "it cannot hold more files"
+    free = shutil.disk_usage(folder).free
+    return f"{size / 1e6:,.1f} MB are needed, and {free / 1e6:,.1f} MB are free"
 
 
 def _error_of_allocating(folder: Path, size: int) -> int | None:
