@@ -92,7 +92,16 @@ def test_a_run_that_will_take_long_says_so_once(tmp_path, monkeypatch, capsys):
     assert "an epoch takes about 0 minutes and the rest of the run 0.0 hours" in line
 
 
-def test_the_estimate_counts_the_steps_that_are_left():
+@pytest.mark.usefixtures("compiled_once")
+def test_the_estimate_counts_the_steps_that_are_left(tmp_path, monkeypatch):
+    counts = []
+    monkeypatch.setattr(trainer, "_estimate", lambda _, *steps: counts.append(steps) or "")
+    for num_epochs in (1, 4):  # the second run continues the first
+        train(tiny.make_config(num_epochs=num_epochs, steps_per_call=2), tmp_path)
+    assert counts == [(4, 4), (4, 12)]
+
+
+def test_the_estimate_is_in_minutes_and_hours():
     assert trainer._estimate(2900.0, 100, 1500) == ""
     line = trainer._estimate(24_000.0, 100, 1500)
     assert "about 40 minutes and the rest of the run 10.0 hours" in line

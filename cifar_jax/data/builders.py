@@ -20,7 +20,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 from tensorflow_datasets.image_classification import cifar
 
-from cifar_jax.data import archive, download, official, prepared
+from cifar_jax.data import archive, download, official, prepared, unfinished
 from cifar_jax.errors import UserError
 from cifar_jax.run import atomic
 
@@ -62,7 +62,6 @@ class Cifar100(_FromArchive, cifar.Cifar100, skip_registration=True):
 
 
 _BUILDERS = {"cifar10": Cifar10, "cifar100": Cifar100}
-_INCOMPLETE = "incomplete."  # the start of the names of unfinished directories
 # Bytes per official image. Images of other data sets may take more.
 _DOWNLOAD, _TFDS_FILES = 2_850, 2_400
 
@@ -72,9 +71,9 @@ def prepare(
 ) -> Path:
     """Writes `<data_dir>/<name>/<version>/`, which takes about 15 seconds.
 
-    The directory is renamed to its final name once it is complete, so interrupted and concurrent
-    calls are safe. If an exception is raised, new files and empty folders are removed, and the
-    previous directory is kept.
+    The directory is renamed to its final name once it is complete, so interrupted, killed and
+    concurrent calls are safe. If an exception is raised, new files and empty folders are removed,
+    and the previous directory is kept.
 
     A source that is not the official one is accepted with a note, because users may train on their
     own images. A mistake does not go unnoticed: data.load finds the same differences in the files
@@ -101,7 +100,8 @@ def prepare(
             print(official.note(name, source, raw.differences), flush=True)
         print(f"{name}: writing TFDS files to {data_dir}", flush=True)
         with _folder(data_dir / name):
-            atomic.sweep(data_dir / name, f"{_INCOMPLETE}*")
+            unfinished.finish_replacing(data_dir / name)  # or else its files would be deleted
+            atomic.sweep(data_dir / name, f"{unfinished.PREFIX}*")
             _require_space(name, data_dir, _TFDS_FILES)
             return _write(name, data_dir, raw, overwrite)
     except OSError as e:
@@ -139,7 +139,7 @@ def _download(name: str, data_dir: Path) -> Path:
 def _write(name: str, data_dir: Path, raw: archive.Raw, overwrite: bool) -> Path:
     if not sys.stderr.isatty():
         tfds.disable_progress_bar()
-    with tempfile.TemporaryDirectory(prefix=_INCOMPLETE, dir=data_dir / name) as scratch:
+    with tempfile.TemporaryDirectory(prefix=unfinished.PREFIX, dir=data_dir / name) as scratch:
         builder = _BUILDERS[name](data_dir=scratch, file_format="array_record")
         builder.raw = raw
         # Redirecting stdout hides "Downloading Unknown size".
@@ -148,15 +148,12 @@ def _write(name: str, data_dir: Path, raw: archive.Raw, overwrite: bool) -> Path
                 download_config=tfds.download.DownloadConfig(try_download_gcs=False)
             )
         directory = data_dir / name / str(builder.version)
-        replaced = Path(scratch, "replaced")
-        try:
-            if overwrite and directory.exists():
-                directory.rename(replaced)
-            return Path(builder.data_path).rename(directory)
-        except BaseException:
-            if replaced.exists() and not directory.exists():
-                replaced.rename(directory)
-            raise
+        new = Path(builder.data_path)
+        if overwrite:
+            unfinished.replace(directory, new, Path(scratch))
+        else:
+            new.rename(directory)
+        return directory
 
 
 @contextlib.contextmanager

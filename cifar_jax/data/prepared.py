@@ -13,7 +13,7 @@ import numpy as np
 from absl import logging
 from PIL import Image, UnidentifiedImageError
 
-from cifar_jax.data import archive, tfrecord
+from cifar_jax.data import archive, tfrecord, unfinished
 from cifar_jax.data.official import ARCHIVES, Archive
 from cifar_jax.errors import UserError
 
@@ -32,6 +32,7 @@ def find(name: str, data_dir: Path) -> Path | None:
     Raises:
       UserError: If there are version directories, but none of them is complete.
     """
+    unfinished.finish_replacing(data_dir / name)
     versions = sorted(
         (p for p in (data_dir / name).glob("*") if _VERSION.fullmatch(p.name)),
         key=lambda p: [int(n) for n in p.name.split(".")],

@@ -37,8 +37,14 @@ class CheckpointReader:
           path: A path to the same folder that Orbax can handle; see `plain_path`.
         """
         self._directory, self._path = directory, path
+        # If a folder could not be made in the background, Orbax's other threads would wait for it
+        # for five minutes, and keep the process from ending.
+        options = ocp.AsyncOptions(create_directories_asynchronously=False)
         handler = ocp.CompositeCheckpointHandler(
-            "state", "meta", metrics=ocp.JsonCheckpointHandler(filename="metrics")
+            "state",
+            "meta",
+            composite_options=ocp.CompositeOptions(async_options=options),
+            metrics=ocp.JsonCheckpointHandler(filename="metrics"),
         )
         self._orbax = ocp.Checkpointer(handler)
 

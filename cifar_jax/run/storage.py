@@ -11,6 +11,8 @@ from pathlib import Path
 
 from cifar_jax.errors import UserError
 
+# The errno of a file system that is full, or that cannot be written.
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 # Paths that contain only characters known to work with Orbax and TensorStore.
 _PLAIN = r"[\w/.,=+@%~ -]*"
 
@@ -29,21 +31,25 @@ def writing(folder: Path, size: int = 0) -> Iterator[None]:
 
     Args:
       folder: The folder that the body writes to.
-      size: The number of bytes that the body writes. If there is too little space, the error is
-        raised before the body, in which TensorStore would print a traceback for every array.
+      size: The number of bytes that the body writes, or 0 if it is not known. If there is too
+        little space, the error is raised before the body, in which TensorStore would print a
+        traceback for every array. If the body raises any other error while there is too little
+        space, that is the reason: Orbax writes in several threads, and may raise, for example,
+        that a file is missing which another thread could not write.
     """
     try:
         if size and size > shutil.disk_usage(folder).free:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         yield
-    except (OSError, ValueError) as error:
+    except Exception as error:
         number = error_number(error)
-        if number not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG):
+        if number not in _UNWRITABLE and size:
+            number = _error_of_allocating(folder, size)
+        if number not in _UNWRITABLE:
             raise
         text = f"{folder} cannot be written: {os.strerror(number)}"
         if number == errno.ENOSPC and size:
-            free = shutil.disk_usage(folder).free
-            text += f" ({size / 1e6:,.1f} MB are needed, and {free / 1e6:,.1f} MB are free)"
+            text += f" ({_lacking(folder, size)})"
         when = "there is space" if number in (errno.ENOSPC, errno.EDQUOT) else "it can be written"
         raise UserError(f"{text}. Once {when}, the same command continues") from error
 
@@ -54,6 +60,25 @@ def error_number(error: Exception) -> int | None:
         return error.errno
     match = re.search(r"os_error_code='(\d+)'", str(error))
     return int(match[1]) if match else None
+
+
+def _lacking(folder: Path, size: int) -> str:
+    """Says what a full file system lacks for `size` bytes: space, or inodes."""
+    status = os.statvfs(folder)
+    if status.f_files and not status.f_favail:  # some file systems have no limit, and say 0
+        return "it cannot hold more files"
+    free = shutil.disk_usage(folder).free
+    return f"{size / 1e6:,.1f} MB are needed, and {free / 1e6:,.1f} MB are free"
+
+
+def _error_of_allocating(folder: Path, size: int) -> int | None:
+    """Returns the errno of allocating `size` bytes in a folder, or None if that succeeds."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            os.posix_fallocate(file.fileno(), 0, size)
+    except OSError as error:
+        return error.errno
+    return None
 
 
 @contextlib.contextmanager

@@ -156,6 +156,47 @@ def test_killed_run_leaves_no_directory_that_counts_as_prepared(tmp_path):
     np.testing.assert_array_equal(prepared.decode(directory)["train_images"], fake.images["train"])
 
 
+_KILLED_WHILE_REPLACING = """
+import os, sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+import pytest
+from fake_cifar import shrink
+shrink(pytest.MonkeyPatch())
+from cifar_jax.data import builders
+def killed(self, target, rename=Path.rename):
+    if Path(target).parent == Path({data_dir!r}, "cifar100"):
+        os._exit(9)
+    return rename(self, target)
+Path.rename = killed
+builders.prepare("cifar100", Path({data_dir!r}), {source!r}, overwrite=True)
+"""
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_data_killed_while_it_was_replaced_is_the_new_data(tmp_path, overwrite):
+    """Killed after the old files were moved away, and before the new ones took their place."""
+    old, new = (write("cifar100", tmp_path / str(seed), seed=seed) for seed in (1, 2))
+    data_dir = tmp_path / "tfds"
+    directory = builders.prepare("cifar100", data_dir, old.folder)
+    script = _KILLED_WHILE_REPLACING.format(
+        tests=str(tiny.ROOT / "tests"), data_dir=str(data_dir), source=str(new.folder)
+    )
+    killed = subprocess.run([sys.executable, "-c", script], timeout=60, capture_output=True)
+    assert killed.returncode == 9, killed.stderr.decode()
+    assert not directory.exists()
+    (leftover,) = directory.parent.iterdir()
+    os.utime(leftover, (time.time() - 3601,) * 2)  # old enough to be removed
+    if overwrite:  # fails once leftovers have been removed
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(shutil, "disk_usage", _usage(0))
+            with pytest.raises(UserError, match="cifar100 needs"):
+                builders.prepare("cifar100", data_dir, new.folder, overwrite=True)
+    assert prepared.find("cifar100", data_dir) == directory
+    np.testing.assert_array_equal(prepared.decode(directory)["test_images"], new.images["test"])
+    builders.prepare("cifar100", data_dir, new.folder, overwrite=True)
+
+
 def test_first_of_two_concurrent_calls_to_finish_wins(tmp_path, monkeypatch):
     slow, fast = (
         write("cifar10", tmp_path / "a", seed=1),

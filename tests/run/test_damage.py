@@ -1,10 +1,14 @@
 """Damaged workdirs: damage is never used silently, and never ends in a traceback."""
 
+import contextlib
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
+import threading
+import time
 
 import jax
 import jax.numpy as jnp
@@ -177,19 +181,26 @@ def test_a_save_that_cannot_be_read_is_reported_and_the_older_ones_are_kept(tmp_
 
 
 @pytest.mark.parametrize(
-    "error",
+    ("error", "message"),
     [
-        OSError(28, "No space left on device"),
-        ValueError("RESOURCE_EXHAUSTED: Failed to write 2 bytes to file 19 [os_error_code='28']"),
+        (OSError(28, "No space left"), r"No space left .*1\.1 MB are needed.* there is space"),
+        (
+            ValueError("RESOURCE_EXHAUSTED: Failed to write 2 bytes [os_error_code='28']"),
+            r"No space left on device .*1\.1 MB are needed.* there is space",
+        ),
+        (OSError(122, "quota"), "Disk quota exceeded. Once there is space, the same command conti"),
+        (OSError(30, "read-only"), "Read-only file system. Once it can be written, the same"),
     ],
 )
-def test_a_full_disk_is_one_line_and_keeps_the_last_checkpoint(tmp_path, monkeypatch, error):
+def test_a_full_disk_is_one_line_and_keeps_the_last_checkpoint(
+    tmp_path, monkeypatch, error, message
+):
     def fail(path, **_):
         (path.parent / f"{path.name}.orbax-checkpoint-tmp").mkdir()
         raise error
 
     with (
-        pytest.raises(UserError, match=r"No space left .*1\.1 MB are needed.* continues") as full,
+        pytest.raises(UserError, match=message) as full,
         open_checkpoints(tmp_path) as checkpoints,
     ):
         checkpoints.save(1, STATE, META)
@@ -198,6 +209,78 @@ def test_a_full_disk_is_one_line_and_keeps_the_last_checkpoint(tmp_path, monkeyp
         checkpoints.save(2, STATE, META)
     assert "\n" not in str(full.value)
     assert [path.name for path in tmp_path.iterdir()] == ["1"]
+    assert restore_latest(tmp_path) == 1
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        FileNotFoundError(2, "No such file or directory", "/run/2.orbax-checkpoint-tmp/state"),
+        OSError(39, "Directory not empty", "/run/2.orbax-checkpoint-tmp"),
+        ValueError("NOT_FOUND: Error opening file [os_error_code='2']"),
+        TimeoutError("Timeout waiting for key"),
+        Exception("Encountered error while writing array index"),
+    ],
+)
+def test_any_error_of_a_save_to_a_full_disk_is_one_line(tmp_path, monkeypatch, error):
+    """Orbax writes in several threads, and may raise what another one's failed write caused."""
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fail(*_, **__):
+        raise error
+
+    with open_checkpoints(tmp_path) as checkpoints:
+        monkeypatch.setattr(checkpoints._orbax, "save", fail)
+        with preserved_limit():
+            resource.setrlimit(resource.RLIMIT_FSIZE, (300, hard))  # stands for a full disk
+            checkpoints.save(1, STATE, META)
+            with pytest.raises(UserError, match=f"{tmp_path} cannot be written: File too") as full:
+                checkpoints.wait()
+        assert "\n" not in str(full.value) and not any(tmp_path.iterdir())
+        checkpoints.save(1, STATE, META)
+        with pytest.raises(type(error)) as raised:  # there is space, so this is another error
+            checkpoints.wait()
+        assert raised.value is error
+
+
+@contextlib.contextmanager
+def preserved_limit():
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_folders_that_cannot_be_made_end_a_save_at_once(tmp_path, monkeypatch):
+    """As when a file system has no inodes left, or a user's quota of files is used up."""
+    makedirs, mkdir = os.makedirs, os.mkdir
+
+    def fail(make):
+        def wrapped(path, *args, **kwargs):
+            if "orbax-checkpoint-tmp/" in os.fspath(path):
+                raise OSError(28, "No space left on device", os.fspath(path))
+            make(path, *args, **kwargs)
+
+        return wrapped
+
+    with open_checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, STATE, META)
+        checkpoints.wait()
+        status = list(os.statvfs(tmp_path))
+        status[7] = 0  # f_favail, the number of inodes
+        monkeypatch.setattr(os, "statvfs", lambda _: os.statvfs_result(status))
+        monkeypatch.setattr(os, "makedirs", fail(makedirs))
+        monkeypatch.setattr(os, "mkdir", fail(mkdir))
+        start = time.monotonic()
+        checkpoints.save(2, STATE, META)
+        with pytest.raises(UserError, match=r"No space left .* \(it cannot hold more files\)"):
+            checkpoints.wait()
+    assert time.monotonic() - start < 5.0
+    # None is left to keep the process from ending: they would wait for five minutes.
+    assert not any(type(t).__module__.startswith("orbax") for t in threading.enumerate())
+    assert [path.name for path in tmp_path.iterdir()] == ["1"]
+    monkeypatch.undo()
     assert restore_latest(tmp_path) == 1
 
 
