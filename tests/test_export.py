@@ -80,6 +80,7 @@ def test_a_numpy_program_computes_the_same_logits(workdir, weights, tmp_path):
     np.testing.assert_allclose(found, logits_of(workdir), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_program_runs_with_jax_alone(workdir, tmp_path):
     out = tmp_path / "model.stablehlo"
     assert export.main(["--workdir", str(workdir), "--format", "stablehlo", "--out", str(out)]) == 0

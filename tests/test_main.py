@@ -163,6 +163,7 @@ def test_configs_work_from_any_directory(tmp_path):
     assert "unknown model 'none'" in result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("blank_figures")
 def test_pictures_of_a_complete_run_are_drawn_once(tmp_path, monkeypatch, capsys):
     """Runs in this process, on a few images of the synthetic data set and on all devices."""

@@ -187,6 +187,7 @@ def test_the_epoch_selected_on_the_test_set_is_reported(tmp_path):
     assert summary["val_accuracy"] is None and summary["selected_on"] == "test"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("compiled_once")
 def test_callbacks_make_the_same_decisions_in_an_interrupted_run(tmp_path):
     config = tiny.make_config(
@@ -456,6 +457,7 @@ def test_evaluation_every_second_epoch_survives_an_extension(tmp_path):
     assert [bool(a) for a in accuracies] == [False, True, False, True]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("compiled_once")
 def test_a_resumed_pmap_run_is_bitwise_equal(tmp_path):
     thin = ConfigDict({"name": "resnet18", "width": 4, "depths": (1, 1)})
