@@ -68,20 +68,24 @@ def _exit(main: Callable[[], int]) -> NoReturn:
 def silence_libraries() -> None:
     """Makes Orbax and TensorStore report errors only by raising exceptions.
 
-    By default, Orbax logs every file that it writes. If one write of a checkpoint fails, as on a
-    full disk, each of the others prints a traceback too, because nothing awaits its result and
+    By default, Orbax logs every file that it writes. If one write or read of a checkpoint fails, as
+    on a full disk, each of the others prints a traceback too, because nothing awaits its result and
     Orbax has closed its event loop.
     """
     import logging
+    import types
+    import warnings
 
     from absl import logging as absl_logging
 
     absl_logging.set_verbosity(absl_logging.ERROR)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
     report = sys.unraisablehook
 
     def report_others(unraisable: "sys.UnraisableHookArgs") -> None:
-        if str(unraisable.exc_value) != "Event loop is closed":
+        is_abandoned = isinstance(unraisable.object, types.CoroutineType)
+        if not is_abandoned and str(unraisable.exc_value) != "Event loop is closed":
             report(unraisable)
 
     sys.unraisablehook = report_others

@@ -174,7 +174,7 @@ builders.prepare("cifar100", Path({data_dir!r}), {source!r}, overwrite=True)
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_data_killed_while_it_was_replaced_is_the_new_data(tmp_path, overwrite):
+def test_overwriting_that_was_killed_between_its_renames_is_finished(tmp_path, overwrite):
     """Killed after the old files were moved away, and before the new ones took their place."""
     old, new = (write("cifar100", tmp_path / str(seed), seed=seed) for seed in (1, 2))
     data_dir = tmp_path / "tfds"

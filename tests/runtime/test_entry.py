@@ -56,6 +56,56 @@ def test_entry_prepares_the_process(tmp_path, use_cache, stop_message, printed):
     assert cache.startswith(folder) if use_cache else cache == "False None"
 
 
+ABANDONED = """
+import asyncio, gc, time
+from cifar_jax.runtime import entry
+
+async def raise_at_the_end():  # as Orbax does
+    try:
+        await asyncio.sleep(60)
+    except BaseException as error:
+        raise Exception("the read was abandoned") from error
+
+def fail_late():
+    time.sleep(0.2)
+    raise FileNotFoundError("the folder has been removed")
+
+async def fail():
+    tasks = [asyncio.ensure_future(raise_at_the_end())]
+    tasks.append(asyncio.ensure_future(asyncio.to_thread(fail_late)))
+    await asyncio.sleep(0.05)
+    raise ValueError("the disk is full")
+
+class Bug:
+    def __del__(self):
+        raise ZeroDivisionError("a bug")
+
+def main():
+    loop = asyncio.new_event_loop()
+    try:
+        loop.run_until_complete(fail())
+    except ValueError as error:
+        print(error)
+    loop.close()
+    raise_at_the_end()  # never awaited
+    time.sleep(0.4)
+    gc.collect()
+    Bug()
+    return 1
+
+entry.run_tool(main)
+"""
+
+
+def test_what_a_failed_save_or_read_abandons_prints_nothing():
+    done = subprocess.run(
+        [sys.executable, "-c", ABANDONED], cwd=tiny.ROOT, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (1, "the disk is full\n")
+    assert "ZeroDivisionError: a bug" in done.stderr and done.stderr.count("Traceback") == 1
+    assert "abandoned" not in done.stderr and "awaited" not in done.stderr
+
+
 def test_entry_handles_signals_before_anything_else(monkeypatch):
     from cifar_jax.runtime import compilation_cache, entry
 
