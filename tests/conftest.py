@@ -41,6 +41,9 @@ def pytest_addoption(parser):
         type=Path,
         help="Folder of the unpacked CIFAR archives.",
     )
+    group.addoption(
+        "--tfds", type=Path, help="TFDS directory to read the real images from, if it has them."
+    )
     group.addoption("--weights", type=Path, help="Folder of ImageNet weights, for tests/transfer.")
 
 

@@ -173,8 +173,9 @@ def test_invalid_argument_is_rejected(arguments, match):
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
 def test_real_images_are_loaded_bit_for_bit(tmp_path, name, pytestconfig):
     source = pytestconfig.getoption("source")
-    builders.prepare(name, tmp_path, source)
-    dataset, official = data.load(name), archive.ARCHIVES[name]
+    data_dir = pytestconfig.getoption("tfds") or tmp_path
+    builders.prepare(name, data_dir, source)
+    dataset, official = data.load(name, data_dir=str(data_dir)), archive.ARCHIVES[name]
     for split, part in (("train", dataset.train), ("test", dataset.test)):
         records = np.concatenate(
             [
