@@ -55,7 +55,7 @@ def pytest_configure(config):
 
 
 def pytest_collection_finish():
-    """Lets the garbage collector skip what was imported, and run rarely: it took 5% of the time."""
+    """Lets the garbage collector skip what was imported, and run rarely: tracing is faster."""
     gc.freeze()
     gc.set_threshold(10_000, 20, 50)
 
@@ -99,6 +99,14 @@ def optimized(monkeypatch):
     monkeypatch.setitem(compiler._CPU_OPTIONS, "xla_backend_optimization_level", 3)
     if "xla_cpu_use_fusion_emitters" in os.environ["XLA_FLAGS"]:
         monkeypatch.setitem(compiler._CPU_OPTIONS, "xla_cpu_use_fusion_emitters", True)
+
+
+@pytest.fixture
+def library_convolutions(monkeypatch):
+    """Disables Winograd, because library convolutions are traced and compiled in half the time."""
+    from cifar_jax.ops import winograd
+
+    monkeypatch.setattr(winograd, "is_applicable", lambda *_: False)
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ import tiny
 from cifar_jax import config, data, engine, experiment, models
 from cifar_jax.config import base
 from cifar_jax.models.rngs import make_rngs
-from cifar_jax.ops import winograd
 from cifar_jax.optim import callbacks
 
 
@@ -28,6 +27,7 @@ def distinct_networks():
 DISTINCT = distinct_networks()
 
 
+@pytest.mark.usefixtures("library_convolutions")
 @pytest.mark.parametrize("path", tiny.CONFIGS, ids=config.experiment_name)
 def test_every_config_builds_and_traces_a_step(path, monkeypatch):
     """Checks the shapes of the network, the optimizer and the augmentation.
@@ -35,7 +35,6 @@ def test_every_config_builds_and_traces_a_step(path, monkeypatch):
     The step is traced with a tiny network. Of the config's own network, only the logits are traced:
     gradients are tested elsewhere, and those of the largest networks take ten seconds to trace.
     """
-    monkeypatch.setattr(winograd, "is_applicable", lambda *_: False)  # takes longer to trace
     cfg = config.load(path)
     num_classes = data.num_classes(cfg.data.name, cfg.data.label)
     if path in DISTINCT:

@@ -12,7 +12,8 @@ from flax.traverse_util import flatten_dict
 from cifar_jax import models
 from cifar_jax.errors import UserError
 from cifar_jax.models.rngs import make_rngs
-from cifar_jax.ops import winograd
+
+pytestmark = pytest.mark.usefixtures("library_convolutions")
 
 # With 100 classes, from the write-ups or counted by PyTorch for the same layers.
 NUM_PARAMS = {
@@ -54,12 +55,6 @@ THIN = {
     "vgg19": {"layers": (4, "M", "A", 8, "D"), "dropout": 0.5},
     "xception": {"widths": (4, 4, 4, 8, 8, 8, 8, 8), "depth": 1},
 }
-
-
-@pytest.fixture(autouse=True)
-def library_convolutions(monkeypatch):
-    """Disables Winograd, because library convolutions compile in half the time."""
-    monkeypatch.setattr(winograd, "is_applicable", lambda *_: False)
 
 
 @pytest.fixture(params=models.MODELS)

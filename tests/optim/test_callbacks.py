@@ -1,6 +1,5 @@
 import json
 import math
-import os
 
 import numpy as np
 import pytest
@@ -34,8 +33,7 @@ def learning_rates_of(plateau, values, learning_rate=0.1):
 @pytest.fixture(scope="module")
 def keras():
     pytest.importorskip("torch")
-    os.environ["KERAS_BACKEND"] = "torch"
-    return pytest.importorskip("keras")
+    return pytest.importorskip("lazy_keras").keras
 
 
 class Model:

@@ -14,7 +14,6 @@ from reporting import Page
 from cifar_jax import config, data, models
 from cifar_jax.errors import UserError
 from cifar_jax.models.rngs import make_rngs
-from cifar_jax.ops import winograd
 from cifar_jax.report import __main__ as command
 from cifar_jax.report import analysis, comparison, figures, network, page, published, run_page
 from cifar_jax.run import workdir
@@ -244,9 +243,9 @@ def test_layers_are_the_same_when_asked_for_again():
     )
 
 
+@pytest.mark.usefixtures("library_convolutions")
 @pytest.mark.parametrize("name", sorted(models.MODELS))
-def test_layers_account_for_all_parameters(name, monkeypatch):
-    monkeypatch.setattr(winograd, "is_applicable", lambda *_: False)  # takes longer to trace
+def test_layers_account_for_all_parameters(name):
     options = json.loads(json.dumps(models.options_of(name)))  # as read from config.json
     layers = network.layers(name, 100, options)
     shapes = nnx.eval_shape(lambda: models.create(name, 100, make_rngs(params=0), **options))
