@@ -51,8 +51,10 @@ def test_the_record_holds_every_contender(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["keras_torch", "torch"])
 def test_other_contenders_learn(name):
     run = contenders.CONTENDERS[name](*data.load("synthetic", limit=96).train)
-    first, _ = run(96)
-    assert run(96)[0] < first == pytest.approx(np.log(100), rel=0.1)
+    losses = [run(96)[0] for _ in range(5)]
+    assert losses[0] == pytest.approx(np.log(100), rel=0.1)
+    # Dropout alone changes the loss by about 1% from epoch to epoch.
+    assert losses[-1] < 0.97 * losses[0]
 
 
 def test_cifar_jax_is_compared_with_the_fastest_other_contender():
