@@ -35,6 +35,9 @@ class Clock:
       seconds: Training time in this epoch so far, excluding gaps in which no call runs.
       step_times: Mean ms per step in each of the latest 2,000 calls, excluding the first call of
         each process, which warms up the device.
+      step_seconds: Duration of a step in the latest call; 0 before the first call ends.
+      agreed_step_seconds: The duration that determines the length of the next call if several
+        processes have to agree on it; otherwise None, and `step_seconds` does.
     """
 
     def __init__(self, steps_per_call: int, seconds: float = 0.0, step_times=()):
@@ -48,14 +51,16 @@ class Clock:
         self.seconds = seconds
         self.step_times = deque(step_times, maxlen=2000)
         self._steps_per_call = steps_per_call
-        self._step_seconds = 0.0
+        self.step_seconds = 0.0
+        self.agreed_step_seconds: float | None = None
         self._last_end = 0.0
 
     def next_steps(self, steps_left: int) -> int:
         """Returns the number of steps of the next call."""
-        wanted = self._steps_per_call
+        wanted, seconds = self._steps_per_call, self.agreed_step_seconds
+        seconds = self.step_seconds if seconds is None else seconds
         if not wanted:  # one step until a step has been timed
-            wanted = round(_SECONDS_PER_CALL / self._step_seconds) if self._step_seconds else 1
+            wanted = round(_SECONDS_PER_CALL / seconds) if seconds else 1
         return min(max(wanted, 1), steps_left)
 
     def wait(self, call: Call) -> dict[str, float]:
@@ -65,7 +70,7 @@ class Clock:
         elapsed = end - max(call.started, self._last_end)
         self._last_end = end
         self.seconds += elapsed
-        if self._step_seconds:
+        if self.step_seconds:
             self.step_times.append(1e3 * elapsed / call.num_steps)
-        self._step_seconds = elapsed / call.num_steps
+        self.step_seconds = elapsed / call.num_steps
         return values

@@ -20,6 +20,7 @@ from jax.sharding import PartitionSpec as P
 
 from cifar_jax.errors import UserError, unknown
 from cifar_jax.metrics import Metrics
+from cifar_jax.runtime import distributed
 from cifar_jax.runtime.compiler import compile_for_backend
 from cifar_jax.step import Batch, TrainState, TrainStep, epoch_order
 
@@ -42,8 +43,8 @@ class Plan(NamedTuple):
 
 
 def make_mesh(devices: list[jax.Device] | None = None) -> jax.sharding.Mesh:
-    """Returns the one-dimensional mesh of the given devices, or of all local ones."""
-    devices = devices or jax.local_devices()
+    """Returns the one-dimensional mesh of the given devices, or of all devices of all hosts."""
+    devices = devices or jax.devices()
     # Auto axes, because the default, Explicit, refuses gathers from sharded arrays.
     return jax.make_mesh((len(devices),), (AXIS,), (AxisType.Auto,), devices=devices)
 
@@ -188,7 +189,7 @@ class Engine:
           schedule: Maps the step, [] int32, to the learning rate; None for 1 at every step.
           pretrained: Replaces the random parameters in the state at step 0 with trained ones.
           loop: Whether to compile a loop over steps. If False, `run` takes one step per call.
-          mesh: The devices to use; all local ones by default.
+          mesh: The devices to use; by default, all of all hosts.
           cuda_graph: Whether to run the steps of a call as one CUDA graph on NVIDIA GPUs. Ignored
             on other devices.
 
@@ -220,7 +221,7 @@ class Engine:
         arguments = state, metrics, data, self.plan(state, 0), np.int32(1)
         start = time.perf_counter()
         program = self._jit_program(make_train_step, self._num_examples, self.mesh, loop)
-        lowered = program.lower(*arguments)
+        lowered = program.lower(*self._to_lower(arguments))
         self.trace_seconds = time.perf_counter() - start
         self._program = compile_for_backend(lowered, cuda_graph)
         self.compile_seconds = time.perf_counter() - start
@@ -235,12 +236,12 @@ class Engine:
         """
         state = self._init(self._seed)
         if load and self._pretrained is not None:
-            state = jax.device_put(self._pretrained(state), self.replicated)
+            state = distributed.put(self._pretrained(state), self.replicated)
         return self.place(state)
 
     def _put(self, images: np.ndarray | jax.Array) -> tuple[jax.Array, jax.Array]:
         """Puts the images and their labels on the devices."""
-        return self.place(jax.device_put((images, self._labels), self.replicated))
+        return self.place(distributed.put((images, self._labels), self.replicated))
 
     def _abstract_data(self, images: Any) -> tuple[jax.ShapeDtypeStruct, ...]:
         """Returns the shapes and the shardings of what `_put` returns."""
@@ -290,6 +291,10 @@ class Engine:
         """Returns a snapshot in the form that `run` takes; the inverse of `snapshot`."""
         return tree
 
+    def _to_lower(self, arguments: T) -> T:
+        """Returns the arguments in the form from which the program can be lowered."""
+        return arguments
+
     @property
     def _placed(self) -> NamedSharding:
         """The sharding of what `place` returns."""
@@ -332,6 +337,19 @@ class PmapEngine(Engine):
     def place(self, tree: T) -> T:
         """Returns a snapshot with a leading axis over the replicas."""
         return self._stack(tree)
+
+    def _to_lower(self, arguments: T) -> T:
+        # With several processes, pmap would read the keys of all of them (jax 0.10 and 0.11).
+        if jax.process_count() == 1:
+            return arguments
+
+        def own_keys(array):
+            if not jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key):
+                return array
+            shards = jax.random.key_data(array).addressable_shards
+            return jax.random.wrap_key_data(np.concatenate([shard.data for shard in shards]))
+
+        return jax.tree.map(own_keys, arguments)
 
     @property
     def _placed(self) -> NamedSharding:

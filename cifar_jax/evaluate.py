@@ -10,6 +10,7 @@ from jax.sharding import PartitionSpec as P
 
 from cifar_jax.engine import AXIS, batch_sharding, replicated
 from cifar_jax.metrics import Metrics
+from cifar_jax.runtime import distributed
 from cifar_jax.runtime.compiler import compile_for_backend
 from cifar_jax.step import Batch, EvalStep, TrainState
 
@@ -45,10 +46,10 @@ def make_evaluate(
     labels = np.asarray(labels, np.int32)
 
     def put(images):
-        return jax.device_put((images, labels), replicated(mesh))
+        return distributed.put((images, labels), replicated(mesh))
 
     data = None if callable(images) else put(images)
-    rows = jax.device_put(
+    rows = distributed.put(
         (order.reshape(-1, batch_size), weights.reshape(-1, batch_size)),
         NamedSharding(mesh, P(None, AXIS)),
     )

@@ -17,6 +17,7 @@ from cifar_jax.run import predictions
 from cifar_jax.run.checkpoint import Checkpoints
 from cifar_jax.run.writers import Row
 from cifar_jax.run_state import RunState
+from cifar_jax.runtime import distributed
 from cifar_jax.step import TrainState
 
 
@@ -35,8 +36,9 @@ def evaluate_on_test(
     row, state = _reported(config, exp, run, checkpoints)
     metrics, logits = exp.evaluate["test"](state)
     dataset = exp.dataset
-    path = folder / "predictions.npz"
-    predictions.write(path, np.asarray(logits), dataset.test.labels, dataset.class_names)
+    if distributed.is_main():
+        path = folder / "predictions.npz"
+        predictions.write(path, np.asarray(logits), dataset.test.labels, dataset.class_names)
     num_params = sum(x.size for x in jax.tree.leaves(state.params))
     return _summary(config, exp, run, row, fetch(metrics), num_params)
 

@@ -30,25 +30,36 @@ def main(argv: list[str]) -> int:
         flags.DEFINE_bool("profile", False, text, flag_values=values)
         text = "Print a row for every array of parameters, not one for each block."
         flags.DEFINE_bool("all_parameters", False, text, flag_values=values)
+        text = "On several hosts: HOST:PORT of process 0, or auto; see docs/scaling.md."
+        flags.DEFINE_string("coordinator", None, text, flag_values=values)
+        text = "Number of processes of the run; needed with --coordinator=HOST:PORT."
+        flags.DEFINE_integer("num_processes", None, text, flag_values=values)
+        text = "Number of this process, from 0; needed with --coordinator=HOST:PORT."
+        flags.DEFINE_integer("process_id", None, text, flag_values=values)
 
     try:
         config, values = command_line.parse(argv, __doc__, define)
         workdir = Path(values.workdir or Path("runs") / config.experiment)
         # This imports jax, which takes a second: an invalid command line fails without that delay.
+        from cifar_jax.runtime import distributed
         from cifar_jax.train import train
 
-        try:
-            train(
-                config,
-                workdir,
-                startup=startup,
-                profile=values.profile,
-                all_parameters=values.all_parameters,
-            )
-        except Preempted as stopped:
-            print(stopped)
-            return stopped.exit_code
-        _draw(workdir)
+        with distributed.connected(values.coordinator, values.num_processes, values.process_id):
+            is_main = distributed.is_main()
+            try:
+                train(
+                    config,
+                    workdir,
+                    startup=startup,
+                    profile=values.profile,
+                    all_parameters=values.all_parameters,
+                )
+            except Preempted as stopped:
+                if is_main:
+                    print(stopped)
+                return stopped.exit_code
+        if is_main:
+            _draw(workdir)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,15 @@ import jax
 from ml_collections import ConfigDict
 
 from cifar_jax import experiment, final_evaluation
+from cifar_jax.config import flatten_json
 from cifar_jax.data import Dataset
 from cifar_jax.errors import UserError
 from cifar_jax.loop import Diverged
 from cifar_jax.run import metrics_csv, predictions, summary, trackers, workdir
-from cifar_jax.run.checkpoint import open_checkpoints
+from cifar_jax.run.checkpoint import Checkpoints, open_checkpoints
+from cifar_jax.run.shared_checkpoints import SharedCheckpoints
 from cifar_jax.run.storage import saved_steps, writing
+from cifar_jax.runtime import distributed
 from cifar_jax.runtime.environment import environment
 from cifar_jax.runtime.profile import traced
 from cifar_jax.runtime.signals import catch_signals
@@ -41,7 +45,7 @@ def train(
       config: A config with the fields of cifar_jax/config/base.py.
       folder: The workdir, which is created if necessary.
       dataset: The data set to use instead of the one that the config names.
-      mesh: The devices to use; all local ones by default.
+      mesh: The devices to use; by default, all of all hosts.
       deadline: When to save and stop, a value of time.monotonic().
       startup: A stopwatch started when the command began; by default, one that starts now.
       profile: Whether to write a trace of a few steps to the workdir's folder `profile`.
@@ -59,50 +63,74 @@ def train(
     startup.mark("imports")
     given, folder = folder, Path(folder).resolve()
     config = experiment.checked(config)
-    with workdir.locked(folder), writing(folder):
-        complete = workdir.check(config, folder)
-        if complete is not None and _has_files(folder, complete["epochs"]):
+    with distributed.only_main_prints(), _holding(folder):
+        distributed.check_same("config", lambda: flatten_json(config))
+        complete = distributed.on_main(lambda: workdir.check(config, folder))
+        if complete and distributed.on_main(lambda: _has_files(folder, complete["epochs"])):
             print(f"{config.experiment} is complete:\n{summary.table(complete, given)}")
             return complete
-        if not saved_steps(folder / "checkpoints"):
+        if not distributed.on_main(lambda: saved_steps(folder / "checkpoints")):
             experiment.check_weights(config)
         made_on = environment()  # before training, during which the checkout may change
         startup.mark("checks")
         dataset = dataset or experiment.load_data(config)
+        distributed.check_same("data set", lambda: {"checksum": dataset.checksum})
         startup.mark("data")
         exp = experiment.create(config, dataset, mesh=mesh)
         tracing, total = exp.engine.trace_seconds, exp.engine.compile_seconds
         startup.mark("network", tracing=tracing, compilation=total - tracing)
-        if complete is None:  # a complete run keeps its summary
-            # Before the config changes: the old summary would seem to belong to the new config.
-            (folder / "summary.json").unlink(missing_ok=True)
-        workdir.claim(config, folder)
+        if distributed.is_main():
+            if complete is None:  # a complete run keeps its summary
+                # Before the config changes: the old summary would seem to belong to the new config.
+                (folder / "summary.json").unlink(missing_ok=True)
+            workdir.claim(config, folder)
         # A signal that arrives while trackers record the end of the run has no effect.
         with catch_signals(deadline) as stop, contextlib.ExitStack() as stack:
             if profile:
                 engine = stack.enter_context(traced(exp.engine, folder / "profile"))
                 exp = exp._replace(engine=engine)
-            with open_checkpoints(folder / "checkpoints") as checkpoints:
+            with _opened_checkpoints(folder / "checkpoints") as checkpoints:
                 trainer = Trainer(
                     config, exp, checkpoints, stop, startup, all_parameters=all_parameters
                 )
                 run = trainer.run
-                tracking = stack.enter_context(trackers.opened(config.trackers, folder, run.rows))
+                names = config.trackers if distributed.is_main() else ""
+                tracking = stack.enter_context(trackers.opened(names, folder, run.rows))
                 startup.mark("state")
                 try:
                     trainer.train(folder, tracking)
                 except Diverged as error:
-                    (folder / "diverged.txt").write_text(f"{error.what}\n")  # for reports
+                    if distributed.is_main():  # for reports
+                        (folder / "diverged.txt").write_text(f"{error.what}\n")
                     raise
                 result = final_evaluation.evaluate_on_test(config, exp, run, checkpoints, folder)
                 result |= made_on | {"startup_seconds": startup.seconds}
             result = complete or result
-            # Written last: this file makes the run complete.
-            summary.write_json(folder / "summary.json", result)
+            if distributed.is_main():
+                # Written last: this file makes the run complete.
+                summary.write_json(folder / "summary.json", result)
             for tracker in tracking:
                 tracker.finish(result)
-    print(summary.table(result, given))
+            print(summary.table(result, given))
     return result
+
+
+@contextlib.contextmanager
+def _holding(folder: Path) -> Iterator[None]:
+    """Locks the workdir, and reports a full disk; only in the process that writes it."""
+    if not distributed.is_main():
+        yield
+        return
+    with workdir.locked(folder), writing(folder):
+        yield
+
+
+@contextlib.contextmanager
+def _opened_checkpoints(folder: Path) -> Iterator[Checkpoints | SharedCheckpoints]:
+    """Opens the checkpoints, on several processes as those of process 0."""
+    with contextlib.ExitStack() as stack:
+        own = stack.enter_context(open_checkpoints(folder)) if distributed.is_main() else None
+        yield own if jax.process_count() == 1 else SharedCheckpoints(own)
 
 
 def _has_files(folder: Path, num_epochs: int) -> bool:

@@ -5,15 +5,18 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 
 from cifar_jax import parameter_table, run_state
+from cifar_jax.agreement import Agreement, View
 from cifar_jax.experiment import Experiment
 from cifar_jax.loop import Diverged, run_until
 from cifar_jax.metrics import Metrics, fetch
 from cifar_jax.run.checkpoint import Checkpoints
 from cifar_jax.run.writers import ConsoleWriter, CsvWriter, Row, TensorBoardWriter, Writer
+from cifar_jax.runtime import distributed
 from cifar_jax.runtime.signals import Preempted, StopRequest
 from cifar_jax.runtime.startup import Startup
 from cifar_jax.selection import METRICS
@@ -65,6 +68,10 @@ class Trainer:
             self._drop_extra_evaluations()
             print(f"resumed at step {self.run.step:,} of {self._total_steps:,}")
         self._saved_step, self._saved_at = self.run.step, time.monotonic()
+        # One process decides by itself, without the delay of a call.
+        self._agreement = Agreement(exp.engine.mesh) if jax.process_count() > 1 else None
+        if self._agreement:
+            self.run.clock.agreed_step_seconds = 0.0
 
     @property
     def _total_steps(self) -> int:
@@ -100,11 +107,13 @@ class Trainer:
         if self._exp.features and trains:
             compute_all(self._exp.features, engine.snapshot(run.state))
             self._startup.mark("features")
-        run_writers = [
-            CsvWriter(folder / "metrics.csv", run.rows),
-            TensorBoardWriter(folder / "tensorboard", run.rows),
-            ConsoleWriter(self._config.num_epochs, engine.steps_per_epoch),
-        ]
+        run_writers: list[Writer] = []
+        if distributed.is_main():
+            run_writers = [
+                CsvWriter(folder / "metrics.csv", run.rows),
+                TensorBoardWriter(folder / "tensorboard", run.rows),
+                ConsoleWriter(self._config.num_epochs, engine.steps_per_epoch),
+            ]
         writers = [*run_writers, *tracking]
         try:
             while run.step < self._total_steps and not run.callbacks.has_stopped:
@@ -123,6 +132,8 @@ class Trainer:
 
         def progress(step: int, values: dict[str, float]) -> None:
             self._startup.finish("first_call")
+            if self._agreement:
+                run.clock.agreed_step_seconds = self._agreement.fetch().step_seconds
             self._num_calls += 1
             if self._num_calls == 2:  # the first one warms up the device
                 steps_left = self._total_steps - run.step
@@ -143,11 +154,11 @@ class Trainer:
             run.step,
             end,
             run.clock,
-            should_stop=lambda step: self._stop.signum is not None or self._save_is_overdue(step),
+            should_stop=lambda step: self._signum is not None or self._save_is_overdue(step),
             progress=progress,
-            queued=self._queue_evaluation,
+            queued=self._queue,
         )
-        signum = self._stop.signum  # read once, because the lines below must agree on it
+        signum = self._signum  # read once, because the lines below must agree on it
         saves, row = self._save_is_overdue(run.step), None
         if run.step == end:
             row = self._finish_epoch(epoch, values)
@@ -167,8 +178,21 @@ class Trainer:
 
     def _save_is_overdue(self, step: int) -> bool:
         """Returns whether a checkpoint within an epoch is due."""
-        minutes = (time.monotonic() - self._saved_at) / 60
+        minutes = self._decide_on().minutes
         return step > self._saved_step and minutes > self._config.checkpoint.every_minutes
+
+    @property
+    def _signum(self) -> int | None:
+        """The signal that requests a stop, or None."""
+        return int(self._decide_on().signum) or None
+
+    def _own_view(self) -> View:
+        minutes = (time.monotonic() - self._saved_at) / 60
+        return View(self._stop.signum or 0, minutes, self.run.clock.step_seconds)
+
+    def _decide_on(self) -> View:
+        """Returns the view that decides: that of all processes, if there are several."""
+        return self._agreement.view if self._agreement else self._own_view()
 
     def _evaluates_at(self, epoch: int) -> bool:
         """Returns whether an epoch is evaluated even if no callback ends training there."""
@@ -182,7 +206,7 @@ class Trainer:
           values: The training metrics of the epoch.
         """
         run, exp = self.run, self._exp
-        scale = np.ravel(run.state.lr_scale)[0]  # under pmap, that of one replica
+        scale = np.ravel(run.state.lr_scale.addressable_data(0))[0]  # pmap has one per replica
         curve = {f"{exp.curve}_{name}": None for name in METRICS}
         if self._evaluates_at(epoch):
             curve = self._evaluate_curve(f"epoch {epoch}")
@@ -245,6 +269,12 @@ class Trainer:
         metrics, _ = exp.evaluate[exp.curve](exp.engine.snapshot(state))
         return metrics
 
+    def _queue(self, state: TrainState, step: int) -> None:
+        """Queues what follows a call on the devices: see agreement.py and `_queue_evaluation`."""
+        if self._agreement:
+            self._agreement.propose(self._own_view())
+        self._queue_evaluation(state, step)
+
     def _queue_evaluation(self, state: TrainState, step: int) -> None:
         """Queues the evaluation of an epoch behind its last call, if it is due.
 
@@ -269,6 +299,8 @@ class Trainer:
         score = None if row is None else exp.selection.score(row)
         run_state.save(self._checkpoints, run, exp, score)
         self._saved_step, self._saved_at = run.step, time.monotonic()
+        if self._agreement:  # its view is from before
+            self._agreement.view = self._agreement.view._replace(minutes=0.0)
 
 
 def _estimate(step_ms: float, steps_per_epoch: int, steps_left: int) -> str:

@@ -19,7 +19,7 @@ LAYERS = [
     {"run_state"},
     {"experiment", "loop"},
     {"transfer"},
-    {"evaluate", "gpu_graph"},
+    {"evaluate", "gpu_graph", "agreement"},
     {"engine"},
     {"step", "run", "clock"},
     {"config"},

@@ -9,6 +9,7 @@ from the decoded cache takes a fraction of a second.
 
 import functools
 import os
+import zlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -62,6 +63,15 @@ class Dataset(NamedTuple):
     def num_classes(self) -> int:
         """The number of classes."""
         return self.info.num_classes
+
+    @property
+    def checksum(self) -> int:
+        """A CRC-32 of the images and labels of all splits, in their order."""
+        crc = 0
+        for part in filter(None, (self.train, self.val, self.test)):
+            for array in part:
+                crc = zlib.crc32(np.ascontiguousarray(array), crc)
+        return crc
 
 
 def num_classes(name: str, label: str) -> int:

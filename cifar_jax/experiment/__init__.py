@@ -18,6 +18,7 @@ from cifar_jax.errors import UserError
 from cifar_jax.evaluate import Evaluate, make_evaluate
 from cifar_jax.experiment.parts import Parts, build_schedule, make_callbacks, make_parts
 from cifar_jax.experiment.validation import DTYPES, check_weights, checked, resolved
+from cifar_jax.runtime import distributed
 from cifar_jax.selection import Selection
 from cifar_jax.transfer import features
 
@@ -80,7 +81,7 @@ def create(
     Args:
       config: A config that `checked` has returned.
       dataset: The images; see `load_data`.
-      mesh: The devices to use; all local ones by default.
+      mesh: The devices to use; by default, all of all hosts.
       make_schedule: Maps the number of steps per epoch to the schedule to use instead of the
         config's.
 
@@ -119,7 +120,7 @@ def create(
         parallel=config.parallel,
         loop=config.steps_per_call != 1,
         mesh=mesh,
-        cuda_graph=gpu_graph.decide(config.gpu_graph),
+        cuda_graph=distributed.on_main(partial(gpu_graph.decide, config.gpu_graph)),
     )
     evaluate = {
         name: make_evaluate(

@@ -24,6 +24,7 @@ from cifar_jax.errors import UserError
 from cifar_jax.run import checksums
 from cifar_jax.run.checkpoint_reader import CHECKSUMS, HAS_CHECKSUMS, CheckpointReader, Damaged
 from cifar_jax.run.storage import plain_path, saved_steps, writing
+from cifar_jax.runtime import distributed
 
 # Folders that Orbax writes to, and those that are being deleted, have this in their names.
 _TEMPORARY = ".orbax-checkpoint-tmp"
@@ -149,9 +150,8 @@ class Checkpoints(CheckpointReader):
         item = jax.tree.unflatten(tree, target)
         restore_args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), item)
         with self.reading(step):
-            ocp.PyTreeCheckpointer().restore(
-                self._path / str(step) / "state", item, restore_args=restore_args
-            )
+            args = ocp.args.PyTreeRestore(item, restore_args=restore_args)
+            self._pytree.restore(self._path / str(step) / "state", args=args)
         self.read_meta(step)
 
     def _kept(self) -> set[int]:
@@ -264,6 +264,8 @@ def _to_host(array: jax.Array) -> np.ndarray | jax.Array:
     """Returns an array, or a typed key, in the host's memory."""
     values = np.asarray(checksums.on_host(array))
     if jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key):
+        # Orbax accepts an array of a single process only if there are no others.
+        values = distributed.everywhere(values) if jax.process_count() > 1 else values
         return jax.random.wrap_key_data(values, impl=jax.random.key_impl(array))
     return values
 

@@ -21,6 +21,14 @@ CHECKSUMS, HAS_CHECKSUMS = "checksums", "has_checksums"
 # The prefixes of the ValueErrors that TensorStore raises for corrupt files.
 _CORRUPT = ("DATA_LOSS:", "NOT_FOUND:", "OUT_OF_RANGE:", "Error opening", "Error reading")
 
+# Orbax works in process 0 alone, and does not wait for other processes of the run: they have the
+# same arrays, and which checkpoints are written depends on the time that writing takes.
+_ALONE = {
+    "multiprocessing_options": ocp.options.MultiprocessingOptions(
+        primary_host=None, active_processes={0}
+    )
+}
+
 
 class Damaged(UserError):
     """The content of a checkpoint is not what was saved."""
@@ -39,14 +47,17 @@ class CheckpointReader:
         self._directory, self._path = directory, path
         # If a folder could not be made in the background, Orbax's other threads would wait for it
         # for five minutes, and keep the process from ending.
-        options = ocp.AsyncOptions(create_directories_asynchronously=False)
-        handler = ocp.CompositeCheckpointHandler(
-            "state",
-            "meta",
-            composite_options=ocp.CompositeOptions(async_options=options),
-            metrics=ocp.JsonCheckpointHandler(filename="metrics"),
+        options = ocp.CompositeOptions(
+            async_options=ocp.AsyncOptions(create_directories_asynchronously=False), **_ALONE
         )
-        self._orbax = ocp.Checkpointer(handler)
+        handler = ocp.CompositeCheckpointHandler(
+            composite_options=options,
+            state=ocp.StandardCheckpointHandler(**_ALONE),
+            meta=ocp.JsonCheckpointHandler(**_ALONE),
+            metrics=ocp.JsonCheckpointHandler(filename="metrics", **_ALONE),
+        )
+        self._orbax = ocp.Checkpointer(handler, **_ALONE)
+        self._pytree = ocp.Checkpointer(ocp.PyTreeCheckpointHandler(**_ALONE), **_ALONE)
 
     def restore(self, step: int, target: Any, sharding: jax.sharding.Sharding) -> tuple[Any, dict]:
         """Restores one checkpoint.
@@ -89,7 +100,7 @@ class CheckpointReader:
           Damaged: If the checkpoint is incomplete or does not match its checksums.
           UserError: If the files cannot be read.
         """
-        orbax, path = ocp.PyTreeCheckpointer(), self._path / str(step) / "state"
+        orbax, path = self._pytree, self._path / str(step) / "state"
         with self.reading(step):
             saved = orbax.metadata(path).item_metadata.tree["state"]
             item = {"state": {field: saved[field] for field in fields if saved.get(field)}}

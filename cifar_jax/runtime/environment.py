@@ -12,7 +12,7 @@ import jax
 
 def environment() -> dict[str, Any]:
     """Returns the `device`, `versions` and `git_commit` of the running process."""
-    devices = jax.local_devices()
+    devices = jax.devices()
     return {
         "device": {
             "platform": devices[0].platform,

@@ -124,9 +124,9 @@ def _check_memory(splits: Mapping[str, Features], mesh: jax.sharding.Mesh) -> No
     """Raises UserError unless the features of all splits fit into the memory of the devices."""
     needed = sum(features.nbytes for features in splits.values())
     needed += max(features.temporary_bytes for features in splits.values())
-    device = mesh.devices.flat[0]
+    device = mesh.local_devices[0]
     if device.platform == "cpu":
-        needed *= mesh.size  # virtual devices share the memory
+        needed *= len(mesh.local_devices)  # virtual devices share the memory
     free = _free_bytes(device)
     if free is not None and needed > free:
         num_images = sum(map(len, splits.values()))
