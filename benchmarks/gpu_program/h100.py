@@ -22,8 +22,11 @@ FLOPS_PER_SECOND = {"bf16": 989e12, "f16": 989e12, "f32": 494e12}
 SECONDS_PER_KERNEL = 2e-6
 
 
-def devices() -> Sequence[jax.Device]:
-    """Returns the device to compile for; it cannot hold arrays or run programs.
+def devices(num_gpus: int = 1) -> Sequence[jax.Device]:
+    """Returns the devices to compile for; they cannot hold arrays or run programs.
+
+    Args:
+      num_gpus: The number of GPUs in one host.
 
     Raises:
       UserError: If the CUDA plugin is not installed.
@@ -31,7 +34,7 @@ def devices() -> Sequence[jax.Device]:
     description = (Path(__file__).parent / "h100.txtpb").read_text()
     try:
         topology = topologies.get_topology_desc(
-            platform="cuda", topology="1x1x1", target_config=description
+            platform="cuda", topology=f"1x1x{num_gpus}", target_config=description
         )
     except RuntimeError as error:
         raise UserError(

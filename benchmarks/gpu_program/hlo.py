@@ -47,6 +47,20 @@ class Kernel(NamedTuple):
     source: str
 
 
+class AllReduce(NamedTuple):
+    """One all-reduce in a step.
+
+    Attributes:
+      num_bytes: The size of its operands.
+      dtype: The dtype of its first operand, in HLO's notation.
+      is_forward: Whether it belongs to the forward pass, as those of BatchNorm's statistics do.
+    """
+
+    num_bytes: int
+    dtype: str
+    is_forward: bool
+
+
 class _Instruction(NamedTuple):
     name: str
     type: str
@@ -89,6 +103,25 @@ def loop_kernels(program: str, partial_reads: Mapping[str, int] | None = None) -
         for instruction in body
         if instruction.opcode not in _NO_KERNEL
     ]
+
+
+def all_reduces(program: str) -> list[AllReduce]:
+    """Returns the all-reduces of a program for several GPUs, wherever they are in it.
+
+    Args:
+      program: The text of the optimized program.
+    """
+    found = []
+    for body in _parse(program).values():
+        types = {instruction.name: instruction.type for instruction in body}
+        for instruction in body:
+            if instruction.opcode in ("all-reduce", "all-reduce-start"):
+                operands = [types[name] for name in instruction.operands]
+                source = instruction.attribute("op_name")
+                is_forward = "jvp(" in source and "transpose(" not in source
+                size = sum(map(num_bytes, operands))
+                found.append(AllReduce(size, _ARRAY.search(operands[0])[1], is_forward))
+    return found
 
 
 def _parse(program: str) -> dict[str, list[_Instruction]]:

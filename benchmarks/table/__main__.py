@@ -7,7 +7,7 @@ A test fails if the tables differ from the logs.
 
 from benchmarks import harness
 from benchmarks.harness import ROOT
-from benchmarks.table import accuracy, gpu_program, headline, speed
+from benchmarks.table import accuracy, gpu_program, headline, scaling, speed
 from cifar_jax.errors import UserError
 from cifar_jax.runtime import entry
 
@@ -26,6 +26,13 @@ FILES = {
     "docs/performance.md": {
         "cuda_graphs": speed.cuda_graphs,
         "gpu_program": gpu_program.gpu_program,
+    },
+    "docs/scaling.md": {
+        "scaling_networks": scaling.networks,
+        "scaling_all_reduces": scaling.all_reduces,
+        "scaling_weak": scaling.weak,
+        "scaling_strong": scaling.strong,
+        "scaling_limits": scaling.limits,
     },
 }
 

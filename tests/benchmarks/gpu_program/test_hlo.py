@@ -126,3 +126,30 @@ def test_min_time_is_set_by_the_scarcest_resource():
     assert h100.min_seconds(kernel._replace(flops=989_000_000_000)) == pytest.approx(1e-3)
     half_rate = kernel._replace(flops=494_000_000_000, dtype="f32")
     assert h100.min_seconds(half_rate) == pytest.approx(1e-3)
+
+
+def test_all_reduces_are_found_in_every_computation():
+    program = """HloModule jit_run
+
+%async_computation (p: f32[4]) -> f32[4] {
+  %p = f32[4]{0} parameter(0)
+  ROOT %all-reduce.9 = f32[4]{0} all-reduce(%p), channel_id=9, metadata={op_name="jit(run)/while/body/reduce_sum"}
+}
+
+%body (state: (f32[128], bf16[64])) -> (f32[128], bf16[64]) {
+  %state = (f32[128]{0}, bf16[64]{0}) parameter(0)
+  %sums = f32[128]{0} get-tuple-element(%state), index=0
+  %kernels = bf16[64]{0} get-tuple-element(%state), index=1
+  %all-reduce.1 = f32[128]{0} all-reduce(%sums), channel_id=1, metadata={op_name="jit(run)/while/body/jvp()/reduce_sum"}
+  %all-reduce-start.2 = ((bf16[64]{0}), bf16[64]{0}) all-reduce-start(%kernels), channel_id=2, metadata={op_name="jit(run)/while/body/transpose(jvp())/conv"}
+  %all-reduce-done.2 = bf16[64]{0} all-reduce-done(%all-reduce-start.2)
+  %all-reduce.3 = (f32[128]{0}, bf16[64]{0}) all-reduce(%sums, %kernels), channel_id=3, metadata={op_name="jit(run)/while/body/transpose(jvp())/add"}
+  ROOT %tuple = (f32[128]{0}, bf16[64]{0}) tuple(%all-reduce.1, %all-reduce-done.2)
+}
+"""
+    assert hlo.all_reduces(program) == [
+        hlo.AllReduce(16, "f32", False),
+        hlo.AllReduce(512, "f32", True),
+        hlo.AllReduce(128, "bf16", False),
+        hlo.AllReduce(512 + 128, "f32", False),
+    ]
