@@ -3,7 +3,7 @@
     python tests/one_process.py COORDINATOR NUM_PROCESSES PROCESS_ID WORKDIR OVERRIDES
 
 trains tiny.py's config with the overrides, a JSON object, on tiny.py's data set. COORDINATOR is
-HOST:PORT, or "" for a run of one process. The environment sets the number of devices.
+HOST:PORT, "auto", or "" for a run of one process. The environment sets the number of devices.
 """
 
 import json
@@ -24,7 +24,7 @@ def main() -> int:
     if "model" in overrides:
         overrides["model"] = ConfigDict(overrides["model"])
     cfg = tiny.make_config(**overrides)
-    numbers = (int(num_processes), int(process_id)) if coordinator else (None, None)
+    numbers = (int(num_processes), int(process_id)) if ":" in coordinator else (None, None)
     try:
         with distributed.connected(coordinator or None, *numbers):
             try:

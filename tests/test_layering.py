@@ -25,8 +25,8 @@ LAYERS = [
     {"config"},
     {"models", "augment", "optim", "losses", "metrics", "data"},
     {"ops", "run.atomic", "parameter_table", "tree_paths"},
-    {"image_file"},
-    {"errors", "selection", "runtime"},
+    {"image_file", "runtime"},
+    {"errors", "selection"},
 ]
 # Import names of the packages in requirements.txt, requirements-trackers.txt and
 # requirements-transfer.txt, and ml_dtypes, a dependency of jax. PyTorch and TensorFlow are not

@@ -25,9 +25,12 @@ AUGMENTED = {"augment__ops": "flip|crop(2)", "model": tiny.NETWORK}
 class Run:
     """The processes of one run, of which process 0 writes the workdir."""
 
-    def __init__(self, folder, num_processes, *, num_devices=1, seeds=None, **overrides):
+    def __init__(
+        self, folder, num_processes, *, num_devices=1, seeds=None, is_slurm=False, **overrides
+    ):
         folder.mkdir(exist_ok=True)
         address = f"localhost:{free_port()}" if num_processes > 1 else ""
+        address = "auto" if is_slurm else address
         environ = os.environ | {
             "JAX_NUM_CPU_DEVICES": str(num_devices),
             "PYTHONPATH": str(tiny.ROOT),
@@ -38,11 +41,14 @@ class Run:
             log = folder / f"process_{i}.log"
             overrides |= {"seed": seeds[i]} if seeds else {}
             arguments = [address, num_processes, i, self.folder, json.dumps(overrides)]
+            # What SLURM sets for the tasks of a step on this host.
+            slurm = {"JOB_ID": os.getpid(), "STEP_NODELIST": "localhost", "NTASKS": num_processes}
+            slurm = {f"SLURM_{k}": str(v) for k, v in (slurm | {"PROCID": i, "LOCALID": i}).items()}
             with log.open("a") as file:
                 process = subprocess.Popen(
                     [sys.executable, "-u", tiny.ROOT / "tests" / "one_process.py"]
                     + [str(argument) for argument in arguments],
-                    env=environ,
+                    env=environ | (slurm if is_slurm else {}),
                     stdout=file,
                     stderr=file,
                 )
@@ -94,37 +100,50 @@ def train(start, *args, **kwargs):
     return run
 
 
-def params(folder):
-    """Returns the parameters in the latest checkpoint, by path."""
+def params(folder, which=-1):
+    """Returns the parameters and statistics in a checkpoint, the latest by default, by path."""
     with open_checkpoints(folder / "run" / "checkpoints", read_only=True) as checkpoints:
-        saved = checkpoints.restore_arrays(checkpoints.latest_step, ("params", "batch_stats"))
+        step = saved_steps(folder / "run" / "checkpoints")[which]
+        saved = checkpoints.restore_arrays(step, ("params", "batch_stats"))
     leaves = jax.tree_util.tree_leaves_with_path(saved)
     return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
 
 
-def assert_close(actual, expected, tolerance):
-    assert actual.keys() == expected.keys()
-    for name, value in expected.items():
-        error = np.linalg.norm(actual[name] - value) / max(np.linalg.norm(value), 1e-3)
-        assert error <= tolerance, f"{name}: {error:.1e}"
+def difference(folder, other, *, of_other=-1):
+    """Returns the norm of the difference of all parameters of two runs."""
+    values, others = params(folder), params(other, of_other)
+    assert values.keys() == others.keys()
+    return np.sqrt(sum(np.sum(np.square(values[name] - others[name])) for name in values))
+
+
+def assert_equal(folder, other):
+    assert difference(folder, other) == 0
+
+
+def assert_close(folder, other, tolerance):
+    """Checks the difference relative to what the last epoch changed."""
+    change = difference(other, other, of_other=-2)
+    error = difference(folder, other) / change
+    print(f"difference {error:.1e} of the last epoch's change")
+    assert error <= tolerance
 
 
 def test_two_processes_equal_one(start, tmp_path):
     train(start, tmp_path / "one", 1, num_devices=2, **AUGMENTED)
     two = train(start, tmp_path / "two", 2, **AUGMENTED)
-    expected, actual = params(tmp_path / "one"), params(tmp_path / "two")
     # Two devices in one process and in two add up the same two gradients.
-    assert all(np.array_equal(actual[name], value) for name, value in expected.items())
+    assert_equal(tmp_path / "two", tmp_path / "one")
     assert "epoch 1/2" in two.log(0) and "epoch" not in two.log(1)
 
 
+@pytest.mark.slow
 def test_pmap(start, tmp_path):
     settings = AUGMENTED | {"parallel": "pmap", "model": tiny.SPLIT_NETWORK}
     train(start, tmp_path / "one", 1, num_devices=2, **settings)
     train(start, tmp_path / "two", 2, **settings)
-    expected, actual = params(tmp_path / "one"), params(tmp_path / "two")
-    assert any("mean" in name for name in expected)  # of BatchNorm, whose statistics differ here
-    assert all(np.array_equal(actual[name], value) for name, value in expected.items())
+    # The network has BatchNorm, whose statistics are those of each device's images.
+    assert any("mean" in name for name in params(tmp_path / "two"))
+    assert_equal(tmp_path / "two", tmp_path / "one")
 
 
 def test_a_killed_process_ends_the_others_and_a_restart_resumes(start, tmp_path):
@@ -140,8 +159,12 @@ def test_a_killed_process_ends_the_others_and_a_restart_resumes(start, tmp_path)
     assert max(saved_steps(run.folder / "checkpoints")) < 160
     resumed = train(start, tmp_path / "killed", 2, **settings)
     assert "resumed at step" in resumed.log(0)
-    expected, actual = params(tmp_path / "straight"), params(tmp_path / "killed")
-    assert all(np.array_equal(actual[name], value) for name, value in expected.items())
+    assert_equal(tmp_path / "killed", tmp_path / "straight")
+
+
+@pytest.mark.slow
+def test_slurm(start, tmp_path):
+    assert "epoch 2/2" in train(start, tmp_path, 2, is_slurm=True).log(0)
 
 
 @pytest.mark.slow
@@ -167,7 +190,7 @@ def test_four_two_and_one_processes_continue_a_run(start, tmp_path):
         last = max(saved_steps(run.folder / "checkpoints"))
         assert f"saved at step {last} of 400" in run.log(0)
     train(start, tmp_path / "run", 1, **settings)
-    assert_close(params(tmp_path / "run"), params(tmp_path / "straight"), 1e-2)
+    assert_close(tmp_path / "run", tmp_path / "straight", 1e-2)
 
 
 CNN3 = {"name": "cnn3"}
@@ -177,10 +200,12 @@ RESNET = {"name": "resnet18", "width": 8}
 @pytest.mark.slow
 @pytest.mark.parametrize("model", [CNN3, RESNET], ids=["cnn3", "resnet18"])
 def test_two_processes_of_four_devices_equal_one_device(start, tmp_path, model):
-    settings = {"augment__ops": "flip|crop(2)", "model": model, "num_epochs": 5}
+    # Adam would amplify the rounding errors of gradients that are almost zero.
+    sgd = {"optim__name": "sgd", "optim__learning_rate": 0.001}
+    settings = {"augment__ops": "flip|crop(2)", "model": model, "num_epochs": 5, **sgd}
     train(start, tmp_path / "one", 1, **settings)
     train(start, tmp_path / "eight", 2, num_devices=4, **settings)
-    assert_close(params(tmp_path / "eight"), params(tmp_path / "one"), 1e-3)
+    assert_close(tmp_path / "eight", tmp_path / "one", 1e-3)
 
 
 def test_different_configs(start, tmp_path):
@@ -201,6 +226,14 @@ def test_different_configs(start, tmp_path):
 )
 def test_invalid_arguments(arguments, message):
     with pytest.raises(UserError, match=message), distributed.connected(*arguments):
+        pass
+
+
+def test_auto_without_a_cluster():
+    with (
+        pytest.raises(UserError, match="finds no SLURM"),
+        distributed.connected("auto", None, None),
+    ):
         pass
 
 

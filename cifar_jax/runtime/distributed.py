@@ -106,13 +106,17 @@ def _initialize(coordinator: str, num_processes: int | None, process_id: int | N
             None if is_auto else coordinator,
             num_processes,
             process_id,
-            # Not one device for each process of a host, as SLURM's and Open MPI's settings imply.
             cluster_detection_method=None if is_auto else "deactivate",
             initialization_timeout=_START_SECONDS,
             heartbeat_timeout_seconds=_LOST_SECONDS,
             shutdown_timeout_seconds=_END_SECONDS,
         )
     except (RuntimeError, ValueError) as error:
+        if is_auto and "should be defined" in str(error):
+            raise UserError(
+                "--coordinator=auto finds no SLURM, Open MPI or Kubernetes here: set "
+                "--coordinator=HOST:PORT, --num_processes and --process_id"
+            ) from error
         reason = str(error).splitlines()[0]
         raise UserError(
             f"the processes of --coordinator={coordinator} did not find each other: {reason}"
