@@ -26,11 +26,19 @@ class Run:
     """The processes of one run, of which process 0 writes the workdir."""
 
     def __init__(
-        self, folder, num_processes, *, num_devices=1, seeds=None, is_slurm=False, **overrides
+        self,
+        folder,
+        num_processes,
+        *,
+        num_devices=1,
+        seeds=None,
+        is_auto=False,
+        is_slurm=False,
+        **overrides,
     ):
         folder.mkdir(exist_ok=True)
         address = f"localhost:{free_port()}" if num_processes > 1 else ""
-        address = "auto" if is_slurm else address
+        address = "auto" if is_auto else address
         environ = os.environ | {
             "JAX_NUM_CPU_DEVICES": str(num_devices),
             "PYTHONPATH": str(tiny.ROOT),
@@ -147,7 +155,7 @@ def test_pmap(start, tmp_path):
 
 
 def test_a_killed_process_ends_the_others_and_a_restart_resumes(start, tmp_path):
-    settings = AUGMENTED | {"num_epochs": 40, "steps_per_call": 1}
+    settings = AUGMENTED | {"num_epochs": 20, "steps_per_call": 1}
     train(start, tmp_path / "straight", 1, num_devices=2, **settings)
     run = start(tmp_path / "killed", 2, **settings)
     run.wait_for(8)
@@ -156,7 +164,7 @@ def test_a_killed_process_ends_the_others_and_a_restart_resumes(start, tmp_path)
     assert run.finish(timeout=60)[0] != 0
     print(f"ended after {time.monotonic() - killed_at:.1f} s")
     assert "another process of this run has ended" in run.log(0).splitlines()[-1]
-    assert max(saved_steps(run.folder / "checkpoints")) < 160
+    assert max(saved_steps(run.folder / "checkpoints")) < 80
     resumed = train(start, tmp_path / "killed", 2, **settings)
     assert "resumed at step" in resumed.log(0)
     assert_equal(tmp_path / "killed", tmp_path / "straight")
@@ -164,7 +172,7 @@ def test_a_killed_process_ends_the_others_and_a_restart_resumes(start, tmp_path)
 
 @pytest.mark.slow
 def test_slurm(start, tmp_path):
-    assert "epoch 2/2" in train(start, tmp_path, 2, is_slurm=True).log(0)
+    assert "epoch 2/2" in train(start, tmp_path, 2, is_auto=True, is_slurm=True).log(0)
 
 
 @pytest.mark.slow
@@ -198,14 +206,19 @@ RESNET = {"name": "resnet18", "width": 8}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", [CNN3, RESNET], ids=["cnn3", "resnet18"])
-def test_two_processes_of_four_devices_equal_one_device(start, tmp_path, model):
+@pytest.mark.parametrize(
+    # BatchNorm amplifies rounding errors.
+    ("model", "tolerance"),
+    [(CNN3, 1e-3), (RESNET, 3e-2)],
+    ids=["cnn3", "resnet18"],
+)
+def test_two_processes_of_four_devices_equal_one_device(start, tmp_path, model, tolerance):
     # Adam would amplify the rounding errors of gradients that are almost zero.
     sgd = {"optim__name": "sgd", "optim__learning_rate": 0.001}
     settings = {"augment__ops": "flip|crop(2)", "model": model, "num_epochs": 5, **sgd}
     train(start, tmp_path / "one", 1, **settings)
     train(start, tmp_path / "eight", 2, num_devices=4, **settings)
-    assert_close(tmp_path / "eight", tmp_path / "one", 1e-3)
+    assert_close(tmp_path / "eight", tmp_path / "one", tolerance)
 
 
 def test_different_configs(start, tmp_path):
@@ -229,12 +242,10 @@ def test_invalid_arguments(arguments, message):
         pass
 
 
-def test_auto_without_a_cluster():
-    with (
-        pytest.raises(UserError, match="finds no SLURM"),
-        distributed.connected("auto", None, None),
-    ):
-        pass
+def test_auto_without_a_cluster(start, tmp_path):
+    run = start(tmp_path, 1, is_auto=True)
+    assert run.finish() == [1]
+    assert "--coordinator=auto finds no SLURM" in run.log(0)
 
 
 def test_no_coordinator(monkeypatch):
