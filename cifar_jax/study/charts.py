@@ -12,6 +12,8 @@ from cifar_jax.report import figures
 from cifar_jax.study.result import format_parameter
 from cifar_jax.study.space import Parameter
 
+# Width of the parallel coordinates per axis.
+PARALLEL_INCHES = 1.15
 _MAP = mpl.colormaps["viridis"]
 
 
@@ -133,7 +135,7 @@ def parallel(
     low, high = shown.min(), shown.max()
     heights = (shown - low) / (high - low) if high > low else np.full(len(points), 0.5)
     scales = [_Scale(parameter) for parameter in space]
-    figure = figures.new((max(7.0, 1.5 * (len(space) + 1)), 4.2))
+    figure = figures.new((PARALLEL_INCHES * (len(space) + 2), 4.2))
     axes = figure.subplots()
     # The best trials are drawn last, over the others.
     goodness = 1 - heights if lower_is_better else heights
@@ -144,12 +146,12 @@ def parallel(
         )  # fmt: skip
     for x, scale in enumerate(scales):
         for value, text in scale.ticks():
-            axes.text(x + 0.03, value, text, fontsize=8, va="center", bbox=_BACK)
+            axes.text(x + 0.03, value, text, fontsize=9, va="center", bbox=_BACK)
     for share in (0, 0.5, 1):
         text = f"{low + share * (high - low):.4g}"
-        axes.text(len(space) + 0.03, share, text, fontsize=8, va="center", bbox=_BACK)
+        axes.text(len(space) + 0.03, share, text, fontsize=9, va="center", bbox=_BACK)
     names = [*(_broken(p.name) for p in space), label]
-    axes.set_xticks(range(len(names)), names, fontsize=8)
+    axes.set_xticks(range(len(names)), names, fontsize=9)
     axes.set(yticks=[], ylim=(-0.05, 1.05), xlim=(-0.1, len(space) + 0.45))
     axes.grid(axis="x", color="#444444", alpha=0.8)
     axes.spines["left"].set_visible(False)

@@ -34,45 +34,49 @@ def _unreachable(storage: str | None, error: Exception) -> UserError:
     return UserError(f"{where} cannot be used: {type(error).__name__}: {reason}")
 
 
+def connect(url: str) -> BaseStorage:
+    """Connects to a storage of Optuna.
+
+    Raises:
+      UserError: If that fails.
+    """
+    try:
+        return optuna.storages.get_storage(url)
+    # ValueError: not a URL. ImportError: the package of the database is missing.
+    except (ValueError, ImportError, SQLAlchemyError, optuna.exceptions.OptunaError) as error:
+        raise _unreachable(url, error) from error
+
+
 def open_study(
-    config: ConfigDict, space: tuple[Parameter, ...], folder: Path, name: str, storage: str | None
+    config: ConfigDict, space: tuple[Parameter, ...], name: str, storage: BaseStorage | Path
 ) -> optuna.Study:
     """Opens a study, and creates it if necessary.
 
     Args:
       config: The config of the trials.
       space: The search space.
-      folder: The workdir, which holds the journal if `storage` is None.
       name: The name of the study.
-      storage: The URL of a storage of Optuna, or None.
+      storage: The storage, or the workdir of the search, whose journal is used.
 
     Raises:
-      UserError: If the storage cannot be reached.
+      UserError: If the storage cannot be used.
     """
     optuna.logging.disable_default_handler()
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     try:
+        if isinstance(storage, Path):
+            journal = optuna.storages.journal
+            storage = journal.JournalStorage(journal.JournalFileBackend(str(storage / JOURNAL)))
         return optuna.create_study(
             study_name=name,
-            storage=_storage(folder, storage),
+            storage=storage,
             sampler=sampler.create(config.search.sampler, config.seed),
             pruner=_pruner(config, space),
             direction="maximize",
             load_if_exists=True,
         )
-    # ValueError: not a URL. ImportError: the package of the database is missing.
-    except (
-        *(ValueError, ImportError, OSError, SQLAlchemyError),
-        *(optuna.exceptions.OptunaError, optuna.exceptions.StorageInternalError),
-    ) as error:
-        raise _unreachable(storage, error) from error
-
-
-def _storage(folder: Path, url: str | None) -> BaseStorage:
-    if url is not None:
-        return optuna.storages.get_storage(url)
-    journal = optuna.storages.journal
-    return journal.JournalStorage(journal.JournalFileBackend(str(folder / JOURNAL)))
+    except (OSError, ValueError) as error:  # the journal cannot be read, or is damaged
+        raise _unreachable(None, error) from error
 
 
 def _pruner(config: ConfigDict, space: tuple[Parameter, ...]) -> optuna.pruners.BasePruner:

@@ -89,7 +89,8 @@ def _charts(search: Search, points: list[Point], metric: str) -> list[Chart]:
     if any(p.is_complete for p in points):
         figure = charts.parallel(points, search.space, label, lower_is_better=is_loss)
         text = "Every complete trial as a line through its values; better trials are darker"
-        width = max(34, 7 * (len(search.space) + 1))
+        # At this width, a point (1/72 inch) is a pixel and a rem is 16 pixels.
+        width = 72 * charts.PARALLEL_INCHES * (len(search.space) + 2) / 16
         image = figures.svg(figure, "parallel")
         shown.append(Chart("Parallel coordinates", image, text, is_wide=True, min_width=width))
     return shown

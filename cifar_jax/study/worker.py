@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from cifar_jax.errors import UserError
 from cifar_jax.runtime.signals import Preempted, StopRequest, catch_signals
 from cifar_jax.study import ownership, queue, settings, space, trial
-from cifar_jax.study.opening import open_study, storage_errors
+from cifar_jax.study.opening import connect, open_study, storage_errors
 from cifar_jax.study.ownership import Owner, Timing
 from cifar_jax.study.programs import Programs
 from cifar_jax.study.progress import Progress
@@ -79,8 +79,10 @@ def open_search(config: ConfigDict, workdir: Path, storage: str | None) -> Searc
     trial_config = settings.trial_config(config)
     if settings.is_new(workdir):
         space.check(trial_config, parameters)
+    backend = None if storage is None else connect(storage)
     name = settings.claim(config, workdir, storage)
-    study = open_study(trial_config, parameters, workdir, name, storage)
+    with storage_errors(storage):
+        study = open_study(trial_config, parameters, name, backend or workdir)
     return Search(config, trial_config, parameters, study, workdir, storage)
 
 

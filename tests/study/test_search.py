@@ -187,8 +187,7 @@ def test_bad_inputs(command, tmp_path, flags, message):
     code, shown = command(*flags)
     assert code == 1 and message in shown.err, shown.err
     assert shown.err.startswith("error: ") and shown.err.count("\n") == 1 and not shown.out
-    if not flags[0].startswith("--storage"):
-        assert not (tmp_path / "w").exists()
+    assert not (tmp_path / "w").exists()
 
 
 @pytest.mark.parametrize("name", ["notes.md", "config.json", "checkpoints"])
@@ -197,6 +196,14 @@ def test_a_folder_with_other_files_is_refused(command, tmp_path, name):
     code, shown = command()
     assert code == 1 and re.search("holds files that do not|holds a training run", shown.err)
     assert not (tmp_path / "w" / "search.json").exists()
+
+
+def test_a_damaged_journal_is_named(command, tmp_path):
+    space = "--config.search.space=batch_size in {101, 102}"
+    command(space, "--trials=1")
+    (tmp_path / "w/search.journal").write_text("no JSON\n{}\n")
+    code, shown = command(space)
+    assert code == 1 and "the search's journal cannot be used" in shown.err
 
 
 def test_a_damaged_search_json_is_named(command, tmp_path):
