@@ -162,6 +162,8 @@ def test_a_worker_that_lost_its_trial_does_not_report_it(tmp_path, monkeypatch):
     # It continues with the next trial, and returns to the lost one when its new owner is silent.
     assert console.lost == [0]
     assert [number for number, *_ in console.ended] == [1, 0]
+    # It stops at the epoch in which it lost the trial.
+    assert [epoch for epoch, _ in console.epochs] == [1, 1, 2, 1, 2]
     assert search.trials[0].intermediate_values.keys() == {1, 2}
 
 
