@@ -15,6 +15,7 @@ CHANGED = {
     "optim__schedule": "cosine",
     "optim__warmup_epochs": 0.5,
     "plateau__patience": 1,
+    "plateau__min_delta": 10.0,  # so that it reduces the learning rate
     "selected_on": "last",
 }
 
