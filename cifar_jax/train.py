@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from cifar_jax.loop import Diverged
 from cifar_jax.run import metrics_csv, predictions, summary, trackers, workdir
 from cifar_jax.run.checkpoint import open_checkpoints
 from cifar_jax.run.storage import saved_steps, writing
+from cifar_jax.run.writers import Writer
 from cifar_jax.runtime.environment import environment
 from cifar_jax.runtime.profile import traced
 from cifar_jax.runtime.signals import catch_signals
@@ -32,6 +34,8 @@ def train(
     startup: Startup | None = None,
     profile: bool = False,
     all_parameters: bool = False,
+    create: Callable[..., experiment.Experiment] | None = None,
+    writers: Sequence[Writer] = (),
 ) -> dict[str, Any]:
     """Trains and evaluates a network, and writes the run's files to a workdir.
 
@@ -46,6 +50,8 @@ def train(
       startup: A stopwatch started when the command began; by default, one that starts now.
       profile: Whether to write a trace of a few steps to the workdir's folder `profile`.
       all_parameters: Whether to print a row for each array of parameters, even if there are many.
+      create: Replaces experiment.create, for example to reuse a compiled program.
+      writers: Further receivers of progress and of the rows of new epochs.
 
     Returns:
       The contents of summary.json.
@@ -70,7 +76,7 @@ def train(
         startup.mark("checks")
         dataset = dataset or experiment.load_data(config)
         startup.mark("data")
-        exp = experiment.create(config, dataset, mesh=mesh)
+        exp = (create or experiment.create)(config, dataset, mesh=mesh)
         tracing, total = exp.engine.trace_seconds, exp.engine.compile_seconds
         startup.mark("network", tracing=tracing, compilation=total - tracing)
         if complete is None:  # a complete run keeps its summary
@@ -90,7 +96,7 @@ def train(
                 tracking = stack.enter_context(trackers.opened(config.trackers, folder, run.rows))
                 startup.mark("state")
                 try:
-                    trainer.train(folder, tracking)
+                    trainer.train(folder, [*tracking, *writers])
                 except Diverged as error:
                     (folder / "diverged.txt").write_text(f"{error.what}\n")  # for reports
                     raise
