@@ -25,7 +25,7 @@ test-slow: $(VENV)/.installed-test
 
 reference: $(VENV)/.installed-test
 	$(BIN)/python -m pip install --quiet -r requirements-reference.txt -r requirements-trackers.txt \
-	  -r requirements-transfer.txt
+	  -r requirements-transfer.txt -r requirements-search.txt
 
 # Updates the lock files to the newest versions in the ranges. Needs uv (`pip install uv`).
 lock:

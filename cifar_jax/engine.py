@@ -7,6 +7,7 @@ progress bar or to save a checkpoint. The learning rates and the seed are argume
 that differ only in these share one program in the compilation cache.
 """
 
+import copy
 import functools
 import time
 from collections.abc import Callable
@@ -205,13 +206,7 @@ class Engine:
         self._init = jax.jit(init, out_shardings=self.replicated)
         self._no_metrics = jax.jit(Metrics.empty, out_shardings=self.replicated)
         self._order = self._jit_order()
-        steps = jnp.arange(self.steps_per_epoch, dtype=jnp.int32)
-        learning_rate_at = jax.vmap(
-            lambda step: jnp.float32(1.0 if schedule is None else schedule(step))
-        )
-        self._learning_rates = jax.jit(
-            lambda first: learning_rate_at(first + steps), out_shardings=self.replicated
-        )
+        self._learning_rates = self._jit_learning_rates(schedule)
         self._labels = np.asarray(labels, np.int32)
         self._features = images if callable(images) else None
         self._data = None if callable(images) else self._put(images)
@@ -226,6 +221,19 @@ class Engine:
         self._program = compile_for_backend(lowered, cuda_graph)
         self.compile_seconds = time.perf_counter() - start
         self.program_bytes = _program_bytes(self._program)
+
+    def reused(self, seed: int, schedule: Callable[[int], Any] | None) -> "Engine":
+        """Returns an engine for another seed and schedule that shares the program and the data.
+
+        Args:
+          seed: As for `__init__`.
+          schedule: As for `__init__`.
+        """
+        other = copy.copy(self)
+        other._seed = np.uint32(seed)
+        other._learning_rates = self._jit_learning_rates(schedule)
+        other.trace_seconds = other.compile_seconds = 0.0
+        return other
 
     def init(self, *, load: bool = True) -> TrainState:
         """Returns the state at step 0.
@@ -316,6 +324,14 @@ class Engine:
         steps = many_steps(make_train_step(None), make_batch, loop)
         return jax.jit(steps, donate_argnums=0, out_shardings=replicated(mesh))
 
+    def _jit_learning_rates(
+        self, schedule: Callable[[int], Any] | None
+    ) -> Callable[[np.int32], jax.Array]:
+        """Returns the jitted function that maps an epoch's first step to Plan.learning_rates."""
+        steps = jnp.arange(self.steps_per_epoch, dtype=jnp.int32)
+        at = jax.vmap(lambda step: jnp.float32(1.0 if schedule is None else schedule(step)))
+        return jax.jit(lambda first: at(first + steps), out_shardings=self.replicated)
+
     def _jit_order(self) -> Callable[[jax.Array, int], jax.Array]:
         """Returns the jitted function that maps a state's key and an epoch to Plan.order."""
         return jax.jit(
@@ -340,7 +356,7 @@ class PmapEngine(Engine):
 
     def _to_lower(self, arguments: T) -> T:
         # With several processes, pmap would read the keys of all of them (jax 0.10 and 0.11).
-        if jax.process_count() == 1:
+        if distributed.num_processes() == 1:
             return arguments
 
         def own_keys(array):

@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from cifar_jax.run.checkpoint import Checkpoints, open_checkpoints
 from cifar_jax.run.shared_checkpoints import SharedCheckpoints
 from cifar_jax.run.storage import saved_steps, writing
 from cifar_jax.runtime import distributed
+from cifar_jax.run.writers import Writer
 from cifar_jax.runtime.environment import environment
 from cifar_jax.runtime.profile import traced
 from cifar_jax.runtime.signals import catch_signals
@@ -36,6 +37,8 @@ def train(
     startup: Startup | None = None,
     profile: bool = False,
     all_parameters: bool = False,
+    create: Callable[..., experiment.Experiment] | None = None,
+    writers: Sequence[Writer] = (),
 ) -> dict[str, Any]:
     """Trains and evaluates a network, and writes the run's files to a workdir.
 
@@ -50,6 +53,8 @@ def train(
       startup: A stopwatch started when the command began; by default, one that starts now.
       profile: Whether to write a trace of a few steps to the workdir's folder `profile`.
       all_parameters: Whether to print a row for each array of parameters, even if there are many.
+      create: Replaces experiment.create, for example to reuse a compiled program.
+      writers: Further receivers of progress and of the rows of new epochs.
 
     Returns:
       The contents of summary.json.
@@ -76,7 +81,7 @@ def train(
         dataset = dataset or experiment.load_data(config)
         distributed.check_same("data set", lambda: {"checksum": dataset.checksum})
         startup.mark("data")
-        exp = experiment.create(config, dataset, mesh=mesh)
+        exp = (create or experiment.create)(config, dataset, mesh=mesh)
         tracing, total = exp.engine.trace_seconds, exp.engine.compile_seconds
         startup.mark("network", tracing=tracing, compilation=total - tracing)
         if distributed.is_main():
@@ -98,7 +103,7 @@ def train(
                 tracking = stack.enter_context(trackers.opened(names, folder, run.rows))
                 startup.mark("state")
                 try:
-                    trainer.train(folder, tracking)
+                    trainer.train(folder, [*tracking, *writers])
                 except Diverged as error:
                     if distributed.is_main():  # for reports
                         (folder / "diverged.txt").write_text(f"{error.what}\n")
@@ -130,7 +135,7 @@ def _opened_checkpoints(folder: Path) -> Iterator[Checkpoints | SharedCheckpoint
     """Opens the checkpoints, on several processes as those of process 0."""
     with contextlib.ExitStack() as stack:
         own = stack.enter_context(open_checkpoints(folder)) if distributed.is_main() else None
-        yield own if jax.process_count() == 1 else SharedCheckpoints(own)
+        yield own if distributed.num_processes() == 1 else SharedCheckpoints(own)
 
 
 def _has_files(folder: Path, num_epochs: int) -> bool:

@@ -69,7 +69,7 @@ class Trainer:
             print(f"resumed at step {self.run.step:,} of {self._total_steps:,}")
         self._saved_step, self._saved_at = self.run.step, time.monotonic()
         # One process decides by itself, without the delay of a call.
-        self._agreement = Agreement(exp.engine.mesh) if jax.process_count() > 1 else None
+        self._agreement = Agreement(exp.engine.mesh) if distributed.num_processes() > 1 else None
         if self._agreement:
             self.run.clock.agreed_step_seconds = 0.0
 

@@ -323,6 +323,30 @@ OTHERS = [
         )
     ),
     *(
+        ("cifar_jax.search", *QUICK, "--config.search.space=seed in {1, 2}", *flags)
+        for flags in (
+            ("--config.search.space=",),
+            ("--config.search.space=seed in {}",),
+            ("--config.search.space=optim.lr in {1.0}",),
+            (f"--config.search.space={LONG} in {{1}}",),
+            (f"--config.search.space=seed in {{{HUGE}}}",),
+            ("--config.search.space=optim.eps in log(1, 1e-3)",),
+            ("--config.search.space=batch_size in {'large'}",),
+            ("--config.search.sampler=grid",),
+            ("--config.search.pruner=asha",),
+            ("--config.search.min_epochs=99",),
+            ("--config.data.val_fraction=0", "--config.selected_on=last"),
+            ("--config.selected_on=train",),
+            ("--trials=0",),
+            ("--trials=x",),
+            ("--storage=nonsense",),
+            ("--workdir=file",),
+            ("--workdir=run",),
+            ("--unknown=1",),
+            ("extra",),
+        )
+    ),
+    *(
         ("cifar_jax.augment.__main__", *flags)
         for flags in (
             (),
@@ -508,6 +532,8 @@ OTHERS = [
 def test_command_lines(command, case):
     if case[0].startswith("benchmarks.versus_torch."):
         pytest.importorskip("torch")  # or else, that is what the command says first
+    if case[0] == "cifar_jax.search":
+        pytest.importorskip("optuna")  # likewise
     shown = command(*case)
     assert (
         names_input(shown, *case[1:]) or not any(case[1:]) or re.search(r"(are|is) required", shown)

@@ -12,8 +12,8 @@ import tiny
 # module that is not listed belongs to its package.
 LAYERS = [
     {"main", "prepare", "predict", "export", "lr_range_test", "augment.__main__"}
-    | {"report.__main__"},
-    {"trained"},
+    | {"report.__main__", "search"},
+    {"trained", "study"},
     {"train", "report", "range_test"},
     {"trainer", "final_evaluation"},
     {"run_state"},
@@ -28,13 +28,13 @@ LAYERS = [
     {"image_file", "runtime"},
     {"errors", "selection"},
 ]
-# Import names of the packages in requirements.txt, requirements-trackers.txt and
-# requirements-transfer.txt, and ml_dtypes, a dependency of jax. PyTorch and TensorFlow are not
-# among them, nor are configs, benchmarks and tests, which are not installed.
+# Import names of the packages in requirements.txt and requirements-{trackers,transfer,search}.txt,
+# and of two dependencies: ml_dtypes of jax, and sqlalchemy of optuna. PyTorch and TensorFlow are
+# not among them, nor are configs, benchmarks and tests, which are not installed.
 LIBRARIES = {
     *("PIL", "absl", "clu", "flatbuffers", "flax", "h5py", "huggingface_hub", "jax", "jinja2"),
-    *("matplotlib", "ml_collections", "ml_dtypes", "mlflow", "numpy", "optax", "orbax", "rich"),
-    *("safetensors", "tensorboardX", "tensorflow_datasets", "wandb"),
+    *("matplotlib", "ml_collections", "ml_dtypes", "mlflow", "numpy", "optax", "optuna", "orbax"),
+    *("rich", "safetensors", "sqlalchemy", "tensorboardX", "tensorflow_datasets", "wandb"),
 }
 PACKAGE = tiny.ROOT / "cifar_jax"
 

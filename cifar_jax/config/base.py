@@ -193,4 +193,23 @@ def get_config() -> ConfigDict:
     # Minutes after which a checkpoint is saved within an epoch.
     config.checkpoint.every_minutes = 10.0
 
+    # The hyperparameter search, `python -m cifar_jax.search`. Training ignores these fields.
+    config.search = ConfigDict()
+    # Fields to search over, one "FIELD in SET" per line or separated by ";". SET is {A, B, ...},
+    # uniform(LOW, HIGH), log(LOW, HIGH) or int(LOW, HIGH), both ends included; FIELD[i] is an entry
+    # of a list. For example "model.filters[0] in {16, 32}; optim.learning_rate in log(1e-4, 0.1)".
+    config.search.space = ""
+    # Number of trials, those of all workers and earlier sessions together.
+    config.search.num_trials = 20
+    # "random", or "tpe": Optuna's tree-structured Parzen estimator.
+    config.search.sampler = "tpe"
+    # Rule that ends a trial early: "none", "median" (worse than the median of the earlier trials at
+    # the same epoch) or "hyperband".
+    config.search.pruner = "median"
+    # Epochs before a trial can be pruned.
+    config.search.min_epochs = 3
+    # If data.val_fraction is 0: fraction of the training images that the trials hold out, in [0,
+    # 1). That split takes the place of the test set: selected_on "test" means "val" in a trial.
+    config.search.val_fraction = 0.0
+
     return config

@@ -163,6 +163,11 @@ def _check_fields(config: ConfigDict, names: Iterable[str]) -> None:
             raise unknown("config field", name, known)
 
 
+def config_path(argv: list[str]) -> Path | None:
+    """Returns the config file that a command line names, or None."""
+    return _take_config(argv)[0]
+
+
 def _take_config(argv: list[str]) -> tuple[Path | None, list[str]]:
     """Returns the value of --config and the remaining arguments."""
     for i, arg in enumerate(argv):

@@ -1,6 +1,7 @@
 """Builds the parts of a run from its config: data set, network, optimizer, engine.
 
-validation.py checks a config, and parts.py builds the functions that it describes.
+validation.py checks a config, parts.py builds the functions that it describes, and reuse.py says
+which configs share a compiled program.
 """
 
 from collections.abc import Callable
@@ -16,14 +17,21 @@ from cifar_jax.engine import Engine, count_steps, make_mesh
 from cifar_jax.engine import create as create_engine
 from cifar_jax.errors import UserError
 from cifar_jax.evaluate import Evaluate, make_evaluate
-from cifar_jax.experiment.parts import Parts, build_schedule, make_callbacks, make_parts
+from cifar_jax.experiment.parts import (
+    Parts,
+    build_schedule,
+    caches_features,
+    make_callbacks,
+    make_parts,
+)
+from cifar_jax.experiment.reuse import program_key
 from cifar_jax.experiment.validation import DTYPES, check_weights, checked, resolved
 from cifar_jax.runtime import distributed
 from cifar_jax.selection import Selection
 from cifar_jax.transfer import features
 
 __all__ = ["DTYPES", "Experiment", "Parts", "check_weights", "checked", "create", "load_data"]
-__all__ += ["make_callbacks", "make_mesh", "make_parts", "resolved"]
+__all__ += ["make_callbacks", "make_mesh", "make_parts", "program_key", "resolved", "reused"]
 
 
 class Experiment(NamedTuple):
@@ -90,11 +98,9 @@ def create(
     """
     mesh = mesh or make_mesh()
     steps_per_epoch = count_steps(config.batch_size, len(dataset.train.labels), mesh.size)
-    if config.num_epochs * steps_per_epoch >= 2**31:
-        most = (2**31 - 1) // steps_per_epoch
-        raise UserError(f"num_epochs must be at most {most}, got {config.num_epochs}")
+    _check_length(config, steps_per_epoch)
     schedule = (make_schedule or partial(build_schedule, config))(steps_per_epoch)
-    is_cached = _caches_features(config)
+    is_cached = caches_features(config)
     parts = make_parts(config, dataset.info, steps_per_epoch=steps_per_epoch, on_features=is_cached)
     splits = {"train": dataset.train, "val": dataset.val, "test": dataset.test}
     splits = {name: split for name, split in splits.items() if split is not None}
@@ -144,7 +150,27 @@ def create(
     )
 
 
-def _caches_features(config: ConfigDict) -> bool:
-    """Returns whether the features of every image are computed only once."""
-    is_fixed = not (config.augment.ops.strip() or config.augment.mix.strip())
-    return config.transfer.train == "head" and config.transfer.cache_features and is_fixed
+def reused(exp: Experiment, config: ConfigDict) -> Experiment:
+    """Returns the experiment of a config whose `program_key` is that of `exp`, sharing its program.
+
+    Args:
+      exp: The parts of another run on the same images.
+      config: A config that `checked` has returned.
+
+    Raises:
+      UserError: If a field of the schedule or num_epochs is invalid.
+    """
+    _check_length(config, exp.engine.steps_per_epoch)
+    schedule = build_schedule(config, exp.engine.steps_per_epoch)
+    return exp._replace(
+        engine=exp.engine.reused(config.seed, schedule),
+        selection=selection.of_config(config),
+        schedule=schedule,
+        callbacks=make_callbacks(config),
+    )
+
+
+def _check_length(config: ConfigDict, steps_per_epoch: int) -> None:
+    if config.num_epochs * steps_per_epoch >= 2**31:
+        most = (2**31 - 1) // steps_per_epoch
+        raise UserError(f"num_epochs must be at most {most}, got {config.num_epochs}")

@@ -177,3 +177,9 @@ def make_callbacks(config: ConfigDict) -> callbacks.Callbacks:
     if config.early_stopping.patience:
         early_stopping = callbacks.EarlyStopping(**config.early_stopping)
     return callbacks.Callbacks(plateau, early_stopping)
+
+
+def caches_features(config: ConfigDict) -> bool:
+    """Returns whether the features of every image are computed only once."""
+    is_fixed = not (config.augment.ops.strip() or config.augment.mix.strip())
+    return config.transfer.train == "head" and config.transfer.cache_features and is_fixed

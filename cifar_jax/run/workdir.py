@@ -13,7 +13,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,10 @@ from cifar_jax.run.summary import is_complete, write_json
 # Fields that may change when a run resumes: they do not affect its results.
 NON_SEMANTIC_FIELDS = (
     *("data.dir", "steps_per_call", "gpu_graph", "eval_batch_size", "checkpoint."),
-    *("trackers", "transfer.cache_features"),
+    *("trackers", "transfer.cache_features", "search."),
 )
+# Identifies the workdir of a hyperparameter search.
+SEARCH_FILE = "search.json"
 # The format of workdirs that this version writes. A workdir of format 1 has checkpoints without
 # checksums, and no format file.
 FORMAT = 2
@@ -52,6 +54,10 @@ def what_counts(settings: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in settings.items() if not k.startswith(_NOT_COMPARED)}
 
 
+class InUse(UserError):
+    """Another process is using the workdir."""
+
+
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Creates the folder if necessary, and locks it against other processes.
@@ -59,7 +65,8 @@ def locked(folder: Path) -> Iterator[None]:
     A folder that was created and is still empty on exit is removed.
 
     Raises:
-      UserError: If another process is using the folder, or the folder cannot be written.
+      InUse: If another process is using the folder.
+      UserError: If the folder cannot be written.
     """
     try:
         created = [path for path in (folder, *folder.parents) if not path.exists()]
@@ -103,7 +110,7 @@ def _lock(handle: int, folder: Path) -> None:
             return fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             if last:
-                raise UserError(f"another process is using --workdir {folder}") from error
+                raise InUse(f"another process is using --workdir {folder}") from error
         except OSError:
             print(f"note: {folder} cannot be locked: start only one run there", file=sys.stderr)
             return None  # a file system without locks
@@ -122,6 +129,11 @@ def check(config: ConfigDict, folder: Path) -> dict[str, Any] | None:
       UserError: If the folder holds another run, or only files that do not belong to a run.
     """
     check_format(folder)
+    if (folder / SEARCH_FILE).exists():
+        raise UserError(
+            f"--workdir {folder} holds a hyperparameter search: choose another --workdir, such as "
+            f"{folder / 'best'}"
+        )
     if (folder / "checkpoints").exists() and not (folder / "checkpoints").is_dir():
         raise UserError(
             f"{folder / 'checkpoints'} is not a folder: move it, or choose another --workdir"
@@ -203,13 +215,18 @@ def _check_same(old: dict[str, Any], new: dict[str, Any], folder: Path) -> None:
         new["num_epochs"] >= old.get("num_epochs", 0)
     ):
         ignored.append("num_epochs")
-    differing = [
-        f"{field} is {old.get(field, 'absent')!r} there and {new.get(field, 'absent')!r} here"
-        for field in sorted(old | new)
-        if old.get(field) != new.get(field) and not field.startswith(tuple(ignored))
-    ]
+    differing = differences(old, new, ignored)
     if differing:
         raise UserError(
             f"--workdir {folder} holds another run: {'; '.join(differing)}. "
             "Choose another --workdir, or remove that folder"
         )
+
+
+def differences(old: dict[str, Any], new: dict[str, Any], ignored: Iterable[str]) -> list[str]:
+    """Returns a text for every flattened field that differs and starts with no ignored prefix."""
+    return [
+        f"{field} is {old.get(field, 'absent')!r} there and {new.get(field, 'absent')!r} here"
+        for field in sorted(old | new)
+        if old.get(field) != new.get(field) and not field.startswith(tuple(ignored))
+    ]

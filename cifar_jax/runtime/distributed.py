@@ -168,14 +168,20 @@ def _start_watcher() -> subprocess.Popen:
     )
 
 
+def num_processes() -> int:
+    """Returns the number of processes of the run."""
+    # Asking JAX starts the devices, which a command that ends with an error need not wait for.
+    return jax.process_count() if jax.distributed.is_initialized() else 1
+
+
 def is_main() -> bool:
     """Returns whether this is process 0, the one that reads and writes files."""
-    return jax.process_index() == 0
+    return num_processes() == 1 or jax.process_index() == 0
 
 
 def on_main(function: Callable[[], Any]) -> Any:
     """Calls a function in process 0, and returns its value, of JSON, in all of them."""
-    if jax.process_count() == 1:
+    if num_processes() == 1:
         return function()
     text = json.dumps(function()).encode() if is_main() else b""
     size = int(multihost_utils.broadcast_one_to_all(np.int32(len(text))))
@@ -193,7 +199,7 @@ def check_same(what: str, get_values: Callable[[], dict[str, Any]]) -> None:
     Raises:
       UserError: If a value differs from that of process 0.
     """
-    if jax.process_count() == 1:
+    if num_processes() == 1:
         return
     values = get_values()
     first = on_main(lambda: values)
@@ -212,7 +218,7 @@ def arrays_from_main(arrays: T) -> T:
     Args:
       arrays: Tree of arrays; in the other processes, of the same shapes and dtypes.
     """
-    if jax.process_count() == 1:
+    if num_processes() == 1:
         return arrays
 
     def broadcast(array):
@@ -228,7 +234,7 @@ def arrays_from_main(arrays: T) -> T:
 
 def put(tree: T, sharding: jax.sharding.Sharding) -> T:
     """Puts arrays on the devices of all processes, each of which passes the whole arrays."""
-    if jax.process_count() == 1:
+    if num_processes() == 1:
         return jax.device_put(tree, sharding)
 
     # Unlike device_put, this does not compare the processes' arrays with each other.
@@ -252,7 +258,7 @@ def everywhere(values: np.ndarray) -> jax.Array:
 
 def local(tree: T) -> T:
     """Returns replicated arrays as arrays of this process alone."""
-    if jax.process_count() == 1:
+    if num_processes() == 1:
         return tree
     return jax.tree.map(lambda array: array.addressable_data(0), tree)
 

@@ -1,3 +1,4 @@
+import importlib.util
 import runpy
 import subprocess
 import sys
@@ -12,6 +13,7 @@ USES_CACHE = {
     "accuracy": True,
     "augmentation": True,
     "epoch": False,
+    "search_samplers": True,
     "throughput": False,
     "versus_torch": False,
 }
@@ -21,12 +23,15 @@ USES_CACHE = {
 def test_a_command_starts_like_training(name, monkeypatch):
     options = []
     monkeypatch.setattr(entry, "run", lambda main, **kwargs: options.append(kwargs))
-    monkeypatch.delitem(sys.modules, f"benchmarks.{name}.__main__", raising=False)
+    for module in (f"benchmarks.{name}.__main__", f"benchmarks.{name}"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
     runpy.run_module(f"benchmarks.{name}", run_name="__main__")
     assert [o.get("use_cache", True) for o in options] == [USES_CACHE[name]]
 
 
 @pytest.mark.parametrize("name", USES_CACHE)
 def test_a_command_imports_jax_only_after_the_restart_for_huge_pages(name):
-    code = f"import sys, benchmarks.{name}.__main__; sys.exit('jax' in sys.modules)"
+    is_package = importlib.util.find_spec(f"benchmarks.{name}").submodule_search_locations
+    module = f"benchmarks.{name}.__main__" if is_package else f"benchmarks.{name}"
+    code = f"import sys, {module}; sys.exit('jax' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=tiny.ROOT, check=True)

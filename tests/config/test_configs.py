@@ -102,6 +102,7 @@ def test_every_field_is_read():
         for name in (
             *("experiment/__init__", "experiment/parts", "selection"),
             *("train", "trainer", "final_evaluation", "main"),
+            *("study/settings", "study/opening", "study/worker"),
         )
     )
     for field in config.flatten(base.get_config()):
@@ -204,7 +205,7 @@ def test_invalid_config_files_are_refused(tmp_path, text, message):
     [
         ("cnn3", "cnn3 is not a file: did you mean configs/cnn3.py"),
         ("configs/cnn4", "did you mean configs/cnn4.py"),
-        ("nothing", "nothing is not a file: configs/ has 53 config files, such as configs/cnn3"),
+        ("nothing", "nothing is not a file: configs/ has 54 config files, such as configs/cnn3"),
         ("vgg16_transfer.py", "did you mean configs/coarse/vgg16_transfer.py"),
         ("configs/coarse", "coarse is a folder, not a config file: did you mean configs/coarse/c"),
         ("README.md", "README.md is not a Python file"),

@@ -1,0 +1,67 @@
+"""Searches for hyperparameters with Optuna.
+
+    python -m cifar_jax.search --config configs/coarse/random_search.py --trials 10
+
+Trains trials with values from the search space of the config, `config.search`, and compares them on
+a validation split. Start the same command several times, on one machine or on several that share
+the workdir, and the workers share the trials. Run it again after an interruption, and it continues;
+with a larger --trials, it adds trials. Each trial is a run in WORKDIR/trials. At the end, the best
+trial and the command that trains the winner are printed, and WORKDIR/search.html shows all trials.
+--storage stores the study in a database, given as a URL of Optuna, instead of a file in the
+workdir, which is runs/<experiment>/search by default.
+"""
+
+import sys
+from pathlib import Path
+
+from absl import flags
+
+from cifar_jax.config import command_line
+from cifar_jax.errors import UserError
+from cifar_jax.runtime import entry
+from cifar_jax.runtime.signals import Preempted
+
+_STOPPED = b"stopped; the same command continues the search\n"
+
+
+def main(argv: list[str]) -> int:
+    """Parses the command line, trains trials, and returns the exit code."""
+    try:
+        config, values = command_line.parse(argv, __doc__, _define)
+        if values.trials is not None:
+            config.search.num_trials = values.trials
+        if values.storage == "":
+            raise UserError("--storage is empty")
+        workdir = Path(values.workdir or Path("runs") / config.experiment / "search")
+        try:
+            # These import jax, which takes a second: an invalid command line fails sooner.
+            from cifar_jax.study import ending, worker
+            from cifar_jax.study.progress import Progress
+        except ImportError as error:
+            if error.name not in ("optuna", "sqlalchemy"):
+                raise
+            raise UserError(
+                "the search needs the package optuna: pip install -r requirements-search.txt"
+            ) from error
+
+        search = worker.open_search(config, workdir, values.storage)
+        with Progress(config.selected_by) as progress:
+            worker.work(search, progress)
+        return ending.show(search, command_line.config_path(argv))
+    except Preempted as stopped:
+        print(stopped)
+        return stopped.exit_code
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def _define(values: flags.FlagValues) -> None:
+    text = "Number of trials, all workers together; by default config.search.num_trials."
+    flags.DEFINE_integer("trials", None, text, flag_values=values)
+    text = "URL of a storage of Optuna, such as sqlite:///study.db; by default a file in WORKDIR."
+    flags.DEFINE_string("storage", None, text, flag_values=values)
+
+
+if __name__ == "__main__":
+    entry.run(main, stop_message=_STOPPED)

@@ -1,0 +1,67 @@
+"""Samplers whose draws are a function of the seed, the trial and the parameter."""
+
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.study import Study
+from optuna.trial import FrozenTrial
+
+# {value of config.search.sampler: function from a seed to a sampler of Optuna}.
+_SAMPLERS = {
+    "random": lambda seed: RandomSampler(seed=seed),
+    "tpe": lambda seed: TPESampler(seed=seed, constant_liar=True),
+}
+
+
+def create(name: str, seed: int) -> BaseSampler:
+    """Returns the sampler of a name in settings.SAMPLERS."""
+    return SeededSampler(_SAMPLERS[name], seed)
+
+
+class SeededSampler(BaseSampler):
+    """Delegates to a sampler that is seeded anew for every draw.
+
+    Thus draws do not depend on which worker makes them, nor on those that it made before. Random
+    sampling gives the same trials with any number of workers, and a trial that a killed worker left
+    gets the same values. TPE also depends on the trials that have finished, or have been pruned.
+    """
+
+    def __init__(self, make: Callable[[int], BaseSampler], seed: int):
+        """Creates a sampler.
+
+        Args:
+          make: Maps a seed to the sampler to delegate to.
+          seed: The seed of the study.
+        """
+        self._make, self._seed = make, seed
+
+    def _seeded(self, trial: FrozenTrial, name: str = "") -> BaseSampler:
+        entropy = [self._seed, trial.number, zlib.crc32(name.encode())]
+        return self._make(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
+
+    def infer_relative_search_space(
+        self, study: Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        """See BaseSampler."""
+        return self._seeded(trial).infer_relative_search_space(study, trial)
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """See BaseSampler."""
+        return self._seeded(trial).sample_relative(study, trial, search_space)
+
+    def sample_independent(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        """See BaseSampler."""
+        sampler = self._seeded(trial, param_name)
+        return sampler.sample_independent(study, trial, param_name, param_distribution)
