@@ -18,8 +18,8 @@ from cifar_jax.run import metrics_csv, predictions, summary, trackers, workdir
 from cifar_jax.run.checkpoint import Checkpoints, open_checkpoints
 from cifar_jax.run.shared_checkpoints import SharedCheckpoints
 from cifar_jax.run.storage import saved_steps, writing
-from cifar_jax.runtime import distributed
 from cifar_jax.run.writers import Writer
+from cifar_jax.runtime import distributed
 from cifar_jax.runtime.environment import environment
 from cifar_jax.runtime.profile import traced
 from cifar_jax.runtime.signals import catch_signals
