@@ -1,9 +1,9 @@
 """Lets the processes of a run take the same decisions at the same step.
 
 Whether to stop, to save, and how many steps to take next depends on signals and clocks, which
-differ between hosts, but a compiled call has to be the same on all of them. So each process puts
-its own view behind every call on the devices, which compute the maximum. The result is fetched with
-the metrics of that call, and thus costs no wait.
+differ between hosts, but a compiled call has to be the same on all of them. So after every call
+each process queues its own view on the devices, which compute the maximum. The result is fetched
+with the metrics of that call, and thus costs no wait.
 """
 
 from typing import NamedTuple
@@ -46,7 +46,7 @@ class Agreement:
         self.view = View()
 
     def propose(self, view: View) -> None:
-        """Queues a view behind the latest call."""
+        """Queues a view after the latest call."""
         row = np.float32([view])
         shape = (self._sharding.mesh.size, row.shape[1])
         views = jax.make_array_from_callback(shape, self._sharding, lambda index: row)

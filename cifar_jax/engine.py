@@ -244,7 +244,8 @@ class Engine:
         """
         state = self._init(self._seed)
         if load and self._pretrained is not None:
-            state = distributed.put(self._pretrained(state), self.replicated)
+            loaded = distributed.local(self._pretrained(state))
+            state = distributed.put(distributed.arrays_from_main(loaded), self.replicated)
         return self.place(state)
 
     def _put(self, images: np.ndarray | jax.Array) -> tuple[jax.Array, jax.Array]:

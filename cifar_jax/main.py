@@ -40,7 +40,8 @@ def main(argv: list[str]) -> int:
     try:
         config, values = command_line.parse(argv, __doc__, define)
         workdir = Path(values.workdir or Path("runs") / config.experiment)
-        # This imports jax, which takes a second: an invalid command line fails without that delay.
+        # These import jax, which takes a second: an invalid command line fails without that delay.
+        from cifar_jax.loop import Diverged
         from cifar_jax.runtime import distributed
         from cifar_jax.train import train
 
@@ -54,10 +55,15 @@ def main(argv: list[str]) -> int:
                     profile=values.profile,
                     all_parameters=values.all_parameters,
                 )
+            # All processes of a run end in these ways, so one of them says so.
             except Preempted as stopped:
                 if is_main:
                     print(stopped)
                 return stopped.exit_code
+            except Diverged as error:
+                if is_main:
+                    print(f"error: {error}", file=sys.stderr)
+                return 1
         if is_main:
             _draw(workdir)
     except UserError as error:

@@ -69,7 +69,7 @@ def train(
     given, folder = folder, Path(folder).resolve()
     config = experiment.checked(config)
     with distributed.only_main_prints(), _holding(folder):
-        distributed.check_same("config", lambda: flatten_json(config))
+        distributed.check_same("config", lambda: _settings(config) | {"profile": profile})
         complete = distributed.on_main(lambda: workdir.check(config, folder))
         if complete and distributed.on_main(lambda: _has_files(folder, complete["epochs"])):
             print(f"{config.experiment} is complete:\n{summary.table(complete, given)}")
@@ -77,6 +77,8 @@ def train(
         if not distributed.on_main(lambda: saved_steps(folder / "checkpoints")):
             experiment.check_weights(config)
         made_on = environment()  # before training, during which the checkout may change
+        versions = made_on["versions"] | {"git_commit": made_on["git_commit"]}
+        distributed.check_same("version", lambda: versions)
         startup.mark("checks")
         dataset = dataset or experiment.load_data(config)
         distributed.check_same("data set", lambda: {"checksum": dataset.checksum})
@@ -116,8 +118,14 @@ def train(
                 summary.write_json(folder / "summary.json", result)
             for tracker in tracking:
                 tracker.finish(result)
-            print(summary.table(result, given))
+        print(summary.table(result, given))
     return result
+
+
+def _settings(config: ConfigDict) -> dict[str, Any]:
+    """Returns the fields that must be the same in all processes of a run."""
+    may_differ = ("data.dir", "trackers", "search.")
+    return {k: v for k, v in flatten_json(config).items() if not k.startswith(may_differ)}
 
 
 @contextlib.contextmanager

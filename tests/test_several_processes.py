@@ -19,46 +19,67 @@ from cifar_jax.run.checkpoint import open_checkpoints
 from cifar_jax.run.storage import saved_steps
 from cifar_jax.runtime import distributed
 
-AUGMENTED = {"augment__ops": "flip|crop(2)", "model": tiny.NETWORK}
+LOST = "a process of this run has ended unexpectedly or cannot be reached"
+# A small run on the embedded images: four steps per epoch, and the best epoch is reported.
+SMALL = {
+    "data.limit": 100,
+    "batch_size": 32,
+    "num_epochs": 2,
+    "eval_batch_size": 16,
+    "augment.ops": "flip|crop(2)",
+}
+THIN_CNN2 = {"model.filters": (8, 16), "model.dense_units": 32}
+# One with BatchNorm.
+THIN_VGG = {"model.name": "vgg16", "model.layers": (8, "M", "B", 16, "M", "A")}
+CNN3 = {"model.name": "cnn3"}
+THIN_RESNET = {"model.name": "resnet18", "model.width": 8}
 
 
 class Run:
-    """The processes of one run, of which process 0 writes the workdir."""
+    """The processes of one run, of which process 0 writes the workdir.
+
+    Args:
+      folder: Where the workdir and the logs of the processes are.
+      num_processes: The number of processes.
+      fields: Config fields.
+      num_devices: The number of devices of each process.
+      coordinator: The value of --coordinator; by default an address on this machine.
+      different: {process: config fields that only it gets}.
+      environ: Environment variables for every process.
+    """
 
     def __init__(
         self,
         folder,
         num_processes,
+        fields=THIN_CNN2,
         *,
         num_devices=1,
-        seeds=None,
-        is_auto=False,
-        is_slurm=False,
-        **overrides,
+        coordinator=None,
+        different=None,
+        environ=None,
     ):
         folder.mkdir(exist_ok=True)
-        address = f"localhost:{free_port()}" if num_processes > 1 else ""
-        address = "auto" if is_auto else address
-        environ = os.environ | {
-            "JAX_NUM_CPU_DEVICES": str(num_devices),
-            "PYTHONPATH": str(tiny.ROOT),
-            "CIFAR_JAX_HUGE_PAGES": "0",
-        }
+        address = coordinator or f"localhost:{free_port()}"
         self.folder, self.processes, self._logs = folder / "run", [], []
         for i in range(num_processes):
+            own = SMALL | fields | (different or {}).get(i, {})
+            command = [sys.executable, "-u", str(tiny.ROOT / "tests" / "one_process.py")]
+            command += ["--config", "configs/quickstart.py", f"--workdir={self.folder}"]
+            command += [f"--config.{name}={value}" for name, value in own.items()]
+            if num_processes > 1 or coordinator:
+                command += [f"--coordinator={address}"]
+            if num_processes > 1 and coordinator is None:
+                command += [f"--num_processes={num_processes}", f"--process_id={i}"]
             log = folder / f"process_{i}.log"
-            overrides |= {"seed": seeds[i]} if seeds else {}
-            arguments = [address, num_processes, i, self.folder, json.dumps(overrides)]
-            # What SLURM sets for the tasks of a step on this host.
-            slurm = {"JOB_ID": os.getpid(), "STEP_NODELIST": "localhost", "NTASKS": num_processes}
-            slurm = {f"SLURM_{k}": str(v) for k, v in (slurm | {"PROCID": i, "LOCALID": i}).items()}
+            env = os.environ | {
+                "JAX_NUM_CPU_DEVICES": str(num_devices),
+                "PYTHONPATH": str(tiny.ROOT),
+                **{name: str(value).format(i=i) for name, value in (environ or {}).items()},
+            }
             with log.open("a") as file:
                 process = subprocess.Popen(
-                    [sys.executable, "-u", tiny.ROOT / "tests" / "one_process.py"]
-                    + [str(argument) for argument in arguments],
-                    env=environ | (slurm if is_slurm else {}),
-                    stdout=file,
-                    stderr=file,
+                    command, cwd=tiny.ROOT, env=env, stdout=file, stderr=file
                 )
             self.processes.append(process)
             self._logs.append(log)
@@ -71,8 +92,10 @@ class Run:
         return self._logs[i].read_text()
 
     def wait_for(self, step):
+        deadline = time.monotonic() + 240
         while not max(saved_steps(self.folder / "checkpoints"), default=0) >= step:
             assert all(process.poll() is None for process in self.processes), self.log(0)
+            assert time.monotonic() < deadline, self.log(0)
             time.sleep(0.02)
 
     def close(self):
@@ -137,94 +160,134 @@ def assert_close(folder, other, tolerance):
 
 
 def test_two_processes_equal_one(start, tmp_path):
-    train(start, tmp_path / "one", 1, num_devices=2, **AUGMENTED)
-    two = train(start, tmp_path / "two", 2, **AUGMENTED)
+    one = train(start, tmp_path / "one", 1, num_devices=2)
+    two = train(start, tmp_path / "two", 2)
     # Two devices in one process and in two add up the same two gradients.
     assert_equal(tmp_path / "two", tmp_path / "one")
+    summaries = [json.loads((run.folder / "summary.json").read_text()) for run in (one, two)]
+    assert summaries[0]["test_loss"] == summaries[1]["test_loss"]
     assert "epoch 1/2" in two.log(0) and "epoch" not in two.log(1)
 
 
-@pytest.mark.slow
-def test_pmap(start, tmp_path):
-    settings = AUGMENTED | {"parallel": "pmap", "model": tiny.SPLIT_NETWORK}
-    train(start, tmp_path / "one", 1, num_devices=2, **settings)
-    train(start, tmp_path / "two", 2, **settings)
-    # The network has BatchNorm, whose statistics are those of each device's images.
-    assert any("mean" in name for name in params(tmp_path / "two"))
-    assert_equal(tmp_path / "two", tmp_path / "one")
-
-
 def test_a_killed_process_ends_the_others_and_a_restart_resumes(start, tmp_path):
-    settings = AUGMENTED | {"num_epochs": 20, "steps_per_call": 1}
-    train(start, tmp_path / "straight", 1, num_devices=2, **settings)
-    run = start(tmp_path / "killed", 2, **settings)
+    fields = THIN_CNN2 | {"num_epochs": 20, "steps_per_call": 1}
+    train(start, tmp_path / "straight", 1, fields, num_devices=2)
+    run = start(tmp_path / "killed", 2, fields)
     run.wait_for(8)
     run.processes[1].send_signal(signal.SIGKILL)
     killed_at = time.monotonic()
     assert run.finish(timeout=60)[0] != 0
     print(f"ended after {time.monotonic() - killed_at:.1f} s")
-    assert "another process of this run has ended" in run.log(0).splitlines()[-1]
+    assert LOST in run.log(0).splitlines()[-1]
     assert max(saved_steps(run.folder / "checkpoints")) < 80
-    resumed = train(start, tmp_path / "killed", 2, **settings)
+    resumed = train(start, tmp_path / "killed", 2, fields)
     assert "resumed at step" in resumed.log(0)
     assert_equal(tmp_path / "killed", tmp_path / "straight")
 
 
 @pytest.mark.slow
-def test_slurm(start, tmp_path):
-    assert "epoch 2/2" in train(start, tmp_path, 2, is_auto=True, is_slurm=True).log(0)
-
-
-@pytest.mark.slow
 def test_losing_process_0(start, tmp_path):
-    run = start(tmp_path / "run", 2, num_epochs=1000, steps_per_call=1, **AUGMENTED)
+    run = start(tmp_path, 2, THIN_CNN2 | {"num_epochs": 1000, "steps_per_call": 1})
     run.wait_for(8)
     run.processes[0].send_signal(signal.SIGKILL)
     assert run.finish(timeout=60)[1] != 0
-    assert "another process of this run has ended" in run.log(1).splitlines()[-1]
+    assert LOST in run.log(1).splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_pmap(start, tmp_path):
+    fields = THIN_VGG | {"parallel": "pmap"}
+    train(start, tmp_path / "one", 1, fields, num_devices=2)
+    train(start, tmp_path / "two", 2, fields)
+    # The statistics of BatchNorm are those of each device's images.
+    assert any("mean" in name for name in params(tmp_path / "two"))
+    assert_equal(tmp_path / "two", tmp_path / "one")
 
 
 @pytest.mark.slow
 def test_four_two_and_one_processes_continue_a_run(start, tmp_path):
-    settings = AUGMENTED | {"num_epochs": 100, "steps_per_call": 1}
-    train(start, tmp_path / "straight", 1, **settings)
+    fields = THIN_CNN2 | {"num_epochs": 100, "steps_per_call": 1}
+    train(start, tmp_path / "straight", 1, fields)
     last = 0
     for num_processes in (4, 2):
-        run = start(tmp_path / "run", num_processes, **settings)
+        run = start(tmp_path / "run", num_processes, fields)
         run.wait_for(last + 4)
         # All stop at the same step, whichever receives the signal.
         run.processes[-1].send_signal(signal.SIGTERM)
         assert set(run.finish()) == {128 + signal.SIGTERM}, run.log(0)
         last = max(saved_steps(run.folder / "checkpoints"))
         assert f"saved at step {last} of 400" in run.log(0)
-    train(start, tmp_path / "run", 1, **settings)
+    train(start, tmp_path / "run", 1, fields)
     assert_close(tmp_path / "run", tmp_path / "straight", 1e-2)
-
-
-CNN3 = {"name": "cnn3"}
-RESNET = {"name": "resnet18", "width": 8}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     # BatchNorm amplifies rounding errors.
     ("model", "tolerance"),
-    [(CNN3, 1e-3), (RESNET, 3e-2)],
+    [(CNN3, 1e-3), (THIN_RESNET, 3e-2)],
     ids=["cnn3", "resnet18"],
 )
 def test_two_processes_of_four_devices_equal_one_device(start, tmp_path, model, tolerance):
     # Adam would amplify the rounding errors of gradients that are almost zero.
-    sgd = {"optim__name": "sgd", "optim__learning_rate": 0.001}
-    settings = {"augment__ops": "flip|crop(2)", "model": model, "num_epochs": 5, **sgd}
-    train(start, tmp_path / "one", 1, **settings)
-    train(start, tmp_path / "eight", 2, num_devices=4, **settings)
+    sgd = {"optim.name": "sgd", "optim.learning_rate": 0.001}
+    fields = model | sgd | {"num_epochs": 5}
+    train(start, tmp_path / "one", 1, fields)
+    train(start, tmp_path / "eight", 2, fields, num_devices=4)
     assert_close(tmp_path / "eight", tmp_path / "one", tolerance)
 
 
-def test_different_configs(start, tmp_path):
-    run = start(tmp_path, 2, seeds=[0, 1])
+@pytest.mark.slow
+def test_weights_of_another_run(start, tmp_path):
+    train(start, tmp_path / "source", 1, THIN_VGG)
+    fields = THIN_VGG | {"transfer.weights": tmp_path / "source" / "run", "transfer.train": "head"}
+    train(start, tmp_path / "one", 1, fields, num_devices=2)
+    train(start, tmp_path / "two", 2, fields)
+    assert_equal(tmp_path / "two", tmp_path / "one")
+
+
+@pytest.mark.slow
+def test_divergence(start, tmp_path):
+    sgd = {"optim.name": "sgd", "optim.learning_rate": 1e30}
+    run = start(tmp_path, 2, THIN_CNN2 | sgd)
     assert run.finish() == [1, 1]
-    assert "process 1 has another config than process 0: seed is 1 here and 0 there" in run.log(1)
+    assert "Lower optim.learning_rate" in run.log(0) and LOST not in run.log(0)
+
+
+@pytest.mark.slow
+def test_slurm(start, tmp_path):
+    environ = {
+        "SLURM_JOB_ID": os.getpid(),
+        "SLURM_STEP_NODELIST": "localhost",
+        "SLURM_NTASKS": 2,
+        "SLURM_PROCID": "{i}",
+        "SLURM_LOCALID": "{i}",
+    }
+    run = train(start, tmp_path, 2, coordinator="auto", environ=environ)
+    assert "epoch 2/2" in run.log(0) and "epoch" not in run.log(1)
+
+
+def test_different_configs(start, tmp_path):
+    run = start(tmp_path, 2, different={1: {"seed": 1}})
+    assert run.finish() == [1, 1]
+    expected = "process 1 has a different config from process 0: seed is 1 here and 0 there"
+    assert expected in run.log(1)
+
+
+def test_auto_without_a_cluster(start, tmp_path):
+    run = start(tmp_path, 1, coordinator="auto")
+    assert run.finish() == [1]
+    assert "--coordinator=auto finds neither SLURM nor Open MPI" in run.log(0)
+
+
+@pytest.mark.slow
+def test_a_signal_before_training(start, tmp_path):
+    run = start(tmp_path, 2, {"num_epochs": 1000})
+    # After the processes have found each other, and before the first step.
+    while "Gloo" not in run.log(1):
+        time.sleep(0.02)
+    run.processes[1].send_signal(signal.SIGTERM)
+    assert run.finish(timeout=90)[1] == 128 + signal.SIGTERM
 
 
 @pytest.mark.parametrize(
@@ -235,17 +298,12 @@ def test_different_configs(start, tmp_path):
         (("localhost:1234", 2, 2), "from 0 to --num_processes - 1"),
         (("localhost:1234", 0, 0), "from 0 to --num_processes - 1"),
         ((None, 2, 0), "need --coordinator"),
+        (("auto", None, 0), "takes neither"),
     ],
 )
 def test_invalid_arguments(arguments, message):
     with pytest.raises(UserError, match=message), distributed.connected(*arguments):
         pass
-
-
-def test_auto_without_a_cluster(start, tmp_path):
-    run = start(tmp_path, 1, is_auto=True)
-    assert run.finish() == [1]
-    assert "--coordinator=auto finds no SLURM" in run.log(0)
 
 
 def test_no_coordinator(monkeypatch):

@@ -265,7 +265,7 @@ def _to_host(array: jax.Array) -> np.ndarray | jax.Array:
     values = np.asarray(checksums.on_host(array))
     if jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key):
         # Orbax accepts an array of a single process only if there are no others.
-        values = distributed.everywhere(values) if distributed.num_processes() > 1 else values
+        values = distributed.replicated(values) if distributed.num_processes() > 1 else values
         return jax.random.wrap_key_data(values, impl=jax.random.key_impl(array))
     return values
 

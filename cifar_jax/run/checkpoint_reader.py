@@ -14,20 +14,13 @@ import orbax.checkpoint as ocp
 from cifar_jax.errors import UserError
 from cifar_jax.run import checksums
 from cifar_jax.run.storage import error_number
+from cifar_jax.runtime import distributed
 
 # Keys of `meta`: the checksums, and a flag that says that there are some, because older checkpoints
 # have none. With both, a checkpoint in which one key is damaged is not mistaken for an older one.
 CHECKSUMS, HAS_CHECKSUMS = "checksums", "has_checksums"
 # The prefixes of the ValueErrors that TensorStore raises for corrupt files.
 _CORRUPT = ("DATA_LOSS:", "NOT_FOUND:", "OUT_OF_RANGE:", "Error opening", "Error reading")
-
-# Orbax works in process 0 alone, and does not wait for other processes of the run: they have the
-# same arrays, and which checkpoints are written depends on the time that writing takes.
-_ALONE = {
-    "multiprocessing_options": ocp.options.MultiprocessingOptions(
-        primary_host=None, active_processes={0}
-    )
-}
 
 
 class Damaged(UserError):
@@ -45,19 +38,26 @@ class CheckpointReader:
           path: A path to the same folder that Orbax can handle; see `plain_path`.
         """
         self._directory, self._path = directory, path
+        # Orbax does not wait for the other processes of a run: they have the same arrays, and which
+        # checkpoints are written depends on the time that writing takes.
+        processes = {jax.process_index()} if distributed.num_processes() > 1 else {0}
+        only_this = ocp.options.MultiprocessingOptions(
+            primary_host=None, active_processes=processes
+        )
+        only = {"multiprocessing_options": only_this}
         # If a folder could not be made in the background, Orbax's other threads would wait for it
         # for five minutes, and keep the process from ending.
         options = ocp.CompositeOptions(
-            async_options=ocp.AsyncOptions(create_directories_asynchronously=False), **_ALONE
+            async_options=ocp.AsyncOptions(create_directories_asynchronously=False), **only
         )
         handler = ocp.CompositeCheckpointHandler(
             composite_options=options,
-            state=ocp.StandardCheckpointHandler(**_ALONE),
-            meta=ocp.JsonCheckpointHandler(**_ALONE),
-            metrics=ocp.JsonCheckpointHandler(filename="metrics", **_ALONE),
+            state=ocp.StandardCheckpointHandler(**only),
+            meta=ocp.JsonCheckpointHandler(**only),
+            metrics=ocp.JsonCheckpointHandler(filename="metrics", **only),
         )
-        self._orbax = ocp.Checkpointer(handler, **_ALONE)
-        self._pytree = ocp.Checkpointer(ocp.PyTreeCheckpointHandler(**_ALONE), **_ALONE)
+        self._orbax = ocp.Checkpointer(handler, **only)
+        self._pytree = ocp.Checkpointer(ocp.PyTreeCheckpointHandler(**only), **only)
 
     def restore(self, step: int, target: Any, sharding: jax.sharding.Sharding) -> tuple[Any, dict]:
         """Restores one checkpoint.

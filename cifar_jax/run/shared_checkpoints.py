@@ -21,7 +21,7 @@ class SharedCheckpoints:
         """Wraps the checkpoints of process 0; None in the others."""
         self._own = own
         if own:
-            _write_alone()
+            _write_whole_arrays()
 
     @property
     def latest_step(self) -> int | None:
@@ -63,13 +63,13 @@ def _one_device() -> jax.sharding.Sharding:
     return jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
 
 
-def _write_alone() -> None:
-    """Makes Orbax write whole arrays here. By default, each process writes a part of every array.
+def _write_whole_arrays() -> None:
+    """Makes Orbax write whole arrays. By default, each process writes a part of every array.
 
     The arrays are NumPy arrays, except for the key; see checkpoint.py.
     """
     handler = ocp.type_handlers.get_type_handler(jax.Array)
     # Where Orbax keeps the type of keys; a handler does not have it by default.
     store = handler._array_metadata_store
-    alone = ocp.type_handlers.ArrayHandler(use_replica_parallel=False, array_metadata_store=store)
-    ocp.type_handlers.register_type_handler(jax.Array, alone, override=True)
+    whole = ocp.type_handlers.ArrayHandler(use_replica_parallel=False, array_metadata_store=store)
+    ocp.type_handlers.register_type_handler(jax.Array, whole, override=True)

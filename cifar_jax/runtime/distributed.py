@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -21,6 +22,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from cifar_jax.errors import UserError
+from cifar_jax.runtime.signals import handled
 
 T = TypeVar("T")
 
@@ -34,12 +36,12 @@ _LOST_SECONDS = 30
 # How long a process that ends waits for the others to end too.
 _END_SECONDS = 15
 _LOST = (
-    "another process of this run has ended or cannot be reached, so this one ends too. The other's "
-    "own messages say why. Once all hosts are back, the same commands resume from the latest "
-    "checkpoint"
+    "a process of this run has ended unexpectedly or cannot be reached, so all of them end. The "
+    "messages of the first that ended may say why. Once all hosts are back, the same commands "
+    "resume from the latest checkpoint"
 )
 # In the exceptions that JAX raises if another process is lost during a computation.
-_FAILED = re.compile("gloo|nccl|coordination service", re.IGNORECASE)
+_FAILED = re.compile("connection (reset|closed|refused)|heartbeat|socket closed", re.IGNORECASE)
 # Prints its argument unless its standard input ends with "done". As a separate process, it can do
 # so even if JAX aborts the other one.
 _WATCH = "import sys; sys.stdin.read() == 'done' or print(sys.argv[1], file=sys.stderr, flush=True)"
@@ -51,12 +53,12 @@ def connected(
 ) -> Iterator[None]:
     """Connects this process with the others of its run, and waits for them at the end.
 
-    To be entered before JAX uses a device. If another process is lost, this one ends too, within a
+    Enter it before JAX uses a device. If another process is lost, this one ends too, within a
     minute: with an exception, or aborted by JAX, after which a message explains why.
 
     Args:
-      coordinator: HOST:PORT, where process 0 listens; "auto" for what SLURM, Open MPI or Kubernetes
-        say; None for a run of one process.
+      coordinator: HOST:PORT, where process 0 listens; "auto" for what SLURM or Open MPI say; None
+        for a run of one process.
       num_processes: The number of processes; None only without HOST:PORT.
       process_id: The number of this process, from 0; None only without HOST:PORT.
 
@@ -72,6 +74,8 @@ def connected(
     watcher = _start_watcher()
     try:
         yield
+        for signum in handled():  # there is nothing left to stop
+            signal.signal(signum, signal.SIG_IGN)
         on_main(lambda: None)  # waits for process 0, which writes the last files
         jax.distributed.shutdown()
     except BaseException as error:
@@ -101,6 +105,11 @@ def _initialize(coordinator: str, num_processes: int | None, process_id: int | N
     # On CPUs, programs that are queued one after the other may run at the same time, and would then
     # receive each other's messages. (On GPUs, a stream keeps their order.)
     jax.config.update("jax_cpu_enable_async_dispatch", False)
+    # Only process 0 writes JAX's cache of programs. On the next start the others would compile and
+    # process 0 would not, but XLA's autotuner exchanges results between all of them.
+    jax.config.update("jax_enable_compilation_cache", False)
+    # It would take SIGTERM away from this command's own handlers.
+    jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(
             None if is_auto else coordinator,
@@ -114,7 +123,7 @@ def _initialize(coordinator: str, num_processes: int | None, process_id: int | N
     except (RuntimeError, ValueError) as error:
         if is_auto and "should be defined" in str(error):
             raise UserError(
-                "--coordinator=auto finds no SLURM, Open MPI or Kubernetes here: set "
+                "--coordinator=auto finds neither SLURM nor Open MPI here: set "
                 "--coordinator=HOST:PORT, --num_processes and --process_id"
             ) from error
         reason = str(error).splitlines()[0]
@@ -127,6 +136,8 @@ def _check(coordinator: str | None, num_processes: int | None, process_id: int |
     """Raises UserError if the arguments of `connected` are invalid."""
     if coordinator is None and (num_processes, process_id) != (None, None):
         raise UserError("--num_processes and --process_id need --coordinator")
+    if coordinator == AUTO and (num_processes, process_id) != (None, None):
+        raise UserError("--coordinator=auto takes neither --num_processes nor --process_id")
     if coordinator in (None, AUTO):
         return
     if not re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[\w.-]+):[0-9]{1,5}", coordinator, re.ASCII):
@@ -185,7 +196,8 @@ def on_main(function: Callable[[], Any]) -> Any:
         return function()
     text = json.dumps(function()).encode() if is_main() else b""
     size = int(multihost_utils.broadcast_one_to_all(np.int32(len(text))))
-    data = np.frombuffer(text.ljust(size), np.uint8)
+    # A power of two, because a program is compiled for every size.
+    data = np.frombuffer(text.ljust(1 << size.bit_length()), np.uint8)
     return json.loads(bytes(multihost_utils.broadcast_one_to_all(data)))
 
 
@@ -207,29 +219,37 @@ def check_same(what: str, get_values: Callable[[], dict[str, Any]]) -> None:
     if differing:
         name = differing[0]
         raise UserError(
-            f"process {jax.process_index()} has another {what} than process 0: {name} is "
+            f"process {jax.process_index()} has a different {what} from process 0: {name} is "
             f"{values.get(name)!r} here and {first.get(name)!r} there"
         )
 
 
-def arrays_from_main(arrays: T) -> T:
-    """Returns the arrays that process 0 passes, in the memory of the host.
+def arrays_from_main(tree: T) -> T:
+    """Returns the arrays that process 0 passes, bit for bit, in the memory of the host.
 
     Args:
-      arrays: Tree of arrays; in the other processes, of the same shapes and dtypes.
+      tree: Tree of arrays that each process holds whole; in all of them of the same shapes and
+        dtypes.
     """
     if num_processes() == 1:
-        return arrays
+        return tree
+    arrays, structure = jax.tree.flatten(tree)
+    on_host = [np.asarray(jax.random.key_data(x) if _is_key(x) else x) for x in arrays]
+    # As bytes, because they are added to zeros, which would turn -0.0 into 0.0.
+    as_bytes = [np.ascontiguousarray(x).reshape(-1).view(np.uint8) for x in on_host]
+    received = multihost_utils.broadcast_one_to_all(as_bytes)
+    values = [
+        np.asarray(data).view(x.dtype).reshape(x.shape)
+        for data, x in zip(received, on_host, strict=True)
+    ]
+    return structure.unflatten(
+        jax.random.wrap_key_data(value, impl=jax.random.key_impl(x)) if _is_key(x) else value
+        for value, x in zip(values, arrays, strict=True)
+    )
 
-    def broadcast(array):
-        if not jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key):
-            return np.asarray(multihost_utils.broadcast_one_to_all(np.asarray(array)))
-        data = np.asarray(
-            multihost_utils.broadcast_one_to_all(np.asarray(jax.random.key_data(array)))
-        )
-        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(array))
 
-    return jax.tree.map(broadcast, arrays)
+def _is_key(array: jax.Array | np.ndarray) -> bool:
+    return jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key)
 
 
 def put(tree: T, sharding: jax.sharding.Sharding) -> T:
@@ -241,7 +261,7 @@ def put(tree: T, sharding: jax.sharding.Sharding) -> T:
     def place(array):
         if isinstance(array, jax.Array) and not array.is_fully_addressable:
             return jax.device_put(array, sharding)
-        if jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key):
+        if _is_key(array):
             data = place(np.asarray(jax.random.key_data(array)))
             return jax.random.wrap_key_data(data, impl=jax.random.key_impl(array))
         array = np.asarray(array)
@@ -250,14 +270,14 @@ def put(tree: T, sharding: jax.sharding.Sharding) -> T:
     return jax.tree.map(place, tree)
 
 
-def everywhere(values: np.ndarray) -> jax.Array:
+def replicated(values: np.ndarray) -> jax.Array:
     """Returns an array that is replicated on the devices of all processes, which hold the same."""
     mesh = jax.sharding.Mesh(jax.devices(), "device")
     return put(values, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
 
 
 def local(tree: T) -> T:
-    """Returns replicated arrays as arrays of this process alone."""
+    """Returns replicated arrays as arrays of this process only."""
     if num_processes() == 1:
         return tree
     return jax.tree.map(lambda array: array.addressable_data(0), tree)

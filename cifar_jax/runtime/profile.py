@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 
 import jax
 
+from cifar_jax.runtime import distributed
+
 # The first call warms up the device, and the second one is short if steps_per_call is automatic.
 _CALL = 3
 _MAX_STEPS = 10  # so that the trace of a small network stays small too
@@ -47,7 +49,9 @@ class _Tracer:
             return self._engine.run(state, metrics, plan, num_steps)
         num_traced = min(num_steps, _MAX_STEPS)
         jax.block_until_ready(state)  # the previous call is not part of the trace
-        with jax.profiler.trace(self._folder):
+        # The other processes of a run take the same calls.
+        is_main = distributed.is_main()
+        with jax.profiler.trace(self._folder) if is_main else contextlib.nullcontext():
             result = self._engine.run(state, metrics, plan, num_traced)
             state, metrics = jax.block_until_ready(result)
         label = f"trace of {num_traced} steps in"
