@@ -19,7 +19,6 @@ class Published(NamedTuple):
       epochs: Epochs of training.
       seconds: Training time of all epochs.
       other: What the write-up says about the result instead of a number.
-      caveat: Why a full run of this suite's config is not comparable with the result.
     """
 
     label: str = "fine"
@@ -28,7 +27,6 @@ class Published(NamedTuple):
     epochs: int | None = None
     seconds: float | None = None
     other: str = ""
-    caveat: str = ""
 
 
 class PublishedResult(NamedTuple):
@@ -67,7 +65,7 @@ def _check(name: str, record: Published) -> None:
         value = getattr(record, field)
         if value is not None and not is_number(value):
             raise ValueError(f"{field} of {name} must be a number, got {value!r}")
-    for field in ("label", "other", "caveat"):
+    for field in ("label", "other"):
         if not isinstance(getattr(record, field), str):
             raise ValueError(f"{field} of {name} must be a string, got {getattr(record, field)!r}")
 
@@ -126,4 +124,4 @@ def why_not_comparable(
         return "different settings"
     if num_epochs != planned:
         return "shortened" if num_epochs < planned else "extended"
-    return published.caveat
+    return ""

@@ -3,8 +3,8 @@
     python -m cifar_jax.main --config configs/transfer/vgg16_small.py
 
 The body of configs/transfer/vgg16.py keeps its ImageNet weights, and nothing augments the images,
-so the 512 features of each image are computed once; after that, an epoch takes seconds. The recipe
-has not been run in full yet.
+so the 512 features of each image are computed once; after that, an epoch takes half a second on two
+CPU cores. Reaches 50.51% (benchmarks/results/checks/transfer/vgg16_small, one seed).
 """
 
 from configs.transfer import vgg16

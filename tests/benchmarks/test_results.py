@@ -106,7 +106,6 @@ def test_runs_on_different_numbers_of_cores_share_a_row(tmp_path):
     [
         ("coarse/cnn4", ""),
         ("coarse/cnn2_batch16", "no number published"),
-        ("coarse/vgg16_transfer", "the write-up starts from ImageNet weights"),
     ],
 )
 def test_a_row_states_why_it_is_not_comparable(tmp_path, experiment, reason):
