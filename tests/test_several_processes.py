@@ -28,7 +28,9 @@ SMALL = {
     "eval_batch_size": 16,
     "augment.ops": "flip|crop(2)",
 }
-THIN_CNN2 = {"model.filters": (8, 16), "model.dense_units": 32}
+# Adam would amplify the rounding errors of gradients that are almost zero.
+SGD = {"optim.name": "sgd", "optim.learning_rate": 0.001}
+THIN_CNN2 = {"model.name": "cnn2", "model.filters": (8, 16), "model.dense_units": 32}
 # One with BatchNorm.
 THIN_VGG = {"model.name": "vgg16", "model.layers": (8, "M", "B", 16, "M", "A")}
 CNN3 = {"model.name": "cnn3"}
@@ -169,6 +171,7 @@ def test_two_processes_equal_one(start, tmp_path):
     assert "epoch 1/2" in two.log(0) and "epoch" not in two.log(1)
 
 
+@pytest.mark.slow
 def test_a_killed_process_ends_the_others_and_a_restart_resumes(start, tmp_path):
     fields = THIN_CNN2 | {"num_epochs": 20, "steps_per_call": 1}
     train(start, tmp_path / "straight", 1, fields, num_devices=2)
@@ -206,7 +209,7 @@ def test_pmap(start, tmp_path):
 
 @pytest.mark.slow
 def test_four_two_and_one_processes_continue_a_run(start, tmp_path):
-    fields = THIN_CNN2 | {"num_epochs": 100, "steps_per_call": 1}
+    fields = THIN_CNN2 | SGD | {"num_epochs": 100, "steps_per_call": 1}
     train(start, tmp_path / "straight", 1, fields)
     last = 0
     for num_processes in (4, 2):
@@ -218,7 +221,8 @@ def test_four_two_and_one_processes_continue_a_run(start, tmp_path):
         last = max(saved_steps(run.folder / "checkpoints"))
         assert f"saved at step {last} of 400" in run.log(0)
     train(start, tmp_path / "run", 1, fields)
-    assert_close(tmp_path / "run", tmp_path / "straight", 1e-2)
+    # An epoch that was lost or trained twice would make a difference of 1.
+    assert_close(tmp_path / "run", tmp_path / "straight", 0.2)
 
 
 @pytest.mark.slow
@@ -229,9 +233,7 @@ def test_four_two_and_one_processes_continue_a_run(start, tmp_path):
     ids=["cnn3", "resnet18"],
 )
 def test_two_processes_of_four_devices_equal_one_device(start, tmp_path, model, tolerance):
-    # Adam would amplify the rounding errors of gradients that are almost zero.
-    sgd = {"optim.name": "sgd", "optim.learning_rate": 0.001}
-    fields = model | sgd | {"num_epochs": 5}
+    fields = model | SGD | {"num_epochs": 5}
     train(start, tmp_path / "one", 1, fields)
     train(start, tmp_path / "eight", 2, fields, num_devices=4)
     assert_close(tmp_path / "eight", tmp_path / "one", tolerance)
@@ -248,8 +250,7 @@ def test_weights_of_another_run(start, tmp_path):
 
 @pytest.mark.slow
 def test_divergence(start, tmp_path):
-    sgd = {"optim.name": "sgd", "optim.learning_rate": 1e30}
-    run = start(tmp_path, 2, THIN_CNN2 | sgd)
+    run = start(tmp_path, 2, THIN_CNN2 | SGD | {"optim.learning_rate": 1e30})
     assert run.finish() == [1, 1]
     assert "Lower optim.learning_rate" in run.log(0) and LOST not in run.log(0)
 

@@ -55,6 +55,7 @@ ALLOWED = {
     ("cifar_jax/gpu_graph.py", "subprocess"): "starts itself",
     ("cifar_jax/run/trackers.py", "importlib"): "finds out which trackers are installed",
     ("cifar_jax/runtime/compiler.py", "ctypes"): "calls malloc_trim of the C library",
+    ("cifar_jax/runtime/distributed.py", "subprocess"): "starts a Python that prints a message",
     ("cifar_jax/runtime/environment.py", "importlib"): "reads versions of packages",
     ("cifar_jax/runtime/environment.py", "subprocess"): "starts git describe",
     ("cifar_jax/runtime/huge_pages.py", "os.execv"): "starts itself",

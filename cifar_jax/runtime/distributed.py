@@ -277,10 +277,13 @@ def replicated(values: np.ndarray) -> jax.Array:
 
 
 def local(tree: T) -> T:
-    """Returns replicated arrays as arrays of this process only."""
-    if num_processes() == 1:
-        return tree
-    return jax.tree.map(lambda array: array.addressable_data(0), tree)
+    """Returns replicated arrays as arrays of this process only; others are returned as they are."""
+
+    def own(array):
+        is_shared = isinstance(array, jax.Array) and not array.is_fully_addressable
+        return array.addressable_data(0) if is_shared else array
+
+    return jax.tree.map(own, tree)
 
 
 @contextlib.contextmanager
