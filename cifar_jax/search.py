@@ -11,6 +11,7 @@ trial and the command that trains the winner are printed, and WORKDIR/search.htm
 workdir, which is runs/<experiment>/search by default.
 """
 
+import os
 import sys
 from pathlib import Path
 
@@ -33,6 +34,8 @@ def main(argv: list[str]) -> int:
         if values.storage == "":
             raise UserError("--storage is empty")
         workdir = Path(values.workdir or Path("runs") / config.experiment / "search")
+        # Several workers may share a GPU, which the first would otherwise keep for itself.
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
         try:
             # These import jax, which takes a second: an invalid command line fails sooner.
             from cifar_jax.study import ending, worker

@@ -8,13 +8,13 @@ from cifar_jax import optim
 from cifar_jax.config import flatten_json
 from cifar_jax.experiment.parts import caches_features
 
-# Fields that only the host uses, or that are arguments of the program. Those of the schedules,
-# whose learning rates are arguments too, are added below.
-_NOT_COMPILED = (
+# Fields and groups that only the host uses, or that are arguments of the program. The fields of the
+# schedules, whose learning rates are arguments too, are added below.
+_NOT_COMPILED = {
     *("experiment", "seed", "num_epochs", "eval_every_epochs", "selected_on", "selected_by"),
-    *("optim.learning_rate", "optim.schedule", "plateau.", "early_stopping.", "trackers"),
-    *("checkpoint.", "search."),
-)
+    *("optim.learning_rate", "optim.schedule", "trackers"),
+}
+_GROUPS_NOT_COMPILED = {"plateau", "early_stopping", "checkpoint", "search"}
 
 
 def program_key(config: ConfigDict) -> str | None:
@@ -26,7 +26,10 @@ def program_key(config: ConfigDict) -> str | None:
         return None
     of_optimizers = optim.keywords(optim.create, *optim.OPTIMIZERS.values())
     of_schedules = optim.keywords(optim.schedules.create, *optim.SCHEDULES.values())
-    names = (f"optim.{name}" for name in of_schedules.keys() - of_optimizers.keys())
-    ignored = (*_NOT_COMPILED, *names)
-    fields = {k: v for k, v in flatten_json(config).items() if not k.startswith(ignored)}
+    names = {f"optim.{name}" for name in of_schedules.keys() - of_optimizers.keys()}
+    fields = {
+        k: v
+        for k, v in flatten_json(config).items()
+        if k not in _NOT_COMPILED | names and k.partition(".")[0] not in _GROUPS_NOT_COMPILED
+    }
     return json.dumps(fields, sort_keys=True)

@@ -55,10 +55,12 @@ class StopRequest:
 
     Attributes:
       signum: The signal received, SIGTERM once the deadline has passed, or None.
+      received: The signal received, or None.
     """
 
     def __init__(self, deadline: float):
         self._deadline, self._signum = deadline, None
+        self.received: int | None = None
 
     @property
     def signum(self) -> int | None:
@@ -69,7 +71,7 @@ class StopRequest:
 
     def note(self, signum: int) -> None:
         """Records a signal."""
-        self._signum = signum
+        self._signum = self.received = signum
 
 
 @contextlib.contextmanager
@@ -89,6 +91,7 @@ def catch_signals(deadline: float = math.inf) -> Iterator[StopRequest]:
         if signum == signal.SIGHUP:  # often sent twice, by the kernel and by the shell
             signal.signal(signum, signal.SIG_IGN)
 
+    note.request = request
     previous = {}
     try:
         for s in signals:
@@ -100,3 +103,7 @@ def catch_signals(deadline: float = math.inf) -> Iterator[StopRequest]:
     finally:
         for s, handler in previous.items():
             signal.signal(s, handler)
+            # The body may have ended before it acted on the signal; an outer one still has to.
+            outer = getattr(handler, "request", None)
+            if outer is not None and request.received is not None:
+                outer.note(request.received)

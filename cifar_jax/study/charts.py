@@ -70,10 +70,10 @@ def history(points: Sequence[Point], label: str, *, lower_is_better: bool) -> Fi
 
 @figures.styled
 def importances(shares: Mapping[str, float]) -> Figure:
-    """Plots the share of each parameter in the variance of the metric, descending.
+    """Plots the importance of each parameter, descending.
 
     Args:
-      shares: The shares by name.
+      shares: The importances by name, which sum to 1.
     """
     names = sorted(shares, key=shares.get, reverse=True)
     figure = figures.new((5.2, 1.0 + 0.34 * len(names)))

@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from cifar_jax.errors import UserError, shorten
 from cifar_jax.study import sampler, settings
-from cifar_jax.study.space import Parameter
+from cifar_jax.study.space import Parameter, longest
 
 JOURNAL = "search.journal"
 
@@ -85,8 +85,7 @@ def _pruner(config: ConfigDict, space: tuple[Parameter, ...]) -> optuna.pruners.
     if config.search.pruner == "median":
         return optuna.pruners.MedianPruner(n_warmup_steps=min_epochs)
     if config.search.pruner == "hyperband":
-        longest = max((max(p.values) for p in space if p.name == "num_epochs"), default=0)
         return optuna.pruners.HyperbandPruner(
-            min_resource=min_epochs, max_resource=longest or config.num_epochs
+            min_resource=min_epochs, max_resource=longest(config, space)
         )
     return optuna.pruners.NopPruner()

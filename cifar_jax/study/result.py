@@ -50,7 +50,7 @@ def command(path: str, config: ConfigDict, winner: ConfigDict, workdir: Path) ->
     """
     winner = winner.copy_and_resolve_references()
     # Callbacks that monitor the validation split need it.
-    needs_split = config.plateau.patience or config.early_stopping.patience
+    needs_split = winner.plateau.patience or winner.early_stopping.patience
     if config.data.val_fraction and not needs_split:
         with winner.unlocked():
             winner.data.val_fraction, winner.selected_on = 0.0, "last"
@@ -59,11 +59,15 @@ def command(path: str, config: ConfigDict, winner: ConfigDict, workdir: Path) ->
     if winner.model.name != before.model.name:
         choose_model(before, winner.model.name)
         before.model.name = ""
+    # The other fields of a callback that is off are refused.
+    off = tuple(f"{name}." for name in ("plateau", "early_stopping") if not winner[name].patience)
     old, new = flatten(before), flatten(winner)
     changed = [
         f"--config.{name}={_flag(new[name])}"
         for name in sorted(new, key=lambda name: name != "model.name")
-        if new[name] != old[name] and not name.startswith("search.")
+        if new[name] != old[name]
+        and not name.startswith("search.")
+        and (name.endswith(".patience") or not name.startswith(off))
     ]
     words = ["python", "-m", "cifar_jax.main", "--config", path, "--workdir", str(workdir)]
     return shlex.join([*words, *changed])

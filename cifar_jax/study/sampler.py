@@ -25,9 +25,9 @@ def create(name: str, seed: int) -> BaseSampler:
 class SeededSampler(BaseSampler):
     """Delegates to a sampler that is seeded anew for every draw.
 
-    Thus draws do not depend on which worker makes them, nor on those that it made before. Random
-    sampling gives the same trials with any number of workers, and a trial that a killed worker left
-    gets the same values. TPE also depends on the trials that have finished, or have been pruned.
+    Random sampling thus gives the same trials with any number of workers, also if some are killed.
+    The draws of TPE also depend on all other trials at that moment, including those that are
+    running.
     """
 
     def __init__(self, make: Callable[[int], BaseSampler], seed: int):

@@ -23,8 +23,12 @@ PRUNERS = ("none", "median", "hyperband")
 _MAY_CHANGE = (*(name for name in NON_SEMANTIC_FIELDS if name != "search."), "search.num_trials")
 
 
-def check(config: ConfigDict) -> None:
+def check(config: ConfigDict, num_epochs: int) -> None:
     """Checks the fields `config.search` except for the space.
+
+    Args:
+      config: The config.
+      num_epochs: The number of epochs of the longest trial.
 
     Raises:
       UserError: If one is invalid.
@@ -37,9 +41,9 @@ def check(config: ConfigDict) -> None:
         raise UserError(f"search.num_trials must be at least 1, got {search.num_trials}")
     if not 0 <= search.val_fraction < 1:
         raise UserError(f"search.val_fraction must be in [0, 1), got {search.val_fraction}")
-    if search.pruner != "none" and not 1 <= search.min_epochs <= config.num_epochs:
+    if search.pruner != "none" and not 1 <= search.min_epochs <= num_epochs:
         raise UserError(
-            f"search.min_epochs must be from 1 to num_epochs, which is {config.num_epochs}, got "
+            f"search.min_epochs must be from 1 to num_epochs, which is {num_epochs}, got "
             f"{search.min_epochs}; search.pruner 'none' needs none"
         )
 
@@ -95,7 +99,7 @@ def claim(config: ConfigDict, folder: Path, storage: str | None) -> str:
       UserError: If the workdir holds something else, or cannot be written.
     """
     mine = {
-        "study": f"{config.experiment}-{secrets.token_hex(4)}",
+        "study": config.experiment if storage is None else _unique(config.experiment),
         "storage": without_password(storage),
         "config": json.loads(config.to_json()),
     }
@@ -124,6 +128,11 @@ def claim(config: ConfigDict, folder: Path, storage: str | None) -> str:
     return there["study"]
 
 
+def _unique(experiment: str) -> str:
+    """Returns a name for a study in a database, which may hold studies of other workdirs."""
+    return f"{experiment}-{secrets.token_hex(4)}"
+
+
 def _check_not_foreign(folder: Path) -> None:
     if not is_new(folder):
         return
@@ -132,7 +141,7 @@ def _check_not_foreign(folder: Path) -> None:
     expected = (r"\..*", r".*\.(log|txt|out|err|part)", "slurm.*", "nohup.*")
     names = sorted(path.name for path in folder.iterdir())
     foreign = [name for name in names if not re.fullmatch("|".join(expected), name)]
-    if foreign:
+    if foreign and is_new(folder):  # another worker may have claimed it meanwhile
         raise UserError(
             f"--workdir {folder} holds files that do not belong to a search "
             f"({', '.join(foreign[:3])}): choose a new folder"

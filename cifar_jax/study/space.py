@@ -17,11 +17,17 @@ from cifar_jax.config import choose_model, flatten
 from cifar_jax.errors import UserError, quote, unknown
 
 # With other values of these fields, the trials' validation metrics could not be compared.
-_FIXED = ("search.", "experiment", "selected_", "data.name", "data.label", "data.val_")
+_FIXED = ("search.", "experiment", "selected_", "data.", "trackers")
 _NETWORK = "model.name"
 _RANGES = ("uniform", "log", "int")
 _FORMS = "FIELD in {A, B}, FIELD in uniform(LOW, HIGH), FIELD in log(LOW, HIGH) or int(LOW, HIGH)"
 _EXAMPLE = "as in optim.learning_rate in log(1e-4, 1e-1)"
+
+
+def longest(config: ConfigDict, parameters: "Sequence[Parameter]") -> int:
+    """Returns the number of epochs of the longest trial."""
+    values = [max(p.values) for p in parameters if p.field == "num_epochs"]
+    return values[0] if values else config.num_epochs
 
 
 class Parameter(NamedTuple):

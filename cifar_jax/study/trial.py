@@ -70,8 +70,10 @@ class TrialWriter:
         self._reported = set(frozen.intermediate_values)
 
     def progress(self, epoch: int, step: int, values: Row, images_per_second: float) -> None:
-        """Stops if requested."""
+        """Stops if requested, or if another worker has taken the trial."""
         self._check_stop()
+        if not self._owner.is_current():
+            raise OwnershipLost
 
     def epoch(self, row: Row) -> None:
         """Reports an epoch.

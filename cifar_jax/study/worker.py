@@ -10,7 +10,9 @@ import optuna
 from ml_collections import ConfigDict
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from cifar_jax import experiment
 from cifar_jax.errors import UserError
+from cifar_jax.run.storage import writing
 from cifar_jax.runtime.signals import Preempted, StopRequest, catch_signals
 from cifar_jax.study import ownership, queue, settings, space, trial
 from cifar_jax.study.opening import connect, open_study, storage_errors
@@ -74,14 +76,15 @@ def open_search(config: ConfigDict, workdir: Path, storage: str | None) -> Searc
       UserError: If a field is invalid, the workdir holds something else, or the storage cannot be
         reached.
     """
-    settings.check(config)
     parameters = space.parse(config.search.space)
+    settings.check(config, space.longest(config, parameters))
     trial_config = settings.trial_config(config)
     if settings.is_new(workdir):
         space.check(trial_config, parameters)
+        experiment.check_weights(trial_config)  # otherwise, every trial would fail
     backend = None if storage is None else connect(storage)
     name = settings.claim(config, workdir, storage)
-    with storage_errors(storage):
+    with storage_errors(storage), writing(workdir):
         study = open_study(trial_config, parameters, name, backend or workdir)
     return Search(config, trial_config, parameters, study, workdir, storage)
 
@@ -100,7 +103,7 @@ def work(
       UserError: If a trial could not be trained for a reason other than its values.
     """
     programs = Programs()
-    with catch_signals() as stop, storage_errors(search.storage):
+    with catch_signals() as stop, storage_errors(search.storage), writing(search.workdir):
         while True:
             _check(stop)
             trials = search.trials
@@ -158,7 +161,7 @@ def _train(
     except Preempted as stopped:
         raise Preempted(
             stopped.exit_code - 128,
-            f"stopped as requested; trial {running.number} is saved. The same command continues "
+            f"stopped as requested; trial {running.number} is kept. The same command continues "
             "the search",
         ) from stopped
     finally:

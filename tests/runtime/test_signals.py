@@ -61,3 +61,18 @@ def test_an_ignored_signal_stays_ignored(signum):
         assert signal.getsignal(signum) == signal.SIG_IGN
     finally:
         signal.signal(signum, before)
+
+
+def test_an_outer_request_receives_the_signal_of_an_inner_one():
+    with catch_signals() as outer:
+        with catch_signals() as inner:
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert inner.signum == signal.SIGTERM and outer.signum is None
+        assert outer.signum == signal.SIGTERM
+
+
+def test_the_deadline_of_an_inner_request_is_its_own():
+    with catch_signals() as outer:
+        with catch_signals(deadline=0.0) as inner:
+            assert inner.signum == signal.SIGTERM
+        assert outer.signum is None

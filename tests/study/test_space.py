@@ -84,6 +84,7 @@ def test_malformed_spaces(text, message):
         ("model.name in {'cnn2', 'cnn22'}", "unknown model 'cnn22'"),
         ("selected_by in {'loss', 'accuracy'}", "cannot have selected_by"),
         ("data.val_fraction in {0.1, 0.2}", "cannot have data.val_fraction"),
+        ("data.limit in {100, 200}", "cannot have data.limit"),
         ("search.sampler in {'tpe', 'random'}", "cannot have search.sampler"),
     ],
 )
