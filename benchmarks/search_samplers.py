@@ -4,9 +4,10 @@
 
 For each seed and sampler, searches over learning rate, warm-up, schedule, batch size and
 augmentation of a small network, without pruning. The first ten trials of TPE are random; they are
-the same as those of random sampling with the same seed. Prints the mean over the seeds of the best
-validation accuracy after each trial, and of the test accuracy of the best trial. One line of JSON
-per search is appended to the file --out. The package optuna is needed: `make reference`.
+the same as the first ten of random sampling with the same seed. Prints means over the seeds: of the
+best validation accuracy after half of the trials and after all of them, and of the test accuracy of
+the best trial. One line of JSON per search is appended to the file --out. The package optuna is
+needed; `make reference` installs it.
 """
 
 import itertools
@@ -21,7 +22,7 @@ from cifar_jax.errors import UserError
 from cifar_jax.runtime import entry
 
 SAMPLERS = ("tpe", "random")
-# Nothing that changes the program takes more than a few values, so that few programs are compiled.
+# Fields that change the program have only a few values, so that few programs are compiled.
 SPACE = """
     optim.learning_rate in log(1e-5, 1.0)
     optim.warmup_epochs in uniform(0.0, 2.0)
@@ -96,7 +97,7 @@ def measure(sampler: str, seed: int, num_trials: int, num_epochs: int, limit: in
             raise UserError(f"no trial of sampler {sampler}, seed {seed} is complete")
         path = queue.folder_of(search.workdir, best.number) / "summary.json"
         summary = config_json.read_object(path)
-    # A trial that diverged is as bad as none.
+    # A trial that diverged or failed counts as an accuracy of 0.
     values = [t.value if t.state.name == "COMPLETE" else 0.0 for t in trials]
     return {
         "sampler": sampler,

@@ -1,9 +1,9 @@
-"""Lets the processes of a run take the same decisions at the same step.
+"""Lets the processes of a run make the same decisions at the same step.
 
-Whether to stop, to save, and how many steps to take next depends on signals and clocks, which
-differ between hosts, but a compiled call has to be the same on all of them. So after every call
-each process queues its own view on the devices, which compute the maximum. The result is fetched
-with the metrics of that call, and thus costs no wait.
+Whether to stop, whether to save, and how many steps to take next depend on signals and clocks,
+which differ between hosts, but a compiled call has to be the same on all of them. So after every
+call, each process passes its own view to its devices, which compute the maximum over all processes.
+The result is fetched with the metrics of that call, so nothing has to wait for it.
 """
 
 from typing import NamedTuple
@@ -18,7 +18,7 @@ from cifar_jax.engine import AXIS, replicated
 
 
 class View(NamedTuple):
-    """What one process, or all of them together, would decide on.
+    """What the decisions of one process, or of all of them together, are based on.
 
     Attributes:
       signum: The number of a signal that requests a stop, or 0.
@@ -46,13 +46,13 @@ class Agreement:
         self.view = View()
 
     def propose(self, view: View) -> None:
-        """Queues a view after the latest call."""
+        """Queues the computation of the maximum after the latest call."""
         row = np.float32([view])
         shape = (self._sharding.mesh.size, row.shape[1])
         views = jax.make_array_from_callback(shape, self._sharding, lambda index: row)
         self._under_way.append(self._max(views))
 
     def fetch(self) -> View:
-        """Waits for the oldest view that has not been fetched, and returns it."""
+        """Waits for the oldest maximum that has not been fetched, and returns it."""
         self.view = View(*np.asarray(self._under_way.pop(0)).tolist())
         return self.view

@@ -37,7 +37,7 @@ class Clock:
         each process, which warms up the device.
       step_seconds: Duration of a step in the latest call; 0 before the first call ends.
       agreed_step_seconds: The duration that determines the length of the next call if several
-        processes have to agree on it; otherwise None, and `step_seconds` does.
+        processes have to agree on it; otherwise None, and `step_seconds` determines it.
     """
 
     def __init__(self, steps_per_call: int, seconds: float = 0.0, step_times=()):

@@ -7,8 +7,8 @@ a validation split. Start the same command several times, on one machine or on s
 the workdir, and the workers share the trials. Run it again after an interruption, and it continues;
 with a larger --trials, it adds trials. Each trial is a run in WORKDIR/trials. At the end, the best
 trial and the command that trains the winner are printed, and WORKDIR/search.html shows all trials.
---storage stores the study in a database, given as a URL of Optuna, instead of a file in the
-workdir, which is runs/<experiment>/search by default.
+The workdir is runs/<experiment>/search by default. The study is stored in a file in it, or, with
+--storage URL, in a database that Optuna supports.
 """
 
 import os
@@ -37,7 +37,7 @@ def main(argv: list[str]) -> int:
         # Several workers may share a GPU, which the first would otherwise keep for itself.
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
         try:
-            # These import jax, which takes a second: an invalid command line fails sooner.
+            # These import jax, which takes a second, so the command line is checked first.
             from cifar_jax.study import ending, worker
             from cifar_jax.study.progress import Progress
         except ImportError as error:

@@ -1,7 +1,7 @@
-"""Compiles training programs for one and for eight H100s on any machine, and logs what they do.
+"""Compiles training programs for one and for eight H100s on any machine, and logs their properties.
 
-The log has the lower bound on the step time of one GPU (see benchmarks.gpu_program) at each batch
-size, and the all-reduces of the program for the eight GPUs of a host.
+The records have the lower bound on the step time of one GPU (see benchmarks.gpu_program) at each
+batch size, and the all-reduces of the program for the eight GPUs of a host.
 """
 
 from benchmarks.gpu_program import h100, hlo
@@ -12,7 +12,7 @@ from cifar_jax.runtime.environment import environment
 
 # The GPUs of a host, which NVLink connects.
 GPUS_PER_HOST = 8
-# The most images that a GPU gets, and the parts of them that 8, 64 and 512 GPUs get.
+# The largest number of images per GPU, and that number divided among 8, 64 and 512 GPUs.
 BATCH_SIZES = (512, 64, 8, 1)
 
 

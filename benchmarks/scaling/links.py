@@ -56,15 +56,15 @@ def all_reduce(num_bytes: float, num_gpus: int, links: Links = H100) -> float:
 
     Within a host, a ring reduces and scatters the array, and gathers it again at the end. In
     between, each GPU all-reduces its part with its peers in the other hosts, in a number of steps
-    that is logarithmic in the hosts.
+    that is logarithmic in the number of hosts.
 
     Args:
       num_bytes: The size of the array, which every GPU holds.
-      num_gpus: The number of GPUs: at most those of one host, or those of a power of two of hosts.
+      num_gpus: The number of GPUs: at most those of one host, or all GPUs of 2, 4, 8, ... hosts.
       links: The cluster.
 
     Raises:
-      ValueError: If the GPUs do not fill their hosts, or the number of hosts is no power of two.
+      ValueError: If the GPUs do not fill their hosts, or the number of hosts is not a power of two.
     """
     if num_gpus == 1:
         return 0.0

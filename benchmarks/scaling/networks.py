@@ -16,7 +16,7 @@ from cifar_jax.models.rngs import make_rngs
 # All networks compute in this dtype; parameters and their updates are float32.
 DTYPE = "bfloat16"
 _DTYPE_BYTES, FLOAT32_BYTES = 2, 4
-# The config of each network, and options of the network that differ from it.
+# The config of each network, and the network options that override it.
 _NETWORKS: dict[str, tuple[str, dict[str, int]]] = {
     "resnet18": ("resnet18", {}),
     "resnet18, width 256": ("resnet18", {"width": 256}),
@@ -59,7 +59,7 @@ def settings_of(network: str, batch_size: int) -> ConfigDict:
 
 
 def config_of(network: str) -> str | None:
-    """Returns the config whose step times are those of a network; None if none has its options."""
+    """Returns the config whose step times are those of a network; None if there is none."""
     config, options = _NETWORKS[network]
     return None if options else config
 

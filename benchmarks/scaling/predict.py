@@ -15,17 +15,17 @@ from cifar_jax.metrics import Metrics
 NUM_GPUS = (1, 8, 64, 512)
 # The batch size of one GPU, with which the others are compared.
 BASE_BATCH_SIZE = max(BATCH_SIZES)
-# The share of the compute that is the backward pass: it has two products for each of the forward
-# pass, one for the gradient of the inputs and one for that of the kernel.
+# The share of the backward pass in the compute time: it has two matrix products for each one in the
+# forward pass, one for the gradient of the inputs and one for that of the kernel.
 BACKWARD_SHARE = 2 / 3
 
-# The batch size beyond which a larger one mostly costs more images, as assumed for CIFAR; see
-# docs/scaling.md.
+# The critical batch size, beyond which larger batches mostly cost more images. The value for CIFAR
+# is an assumption; see docs/scaling.md.
 CRITICAL_BATCH_SIZE = 1000
 
 
 def images_needed(batch_size: int) -> float:
-    """Returns the images until a loss is reached, relative to those with small batches.
+    """Returns the number of images needed to reach a loss, relative to small batches.
 
     This is 1 + B / B_critical, the model of McCandlish et al. (2018).
     """
@@ -39,8 +39,8 @@ class Prediction(NamedTuple):
       network: The network.
       num_gpus: The number of GPUs.
       batch_size: The number of images per step and GPU.
-      compute: The step time of one GPU.
-      source: Where it comes from; see StepTime.
+      compute: The step time of one GPU with this number of images.
+      source: Where `compute` comes from; see StepTime.
       statistics: The all-reduces of BatchNorm's statistics, which the next layer waits for. Under
         pmap there are none, because each replica has its own statistics.
       update: The all-reduces of the gradients, the metrics and, under pmap, the running statistics.
@@ -61,15 +61,15 @@ class Prediction(NamedTuple):
 
     @property
     def steps_per_epoch(self) -> float:
-        """The number of images in an epoch / images per step; below 1, a step is too large."""
+        """The images in an epoch / the images per step; below 1, a step exceeds an epoch."""
         return NUM_IMAGES / self.global_batch_size
 
     def step(self, overlap: bool) -> float:
         """Returns the step time.
 
         Args:
-          overlap: Whether the gradients are reduced during the whole backward pass, or else only
-            after it.
+          overlap: Whether the gradients are reduced during the backward pass, rather than after
+            it.
         """
         hidden = min(self.update, BACKWARD_SHARE * self.compute) if overlap else 0.0
         return self.compute + self.statistics + self.update - hidden
@@ -125,12 +125,12 @@ class Predictor:
             return sum(all_reduce(size, num_gpus, self._links) for size in num_bytes)
 
         if parallel == "jit":
-            # The backward pass has as many, for the sums that the gradients of a layer's scale,
-            # bias and inputs need.
+            # The backward pass has as many all-reduces as the forward pass, for the sums that the
+            # gradients of a layer's scale, bias and inputs need.
             statistics = 2 * reduce(*self._statistics[network])
             update = reduce(exchanged.gradient_bytes, _metrics_bytes())
         else:
-            # XLA combines all of them; gradients are float32 by then.
+            # XLA combines all of them into one all-reduce; gradients are float32 by then.
             statistics = 0.0
             gradient_bytes = FLOAT32_BYTES * exchanged.num_params
             update = reduce(gradient_bytes + exchanged.statistics_bytes + _metrics_bytes())

@@ -1,8 +1,8 @@
 """The step time of a network on one H100 at any of the compiled batch sizes.
 
 A measured step time is used as it is. At other batch sizes, the lower bound of the compiled program
-is multiplied by measured time / lower bound at the nearest measured batch size of the network. A
-network that was never measured takes this factor from the reference network.
+is multiplied by the factor measured time / lower bound at the network's nearest measured batch
+size. For a network that was never measured, the factor of the reference network is used.
 """
 
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from benchmarks.scaling.networks import DTYPE, config_of
 from benchmarks.table.speed import graphs, idle_records, records
 from benchmarks.throughput import cases
 
-# The network whose factor stands in for those of networks without a measurement.
+# The network whose factor is used for networks that were never measured.
 REFERENCE = "resnet18"
 
 

@@ -1,4 +1,4 @@
-"""The checkpoints of a run of several processes, of which only process 0 has the files.
+"""The checkpoints of a run of several processes, where only process 0 reads and writes files.
 
 All arrays of a run are replicated, so one process can write all of them, and its workdir need not
 be on a file system that all hosts share. The other processes receive what it reads.
@@ -64,12 +64,12 @@ def _one_device() -> jax.sharding.Sharding:
 
 
 def _write_whole_arrays() -> None:
-    """Makes Orbax write whole arrays. By default, each process writes a part of every array.
+    """Makes Orbax write whole arrays. By default, each process writes part of every array.
 
     The arrays are NumPy arrays, except for the key; see checkpoint.py.
     """
     handler = ocp.type_handlers.get_type_handler(jax.Array)
-    # Where Orbax keeps the type of keys; a handler does not have it by default.
+    # Orbax keeps the type of PRNG keys in this store, which a new handler lacks by default.
     store = handler._array_metadata_store
     whole = ocp.type_handlers.ArrayHandler(use_replica_parallel=False, array_metadata_store=store)
     ocp.type_handlers.register_type_handler(jax.Array, whole, override=True)

@@ -1,7 +1,7 @@
 """Connects the processes of a run on several hosts, and lets one of them write its files.
 
 All processes run the same program on the same data, and each feeds its own devices. Process 0, the
-main process, reads and writes the workdir; the others receive from it what it has read.
+main process, reads and writes the workdir; the others receive from it what it reads.
 """
 
 import atexit
@@ -31,19 +31,19 @@ AUTO = "auto"
 FIND_SECONDS = 25
 # How long the coordinator waits for the other processes, whose hosts may start later.
 _START_SECONDS = 300
-# Silence after which a process counts as lost. JAX then ends the others.
+# A process without a heartbeat for this long counts as lost, and JAX then ends the others.
 _LOST_SECONDS = 30
-# How long a process that ends waits for the others to end too.
+# How long a process waits at its end for the others to end too.
 _END_SECONDS = 15
 _LOST = (
     "a process of this run has ended unexpectedly or cannot be reached, so all of them end. The "
     "messages of the first that ended may say why. Once all hosts are back, the same commands "
     "resume from the latest checkpoint"
 )
-# In the exceptions that JAX raises if another process is lost during a computation.
+# Found in the exceptions that JAX raises if another process is lost during a computation.
 _FAILED = re.compile("connection (reset|closed|refused)|heartbeat|socket closed", re.IGNORECASE)
-# Prints its argument unless its standard input ends with "done". As a separate process, it can do
-# so even if JAX aborts the other one.
+# Prints its argument unless its standard input is "done". It runs as a separate process, so it can
+# print even if JAX aborts this one.
 _WATCH = "import sys; sys.stdin.read() == 'done' or print(sys.argv[1], file=sys.stderr, flush=True)"
 
 
@@ -57,10 +57,10 @@ def connected(
     minute: with an exception, or aborted by JAX, after which a message explains why.
 
     Args:
-      coordinator: HOST:PORT, where process 0 listens; "auto" for what SLURM or Open MPI say; None
-        for a run of one process.
-      num_processes: The number of processes; None only without HOST:PORT.
-      process_id: The number of this process, from 0; None only without HOST:PORT.
+      coordinator: HOST:PORT, where process 0 listens; "auto" to read it from the environment of
+        SLURM or Open MPI; None for a run of one process.
+      num_processes: The number of processes; None unless `coordinator` is HOST:PORT.
+      process_id: The number of this process, from 0; None unless `coordinator` is HOST:PORT.
 
     Raises:
       UserError: If an argument is invalid, the processes do not find each other, or a computation
@@ -79,14 +79,14 @@ def connected(
         on_main(lambda: None)  # waits for process 0, which writes the last files
         jax.distributed.shutdown()
     except BaseException as error:
-        # Otherwise JAX waits for the others to end too, and reports that they do not.
+        # Otherwise JAX waits for the others to end too, and reports an error if they do not.
         atexit.register(_leave)
         if isinstance(error, ValueError | RuntimeError) and _FAILED.search(str(error)):
             raise UserError(f"{_LOST} ({str(error).splitlines()[0]})") from error
         raise
     finally:
         with contextlib.suppress(OSError):
-            watcher.communicate("done")  # this process explains itself
+            watcher.communicate("done")  # this process prints its own error
 
 
 def _leave() -> None:
@@ -105,10 +105,10 @@ def _initialize(coordinator: str, num_processes: int | None, process_id: int | N
     # On CPUs, programs that are queued one after the other may run at the same time, and would then
     # receive each other's messages. (On GPUs, a stream keeps their order.)
     jax.config.update("jax_cpu_enable_async_dispatch", False)
-    # Only process 0 writes JAX's cache of programs. On the next start the others would compile and
-    # process 0 would not, but XLA's autotuner exchanges results between all of them.
+    # Only process 0 writes to JAX's compilation cache. On the next start, the others would compile
+    # and process 0 would not, but XLA's autotuner exchanges results between all of them.
     jax.config.update("jax_enable_compilation_cache", False)
-    # It would take SIGTERM away from this command's own handlers.
+    # This service would replace the command's own SIGTERM handler.
     jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(
@@ -181,7 +181,7 @@ def _start_watcher() -> subprocess.Popen:
 
 def num_processes() -> int:
     """Returns the number of processes of the run."""
-    # Asking JAX starts the devices, which a command that ends with an error need not wait for.
+    # Asking JAX initializes the devices; a command that ends with an error need not wait for that.
     return jax.process_count() if jax.distributed.is_initialized() else 1
 
 
@@ -191,7 +191,7 @@ def is_main() -> bool:
 
 
 def on_main(function: Callable[[], Any]) -> Any:
-    """Calls a function in process 0, and returns its value, of JSON, in all of them."""
+    """Calls a function in process 0, and returns its value, JSON data, in all processes."""
     if num_processes() == 1:
         return function()
     text = json.dumps(function()).encode() if is_main() else b""
@@ -206,7 +206,7 @@ def check_same(what: str, get_values: Callable[[], dict[str, Any]]) -> None:
 
     Args:
       what: What the values are, for the message.
-      get_values: Returns {name: a value of JSON}. Not called if there is only one process.
+      get_values: Returns {name: JSON value}. Not called if there is only one process.
 
     Raises:
       UserError: If a value differs from that of process 0.
@@ -225,17 +225,17 @@ def check_same(what: str, get_values: Callable[[], dict[str, Any]]) -> None:
 
 
 def arrays_from_main(tree: T) -> T:
-    """Returns the arrays that process 0 passes, bit for bit, in the memory of the host.
+    """Returns the arrays that process 0 passes, bit for bit, as arrays in host memory.
 
     Args:
-      tree: Tree of arrays that each process holds whole; in all of them of the same shapes and
-        dtypes.
+      tree: Tree of arrays, which each process holds in full. Shapes and dtypes are the same in all
+        processes.
     """
     if num_processes() == 1:
         return tree
     arrays, structure = jax.tree.flatten(tree)
     on_host = [np.asarray(jax.random.key_data(x) if _is_key(x) else x) for x in arrays]
-    # As bytes, because they are added to zeros, which would turn -0.0 into 0.0.
+    # As bytes, because JAX broadcasts by adding zeros, which would turn -0.0 into 0.0.
     as_bytes = [np.ascontiguousarray(x).reshape(-1).view(np.uint8) for x in on_host]
     received = multihost_utils.broadcast_one_to_all(as_bytes)
     values = [
@@ -253,7 +253,7 @@ def _is_key(array: jax.Array | np.ndarray) -> bool:
 
 
 def put(tree: T, sharding: jax.sharding.Sharding) -> T:
-    """Puts arrays on the devices of all processes, each of which passes the whole arrays."""
+    """Puts arrays on the devices of all processes. Each process passes the arrays in full."""
     if num_processes() == 1:
         return jax.device_put(tree, sharding)
 
@@ -271,7 +271,7 @@ def put(tree: T, sharding: jax.sharding.Sharding) -> T:
 
 
 def replicated(values: np.ndarray) -> jax.Array:
-    """Returns an array that is replicated on the devices of all processes, which hold the same."""
+    """Replicates an array, which is the same in all processes, on the devices of all of them."""
     mesh = jax.sharding.Mesh(jax.devices(), "device")
     return put(values, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
 

@@ -12,7 +12,7 @@ from cifar_jax.report import figures
 from cifar_jax.study.result import format_parameter
 from cifar_jax.study.space import Parameter
 
-# Width of the parallel coordinates per axis.
+# Width of the parallel coordinates chart per axis, in inches.
 PARALLEL_INCHES = 1.15
 _MAP = mpl.colormaps["viridis"]
 
@@ -23,7 +23,8 @@ class Point(NamedTuple):
     Attributes:
       number: The number of the trial.
       shown: The validation metric, as a percentage or a loss; None if no epoch was evaluated.
-      is_complete: Whether it was trained to the end; otherwise `shown` is that of the last epoch.
+      is_complete: Whether it was trained to the end; otherwise `shown` is the metric of the last
+        evaluated epoch.
       values: The values of the parameters by name.
     """
 
@@ -35,7 +36,7 @@ class Point(NamedTuple):
 
 @figures.styled
 def history(points: Sequence[Point], label: str, *, lower_is_better: bool) -> Figure:
-    """Plots the metric by trial, and the best one so far.
+    """Plots the metric of each trial, and the best one so far.
 
     Args:
       points: The finished trials.
@@ -70,10 +71,10 @@ def history(points: Sequence[Point], label: str, *, lower_is_better: bool) -> Fi
 
 @figures.styled
 def importances(shares: Mapping[str, float]) -> Figure:
-    """Plots the importance of each parameter, descending.
+    """Plots the importance of each parameter, in descending order.
 
     Args:
-      shares: The importances by name, which sum to 1.
+      shares: The importances by name, which add up to 1.
     """
     names = sorted(shares, key=shares.get, reverse=True)
     figure = figures.new((5.2, 1.0 + 0.34 * len(names)))
@@ -88,7 +89,7 @@ def importances(shares: Mapping[str, float]) -> Figure:
 
 @figures.styled
 def slices(points: Sequence[Point], parameter: Parameter, label: str) -> Figure:
-    """Plots the metric by the value of one parameter.
+    """Plots the metric against the values of one parameter.
 
     Args:
       points: The finished trials.
@@ -101,7 +102,7 @@ def slices(points: Sequence[Point], parameter: Parameter, label: str) -> Figure:
     for is_complete, marker, color in ((False, "x", "#777777"), (True, "o", figures.COLORS[0])):
         chosen = [p for p in points if p.is_complete == is_complete and p.shown is not None]
         chosen = [p for p in chosen if parameter.name in p.values]
-        # A choice is a single position: spread its trials, in the order of their numbers.
+        # All trials with the same choice share a position, so they are spread out in order.
         spread = np.linspace(-0.15, 0.15, max(len(chosen), 2)) if scale.labels else np.zeros(2)
         at = [scale.at(p.values[parameter.name]) for p in chosen]
         if scale.labels:
@@ -180,7 +181,7 @@ class _Scale:
         self.labels = [format_parameter(value) for value in self._choices]
 
     def at(self, value: Any) -> float:
-        """Returns a value's coordinate: the index of a choice."""
+        """Returns a value's coordinate: its index if it is a choice, otherwise itself."""
         if not self.labels:
             return value
         return next(i for i, c in enumerate(self._choices) if type(c) is type(value) and c == value)

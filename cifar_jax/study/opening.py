@@ -35,10 +35,10 @@ def _unreachable(storage: str | None, error: Exception) -> UserError:
 
 
 def connect(url: str) -> BaseStorage:
-    """Connects to a storage of Optuna.
+    """Connects to an Optuna storage.
 
     Raises:
-      UserError: If that fails.
+      UserError: If the storage cannot be used.
     """
     try:
         return optuna.storages.get_storage(url)

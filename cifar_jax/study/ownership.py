@@ -1,9 +1,10 @@
-"""Decides which worker trains a trial, by files in the trial's folder.
+"""Decides which worker trains a trial, using files in the trial's folder.
 
-A worker owns a trial after it has created the newest of the files .owner.0, .owner.1, and so on,
-which can succeed only once per name, on NFS too. It touches its file every few seconds. If it is
-killed, the file grows old, and another worker creates the next one and continues from the last
-checkpoint. Optuna's own heartbeat exists only for databases, and restarts trials.
+The owner of a trial is the worker that created the newest of the files .owner.0, .owner.1, and so
+on. Only one worker can create each of them, even on NFS. The owner touches its file every few
+seconds. If it is killed, the file is no longer touched; after a minute, another worker creates the
+next file and continues from the last checkpoint. Optuna's own heartbeat exists only for databases,
+and it restarts trials.
 """
 
 import contextlib
@@ -19,7 +20,7 @@ from cifar_jax.run.workdir import is_at_work
 
 
 class Timing(NamedTuple):
-    """How often an owner touches its file, and the age at which others take its trial, in seconds.
+    """How often an owner touches its file, and the age at which others take over, in seconds.
 
     The interval is also how long a worker waits before it looks for trials again.
     """
@@ -43,18 +44,18 @@ class Owner:
 
     def _renew(self, interval: float) -> None:
         while not self._closing.wait(interval):
-            with contextlib.suppress(OSError):  # a server that is away for a moment
+            with contextlib.suppress(OSError):  # the file server may be down for a moment
                 os.utime(self._path)
 
     def is_current(self) -> bool:
-        """Returns whether no other worker has taken the trial."""
+        """Returns whether no other worker has taken over the trial."""
         return _newest(self._folder) == self._number
 
     def close(self, *, abandons: bool) -> None:
         """Stops renewing.
 
         Args:
-          abandons: Whether others may take the trial at once.
+          abandons: Whether others may take over the trial immediately.
         """
         self._closing.set()
         self._thread.join()
@@ -77,14 +78,14 @@ def claim(folder: Path, timing: Timing) -> Owner | None:
     newest = _newest(folder)
     if newest is not None and _age(folder, newest) <= timing.timeout:
         return None
-    if is_at_work(folder):  # by a worker that was suspended: it still holds the lock
+    if is_at_work(folder):  # a suspended worker still holds the lock
         return None
     number = 0 if newest is None else newest + 1
     try:
         handle = os.open(_path(folder, number), os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
     except FileExistsError:
         return None
-    with open(handle, "w") as file:  # for people
+    with open(handle, "w") as file:  # for people to read
         file.write(f"{socket.gethostname()} {os.getpid()}\n")
     return Owner(folder, number, timing.interval)
 

@@ -1,4 +1,4 @@
-"""Keeps data sets and compiled programs, so that similar trials share them."""
+"""Keeps the data set and compiled programs, so that similar trials share them."""
 
 from collections import OrderedDict
 
@@ -15,7 +15,7 @@ _MAX_PROGRAMS = 4
 
 
 class InvalidTrial(UserError):
-    """The values of a trial do not fit together."""
+    """The values of a trial are incompatible with each other."""
 
 
 class Programs:
@@ -35,7 +35,7 @@ class Programs:
     def create(
         self, config: ConfigDict, dataset: Dataset, *, mesh: jax.sharding.Mesh | None = None
     ) -> Experiment:
-        """Returns the parts of a run, with the program of an earlier trial if that is the same.
+        """Returns the parts of a run, reusing an earlier trial's program if it is the same.
 
         Args:
           config: The checked config of the run.
@@ -43,7 +43,7 @@ class Programs:
           mesh: The devices, the same for all trials.
 
         Raises:
-          InvalidTrial: If parts of the config do not fit together.
+          InvalidTrial: If parts of the config are incompatible.
         """
         key = experiment.program_key(config)
         try:

@@ -21,11 +21,11 @@ class Progress:
         """Starts the output.
 
         Args:
-          metric: The metric of config.selected_by.
+          metric: The value of config.selected_by.
         """
         self._metric = metric
         self._text, self._best = "", ""
-        # Trials redirect sys.stdout to their logs while they train.
+        # Keeps the terminal, because trials redirect sys.stdout to their logs while they train.
         self._console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
         self._bar = None
         if self._console.is_terminal:
@@ -53,7 +53,7 @@ class Progress:
                 self._bar.stop()
 
     def update(self, trials: Sequence[FrozenTrial], num_trials: int) -> None:
-        """Shows the number of finished trials, of all workers, and the best one so far."""
+        """Shows the number of trials that all workers have finished, and the best one so far."""
         best = result.best_of(trials)
         if best is not None:
             shown = result.format_value(best.value, self._metric)
@@ -79,7 +79,7 @@ class Progress:
         self._show()
 
     def lose(self, number: int) -> None:
-        """Prints that another worker has taken a trial."""
+        """Prints that another worker has taken over a trial."""
         self._print(f"trial {number:<4} continued by another worker")
 
     def end(self, number: int, values: Mapping[str, Any], outcome: Outcome) -> None:

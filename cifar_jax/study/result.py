@@ -12,7 +12,7 @@ from cifar_jax.config import choose_model, flatten, load
 
 
 def best_of(trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
-    """Returns the complete trial with the highest value, the first of several, or None."""
+    """Returns the complete trial with the highest value (the first one in a tie), or None."""
     complete = [t for t in trials if t.state == TrialState.COMPLETE]
     return max(complete, key=lambda t: t.value, default=None)
 
@@ -29,13 +29,13 @@ def format_value(value: float, metric: str) -> str:
 
     Args:
       value: The metric, negated if it is the loss.
-      metric: The metric of config.selected_by.
+      metric: The value of config.selected_by.
     """
     return f"{-value:.4f}" if metric == "loss" else f"{100 * value:.2f}%"
 
 
 def format_parameter(value: Any) -> str:
-    """Formats the value of a parameter, numbers with four digits."""
+    """Formats the value of a parameter, floats with four significant digits."""
     return f"{value:.4g}" if isinstance(value, float) else str(value) or "''"
 
 

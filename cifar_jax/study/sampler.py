@@ -10,7 +10,7 @@ from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-# {value of config.search.sampler: function from a seed to a sampler of Optuna}.
+# {value of config.search.sampler: function from a seed to an Optuna sampler}.
 _SAMPLERS = {
     "random": lambda seed: RandomSampler(seed=seed),
     "tpe": lambda seed: TPESampler(seed=seed, constant_liar=True),
@@ -18,16 +18,16 @@ _SAMPLERS = {
 
 
 def create(name: str, seed: int) -> BaseSampler:
-    """Returns the sampler of a name in settings.SAMPLERS."""
+    """Returns the sampler with a name from settings.SAMPLERS."""
     return SeededSampler(_SAMPLERS[name], seed)
 
 
 class SeededSampler(BaseSampler):
-    """Delegates to a sampler that is seeded anew for every draw.
+    """Delegates to a sampler that is re-seeded for every draw.
 
-    Random sampling thus gives the same trials with any number of workers, also if some are killed.
-    The draws of TPE also depend on all other trials at that moment, including those that are
-    running.
+    Thus draws depend neither on the worker that makes them nor on its earlier draws. Random
+    sampling gives the same trials with any number of workers, even if some are killed. The draws of
+    TPE also depend on all other trials at that moment, including running ones.
     """
 
     def __init__(self, make: Callable[[int], BaseSampler], seed: int):

@@ -107,7 +107,7 @@ def _slices(search: Search, points: list[Point], metric: str) -> list[Chart]:
 
 
 def _importances(search: Search, points: list[Point]) -> dict[str, float]:
-    """Returns the importance of each parameter (PED-ANOVA), which sum to 1; {} if unknown."""
+    """Returns each parameter's PED-ANOVA importance, normalized to a sum of 1; {} if unknown."""
     if len({p.shown for p in points if p.is_complete}) < 2:
         return {}
     evaluator = optuna.importance.PedAnovaImportanceEvaluator()

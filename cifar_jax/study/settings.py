@@ -1,4 +1,4 @@
-"""Checks the fields `config.search`, derives the config of the trials, and claims the workdir."""
+"""Checks the fields of `config.search`, derives the config of trials, and claims the workdir."""
 
 import contextlib
 import json
@@ -24,7 +24,7 @@ _MAY_CHANGE = (*(name for name in NON_SEMANTIC_FIELDS if name != "search."), "se
 
 
 def check(config: ConfigDict, num_epochs: int) -> None:
-    """Checks the fields `config.search` except for the space.
+    """Checks the fields of `config.search` except for the space.
 
     Args:
       config: The config.
@@ -75,7 +75,7 @@ def trial_config(config: ConfigDict) -> ConfigDict:
 
 
 def without_password(storage: str | None) -> str:
-    """Returns the URL of a storage for messages and files, which others may read."""
+    """Returns a storage's URL without its password, for messages and files that others may read."""
     return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", storage or "in the workdir")
 
 
@@ -149,7 +149,7 @@ def _check_not_foreign(folder: Path) -> None:
 
 
 def _write_once(path: Path, value: Any) -> None:
-    """Writes a JSON file unless it exists; of several processes at the same time, one writes it."""
+    """Writes a JSON file unless it exists; of several concurrent processes, only one writes it."""
     if path.exists():
         return
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")

@@ -1,6 +1,6 @@
 """The search space: parses `config.search.space`, and applies a trial's values to a config.
 
-The text has the syntax of Python: statements such as `batch_size in {32, 64}`. It is parsed and
+The text has Python syntax, with expressions such as `batch_size in {32, 64}`. It is parsed but
 never evaluated.
 """
 
@@ -61,7 +61,7 @@ class Parameter(NamedTuple):
         return self.kind == "log"
 
     def suggest(self, trial: Any) -> Any:
-        """Returns the value of an Optuna trial, which draws it unless it has one."""
+        """Returns the parameter's value in an Optuna trial, drawn if the trial has none yet."""
         low, high = self.values[0], self.values[-1]
         if self.kind == "choice":
             return self.decode(trial.suggest_categorical(self.name, [*map(_code, self.values)]))
@@ -196,7 +196,7 @@ def applied(
         make the trials incomparable.
     """
     config = config.copy_and_resolve_references()
-    if _NETWORK in values:  # first, because it determines which options there are
+    if _NETWORK in values:  # first, because it determines which options exist
         choose_model(config, values[_NETWORK])
     fields = flatten(config)
     parameters = [p for p in space if p.name in values]
@@ -204,7 +204,7 @@ def applied(
         parameters = [p for p in parameters if not p.is_option or p.field in fields]
     for parameter in parameters:
         _check_field(parameter, fields)
-    with config.unlocked(), config.ignore_type():  # experiment.checked checks the kinds
+    with config.unlocked(), config.ignore_type():  # experiment.checked checks the types
         for parameter in parameters:
             *groups, last = parameter.field.split(".")
             group = config
@@ -237,7 +237,7 @@ def _replaced(old: Any, parameter: Parameter, new: Any) -> Any:
 
 
 def check(config: ConfigDict, space: Sequence[Parameter]) -> None:
-    """Checks each choice, and both ends of each range, with the config's other values.
+    """Checks each choice, and both ends of each range, together with the rest of the config.
 
     An option of a network is checked with every network of the space that has it.
 

@@ -26,7 +26,7 @@ LOG = "log.txt"
 
 
 class OwnershipLost(Exception):
-    """Another worker has taken the trial."""
+    """Another worker has taken over the trial."""
 
 
 class Outcome(NamedTuple):
@@ -34,7 +34,8 @@ class Outcome(NamedTuple):
 
     Attributes:
       state: COMPLETE, PRUNED (also if it diverged) or FAIL.
-      value: The validation metric of the reported epoch, higher is better; None unless COMPLETE.
+      value: The validation metric of the reported epoch, negated if it is the loss; None unless
+        COMPLETE.
       error: Why it failed or diverged, or "".
     """
 
@@ -79,7 +80,7 @@ class TrialWriter:
         """Reports an epoch.
 
         Raises:
-          OwnershipLost: If another worker has taken the trial.
+          OwnershipLost: If another worker has taken over the trial.
           TrialPruned: If the pruner ends the trial.
         """
         if not self._owner.is_current():
@@ -94,7 +95,8 @@ class TrialWriter:
             return
         if epoch not in self._reported:
             self._trial.report(value, epoch)
-        # A worker that was killed had reported epochs that are trained again.
+        # Epochs that a killed worker reported after its last checkpoint are trained again here.
+        # Pruning is considered only from the newest reported epoch on.
         is_newest = epoch >= max(self._reported, default=0)
         if is_newest and epoch < self._config.num_epochs and self._trial.should_prune():
             raise optuna.TrialPruned
@@ -116,7 +118,7 @@ def run(
       options: Further arguments of `train`.
 
     Raises:
-      OwnershipLost: If another worker has taken the trial.
+      OwnershipLost: If another worker has taken over the trial.
       Preempted: After a signal, once the state is saved.
       UserError: If the trial could not be trained for a reason other than its values, such as
         missing data or a full disk.
@@ -156,7 +158,11 @@ def run(
 
 
 def finish(trial: Trial, owner: Owner, folder: Path, outcome: Outcome) -> None:
-    """Tells Optuna how a trial ended, unless another worker has taken it or told it first."""
+    """Reports to Optuna how a trial ended.
+
+    Raises:
+      OwnershipLost: If another worker has taken over the trial, or has finished it.
+    """
     if not owner.is_current():
         raise OwnershipLost
     path = folder / "metrics.csv"
@@ -172,7 +178,7 @@ def finish(trial: Trial, owner: Owner, folder: Path, outcome: Outcome) -> None:
         trial.study.tell(trial, outcome.value, state=outcome.state, skip_if_finished=True)
     except optuna.exceptions.UpdateFinishedTrialError as error:
         raise OwnershipLost from error
-    if outcome.state != TrialState.COMPLETE:  # nobody will use its network
+    if outcome.state != TrialState.COMPLETE:  # its network will not be used
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
 
 

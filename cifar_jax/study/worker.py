@@ -1,4 +1,4 @@
-"""A worker: trains trials of a study until all of them are complete."""
+"""A worker, which trains trials of a study until all of them have ended."""
 
 import time
 from collections.abc import Callable
@@ -50,7 +50,7 @@ class Search(NamedTuple):
 
     @property
     def trials(self) -> list[FrozenTrial]:
-        """The trials that count, by number."""
+        """The trials of the search, ordered by number."""
         trials = queue.trials_of(self.study)
         # A worker may have been killed after it asked for one trial too many.
         is_extra = [
@@ -59,7 +59,7 @@ class Search(NamedTuple):
         return [t for t, extra in zip(trials, is_extra, strict=True) if not extra]
 
     def values(self, found: FrozenTrial) -> dict[str, Any]:
-        """Returns the values of a trial by the names of the parameters."""
+        """Returns the values of a trial by parameter name."""
         stored = found.params
         return {p.name: p.decode(stored[p.name]) for p in self.space if p.name in stored}
 
@@ -70,7 +70,7 @@ def open_search(config: ConfigDict, workdir: Path, storage: str | None) -> Searc
     Args:
       config: A complete config with a search space.
       workdir: The workdir, which is created if necessary.
-      storage: The URL of a storage of Optuna, or None for a file in the workdir.
+      storage: The URL of an Optuna storage, or None for a file in the workdir.
 
     Raises:
       UserError: If a field is invalid, the workdir holds something else, or the storage cannot be
@@ -96,7 +96,7 @@ def work(
     timing: Timing = ownership.DEFAULT,
     mesh: jax.sharding.Mesh | None = None,
 ) -> None:
-    """Trains trials until there are as many as the search wants, and all of them have ended.
+    """Trains trials until there are as many as requested, and all of them have ended.
 
     Raises:
       Preempted: After SIGTERM, SIGINT or SIGHUP, once the current trial is saved.
@@ -138,7 +138,7 @@ def _train(
     check_stop: Callable[[], None],
     options: dict[str, Any],
 ) -> None:
-    """Trains one trial, and gives it up if this fails for a reason other than its values."""
+    """Trains one trial, and abandons it if this fails for a reason other than its values."""
     is_done = False
     try:
         values = {p.name: p.suggest(running) for p in search.space}
@@ -156,7 +156,7 @@ def _train(
         progress.end(running.number, values, outcome)
     except trial.OwnershipLost:
         progress.lose(running.number)
-    except optuna.exceptions.UpdateFinishedTrialError:  # by another worker
+    except optuna.exceptions.UpdateFinishedTrialError:  # another worker finished it
         progress.lose(running.number)
     except Preempted as stopped:
         raise Preempted(

@@ -5,9 +5,9 @@
 
 The write-up ran 10 trials of 50 epochs, with filters from {16, 32, 64} for the first two and
 {32, 64, 128} for the last two convolutions, and dense units from {64, 128, 256}. The search
-confirmed the network of coarse/cnn4. The first command trains it as in a trial; the second one
-repeats the search. The write-up does not say what it compared the trials on: here, a tenth of the
-training images is held out.
+confirmed the network of coarse/cnn4. The first command trains it with the settings of a trial; the
+second one repeats the search. The write-up does not say on which images it compared the trials.
+Here, a tenth of the training images is held out.
 """
 
 from configs.coarse import cnn4

@@ -1,9 +1,10 @@
-"""A larger search around coarse/cnn4, which its write-up recommends as the next step.
+"""A larger search around coarse/cnn4: the next step that its write-up recommends.
 
     python -m cifar_jax.search --config configs/search/coarse_cnn4.py
 
-Beyond the filters of coarse/random_search: the learning rate on a log scale, dropout, the batch
-size and augmentation, with TPE instead of random sampling, and hyperband to end bad trials early.
+In addition to the space of coarse/random_search, this searches over the learning rate on a log
+scale, dropout, the batch size and augmentation. It uses TPE instead of random sampling, and
+hyperband to end bad trials early.
 A tenth of the training images is held out; the last epoch of a cosine schedule is reported.
 """
 

@@ -2,10 +2,10 @@
 
     python -m cifar_jax.main --config configs/transfer/resnet50.py
 
-keras.applications' weights, with Keras's preprocessing and images resized to the size that the
-network was trained with. Only the head trains in the first epoch; then all layers train, each stage
-at 0.8 times the learning rate of the one after it. BatchNorm adapts to the new images. The recipe
-has not been run in full yet.
+It uses the weights of keras.applications and Keras's preprocessing, and resizes images to the size
+that the network was trained with. Only the head trains in the first epoch; then all layers train,
+each stage at 0.8 times the learning rate of the one after it. BatchNorm's statistics adapt to the
+new images. The recipe has not been run in full yet.
 """
 
 from configs.transfer import vgg16

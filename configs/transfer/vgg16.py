@@ -2,12 +2,13 @@
 
     python -m cifar_jax.main --config configs/transfer/vgg16.py
 
-keras.applications' weights, with Keras's preprocessing and images resized to the size that VGG16
-was trained with. A global average pool replaces the flattening, so the head is one dense layer on
-512 features. Only the head trains in the first epoch, because the large gradients of a random head
-would destroy what the body has learned (Howard and Ruder, 2018); then all layers train, each block
-at 0.7 times the learning rate of the one after it. VGG16 has no BatchNorm: hence the small learning
-rate, and the clipped gradients. The recipe has not been run in full yet.
+It uses the weights of keras.applications and Keras's preprocessing, and resizes images to the size
+that VGG16 was trained with. Global average pooling replaces the flattening, so the head is one
+dense layer on 512 features. Only the head trains in the first epoch, because the large gradients of
+a random head would destroy what the body has learned (Howard and Ruder, 2018); then all layers
+train, each block at 0.7 times the learning rate of the one after it. Because VGG16 has no
+BatchNorm, the learning rate is small and gradients are clipped. The recipe has not been run in full
+yet.
 """
 
 from cifar_jax.config import base

@@ -4,7 +4,7 @@
 
 The body of configs/transfer/vgg16.py keeps its ImageNet weights, and nothing augments the images,
 so the 512 features of each image are computed once; after that, an epoch takes half a second on two
-CPU cores. Reaches 50.51% (benchmarks/results/checks/transfer/vgg16_small, one seed).
+CPU cores. It reaches 50.51% (benchmarks/results/checks/transfer/vgg16_small, one seed).
 """
 
 from configs.transfer import vgg16

@@ -2,9 +2,9 @@
 
     python -m cifar_jax.main --config configs/transfer/xception.py
 
-keras.applications' weights, with Keras's preprocessing, which scales pixels to [-1, 1]. The network
-was trained at 299 pixels; 160 pixels need 3.5 times less computation. The rest is the recipe of
-configs/transfer/resnet50.py. It has not been run in full yet.
+It uses the weights of keras.applications and Keras's preprocessing, which scales pixels to [-1, 1].
+The network was trained at 299 pixels; 160 pixels need less than a third of the computation. The
+rest is the recipe of configs/transfer/resnet50.py. It has not been run in full yet.
 """
 
 from configs.transfer import resnet50

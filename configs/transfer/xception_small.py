@@ -3,8 +3,8 @@
     python -m cifar_jax.main --config configs/transfer/xception_small.py
 
 The recipe of configs/transfer/vgg16_small.py, with 2,048 features per image, at the smallest size
-that keras.applications accepts. Reaches 51.95% (benchmarks/results/checks/transfer/xception_small,
-one seed).
+that keras.applications accepts. It reaches 51.95%
+(benchmarks/results/checks/transfer/xception_small, one seed).
 """
 
 from configs.transfer import resnet50_small
