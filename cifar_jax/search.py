@@ -60,9 +60,9 @@ def main(argv: list[str]) -> int:
 
 
 def _define(values: flags.FlagValues) -> None:
-    text = "Number of trials, all workers together; by default config.search.num_trials."
+    text = "Number of trials over all workers; config.search.num_trials by default."
     flags.DEFINE_integer("trials", None, text, flag_values=values)
-    text = "URL of a storage of Optuna, such as sqlite:///study.db; by default a file in WORKDIR."
+    text = "URL of an Optuna storage, such as sqlite:///study.db; a file in WORKDIR by default."
     flags.DEFINE_string("storage", None, text, flag_values=values)
 
 

@@ -101,7 +101,10 @@ def _initialize(coordinator: str, num_processes: int | None, process_id: int | N
     if process_id and not is_auto:
         _find(coordinator)
     elif process_id == 0 and num_processes > 1:
-        print(f"waiting for {num_processes - 1} more processes at {coordinator}", flush=True)
+        print(
+            f"waiting for {num_processes - 1} more processes to connect to {coordinator}",
+            flush=True,
+        )
     # On CPUs, programs that are queued one after the other may run at the same time, and would then
     # receive each other's messages. (On GPUs, a stream keeps their order.)
     jax.config.update("jax_cpu_enable_async_dispatch", False)
@@ -128,7 +131,8 @@ def _initialize(coordinator: str, num_processes: int | None, process_id: int | N
             ) from error
         reason = str(error).splitlines()[0]
         raise UserError(
-            f"the processes of --coordinator={coordinator} did not find each other: {reason}"
+            f"the processes of --coordinator={coordinator} could not connect to each other: "
+            f"{reason}"
         ) from error
 
 

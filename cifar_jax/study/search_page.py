@@ -64,7 +64,7 @@ def _headline(search: Search, trials: list[FrozenTrial], metric: str) -> list[tu
     seconds = sum(t.user_attrs.get("seconds", 0.0) for t in trials)
     headline = [
         ("trials", f"{sum(t.state.is_finished() for t in trials)} of {search.num_trials}", states),
-        ("training time", duration(seconds), "of all trials, without compilation"),
+        ("training time", duration(seconds), "summed over all trials, excluding compilation"),
     ]
     best = result.best_of(trials)
     if best is not None:

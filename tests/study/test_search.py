@@ -106,7 +106,7 @@ def test_interrupted_training_continues_where_it_stopped(command, tmp_path, monk
         code, shown = command()
     assert code == 130
     assert shown.out == (
-        "stopped as requested; trial 0 is saved. The same command continues the search\n"
+        "stopped as requested; trial 0 is kept. The same command continues the search\n"
     )
     code, shown = command()
     assert code == 0

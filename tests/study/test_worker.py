@@ -119,9 +119,7 @@ def test_ctrl_c_leaves_the_trial_to_the_next_worker(tmp_path, monkeypatch):
             raise Preempted(signal.SIGINT, "saved")
 
     searching.simulate(monkeypatch, accuracy, interrupt)
-    with pytest.raises(
-        Preempted, match=r"trial 0 is saved\. The same command continues"
-    ) as stopped:
+    with pytest.raises(Preempted, match=r"trial 0 is kept\. The same command continues") as stopped:
         searching.run(searching.make_config(), tmp_path, timing=ownership.DEFAULT)
     assert stopped.value.exit_code == 130
     searching.simulate(monkeypatch, accuracy)
