@@ -45,6 +45,11 @@ def pytest_addoption(parser):
         "--tfds", type=Path, help="TFDS directory to read the real images from, if it has them."
     )
     group.addoption("--weights", type=Path, help="Folder of ImageNet weights, for tests/transfer.")
+    group.addoption(
+        "--several_hosts",
+        action="store_true",
+        help="Whether to run the long tests of runs on several hosts.",
+    )
 
 
 def pytest_configure(config):
@@ -64,6 +69,8 @@ def pytest_collection_modifyitems(config, items):
     for item in items:
         if item.get_closest_marker("real_images") and not config.getoption("source"):
             item.add_marker(pytest.mark.skip(reason="needs the real archives: --source FOLDER"))
+        if item.get_closest_marker("several_hosts") and not config.getoption("several_hosts"):
+            item.add_marker(pytest.mark.skip(reason="takes minutes: --several_hosts"))
 
 
 @pytest.fixture

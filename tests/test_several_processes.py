@@ -1,4 +1,9 @@
-"""Runs of several processes, which stand in for hosts: on one machine, connected by sockets."""
+"""Runs of several processes, which stand in for hosts: on one machine, connected by sockets.
+
+    python -m pytest -n 0 -s tests/test_several_processes.py --several_hosts
+
+also runs the tests that take half a minute or more each.
+"""
 
 import contextlib
 import json
@@ -161,21 +166,10 @@ def assert_close(folder, other, tolerance):
     assert error <= tolerance
 
 
-def test_two_processes_equal_one(start, tmp_path):
-    one = train(start, tmp_path / "one", 1, num_devices=2)
-    two = train(start, tmp_path / "two", 2)
-    # Two devices in one process and in two add up the same two gradients.
-    assert_equal(tmp_path / "two", tmp_path / "one")
-    summaries = [json.loads((run.folder / "summary.json").read_text()) for run in (one, two)]
-    assert summaries[0]["test_loss"] == summaries[1]["test_loss"]
-    assert "epoch 1/2" in two.log(0) and "epoch" not in two.log(1)
-
-
-@pytest.mark.slow
-def test_a_killed_process_ends_the_others_and_a_restart_resumes(start, tmp_path):
+def test_two_processes_equal_one_even_if_they_are_killed_and_restarted(start, tmp_path):
     fields = THIN_CNN2 | {"num_epochs": 20, "steps_per_call": 1}
-    train(start, tmp_path / "straight", 1, fields, num_devices=2)
-    run = start(tmp_path / "killed", 2, fields)
+    one = train(start, tmp_path / "one", 1, fields, num_devices=2)
+    run = start(tmp_path / "two", 2, fields)
     run.wait_for(8)
     run.processes[1].send_signal(signal.SIGKILL)
     killed_at = time.monotonic()
@@ -183,12 +177,16 @@ def test_a_killed_process_ends_the_others_and_a_restart_resumes(start, tmp_path)
     print(f"ended after {time.monotonic() - killed_at:.1f} s")
     assert LOST in run.log(0).splitlines()[-1]
     assert max(saved_steps(run.folder / "checkpoints")) < 80
-    resumed = train(start, tmp_path / "killed", 2, fields)
-    assert "resumed at step" in resumed.log(0)
-    assert_equal(tmp_path / "killed", tmp_path / "straight")
+    two = train(start, tmp_path / "two", 2, fields)
+    assert "resumed at step" in two.log(0)
+    # Two devices in one process and in two add up the same two gradients.
+    assert_equal(tmp_path / "two", tmp_path / "one")
+    summaries = [json.loads((run.folder / "summary.json").read_text()) for run in (one, two)]
+    assert summaries[0]["test_loss"] == summaries[1]["test_loss"]
+    assert "epoch 20/20" in two.log(0) and "epoch" not in two.log(1)
 
 
-@pytest.mark.slow
+@pytest.mark.several_hosts
 def test_losing_process_0(start, tmp_path):
     run = start(tmp_path, 2, THIN_CNN2 | {"num_epochs": 1000, "steps_per_call": 1})
     run.wait_for(8)
@@ -197,7 +195,7 @@ def test_losing_process_0(start, tmp_path):
     assert LOST in run.log(1).splitlines()[-1]
 
 
-@pytest.mark.slow
+@pytest.mark.several_hosts
 def test_pmap(start, tmp_path):
     fields = THIN_VGG | {"parallel": "pmap"}
     train(start, tmp_path / "one", 1, fields, num_devices=2)
@@ -207,7 +205,7 @@ def test_pmap(start, tmp_path):
     assert_equal(tmp_path / "two", tmp_path / "one")
 
 
-@pytest.mark.slow
+@pytest.mark.several_hosts
 def test_four_two_and_one_processes_continue_a_run(start, tmp_path):
     fields = THIN_CNN2 | SGD | {"num_epochs": 100, "steps_per_call": 1}
     train(start, tmp_path / "straight", 1, fields)
@@ -225,7 +223,7 @@ def test_four_two_and_one_processes_continue_a_run(start, tmp_path):
     assert_close(tmp_path / "run", tmp_path / "straight", 0.2)
 
 
-@pytest.mark.slow
+@pytest.mark.several_hosts
 @pytest.mark.parametrize(
     # BatchNorm amplifies rounding errors.
     ("model", "tolerance"),
@@ -239,7 +237,7 @@ def test_two_processes_of_four_devices_equal_one_device(start, tmp_path, model, 
     assert_close(tmp_path / "eight", tmp_path / "one", tolerance)
 
 
-@pytest.mark.slow
+@pytest.mark.several_hosts
 def test_weights_of_another_run(start, tmp_path):
     train(start, tmp_path / "source", 1, THIN_VGG)
     fields = THIN_VGG | {"transfer.weights": tmp_path / "source" / "run", "transfer.train": "head"}
@@ -255,7 +253,7 @@ def test_divergence(start, tmp_path):
     assert "Lower optim.learning_rate" in run.log(0) and LOST not in run.log(0)
 
 
-@pytest.mark.slow
+@pytest.mark.several_hosts
 def test_slurm(start, tmp_path):
     environ = {
         "SLURM_JOB_ID": os.getpid(),
