@@ -271,6 +271,7 @@ def test_different_configs(start, tmp_path):
     assert run.finish() == [1, 1]
     expected = "process 1 has a different config from process 0: seed is 1 here and 0 there"
     assert expected in run.log(1)
+    assert "process 1 has a different config from process 0; its own message" in run.log(0)
 
 
 def test_auto_without_a_cluster(start, tmp_path):
@@ -295,7 +296,9 @@ def test_a_signal_before_training(start, tmp_path):
         (("localhost", 2, 0), "must be HOST:PORT or auto"),
         (("localhost:1234", None, 0), "needs --num_processes"),
         (("localhost:1234", 2, 2), "from 0 to --num_processes - 1"),
-        (("localhost:1234", 0, 0), "from 0 to --num_processes - 1"),
+        (("localhost:1234", 0, 0), "--num_processes must be at least 1"),
+        (("localhost:0", 2, 0), "from 1 to 65535"),
+        (("localhost:99999", 2, 0), "from 1 to 65535"),
         ((None, 2, 0), "need --coordinator"),
         (("auto", None, 0), "takes neither"),
     ],

@@ -37,8 +37,8 @@ _LOST_SECONDS = 30
 _END_SECONDS = 15
 _LOST = (
     "a process of this run has ended unexpectedly or cannot be reached, so all of them end. The "
-    "messages of the first that ended may say why. Once all hosts are back, the same commands "
-    "resume from the latest checkpoint"
+    "messages of the first that ended may say why. Once the reason is removed, the same commands "
+    "continue the run"
 )
 # Found in the exceptions that JAX raises if another process is lost during a computation.
 _FAILED = re.compile("connection (reset|closed|refused)|heartbeat|socket closed", re.IGNORECASE)
@@ -102,7 +102,7 @@ def _initialize(coordinator: str, num_processes: int | None, process_id: int | N
         _find(coordinator)
     elif process_id == 0 and num_processes > 1:
         print(
-            f"waiting for {num_processes - 1} more processes to connect to {coordinator}",
+            f"waiting for the other processes (of {num_processes}) to connect to {coordinator}",
             flush=True,
         )
     # On CPUs, programs that are queued one after the other may run at the same time, and would then
@@ -146,9 +146,13 @@ def _check(coordinator: str | None, num_processes: int | None, process_id: int |
         return
     if not re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[\w.-]+):[0-9]{1,5}", coordinator, re.ASCII):
         raise UserError(f"--coordinator must be HOST:PORT or auto, got {coordinator!r}")
+    if not 1 <= int(coordinator.rsplit(":", 1)[1]) <= 65535:
+        raise UserError(f"the port of --coordinator must be from 1 to 65535, got {coordinator!r}")
     if num_processes is None or process_id is None:
         raise UserError("--coordinator=HOST:PORT needs --num_processes and --process_id")
-    if num_processes < 1 or not 0 <= process_id < num_processes:
+    if num_processes < 1:
+        raise UserError(f"--num_processes must be at least 1, got {num_processes}")
+    if not 0 <= process_id < num_processes:
         raise UserError(
             "--process_id must be from 0 to --num_processes - 1, got --process_id="
             f"{process_id} --num_processes={num_processes}"
@@ -213,18 +217,24 @@ def check_same(what: str, get_values: Callable[[], dict[str, Any]]) -> None:
       get_values: Returns {name: JSON value}. Not called if there is only one process.
 
     Raises:
-      UserError: If a value differs from that of process 0.
+      UserError: In all processes, if a value of one differs from that of process 0.
     """
     if num_processes() == 1:
         return
     values = get_values()
     first = on_main(lambda: values)
     differing = [name for name in first | values if first.get(name) != values.get(name)]
+    counts = np.ravel(multihost_utils.process_allgather(np.int32(len(differing))))
     if differing:
         name = differing[0]
         raise UserError(
             f"process {jax.process_index()} has a different {what} from process 0: {name} is "
             f"{values.get(name)!r} here and {first.get(name)!r} there"
+        )
+    if counts.any():
+        raise UserError(
+            f"process {counts.argmax()} has a different {what} from process 0; its own message "
+            "names the difference"
         )
 
 

@@ -44,7 +44,8 @@ def check(config: ConfigDict, num_epochs: int) -> None:
     if search.pruner != "none" and not 1 <= search.min_epochs <= num_epochs:
         raise UserError(
             f"search.min_epochs must be from 1 to num_epochs, which is {num_epochs}, got "
-            f"{search.min_epochs}; search.pruner 'none' needs none"
+            f"{search.min_epochs}: set --config.search.min_epochs=1, or "
+            "--config.search.pruner=none, which ignores it"
         )
 
 
