@@ -1,12 +1,13 @@
 import threading
 
-import optuna
 import pytest
 import searching
 
 from cifar_jax.study import ownership, queue
 from cifar_jax.study.ownership import Timing
 from cifar_jax.study.worker import open_search
+
+optuna = pytest.importorskip("optuna")
 
 PATIENT = Timing(interval=100, timeout=100)
 RUNNING, COMPLETE = optuna.trial.TrialState.RUNNING, optuna.trial.TrialState.COMPLETE

@@ -1,7 +1,6 @@
 import os
 import signal
 
-import optuna
 import pytest
 import searching
 from searching import QUICK
@@ -10,6 +9,8 @@ from cifar_jax.errors import UserError
 from cifar_jax.loop import Diverged
 from cifar_jax.runtime.signals import Preempted
 from cifar_jax.study import ownership, queue, result, worker
+
+optuna = pytest.importorskip("optuna")
 
 
 def accuracy(config, epoch):
