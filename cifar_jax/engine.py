@@ -361,7 +361,7 @@ class PmapEngine(Engine):
             return arguments
 
         def own_keys(array):
-            if not jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key):
+            if not distributed.is_key(array):
                 return array
             shards = jax.random.key_data(array).addressable_shards
             return jax.random.wrap_key_data(np.concatenate([shard.data for shard in shards]))

@@ -263,7 +263,7 @@ def _copy(state: Any) -> Any:
 def _to_host(array: jax.Array) -> np.ndarray | jax.Array:
     """Returns an array, or a typed key, in the host's memory."""
     values = np.asarray(checksums.on_host(array))
-    if jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key):
+    if distributed.is_key(array):
         # Orbax accepts an array of a single process only if there are no others.
         values = distributed.replicated(values) if distributed.num_processes() > 1 else values
         return jax.random.wrap_key_data(values, impl=jax.random.key_impl(array))

@@ -11,6 +11,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from cifar_jax.runtime.distributed import is_key
+
 
 def of_arrays(tree: Any) -> dict[str, int]:
     """Returns the CRC-32 of the bytes of every array, by the array's path in the tree.
@@ -33,7 +35,7 @@ def on_host(array: np.ndarray | jax.Array) -> np.ndarray:
     """Returns an array's values, without a copy on CPUs; typed keys become their raw data."""
     if not isinstance(array, jax.Array):
         return array
-    if jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key):
+    if is_key(array):
         array = jax.random.key_data(array)
     # The shard shares the buffer. If the array itself were converted, it would cache the NumPy
     # array, and training could no longer donate the buffer.

@@ -248,7 +248,7 @@ def arrays_from_main(tree: T) -> T:
     if num_processes() == 1:
         return tree
     arrays, structure = jax.tree.flatten(tree)
-    on_host = [np.asarray(jax.random.key_data(x) if _is_key(x) else x) for x in arrays]
+    on_host = [np.asarray(jax.random.key_data(x) if is_key(x) else x) for x in arrays]
     # As bytes, because JAX broadcasts by adding zeros, which would turn -0.0 into 0.0.
     as_bytes = [np.ascontiguousarray(x).reshape(-1).view(np.uint8) for x in on_host]
     received = multihost_utils.broadcast_one_to_all(as_bytes)
@@ -257,12 +257,13 @@ def arrays_from_main(tree: T) -> T:
         for data, x in zip(received, on_host, strict=True)
     ]
     return structure.unflatten(
-        jax.random.wrap_key_data(value, impl=jax.random.key_impl(x)) if _is_key(x) else value
+        jax.random.wrap_key_data(value, impl=jax.random.key_impl(x)) if is_key(x) else value
         for value, x in zip(values, arrays, strict=True)
     )
 
 
-def _is_key(array: jax.Array | np.ndarray) -> bool:
+def is_key(array: jax.Array | np.ndarray) -> bool:
+    """Returns whether an array holds typed keys, which NumPy does not know."""
     return jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key)
 
 
@@ -275,7 +276,7 @@ def put(tree: T, sharding: jax.sharding.Sharding) -> T:
     def place(array):
         if isinstance(array, jax.Array) and not array.is_fully_addressable:
             return jax.device_put(array, sharding)
-        if _is_key(array):
+        if is_key(array):
             data = place(np.asarray(jax.random.key_data(array)))
             return jax.random.wrap_key_data(data, impl=jax.random.key_impl(array))
         array = np.asarray(array)
