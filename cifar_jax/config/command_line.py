@@ -83,10 +83,11 @@ def parse(
     if values.workdir == "":
         raise UserError("--workdir is empty")
     check_kinds(values.config)
-    for group in ("plateau", "early_stopping"):
+    switches = {"plateau": "patience", "early_stopping": "patience", "lookahead": "every"}
+    for group, switch in switches.items():
         fields = [name for name in overrides if name.startswith(f"{group}.")]
-        if fields and not values.config[group].patience:
-            raise UserError(f"{fields[0]} has no effect while {group}.patience is 0")
+        if fields and not values.config[group][switch]:
+            raise UserError(f"{fields[0]} has no effect while {group}.{switch} is 0")
     for note in without_effect(values.config, overrides):
         print(f"note: {note}", file=sys.stderr)
     return values.config, values

@@ -19,6 +19,7 @@ from cifar_jax.errors import UserError
 from cifar_jax.evaluate import Evaluate, make_evaluate
 from cifar_jax.experiment.parts import (
     Parts,
+    build_averaging,
     build_schedule,
     caches_features,
     make_callbacks,
@@ -97,7 +98,9 @@ def create(
       UserError: If parts of the config do not fit together.
     """
     mesh = mesh or make_mesh()
-    steps_per_epoch = count_steps(config.batch_size, len(dataset.train.labels), mesh.size)
+    steps_per_epoch = count_steps(
+        config.batch_size, len(dataset.train.labels), mesh.size, config.drop_last
+    )
     _check_length(config, steps_per_epoch)
     schedule = (make_schedule or partial(build_schedule, config))(steps_per_epoch)
     is_cached = caches_features(config)
@@ -127,6 +130,10 @@ def create(
         loop=config.steps_per_call != 1,
         mesh=mesh,
         cuda_graph=distributed.on_main(partial(gpu_graph.decide, config.gpu_graph)),
+        average_rate=_average_rate(config, steps_per_epoch),
+        drop_last=config.drop_last,
+        later=parts.later,
+        fit_to_images=parts.fit_to_images,
     )
     evaluate = {
         name: make_evaluate(
@@ -161,13 +168,22 @@ def reused(exp: Experiment, config: ConfigDict) -> Experiment:
       UserError: If a field of the schedule or num_epochs is invalid.
     """
     _check_length(config, exp.engine.steps_per_epoch)
-    schedule = build_schedule(config, exp.engine.steps_per_epoch)
+    steps_per_epoch = exp.engine.steps_per_epoch
+    schedule = build_schedule(config, steps_per_epoch)
+    average_rate = _average_rate(config, steps_per_epoch)
     return exp._replace(
-        engine=exp.engine.reused(config.seed, schedule),
+        engine=exp.engine.reused(config.seed, schedule, average_rate),
         selection=selection.of_config(config),
         schedule=schedule,
         callbacks=make_callbacks(config),
     )
+
+
+def _average_rate(
+    config: ConfigDict, steps_per_epoch: int
+) -> Callable[[jax.Array], jax.Array] | None:
+    averaging = build_averaging(config, steps_per_epoch)
+    return averaging and averaging.rate
 
 
 def _check_length(config: ConfigDict, steps_per_epoch: int) -> None:

@@ -11,8 +11,12 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from cifar_jax import augment, data, models, optim, step
+from cifar_jax.errors import UserError
 from cifar_jax.optim import callbacks
 from cifar_jax.transfer import fine_tuning
+from cifar_jax.tree_paths import is_below, join
+
+MakeTrainStep = Callable[[str | None], step.TrainStep]
 
 
 class Parts(NamedTuple):
@@ -20,14 +24,19 @@ class Parts(NamedTuple):
 
     Attributes:
       make_train_step: Maps the axis name of pmap, or None under jit, to a training step.
+      later: {epoch: make_train_step}, what replaces the first training step from an epoch on.
       init: Maps the seed to the state at step 0, before pretrained parameters are loaded.
+      fit_to_images: Maps the state at step 0 and training images [N, H, W, C] uint8 to the state to
+        start from; None if that does not depend on the images.
       eval_step: See step.make_eval_step.
       features_step: See step.make_features_step; None for networks without a body and a head.
       tuning: The fields of `config.transfer`, applied to the network.
     """
 
-    make_train_step: Callable[[str | None], step.TrainStep]
+    make_train_step: MakeTrainStep
+    later: dict[int, MakeTrainStep]
     init: Callable[[jax.Array], step.TrainState]
+    fit_to_images: Callable[[step.TrainState, jax.Array], step.TrainState] | None
     eval_step: step.EvalStep
     features_step: step.EvalStep | None
     tuning: fine_tuning.FineTuning
@@ -57,38 +66,73 @@ def make_parts(
     tuning = build_fine_tuning(config, partial(step.abstract, build))
     optimizer = build_optimizer(config, tuning, steps_per_epoch)
     networks = step.split_networks(build, tuning.is_frozen)
-    preprocess = partial(
+    network = step.abstract(build)
+    never_trains = network.frozen_paths() if hasattr(network, "frozen_paths") else ()
+    trains = lambda path: tuning.trains(path) and not is_below(path, never_trains)  # noqa: E731
+    preprocess_to = partial(
         augment.preprocess,
         scaling=augment.scaling(config.augment.normalize, info.mean, info.std),
-        size=config.augment.resize,
         method=config.augment.resize_method,
         dtype=dtype,
     )
+    preprocess = partial(preprocess_to, size=config.augment.resize)
     features_step = None
     if models.is_split(config.model.name):
         features_step = step.make_features_step(networks.eval, preprocess)
     forward = step.classify_images
     if on_features:
         forward, preprocess = step.classify_features, lambda features: features
+    averaging = build_averaging(config, steps_per_epoch)
     make_train_step = partial(
         step.make_train_step,
         networks.train,
         optimizer,
         augment=augment.parse(config.augment.ops),
-        preprocess=preprocess,
         mix=augment.parse_mix(config.augment.mix),
         label_smoothing=config.label_smoothing,
-        trains=tuning.trains,
+        trains=trains,
         adapts=tuning.adapts,
         forward=forward,
+        sam_rho=config.optim.sam_rho,
+        pulls_back=averaging is not None and averaging.pulls_back,
     )
+
+    def at(preprocess: step.Preprocess) -> MakeTrainStep:
+        return lambda axis_name: make_train_step(preprocess=preprocess, axis_name=axis_name)
+
+    epochs = (0, *config.augment.train_size_epochs)
+    by_epoch = {
+        epoch: at(partial(preprocess_to, size=size))
+        for epoch, size in zip(epochs, config.augment.train_sizes, strict=False)
+    } or {0: at(preprocess)}
+    views = partial(augment.make_views, count=config.augment.views)
     return Parts(
-        lambda axis_name: make_train_step(axis_name=axis_name),
-        partial(step.init, build, optimizer, trains=tuning.trains),
-        step.make_eval_step(networks.eval, preprocess, forward),
+        by_epoch.pop(0),
+        by_epoch,
+        partial(step.init, build, optimizer, trains=trains, averages=averaging is not None),
+        _fit_to_images(build, preprocess) if never_trains else None,
+        step.make_eval_step(
+            networks.eval, preprocess, forward, views if config.augment.views > 1 else None
+        ),
         features_step,
         tuning,
     )
+
+
+def _fit_to_images(
+    build: Callable[[nnx.Rngs], nnx.Module], preprocess: step.Preprocess
+) -> Callable[[step.TrainState, jax.Array], step.TrainState]:
+    """Returns Parts.fit_to_images of a network with a whitening layer; see models/__init__.py."""
+
+    def fit_to_images(state: step.TrainState, images: jax.Array) -> step.TrainState:
+        found = step.abstract(build).whiten(preprocess(images).astype(jnp.float32))
+        state = state.replace(params=join(state.params, found))
+        if state.average is None:
+            return state
+        average = state.average | {"params": join(state.average["params"], found)}
+        return state.replace(average=average)
+
+    return fit_to_images
 
 
 def build_fine_tuning(
@@ -169,6 +213,26 @@ def build_optimizer(
     return tuning.optimizer(unclipped, config.optim.clip_norm, steps_per_epoch)
 
 
+def build_averaging(config: ConfigDict, steps_per_epoch: int) -> optim.averaging.Averaging | None:
+    """Returns the average of parameters and statistics that a config asks for, or None.
+
+    Raises:
+      UserError: If a field is out of range, or both kinds of averages are set.
+    """
+    if config.ema.decay and config.lookahead.every:
+        raise UserError("set only one of ema.decay and lookahead.every")
+    if config.ema.decay:
+        return optim.averaging.ema(config.ema.decay)
+    if config.lookahead.every:
+        return optim.averaging.lookahead(
+            config.lookahead.every,
+            config.lookahead.decay,
+            config.lookahead.power,
+            num_steps=config.num_epochs * steps_per_epoch,
+        )
+    return None
+
+
 def make_callbacks(config: ConfigDict) -> callbacks.Callbacks:
     """Returns the callbacks that decide between epochs, in their initial state."""
     plateau = early_stopping = None
@@ -182,4 +246,5 @@ def make_callbacks(config: ConfigDict) -> callbacks.Callbacks:
 def caches_features(config: ConfigDict) -> bool:
     """Returns whether the features of every image are computed only once."""
     is_fixed = not (config.augment.ops.strip() or config.augment.mix.strip())
+    is_fixed &= config.augment.views == 1
     return config.transfer.train == "head" and config.transfer.cache_features and is_fixed

@@ -1,5 +1,6 @@
 """Checks a config before data is loaded and programs are compiled."""
 
+import math
 from functools import partial
 
 import jax
@@ -7,11 +8,12 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from cifar_jax import augment, data, gpu_graph, step
+from cifar_jax import augment, data, gpu_graph, models, step
 from cifar_jax.config import check_kinds, flatten
 from cifar_jax.engine import PARALLEL
 from cifar_jax.errors import UserError, unknown
 from cifar_jax.experiment.parts import (
+    build_averaging,
     build_fine_tuning,
     build_network,
     build_optimizer,
@@ -86,6 +88,11 @@ def check_fields(config: ConfigDict) -> None:
         raise UserError(
             f"augment.resize must be 0 or from {low} to {high}, got {config.augment.resize}"
         )
+    _check_train_sizes(config)
+    if config.augment.views not in augment.VIEWS:
+        raise UserError(f"augment.views must be one of {augment.VIEWS}, got {config.augment.views}")
+    if not 0 <= config.optim.sam_rho < math.inf:
+        raise UserError(f"optim.sam_rho must be at least 0, got {config.optim.sam_rho}")
     if config.selected_on == "val" and not config.data.val_fraction:
         raise UserError("selected_on 'val' needs data.val_fraction above 0")
     if config.selected_on == "test" and config.data.val_fraction:
@@ -104,9 +111,41 @@ def check_fields(config: ConfigDict) -> None:
             raise UserError(f"{field} must be from 0 to 4294967295, got {seed}")
 
 
+def _check_train_sizes(config: ConfigDict) -> None:
+    """Raises UserError if the fields of progressive resizing are invalid."""
+    sizes, epochs = config.augment.train_sizes, tuple(config.augment.train_size_epochs)
+    if not sizes and not epochs:
+        return
+    low, high = RESIZE_RANGE
+    if not all(isinstance(x, int) and low <= x <= high for x in sizes):
+        raise UserError(
+            f"augment.train_sizes must be whole numbers from {low} to {high}, got {sizes}"
+        )
+    if len(sizes) != len(epochs) + 1 or not epochs:
+        raise UserError(
+            "augment.train_sizes must have one entry more than augment.train_size_epochs, which "
+            f"has at least one, got {sizes} and {epochs}"
+        )
+    is_valid = all(isinstance(x, int) and 0 < x < config.num_epochs for x in epochs)
+    if not is_valid or list(epochs) != sorted(set(epochs)):
+        raise UserError(
+            "augment.train_size_epochs must be whole numbers that increase, above 0 and below "
+            f"num_epochs, got {epochs}"
+        )
+    if not models.is_split(config.model.name):
+        others = ", ".join(filter(models.is_split, models.MODELS))
+        raise UserError(
+            f"augment.train_sizes needs a network that takes images of any size, such as {others}; "
+            f"{config.model.name} is not one of them"
+        )
+    if config.transfer.train == "head":
+        raise UserError("augment.train_sizes needs transfer.train 'all', got 'head'")
+
+
 def _check_parts(config: ConfigDict) -> None:
     """Builds the parts without data, to find errors in combinations of fields."""
     make_callbacks(config)
+    build_averaging(config, steps_per_epoch=1000)
     build_schedule(config, steps_per_epoch=1000)
     build_optimizer(config)
     if augment.is_mix(config.augment.ops):
