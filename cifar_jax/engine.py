@@ -36,7 +36,8 @@ class Plan(NamedTuple):
 
     Attributes:
       order: [steps, B] int32, the examples of each batch; under pmap, [replicas, steps, b].
-      learning_rates: [steps] float32, the learning rate of each step.
+      learning_rates: [steps] float32, the learning rate of each step, or [steps, num_groups] for
+        groups of parameters.
     """
 
     order: jax.Array
@@ -119,7 +120,7 @@ def many_steps(train_step: TrainStep, make_batch: Callable[..., Batch], loop: bo
     """
 
     def one(state, metrics, data, plan):
-        learning_rate = plan.learning_rates[state.step % plan.learning_rates.size]
+        learning_rate = plan.learning_rates[state.step % len(plan.learning_rates)]
         batch = make_batch(*data, plan.order, state.step)
         state, new = train_step(state, batch, learning_rate)
         return state, metrics.merge(new)
@@ -187,7 +188,8 @@ class Engine:
           labels: [N] int32.
           batch_size: The number of images per step, over all devices.
           seed: The seed to pass to `init`, from 0 to 2^32 - 1.
-          schedule: Maps the step, [] int32, to the learning rate; None for 1 at every step.
+          schedule: Maps the step, [] int32, to the learning rate, or to those of groups of
+            parameters, [num_groups]; None for 1 at every step.
           pretrained: Replaces the random parameters in the state at step 0 with trained ones.
           loop: Whether to compile a loop over steps. If False, `run` takes one step per call.
           mesh: The devices to use; by default, all of all hosts.

@@ -21,7 +21,7 @@ from flax import nnx
 from cifar_jax.losses import cross_entropy
 from cifar_jax.metrics import Metrics, measure
 from cifar_jax.models.rngs import make_rngs
-from cifar_jax.tree_paths import Path, everything, join, split
+from cifar_jax.tree_paths import Path, everything, join, map_by_path, split
 
 # Identifiers of random streams, which are folded into the run's key.
 _INIT, _ORDER, _STEP = range(3)
@@ -197,6 +197,8 @@ def make_train_step(
     trains: Trains = everything,
     adapts: Trains = everything,
     forward: Forward = classify_images,
+    group_index: Callable[[Path], int] | None = None,
+    rescale: Callable[[Any], Any] | None = None,
     axis_name: str | None = None,
 ) -> TrainStep:
     """Builds the training step: augment, mix, forward pass, backward pass, update, metrics.
@@ -221,6 +223,10 @@ def make_train_step(
       adapts: Whether the running statistics at a path change. The others keep their values; under
         pmap, even the mean of equal values could differ from them in the last bit.
       forward: Applies the network, or only its head if the batches hold features.
+      group_index: Maps the path of a parameter to the index of its group, if each group has its own
+        learning rate: learning_rate is then [num_groups], or a scalar for all of them.
+      rescale: Replaces the parameters that train after the gradient is computed and before it is
+        applied; see optim/muon.py.
       axis_name: The axis name of pmap, or None under jit.
     """
 
@@ -252,10 +258,12 @@ def make_train_step(
             return loss, (logits, losses, batch_stats)
 
         grads, (logits, losses, batch_stats) = jax.grad(loss_fn, has_aux=True)(params)
+        if rescale is not None:
+            params = rescale(params)
         updates, opt_state = optimizer.update(total(grads), state.opt_state, params)
         adapted, fixed = split(batch_stats, adapts)
         scale = learning_rate * state.lr_scale
-        updates = jax.tree.map(lambda update: scale * update, updates)
+        updates = scaled(updates, scale, group_index)
         state = state.replace(
             step=state.step + 1,
             params=join(optax.apply_updates(params, updates), frozen),
@@ -265,6 +273,15 @@ def make_train_step(
         return state, measure(logits, batch.labels, losses, batch.weights, axis_name)
 
     return train_step
+
+
+def scaled(
+    updates: Any, scale: jax.Array, group_index: Callable[[Path], int] | None = None
+) -> Any:
+    """Returns the updates multiplied by `scale`, [] or, for groups of parameters, [num_groups]."""
+    if group_index is None or jnp.ndim(scale) == 0:
+        return jax.tree.map(lambda update: scale * update, updates)
+    return map_by_path(lambda path, update: scale[group_index(path)] * update, updates)
 
 
 def make_eval_step(

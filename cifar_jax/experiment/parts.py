@@ -2,17 +2,21 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
+from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from cifar_jax import augment, data, models, optim, step
-from cifar_jax.optim import callbacks
+from cifar_jax.errors import UserError
+from cifar_jax.optim import callbacks, muon, parameter_groups
+from cifar_jax.optim.parameter_groups import ParameterGroups
 from cifar_jax.transfer import fine_tuning
+from cifar_jax.tree_paths import Path
 
 
 class Parts(NamedTuple):
@@ -55,7 +59,8 @@ def make_parts(
     dtype = compute_dtype(config.dtype)
     build = partial(build_network, config, info.num_classes, dtype)
     tuning = build_fine_tuning(config, partial(step.abstract, build))
-    optimizer = build_optimizer(config, tuning, steps_per_epoch)
+    groups = build_groups(config, partial(step.abstract, build), tuning)
+    optimizer = build_optimizer(config, tuning, steps_per_epoch, groups)
     networks = step.split_networks(build, tuning.is_frozen)
     preprocess = partial(
         augment.preprocess,
@@ -81,6 +86,8 @@ def make_parts(
         trains=tuning.trains,
         adapts=tuning.adapts,
         forward=forward,
+        group_index=groups and groups.index,
+        rescale=build_rescale(config, groups),
     )
     return Parts(
         lambda axis_name: make_train_step(axis_name=axis_name),
@@ -146,10 +153,77 @@ def build_schedule(config: ConfigDict, steps_per_epoch: int) -> optax.Schedule:
     )
 
 
+def build_learning_rates(
+    config: ConfigDict,
+    schedule: optax.Schedule,
+    steps_per_epoch: int,
+    *,
+    only_ratios: bool = False,
+) -> Callable[[int], jax.Array]:
+    """Returns the function that maps the step to the learning rates of all groups of parameters.
+
+    Without `config.optim.groups`, this is the schedule itself. See parameter_groups.combine.
+
+    Raises:
+      UserError: If a field of a group is invalid.
+    """
+    groups = parameter_groups.parse(config.optim.groups, config.optim)
+    if not groups:
+        return schedule
+    return parameter_groups.combine(
+        schedule,
+        groups,
+        steps_per_epoch=steps_per_epoch,
+        num_epochs=config.num_epochs,
+        only_ratios=only_ratios,
+    )
+
+
+def build_groups(
+    config: ConfigDict, network: Callable[[], nnx.Module], tuning: fine_tuning.FineTuning
+) -> ParameterGroups | None:
+    """Assigns the network's parameters to the groups of `config.optim.groups`, if there are any.
+
+    Raises:
+      UserError: If the text is invalid, or does not fit the network or `config.transfer`.
+    """
+    groups = parameter_groups.parse(config.optim.groups, config.optim)
+    if not groups:
+        return None
+    if tuning.groups:
+        raise UserError(
+            "optim.groups cannot be combined with transfer.layer_decay or transfer.unfreeze_epochs"
+        )
+    paths = flatten_dict(nnx.to_pure_dict(nnx.state(network(), nnx.Param)))
+    return parameter_groups.assign(groups, filter(tuning.trains, paths))
+
+
+def build_rescale(
+    config: ConfigDict, groups: ParameterGroups | None
+) -> Callable[[Any], Any] | None:
+    """Returns the function that rescales the kernels of muon, if that is asked for.
+
+    Raises:
+      UserError: If muon trains no kernels.
+    """
+    if not config.optim.rescale_kernels:
+        return None
+
+    def uses_muon(path: Path) -> bool:
+        return config.optim.name == "muon" if groups is None else groups.uses("muon", path)
+
+    if not any(map(uses_muon, groups.indices if groups else [()])):
+        raise UserError(
+            "optim.rescale_kernels needs optim.name 'muon', or a line with it in optim.groups"
+        )
+    return partial(muon.rescaled, is_chosen=uses_muon)
+
+
 def build_optimizer(
     config: ConfigDict,
     tuning: fine_tuning.FineTuning | None = None,
     steps_per_epoch: int = 1,
+    groups: ParameterGroups | None = None,
 ) -> optax.GradientTransformation:
     """Returns the optimizer, for a learning rate of 1.
 
@@ -157,12 +231,15 @@ def build_optimizer(
       config: The config.
       tuning: The groups of layers that train in different ways, if there are any.
       steps_per_epoch: The number of steps per epoch.
+      groups: The groups of parameters with their own optimizers, if there are any.
 
     Raises:
       UserError: If a field of the optimizer is invalid.
     """
     options = optim.pick(config.optim, optim.create, *optim.OPTIMIZERS.values())
     optimizer = optim.create(config.optim.name, **options)
+    if groups is not None:
+        return groups.create_optimizer(config.optim.clip_norm)
     if tuning is None or not tuning.groups:
         return optimizer
     unclipped = optim.create(config.optim.name, **options | {"clip_norm": 0.0})
