@@ -39,7 +39,8 @@ class Plan(NamedTuple):
 
     Attributes:
       order: [steps, B] int32, the examples of each batch; under pmap, [replicas, steps, b].
-      learning_rates: [steps] float32, the learning rate of each step.
+      learning_rates: [steps] float32, the learning rate of each step, or [steps, num_groups] for
+        groups of parameters.
       average_rates: [steps] float32, by how much the average moves after each step; None without an
         average.
       program: The index of the program that takes the epoch's steps. The program itself receives
@@ -132,7 +133,7 @@ def many_steps(train_step: TrainStep, make_batch: Callable[..., Batch], loop: bo
     """
 
     def one(state, metrics, data, plan):
-        step_in_epoch = state.step % plan.learning_rates.size
+        step_in_epoch = state.step % len(plan.learning_rates)
         rates = [plan.learning_rates[step_in_epoch]]
         if plan.average_rates is not None:
             rates.append(plan.average_rates[step_in_epoch])
@@ -208,7 +209,8 @@ class Engine:
           labels: [N] int32.
           batch_size: The number of images per step, over all devices.
           seed: The seed to pass to `init`, from 0 to 2^32 - 1.
-          schedule: Maps the step, [] int32, to the learning rate; None for 1 at every step.
+          schedule: Maps the step, [] int32, to the learning rate, or to those of groups of
+            parameters, [num_groups]; None for 1 at every step.
           pretrained: Replaces the random parameters in the state at step 0 with trained ones.
           loop: Whether to compile a loop over steps. If False, `run` takes one step per call.
           mesh: The devices to use; by default, all of all hosts.

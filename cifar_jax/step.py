@@ -21,7 +21,7 @@ from flax import nnx
 from cifar_jax.losses import cross_entropy
 from cifar_jax.metrics import Metrics, measure
 from cifar_jax.models.rngs import make_rngs
-from cifar_jax.tree_paths import Path, everything, join, split
+from cifar_jax.tree_paths import Path, everything, join, map_by_path, split
 
 # Identifiers of random streams, which are folded into the run's key.
 _INIT, _ORDER, _STEP = range(3)
@@ -221,6 +221,8 @@ def make_train_step(
     forward: Forward = classify_images,
     sam_rho: float = 0.0,
     pulls_back: bool = False,
+    group_index: Callable[[Path], int] | None = None,
+    rescale: Callable[[Any], Any] | None = None,
     axis_name: str | None = None,
 ) -> TrainStep:
     """Builds the training step: augment, mix, forward pass, backward pass, update, metrics.
@@ -250,6 +252,10 @@ def make_train_step(
         the batch. Metrics and running statistics are those of the first pass. 0 for none.
       pulls_back: Whether the parameters and the running statistics are replaced by the average
         whenever it moves; see optim/averaging.py.
+      group_index: Maps the path of a parameter to the index of its group, if each group has its own
+        learning rate: learning_rate is then [num_groups], or a scalar for all of them.
+      rescale: Replaces the parameters that train after the gradient is computed and before it is
+        applied; see optim/muon.py.
       axis_name: The axis name of pmap, or None under jit.
     """
 
@@ -287,10 +293,12 @@ def make_train_step(
         grads = total(grads)
         if sam_rho:
             grads = total(jax.grad(loss_fn, has_aux=True)(sam_ascent(params, grads, sam_rho))[0])
+        if rescale is not None:
+            params = rescale(params)
         updates, opt_state = optimizer.update(grads, state.opt_state, params)
         adapted, fixed = split(batch_stats, adapts)
         scale = learning_rate * state.lr_scale
-        updates = jax.tree.map(lambda update: scale * update, updates)
+        updates = scaled(updates, scale, group_index)
         state = state.replace(
             step=state.step + 1,
             params=join(optax.apply_updates(params, updates), frozen),
@@ -320,6 +328,13 @@ def _averaged(state: TrainState, rate: jax.Array | float, pulls_back: bool) -> T
     if pulls_back:
         new = jax.tree.map(lambda mean, x: jnp.where(rate > 0, mean, x), average, new)
     return state.replace(average=average, **new)
+
+
+def scaled(updates: Any, scale: jax.Array, group_index: Callable[[Path], int] | None = None) -> Any:
+    """Returns the updates multiplied by `scale`, [] or, for groups of parameters, [num_groups]."""
+    if group_index is None or jnp.ndim(scale) == 0:
+        return jax.tree.map(lambda update: scale * update, updates)
+    return map_by_path(lambda path, update: scale[group_index(path)] * update, updates)
 
 
 def make_eval_step(

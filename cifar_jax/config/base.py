@@ -51,7 +51,7 @@ def get_config() -> ConfigDict:
     config.selected_by = "accuracy"
 
     config.optim = ConfigDict()
-    # "sgd", "adam" or "adamw": a key of cifar_jax.optim.OPTIMIZERS.
+    # "sgd", "adam", "adamw" or "muon": a key of cifar_jax.optim.OPTIMIZERS.
     config.optim.name = "adam"
     # Peak learning rate.
     config.optim.learning_rate = 1e-3
@@ -80,9 +80,9 @@ def get_config() -> ConfigDict:
     config.optim.half_cycle_epochs = 0.0
     # "exp_range": factor of the cycle's amplitude at every step, in (0, 1].
     config.optim.cycle_factor = 1.0
-    # sgd: momentum, 0 for none.
+    # sgd, muon: momentum, 0 for none.
     config.optim.momentum = 0.0
-    # sgd: whether to use Nesterov momentum.
+    # sgd, muon: whether to use Nesterov momentum.
     config.optim.nesterov = False
     # adam, adamw: decay rate of the first moment.
     config.optim.beta1 = 0.9
@@ -92,7 +92,7 @@ def get_config() -> ConfigDict:
     # and 1e-8 before version 2.1.3.
     config.optim.eps = 1e-8
     # Weight decay: this multiple of the weights is added to the gradient (sgd, adam) or to the
-    # update (adamw).
+    # update (adamw, muon).
     config.optim.weight_decay = 0.0
     # Weights that decay: "all", or "kernels" to exclude biases and normalization parameters.
     config.optim.weight_decay_mask = "all"
@@ -116,6 +116,16 @@ def get_config() -> ConfigDict:
     config.lookahead.decay = 0.95
     # After t of T steps, the average keeps decay^every * (t / T)^power of itself.
     config.lookahead.power = 3.0
+    # Groups of parameters with fields of their own, one "PATTERN: FIELD=VALUE, FIELD=VALUE" per
+    # line or separated by ";", as in "*/bias: learning_rate=0.1, weight_decay=0; head/*:
+    # name='adam'". PATTERN is a glob over paths such as "layers/0/kernel", and the first line that
+    # matches applies. FIELD is a field of `optim` except clip_norm, or num_epochs: the group then
+    # trains only for these epochs from the start, and its schedule ends with them. A schedule that
+    # a line does not change is scaled in proportion to the line's learning_rate.
+    config.optim.groups = ""
+    # Whether the kernels that muon trains are rescaled to Frobenius norm sqrt(output features)
+    # before each update. Suits kernels that BatchNorm follows.
+    config.optim.rescale_kernels = False
 
     # Keras's ReduceLROnPlateau: reduces the learning rate when a metric stops improving.
     config.plateau = ConfigDict()

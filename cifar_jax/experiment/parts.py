@@ -2,19 +2,21 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
+from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from cifar_jax import augment, data, models, optim, step
 from cifar_jax.errors import UserError
-from cifar_jax.optim import callbacks
+from cifar_jax.optim import callbacks, muon, parameter_groups
+from cifar_jax.optim.parameter_groups import ParameterGroups
 from cifar_jax.transfer import fine_tuning
-from cifar_jax.tree_paths import is_below, join
+from cifar_jax.tree_paths import Path, join
 
 MakeTrainStep = Callable[[str | None], step.TrainStep]
 
@@ -63,12 +65,11 @@ def make_parts(
     """
     dtype = compute_dtype(config.dtype)
     build = partial(build_network, config, info.num_classes, dtype)
-    tuning = build_fine_tuning(config, partial(step.abstract, build))
-    optimizer = build_optimizer(config, tuning, steps_per_epoch)
-    networks = step.split_networks(build, tuning.is_frozen)
     network = step.abstract(build)
-    never_trains = network.frozen_paths() if hasattr(network, "frozen_paths") else ()
-    trains = lambda path: tuning.trains(path) and not is_below(path, never_trains)  # noqa: E731
+    tuning = build_fine_tuning(config, network)
+    groups = build_groups(config, network, tuning)
+    optimizer = build_optimizer(config, tuning, steps_per_epoch, groups)
+    networks = step.split_networks(build, tuning.is_frozen)
     preprocess_to = partial(
         augment.preprocess,
         scaling=augment.scaling(config.augment.normalize, info.mean, info.std),
@@ -90,11 +91,13 @@ def make_parts(
         augment=augment.parse(config.augment.ops),
         mix=augment.parse_mix(config.augment.mix),
         label_smoothing=config.label_smoothing,
-        trains=trains,
+        trains=tuning.trains,
         adapts=tuning.adapts,
         forward=forward,
         sam_rho=config.optim.sam_rho,
         pulls_back=averaging is not None and averaging.pulls_back,
+        group_index=groups and groups.index,
+        rescale=build_rescale(config, groups),
     )
 
     def at(preprocess: step.Preprocess) -> MakeTrainStep:
@@ -109,8 +112,8 @@ def make_parts(
     return Parts(
         by_epoch.pop(0),
         by_epoch,
-        partial(step.init, build, optimizer, trains=trains, averages=averaging is not None),
-        _fit_to_images(build, preprocess) if never_trains else None,
+        partial(step.init, build, optimizer, trains=tuning.trains, averages=averaging is not None),
+        _fit_to_images(network, preprocess) if hasattr(network, "whiten") else None,
         step.make_eval_step(
             networks.eval, preprocess, forward, views if config.augment.views > 1 else None
         ),
@@ -120,12 +123,12 @@ def make_parts(
 
 
 def _fit_to_images(
-    build: Callable[[nnx.Rngs], nnx.Module], preprocess: step.Preprocess
+    network: nnx.Module, preprocess: step.Preprocess
 ) -> Callable[[step.TrainState, jax.Array], step.TrainState]:
     """Returns Parts.fit_to_images of a network with a whitening layer; see models/__init__.py."""
 
     def fit_to_images(state: step.TrainState, images: jax.Array) -> step.TrainState:
-        found = step.abstract(build).whiten(preprocess(images).astype(jnp.float32))
+        found = network.whiten(preprocess(images).astype(jnp.float32))
         state = state.replace(params=join(state.params, found))
         if state.average is None:
             return state
@@ -135,17 +138,19 @@ def _fit_to_images(
     return fit_to_images
 
 
-def build_fine_tuning(
-    config: ConfigDict, network: Callable[[], nnx.Module]
-) -> fine_tuning.FineTuning:
+def build_fine_tuning(config: ConfigDict, network: nnx.Module) -> fine_tuning.FineTuning:
     """Applies the fields of `config.transfer` to a network; see fine_tuning.make.
+
+    Args:
+      config: The config.
+      network: The network, which may have shapes in place of arrays.
 
     Raises:
       UserError: If they are invalid, or need another network.
     """
-    return fine_tuning.make(
+    tuning = fine_tuning.make(
         config.model.name,
-        network,
+        lambda: network,
         weights=config.transfer.weights,
         train=config.transfer.train,
         unfreeze_epochs=config.transfer.unfreeze_epochs,
@@ -153,6 +158,8 @@ def build_fine_tuning(
         freeze_batch_norm=config.transfer.freeze_batch_norm,
         normalize=config.augment.normalize,
     )
+    fixed = network.frozen_paths() if hasattr(network, "frozen_paths") else ()
+    return tuning._replace(fixed=fixed)
 
 
 def compute_dtype(name: str) -> jnp.dtype:
@@ -190,10 +197,77 @@ def build_schedule(config: ConfigDict, steps_per_epoch: int) -> optax.Schedule:
     )
 
 
+def build_learning_rates(
+    config: ConfigDict,
+    schedule: optax.Schedule,
+    steps_per_epoch: int,
+    *,
+    only_ratios: bool = False,
+) -> Callable[[int], jax.Array]:
+    """Returns the function that maps the step to the learning rates of all groups of parameters.
+
+    Without `config.optim.groups`, this is the schedule itself. See parameter_groups.combine.
+
+    Raises:
+      UserError: If a field of a group is invalid.
+    """
+    groups = parameter_groups.parse(config.optim.groups, config.optim)
+    if not groups:
+        return schedule
+    return parameter_groups.combine(
+        schedule,
+        groups,
+        steps_per_epoch=steps_per_epoch,
+        num_epochs=config.num_epochs,
+        only_ratios=only_ratios,
+    )
+
+
+def build_groups(
+    config: ConfigDict, network: nnx.Module, tuning: fine_tuning.FineTuning
+) -> ParameterGroups | None:
+    """Assigns the network's parameters to the groups of `config.optim.groups`, if there are any.
+
+    Raises:
+      UserError: If the text is invalid, or does not fit the network or `config.transfer`.
+    """
+    groups = parameter_groups.parse(config.optim.groups, config.optim)
+    if not groups:
+        return None
+    if tuning.groups:
+        raise UserError(
+            "optim.groups cannot be combined with transfer.layer_decay or transfer.unfreeze_epochs"
+        )
+    paths = flatten_dict(nnx.to_pure_dict(nnx.state(network, nnx.Param)))
+    return parameter_groups.assign(groups, filter(tuning.trains, paths))
+
+
+def build_rescale(
+    config: ConfigDict, groups: ParameterGroups | None
+) -> Callable[[Any], Any] | None:
+    """Returns the function that rescales the kernels of muon, if that is asked for.
+
+    Raises:
+      UserError: If muon trains no kernels.
+    """
+    if not config.optim.rescale_kernels:
+        return None
+
+    def uses_muon(path: Path) -> bool:
+        return config.optim.name == "muon" if groups is None else groups.uses("muon", path)
+
+    if not any(map(uses_muon, groups.indices if groups else [()])):
+        raise UserError(
+            "optim.rescale_kernels needs optim.name 'muon', or a line with it in optim.groups"
+        )
+    return partial(muon.rescaled, is_chosen=uses_muon)
+
+
 def build_optimizer(
     config: ConfigDict,
     tuning: fine_tuning.FineTuning | None = None,
     steps_per_epoch: int = 1,
+    groups: ParameterGroups | None = None,
 ) -> optax.GradientTransformation:
     """Returns the optimizer, for a learning rate of 1.
 
@@ -201,12 +275,15 @@ def build_optimizer(
       config: The config.
       tuning: The groups of layers that train in different ways, if there are any.
       steps_per_epoch: The number of steps per epoch.
+      groups: The groups of parameters with their own optimizers, if there are any.
 
     Raises:
       UserError: If a field of the optimizer is invalid.
     """
     options = optim.pick(config.optim, optim.create, *optim.OPTIMIZERS.values())
     optimizer = optim.create(config.optim.name, **options)
+    if groups is not None:
+        return groups.create_optimizer(config.optim.clip_norm)
     if tuning is None or not tuning.groups:
         return optimizer
     unclipped = optim.create(config.optim.name, **options | {"clip_norm": 0.0})

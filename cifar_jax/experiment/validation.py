@@ -6,6 +6,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import optax
+from flax import nnx
 from ml_collections import ConfigDict
 
 from cifar_jax import augment, data, gpu_graph, models, step
@@ -15,8 +16,11 @@ from cifar_jax.errors import UserError, unknown
 from cifar_jax.experiment.parts import (
     build_averaging,
     build_fine_tuning,
+    build_groups,
+    build_learning_rates,
     build_network,
     build_optimizer,
+    build_rescale,
     build_schedule,
     compute_dtype,
     make_callbacks,
@@ -24,6 +28,7 @@ from cifar_jax.experiment.parts import (
 from cifar_jax.run import trackers
 from cifar_jax.selection import METRICS, SELECTED_ON
 from cifar_jax.transfer import fine_tuning
+from cifar_jax.tree_paths import split
 
 DTYPES = ("float32", "bfloat16", "auto")
 # Smallest and largest side in pixels to which images are resized.
@@ -146,7 +151,8 @@ def _check_parts(config: ConfigDict) -> None:
     """Builds the parts without data, to find errors in combinations of fields."""
     make_callbacks(config)
     build_averaging(config, steps_per_epoch=1000)
-    build_schedule(config, steps_per_epoch=1000)
+    schedule = build_schedule(config, steps_per_epoch=1000)
+    build_learning_rates(config, schedule, steps_per_epoch=1000)
     build_optimizer(config)
     if augment.is_mix(config.augment.ops):
         augment.parse(config.augment.ops)  # its error names the right field
@@ -154,7 +160,18 @@ def _check_parts(config: ConfigDict) -> None:
     if augment.parse_mix(config.augment.mix) is not None:
         augment.check(config.augment.mix)
     network = step.abstract(partial(build_network, config, 10, jnp.float32))
-    build_fine_tuning(config, lambda: network)
+    _check_optimizer(config, network, build_fine_tuning(config, network))
+
+
+def _check_optimizer(
+    config: ConfigDict, network: nnx.Module, tuning: fine_tuning.FineTuning
+) -> None:
+    """Raises UserError if the optimizers do not fit the parameters that they train."""
+    groups = build_groups(config, network, tuning)
+    build_rescale(config, groups)
+    optimizer = build_optimizer(config, tuning, groups=groups)
+    params = nnx.to_pure_dict(nnx.state(network, nnx.Param))
+    jax.eval_shape(optimizer.init, split(params, tuning.trains)[0])
 
 
 def check_weights(config: ConfigDict) -> None:
@@ -169,7 +186,7 @@ def check_weights(config: ConfigDict) -> None:
     if config.transfer.weights:
         # The number of classes only affects the head, which is not required.
         build = partial(build_network, config, 10, jnp.float32)
-        tuning = build_fine_tuning(config, partial(step.abstract, build))
+        tuning = build_fine_tuning(config, step.abstract(build))
         tuning.read(jax.eval_shape(partial(step.init, build, optax.identity()), 0))
 
 
