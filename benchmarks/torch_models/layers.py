@@ -36,3 +36,19 @@ class SameConv2d(nn.Conv2d):
             total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
             sides += [total // 2, total - total // 2]
         return super().forward(F.pad(x, sides))
+
+
+class BiasNorm2d(nn.BatchNorm2d):
+    """Batch normalization with a learned bias and no scale, which PyTorch has only together."""
+
+    def __init__(self, num_features: int, **options):
+        super().__init__(num_features, **options)
+        self.register_parameter("weight", None)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Normalizes x [B, C, H, W] over all axes except C."""
+        return F.batch_norm(
+            x, self.running_mean, self.running_var,
+            torch.ones_like(self.bias),  # without a scale, PyTorch would not call cuDNN
+            self.bias, self.training, self.momentum, self.eps,
+        )  # fmt: skip

@@ -11,6 +11,12 @@ Networks for transfer learning split `__call__` into a body and a head, and take
   nnx.to_pure_dict returns, such as (("dense",),).
 - `groups()` returns such prefixes for each group of layers, from the head down to the stem. Every
   array belongs to exactly one group.
+
+Networks with a whitening stem, see whitening.py, also have these methods:
+
+- `frozen_paths()` returns the prefixes of the paths of the parameters that never train.
+- `whiten(images)` maps training images [N, S, S, 3] to the parameters to replace before training,
+  as a nested dict.
 """
 
 import inspect
@@ -23,6 +29,7 @@ from flax import nnx
 
 from cifar_jax.errors import UserError, check_kind, is_number, quote, unknown
 from cifar_jax.models import plain
+from cifar_jax.models.airbench import Airbench
 from cifar_jax.models.cnn2 import CNN2
 from cifar_jax.models.cnn3 import CNN3
 from cifar_jax.models.cnn4 import CNN4
@@ -32,9 +39,11 @@ from cifar_jax.models.inception_resnet import InceptionResNet
 from cifar_jax.models.plain import Plain
 from cifar_jax.models.resnet import ResNet
 from cifar_jax.models.resnet50 import ResNet50
+from cifar_jax.models.speed_resnet import SpeedResNet
 from cifar_jax.models.xception import Xception
 
 MODELS: dict[str, Callable[..., nnx.Module]] = {
+    "airbench": Airbench,
     "cnn13": partial(Plain, layers=plain.CNN13),
     "cnn2": CNN2,
     "cnn3": CNN3,
@@ -49,6 +58,7 @@ MODELS: dict[str, Callable[..., nnx.Module]] = {
     "school": partial(Plain, layers=plain.SCHOOL, padding="VALID", dropout=0.3),
     "simple": partial(Plain, layers=plain.SIMPLE, padding="VALID", dropout=0.2),
     "simple_initial": partial(Plain, layers=plain.SIMPLE_INITIAL, padding="VALID", dropout=0.2),
+    "speed_resnet": SpeedResNet,
     "stacked3": partial(Plain, layers=plain.STACKED3, padding="VALID", dropout=0.3),
     "vgg16": partial(Plain, layers=plain.VGG16),
     "vgg19": partial(Plain, layers=plain.VGG19),

@@ -17,6 +17,7 @@ pytestmark = pytest.mark.usefixtures("library_convolutions")
 
 # With 100 classes, from the write-ups or counted by PyTorch for the same layers.
 NUM_PARAMS = {
+    "airbench": 1_994_680,
     "cnn13": 9_585_700,
     "cnn2": 2_129_572,
     "cnn3": 1_193_636,
@@ -31,6 +32,7 @@ NUM_PARAMS = {
     "school": 4_894_692,
     "simple": 6_561_764,
     "simple_initial": 2_584_548,
+    "speed_resnet": 8_608_312,
     "stacked3": 5_815_460,
     "vgg16": 14_765_988,
     "vgg19": 20_075_684,
@@ -39,6 +41,7 @@ NUM_PARAMS = {
 # Thin versions for the tests that run the networks.
 THIN_LAYERS = {"layers": (4, "B", "M", 8, "M", "D", "F", 8), "dropout": 0.5}
 THIN = {
+    "airbench": {"widths": (4, 6, 8), "depth": 3},
     "cnn13": THIN_LAYERS,
     "cnn2": {"dropout": (0.5,), "filters": (4, 8)},
     "cnn4": {"filters": (4, 4, 8, 8)},
@@ -50,6 +53,7 @@ THIN = {
     "school": THIN_LAYERS,
     "simple": THIN_LAYERS,
     "simple_initial": THIN_LAYERS,
+    "speed_resnet": {"widths": (4, 6, 8), "mid_widths": (4, 4, 6)},
     "stacked3": THIN_LAYERS,
     "vgg16": {"layers": (4, "M", "F")},
     "vgg19": {"layers": (4, "M", "A", 8, "D"), "dropout": 0.5},
@@ -157,6 +161,7 @@ SPLIT = [name for name in models.MODELS if models.is_split(name)]
 
 def test_networks_for_transfer_are_split():
     names = {"resnet18", "resnet34", "resnet50", "vgg16", "vgg19", "xception"}
+    names |= {"airbench", "speed_resnet"}
     assert names <= set(SPLIT) and "cnn3" not in SPLIT
 
 
@@ -248,6 +253,11 @@ def test_options_of_returns_the_defaults():
         ("resnet18", dict(width=-8)),
         ("resnet18", dict(depths=(2, -1))),
         ("resnet18", dict(depths=2)),
+        ("airbench", dict(widths=(8, 8))),
+        ("airbench", dict(depth=4)),
+        ("airbench", dict(bn_momentum=1.0)),
+        ("speed_resnet", dict(widths=(8, 8))),
+        ("speed_resnet", dict(mid_widths=(8, 8, 8, 8))),
         ("inception_resnet", dict(depth=0)),
         ("xception", dict(widths=(32, 64))),
     ],

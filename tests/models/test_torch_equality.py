@@ -222,6 +222,8 @@ def thin(name):
 
 
 THIN = [
+    ("airbench", dict(widths=(4, 6, 8), init="sgd")),
+    ("airbench", dict(widths=(4, 6, 8), depth=3, bn_momentum=0.9, logit_scale=1 / 9)),
     ("cnn2", dict(filters=(4, 6), dense_units=9)),
     ("cnn3", dict(dropout=(0.0, 0.0, 0.0))),
     ("cnn4", dict(filters=(4, 5, 6, 7), dense_units=9)),
@@ -235,6 +237,7 @@ THIN = [
     ("resnet34", dict(width=4, depths=(1, 2, 1, 1))),
     ("resnet50", dict(width=4, depths=(1, 2))),
     ("resnet50", dict(width=4, depths=(1, 2), conventions="torch")),
+    ("speed_resnet", dict(widths=(4, 6, 8), mid_widths=(5, 7, 9))),
     ("vgg16", dict(layers=(4, "M", 8, "A", 6))),
     *map(thin, ("cnn9", "cnn13", "school", "simple", "simple_initial", "stacked3", "vgg19")),
 ]
@@ -259,7 +262,16 @@ def test_logits(case):
         case
         for case in THIN
         if case[0]
-        in ("cnn_deep", "cnn_small", "inception_resnet", "resnet50", "school", "stacked3")
+        in (
+            "airbench",
+            "speed_resnet",
+            "cnn_deep",
+            "cnn_small",
+            "inception_resnet",
+            "resnet50",
+            "school",
+            "stacked3",
+        )
         or len(case[1].keys() & {"conventions", "stem"}) == 1
     ],
     ids=name_of,
