@@ -36,3 +36,14 @@ class SameConv2d(nn.Conv2d):
             total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
             sides += [total // 2, total - total // 2]
         return super().forward(F.pad(x, sides))
+
+
+class StochasticDepth(nn.Dropout):
+    """See cifar_jax/models/stochastic_depth.py; `p` is the probability of losing the branch."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Maps [B, ...] to the same shape, with one random number per image."""
+        if not self.training or not self.p:
+            return x
+        keep = 1 - self.p
+        return x * (x.new_empty(len(x), *(1,) * (x.ndim - 1)).bernoulli_(keep) / keep)
