@@ -74,9 +74,7 @@ class Block(nnx.Module):
       norm: A function of features that returns a BatchNorm.
     """
 
-    def __init__(
-        self, in_features: int, features: int, *, expansion: int, stride: int, conv, norm
-    ):
+    def __init__(self, in_features: int, features: int, *, expansion: int, stride: int, conv, norm):
         hidden = expansion * in_features
         self.expands = expansion != 1
         self.has_shortcut = stride == 1 and in_features == features
