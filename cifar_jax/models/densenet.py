@@ -15,9 +15,9 @@ arXiv:1608.06993. The sizes are those of the paper's DenseNet-121 for ImageNet.
 | BN, relu, global average pool, dense classes | classes |
 
 A layer is BN, relu, conv 1x1 with 128 filters, BN, relu and conv 3x3 with 32 filters, which are
-appended to its input. Convolutions have no bias. With 100 classes the network has 7,048,676
+appended to its input. Convolutions have no bias. With 100 classes the network has 7,048,548
 parameters: torchvision's densenet121 has 7,978,856, of which 922,500 are for its further 900
-classes and 7,680 for its larger stem.
+classes, 7,680 for its larger stem and 128 for the stem's BN.
 
 Deviations from the paper: the stem is one 3x3 convolution with stride 1 without BN, relu and
 max-pool, as in kuangliu/pytorch-cifar and weiaicunzai/pytorch-cifar100. Like the authors' code, the

@@ -26,7 +26,7 @@ NUM_PARAMS = {
     "cnn_deep": 454_772,
     "cnn_small": 83_060,
     "convnext_t": 27_895_012,  # torchvision: 28,589,128 with 1,000 classes and a 4x4 stem
-    "densenet121": 7_048_676,  # torchvision: 7,978,856 with 1,000 classes and a 7x7 stem
+    "densenet121": 7_048_548,  # torchvision: 7,978,856 with 1,000 classes and a 7x7 stem
     "inception_resnet": 4_448_580,
     "mobilenetv2": 2_351_972,  # torchvision: 3,504,872 with 1,000 classes
     "resnet18": 11_220_132,
