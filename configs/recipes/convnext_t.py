@@ -11,7 +11,7 @@ pixels. With CutMix, as here, JinXins/Adversarial-AutoMixup reports 82.46% (mixu
 
 Deviations: CutMix has alpha 1, as when OpenMixup's config draws CutMix or mixup(0.8) for each
 batch; OpenMixup's config for CutMix only has alpha 2. RandAugment applies one operation of
-magnitude 20 of 30 from torchvision's 14; OpenMixup applies each of two of FixMatch's, of magnitude
+magnitude 21 of 30 from torchvision's 14; OpenMixup applies each of two of FixMatch's, of magnitude
 7 of 10 with noise, with probability 0.5. The recipe has not been run in full yet.
 """
 
@@ -32,7 +32,7 @@ def get_config():
     config.optim.final_learning_rate = 1e-6
     config.optim.warmup_epochs = 20.0
     config.label_smoothing = 0.1
-    config.augment.ops = "crop(4, mode='reflect')|flip|randaugment(1, 20)"
+    config.augment.ops = "crop(4, mode='reflect')|flip|randaugment(1, 21)"
     config.augment.mix = "cutmix(1.0)"
     config.dtype = "auto"
     config.checkpoint.every_epochs = 10
