@@ -52,3 +52,12 @@ class BiasNorm2d(nn.BatchNorm2d):
             torch.ones_like(self.bias),  # without a scale, PyTorch would not call cuDNN
             self.bias, self.training, self.momentum, self.eps,
         )  # fmt: skip
+class StochasticDepth(nn.Dropout):
+    """See cifar_jax/models/stochastic_depth.py; `p` is the probability of losing the branch."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Maps [B, ...] to the same shape, with one random number per image."""
+        if not self.training or not self.p:
+            return x
+        keep = 1 - self.p
+        return x * (x.new_empty(len(x), *(1,) * (x.ndim - 1)).bernoulli_(keep) / keep)

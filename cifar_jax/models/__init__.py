@@ -30,12 +30,16 @@ from flax import nnx
 from cifar_jax.errors import UserError, check_kind, is_number, quote, unknown
 from cifar_jax.models import plain
 from cifar_jax.models.airbench import Airbench
+from cifar_jax.models.cct import CCT
 from cifar_jax.models.cnn2 import CNN2
 from cifar_jax.models.cnn3 import CNN3
 from cifar_jax.models.cnn4 import CNN4
 from cifar_jax.models.cnn_deep import CNNDeep
 from cifar_jax.models.cnn_small import CNNSmall
+from cifar_jax.models.convnext import ConvNeXt
+from cifar_jax.models.densenet import DenseNet
 from cifar_jax.models.inception_resnet import InceptionResNet
+from cifar_jax.models.mobilenetv2 import MobileNetV2
 from cifar_jax.models.plain import Plain
 from cifar_jax.models.resnet import ResNet
 from cifar_jax.models.resnet50 import ResNet50
@@ -44,6 +48,7 @@ from cifar_jax.models.xception import Xception
 
 MODELS: dict[str, Callable[..., nnx.Module]] = {
     "airbench": Airbench,
+    "cct_7_3x1": CCT,
     "cnn13": partial(Plain, layers=plain.CNN13),
     "cnn2": CNN2,
     "cnn3": CNN3,
@@ -51,7 +56,10 @@ MODELS: dict[str, Callable[..., nnx.Module]] = {
     "cnn9": partial(Plain, layers=plain.CNN9),
     "cnn_deep": CNNDeep,
     "cnn_small": CNNSmall,
+    "convnext_t": ConvNeXt,
+    "densenet121": DenseNet,
     "inception_resnet": InceptionResNet,
+    "mobilenetv2": MobileNetV2,
     "resnet18": partial(ResNet, depths=(2, 2, 2, 2)),
     "resnet34": partial(ResNet, depths=(3, 4, 6, 3)),
     "resnet50": ResNet50,

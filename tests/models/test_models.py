@@ -18,6 +18,7 @@ pytestmark = pytest.mark.usefixtures("library_convolutions")
 # With 100 classes, from the write-ups or counted by PyTorch for the same layers.
 NUM_PARAMS = {
     "airbench": 1_994_680,
+    "cct_7_3x1": 3_783_269,  # 3.760M with 10 classes: SHI-Labs/Compact-Transformers
     "cnn13": 9_585_700,
     "cnn2": 2_129_572,
     "cnn3": 1_193_636,
@@ -25,7 +26,10 @@ NUM_PARAMS = {
     "cnn9": 2_241_572,
     "cnn_deep": 454_772,
     "cnn_small": 83_060,
+    "convnext_t": 27_895_012,  # torchvision: 28,589,128 with 1,000 classes and a 4x4 stem
+    "densenet121": 7_048_548,  # torchvision: 7,978,856 with 1,000 classes and a 7x7 stem
     "inception_resnet": 4_448_580,
+    "mobilenetv2": 2_351_972,  # torchvision: 3,504,872 with 1,000 classes
     "resnet18": 11_220_132,
     "resnet34": 21_328_292,
     "resnet50": 23_739_492,
@@ -42,11 +46,15 @@ NUM_PARAMS = {
 THIN_LAYERS = {"layers": (4, "B", "M", 8, "M", "D", "F", 8), "dropout": 0.5}
 THIN = {
     "airbench": {"widths": (4, 6, 8), "depth": 3},
+    "cct_7_3x1": {"depth": 2, "width": 8, "num_heads": 2, "attention_dropout": 0.5},
     "cnn13": THIN_LAYERS,
     "cnn2": {"dropout": (0.5,), "filters": (4, 8)},
     "cnn4": {"filters": (4, 4, 8, 8)},
     "cnn9": THIN_LAYERS,
+    "convnext_t": {"depths": (1, 2), "width": 4, "drop_path": 0.5},
+    "densenet121": {"depths": (2, 1), "growth": 4},
     "inception_resnet": {"features": (6, 12), "depth": 1, "stem_features": 4},
+    "mobilenetv2": {"width": 0.25, "depths": (1, 2, 1), "dropout": 0.5},
     "resnet18": {"width": 4},
     "resnet34": {"width": 4, "depths": (1, 2, 1, 1)},
     "resnet50": {"width": 4, "depths": (2, 1, 1, 1)},
@@ -162,6 +170,7 @@ SPLIT = [name for name in models.MODELS if models.is_split(name)]
 def test_networks_for_transfer_are_split():
     names = {"resnet18", "resnet34", "resnet50", "vgg16", "vgg19", "xception"}
     names |= {"airbench", "speed_resnet"}
+    names |= {"cct_7_3x1", "convnext_t", "densenet121", "mobilenetv2"}
     assert names <= set(SPLIT) and "cnn3" not in SPLIT
 
 
@@ -228,6 +237,28 @@ def test_groups_run_from_the_head_to_the_stem():
         ["blocks.3"],
         ["conv1", "bn1", "conv2", "bn2", "blocks.0", "blocks.1", "blocks.2"],
     ]
+    assert groups_of("densenet121", depths=(2, 1), growth=4) == [
+        ["dense"],
+        ["transitions.0", "layers.2", "bn"],
+        ["layers.0", "layers.1"],
+        ["conv_stem"],
+    ]
+    assert groups_of("mobilenetv2", depths=(1, 2))[1] == [
+        "blocks.1", "blocks.2", "conv_last", "bn_last",
+    ]  # fmt: skip
+    assert groups_of("convnext_t", depths=(1, 1, 2), width=4) == [
+        ["dense"],
+        ["blocks.2", "blocks.3", "downsamples.1", "norm"],
+        ["blocks.1", "downsamples.0"],
+        ["blocks.0"],
+        ["conv_stem", "norm_stem"],
+    ]
+    assert groups_of("cct_7_3x1", depth=2) == [
+        ["dense"],
+        ["blocks.1", "norm", "pool"],
+        ["blocks.0"],
+        ["conv_stem", "positions"],
+    ]
 
 
 def test_options_of_returns_the_defaults():
@@ -260,10 +291,13 @@ def test_options_of_returns_the_defaults():
         ("speed_resnet", dict(mid_widths=(8, 8, 8, 8))),
         ("inception_resnet", dict(depth=0)),
         ("xception", dict(widths=(32, 64))),
+        ("cct_7_3x1", dict(num_heads=3, width=256)),
+        ("mobilenetv2", dict(width=0.0)),
+        ("mobilenetv2", dict(depths=(1,) * 8)),
     ],
 )
 def test_options_of_the_wrong_kind_are_rejected(name, options):
-    (option,) = options
+    option = list(options)[-1]
     with pytest.raises(UserError, match=rf"^{option} must be "):
         models.create(name, 10, make_rngs(params=0), **options)
 
