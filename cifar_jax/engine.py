@@ -7,10 +7,11 @@ progress bar or to save a checkpoint. The learning rates and the seed are argume
 that differ only in these share one program in the compilation cache.
 """
 
+import bisect
 import copy
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 import jax
@@ -28,19 +29,28 @@ from cifar_jax.step import Batch, TrainState, TrainStep, epoch_order
 T = TypeVar("T")
 
 AXIS = "batch"
+# The number of training images to which the state at step 0 is fitted, where that is asked for.
+NUM_FIT_IMAGES = 5000
 PARALLEL = ("jit", "pmap")
 
 
 class Plan(NamedTuple):
-    """The order of the examples in an epoch, and the learning rates of its steps.
+    """The order of the examples in an epoch, and the rates of its steps.
 
     Attributes:
       order: [steps, B] int32, the examples of each batch; under pmap, [replicas, steps, b].
-      learning_rates: [steps] float32, the learning rate of each step.
+      learning_rates: [steps] float32, the learning rate of each step, or [steps, num_groups] for
+        groups of parameters.
+      average_rates: [steps] float32, by how much the average moves after each step; None without an
+        average.
+      program: The index of the program that takes the epoch's steps. The program itself receives
+        None.
     """
 
     order: jax.Array
     learning_rates: jax.Array
+    average_rates: jax.Array | None = None
+    program: int | None = None
 
 
 def make_mesh(devices: list[jax.Device] | None = None) -> jax.sharding.Mesh:
@@ -55,8 +65,12 @@ def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:
     return NamedSharding(mesh, P())
 
 
-def count_steps(batch_size: int, num_examples: int, num_devices: int) -> int:
+def count_steps(
+    batch_size: int, num_examples: int, num_devices: int, drop_last: bool = False
+) -> int:
     """Returns the number of steps per epoch, ceil(num_examples / batch_size).
+
+    With drop_last, it is floor(num_examples / batch_size).
 
     Raises:
       UserError: If the batch size does not fit the split or the devices.
@@ -74,7 +88,7 @@ def count_steps(batch_size: int, num_examples: int, num_devices: int) -> int:
             f"batch_size {batch_size} is not divisible by the number of devices, {num_devices}; "
             f"{nearest if near else f'there are only {num_examples} images'}"
         )
-    return -(-num_examples // batch_size)
+    return num_examples // batch_size if drop_last else -(-num_examples // batch_size)
 
 
 def gather(images, labels, order, step, num_examples, offset=0, num_replicas=1) -> Batch:
@@ -119,9 +133,12 @@ def many_steps(train_step: TrainStep, make_batch: Callable[..., Batch], loop: bo
     """
 
     def one(state, metrics, data, plan):
-        learning_rate = plan.learning_rates[state.step % plan.learning_rates.size]
+        step_in_epoch = state.step % len(plan.learning_rates)
+        rates = [plan.learning_rates[step_in_epoch]]
+        if plan.average_rates is not None:
+            rates.append(plan.average_rates[step_in_epoch])
         batch = make_batch(*data, plan.order, state.step)
-        state, new = train_step(state, batch, learning_rate)
+        state, new = train_step(state, batch, *rates)
         return state, metrics.merge(new)
 
     def run(state, metrics, data, plan, num_steps):
@@ -159,7 +176,8 @@ class Engine:
         program was in the compilation cache.
       trace_seconds: The part of compile_seconds spent on tracing and lowering.
       program_bytes: The size on one device of the training program's arguments (with the data set),
-        results and temporary arrays; None if XLA does not report it.
+        results and temporary arrays; None if XLA does not report it. Of several programs, it is
+        that of the largest.
     """
 
     def __init__(
@@ -176,6 +194,10 @@ class Engine:
         loop: bool = True,
         mesh: jax.sharding.Mesh | None = None,
         cuda_graph: bool = False,
+        average_rate: Callable[[jax.Array], jax.Array] | None = None,
+        drop_last: bool = False,
+        later: Mapping[int, Callable[[str | None], TrainStep]] | None = None,
+        fit_to_images: Callable[[TrainState, jax.Array], TrainState] | None = None,
     ):
         """Puts the data on the devices and compiles the training program.
 
@@ -187,12 +209,20 @@ class Engine:
           labels: [N] int32.
           batch_size: The number of images per step, over all devices.
           seed: The seed to pass to `init`, from 0 to 2^32 - 1.
-          schedule: Maps the step, [] int32, to the learning rate; None for 1 at every step.
+          schedule: Maps the step, [] int32, to the learning rate, or to those of groups of
+            parameters, [num_groups]; None for 1 at every step.
           pretrained: Replaces the random parameters in the state at step 0 with trained ones.
           loop: Whether to compile a loop over steps. If False, `run` takes one step per call.
           mesh: The devices to use; by default, all of all hosts.
           cuda_graph: Whether to run the steps of a call as one CUDA graph on NVIDIA GPUs. Ignored
             on other devices.
+          average_rate: Maps the step, [] int32, to the rate of the average; None if the states have
+            none. See optim/averaging.py.
+          drop_last: Whether to drop the incomplete last batch of every epoch.
+          later: {epoch: make_train_step}, the training steps that replace the first one from an
+            epoch on, counted from 0. Each is compiled to a program of its own.
+          fit_to_images: Fits the state at step 0 to some training images [n, H, W, C] uint8. It is
+            traced.
 
         Raises:
           UserError: If the batch size does not fit the data or the devices.
@@ -200,38 +230,65 @@ class Engine:
         self.mesh = mesh or make_mesh()
         self.replicated = replicated(self.mesh)
         self._num_examples, self._batch_size, self._loop = len(labels), batch_size, loop
-        self.steps_per_epoch = count_steps(batch_size, self._num_examples, self.mesh.size)
+        self.steps_per_epoch = count_steps(
+            batch_size, self._num_examples, self.mesh.size, drop_last
+        )
+        self._drop_last = drop_last
         self._seed, self._pretrained = np.uint32(seed), pretrained
+        self._first_epochs = sorted(later or {})
 
         self._init = jax.jit(init, out_shardings=self.replicated)
+        self._fit = self._fit_images = None
+        if fit_to_images is not None:
+            self._fit = jax.jit(fit_to_images, out_shardings=self.replicated)
+            self._fit_images = distributed.put(images[:NUM_FIT_IMAGES], self.replicated)
         self._no_metrics = jax.jit(Metrics.empty, out_shardings=self.replicated)
         self._order = self._jit_order()
-        self._learning_rates = self._jit_learning_rates(schedule)
+        self._learning_rates = self._jit_rates(schedule or (lambda step: 1.0))
+        self._average_rates = average_rate and self._jit_rates(average_rate)
         self._labels = np.asarray(labels, np.int32)
         self._features = images if callable(images) else None
         self._data = None if callable(images) else self._put(images)
         data = self._data or self._abstract_data(images)
 
         state, metrics = self.init(load=False), self.no_metrics()
-        arguments = state, metrics, data, self.plan(state, 0), np.int32(1)
+        plan = self.plan(state, 0)._replace(program=None)
+        arguments = self._to_lower((state, metrics, data, plan, np.int32(1)))
         start = time.perf_counter()
-        program = self._jit_program(make_train_step, self._num_examples, self.mesh, loop)
-        lowered = program.lower(*self._to_lower(arguments))
+        make_steps = [make_train_step, *((later or {})[epoch] for epoch in self._first_epochs)]
+        lowered = [
+            self._jit_program(make_step, self.examples_per_epoch, self.mesh, loop).lower(*arguments)
+            for make_step in make_steps
+        ]
         self.trace_seconds = time.perf_counter() - start
-        self._program = compile_for_backend(lowered, cuda_graph)
+        self._programs = [compile_for_backend(program, cuda_graph) for program in lowered]
         self.compile_seconds = time.perf_counter() - start
-        self.program_bytes = _program_bytes(self._program)
+        sizes = [_program_bytes(program) for program in self._programs]
+        self.program_bytes = None if None in sizes else max(sizes)
 
-    def reused(self, seed: int, schedule: Callable[[int], Any] | None) -> "Engine":
-        """Returns an engine for another seed and schedule that shares the program and the data.
+    @property
+    def examples_per_epoch(self) -> int:
+        """The number of examples that count in an epoch."""
+        most = self.steps_per_epoch * self._batch_size
+        return min(self._num_examples, most)
+
+    def reused(
+        self,
+        seed: int,
+        schedule: Callable[[int], Any],
+        average_rate: Callable[[jax.Array], jax.Array] | None = None,
+    ) -> "Engine":
+        """Returns an engine for another seed and other rates that shares the programs and the data.
 
         Args:
           seed: As for `__init__`.
           schedule: As for `__init__`.
+          average_rate: As for `__init__`. Both engines have one, or neither.
         """
         other = copy.copy(self)
         other._seed = np.uint32(seed)
-        other._learning_rates = self._jit_learning_rates(schedule)
+        other._learning_rates = self._jit_rates(schedule)
+        other._average_rates = average_rate and self._jit_rates(average_rate)
         other.trace_seconds = other.compile_seconds = 0.0
         return other
 
@@ -239,13 +296,15 @@ class Engine:
         """Returns the state at step 0.
 
         Args:
-          load: Whether to load pretrained parameters, if there are any. A state that a checkpoint
-            will replace needs none.
+          load: Whether to load pretrained parameters and to fit the state to the images, if that is
+            asked for. A state that a checkpoint will replace needs neither.
         """
         state = self._init(self._seed)
         if load and self._pretrained is not None:
             loaded = distributed.local(self._pretrained(state))
             state = distributed.put(distributed.arrays_from_main(loaded), self.replicated)
+        if load and self._fit is not None:
+            state = self._fit(state, self._fit_images)
         return self.place(state)
 
     def _put(self, images: np.ndarray | jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -267,7 +326,12 @@ class Engine:
     def plan(self, state: TrainState, epoch: int) -> Plan:
         """Returns the plan of an epoch, counted from 0, for `run`."""
         first_step = np.int32(epoch * self.steps_per_epoch)
-        return Plan(self._order(state.key, epoch), self._learning_rates(first_step))
+        return Plan(
+            self._order(state.key, epoch),
+            self._learning_rates(first_step),
+            self._average_rates and self._average_rates(first_step),
+            bisect.bisect_right(self._first_epochs, epoch),
+        )
 
     def run(
         self, state: TrainState, metrics: Metrics, plan: Plan, num_steps: int
@@ -290,7 +354,9 @@ class Engine:
             raise ValueError(f"this engine takes one step per call, not {num_steps}")
         if self._data is None:
             self._data = self._put(self._features(self.snapshot(state)))
-        return self._program(state, metrics, self._data, plan, np.int32(num_steps))
+        program = self._programs[plan.program]
+        plan = plan._replace(program=None)
+        return program(state, metrics, self._data, plan, np.int32(num_steps))
 
     def snapshot(self, tree: T) -> T:
         """Returns a state or metrics as plain arrays, replicated over the devices."""
@@ -325,20 +391,21 @@ class Engine:
         steps = many_steps(make_train_step(None), make_batch, loop)
         return jax.jit(steps, donate_argnums=0, out_shardings=replicated(mesh))
 
-    def _jit_learning_rates(
-        self, schedule: Callable[[int], Any] | None
-    ) -> Callable[[np.int32], jax.Array]:
-        """Returns the jitted function that maps an epoch's first step to Plan.learning_rates."""
+    def _jit_rates(self, rate: Callable[[jax.Array], Any]) -> Callable[[np.int32], jax.Array]:
+        """Returns the jitted function that maps an epoch's first step to the rates of its steps."""
         steps = jnp.arange(self.steps_per_epoch, dtype=jnp.int32)
-        at = jax.vmap(lambda step: jnp.float32(1.0 if schedule is None else schedule(step)))
+        at = jax.vmap(lambda step: jnp.float32(rate(step)))
         return jax.jit(lambda first: at(first + steps), out_shardings=self.replicated)
 
     def _jit_order(self) -> Callable[[jax.Array, int], jax.Array]:
         """Returns the jitted function that maps a state's key and an epoch to Plan.order."""
         return jax.jit(
-            lambda key, epoch: epoch_order(key, epoch, self._num_examples, self._batch_size),
+            lambda key, epoch: self._epoch_order(key, epoch),
             out_shardings=NamedSharding(self.mesh, P(None, AXIS)),
         )
+
+    def _epoch_order(self, key: jax.Array, epoch: jax.Array) -> jax.Array:
+        return epoch_order(key, epoch, self._num_examples, self._batch_size, self._drop_last)
 
 
 class PmapEngine(Engine):
@@ -407,7 +474,7 @@ class PmapEngine(Engine):
 
     def _jit_order(self) -> Callable[[jax.Array, int], jax.Array]:
         def split_order(keys, epoch):
-            order = epoch_order(keys[0], epoch, self._num_examples, self._batch_size)
+            order = self._epoch_order(keys[0], epoch)
             return order.reshape(order.shape[0], self.mesh.size, -1).swapaxes(0, 1)
 
         return jax.jit(split_order, out_shardings=NamedSharding(self.mesh, P(AXIS)))
@@ -458,11 +525,13 @@ def lower(
     images = jax.ShapeDtypeStruct((num_examples, 32, 32, 3), jnp.uint8)
     labels = jax.ShapeDtypeStruct((num_examples,), jnp.int32)
     order = jax.ShapeDtypeStruct((num_steps, batch_size), jnp.int32)
-    learning_rates = jax.ShapeDtypeStruct((num_steps,), jnp.float32)
+    rates = on_mesh(jax.ShapeDtypeStruct((num_steps,), jnp.float32))
+    order = on_mesh(order, NamedSharding(mesh, P(None, AXIS)))
+    state = jax.eval_shape(init, np.uint32(0))
     return Engine._jit_program(make_train_step, num_examples, mesh, loop=True).lower(
-        on_mesh(jax.eval_shape(init, np.uint32(0))),
+        on_mesh(state),
         on_mesh(jax.eval_shape(Metrics.empty)),
         on_mesh((images, labels)),
-        Plan(on_mesh(order, NamedSharding(mesh, P(None, AXIS))), on_mesh(learning_rates)),
+        Plan(order, rates, None if state.average is None else rates),
         on_mesh(jax.ShapeDtypeStruct((), jnp.int32)),
     )

@@ -36,7 +36,8 @@ def make_evaluate(
 
     Returns:
       A function that maps a replicated state to its metrics on the split and its logits,
-      [N, num_classes] float32, both on the device. It compiles when first called.
+      [N, num_classes] float32, both on the device. It evaluates the average of a state that has
+      one (see TrainState.evaluated), and compiles when first called.
     """
     num_examples = len(labels)
     batch_size = -(-min(batch_size, num_examples) // mesh.size) * mesh.size
@@ -75,7 +76,7 @@ def make_evaluate(
             data = put(images(state))
         if program is None:
             jitted = jax.jit(run, out_shardings=replicated(mesh))
-            program = compile_for_backend(jitted.lower(state.params, state.batch_stats, data, rows))
-        return program(state.params, state.batch_stats, data, rows)
+            program = compile_for_backend(jitted.lower(*state.evaluated, data, rows))
+        return program(*state.evaluated, data, rows)
 
     return evaluate

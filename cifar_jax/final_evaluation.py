@@ -99,7 +99,7 @@ def _summary(
             "median": float(np.median(step_times)),
             "p95": float(np.percentile(step_times, 95)),
         },
-        "images_per_second": len(exp.dataset.train.labels) * len(run.rows) / train_seconds,
+        "images_per_second": exp.engine.examples_per_epoch * len(run.rows) / train_seconds,
         "compile_seconds": exp.engine.compile_seconds,
         "train_seconds": train_seconds,
         "peak_memory_bytes": exp.engine.program_bytes,

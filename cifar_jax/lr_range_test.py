@@ -9,7 +9,8 @@ default. Prints the base and max learning rates that Smith's method derives from
 flags for training between them, and the learning rate at which the loss falls fastest. With --by
 epoch, the learning rate grows per epoch, and accuracy is measured on the validation split or, if
 there is none, on the test set. Config fields are set as in training; the config's own schedule,
-learning rates and epochs have no effect, and all groups of layers train from the start.
+learning rates and epochs have no effect, and all groups of layers train from the start; groups of
+parameters (optim.groups) keep the ratio of their learning rate to optim.learning_rate.
 """
 
 import sys

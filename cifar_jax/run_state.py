@@ -4,6 +4,7 @@ run/checkpoint.py writes and reads the files.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -102,7 +103,7 @@ def resume(checkpoints: Checkpoints, run: RunState, exp: Experiment) -> bool:
     if latest is None:
         return False
     run.step, saved, meta = latest
-    run.state = exp.engine.place(saved["state"])
+    run.state = exp.engine.place(train_state(saved))
     run.metrics = exp.engine.place(from_checkpoint(saved["metrics"]))
     run.rows = meta["rows"]
     run.clock.seconds = meta["seconds"]
@@ -116,12 +117,23 @@ def restore_state(
 ) -> TrainState:
     """Returns a snapshot of the state that a run saved at an earlier step."""
     saved, _ = checkpoints.restore(step, _arrays_of(run, exp), exp.engine.replicated)
-    return saved["state"]
+    return train_state(saved)
 
 
 def arrays(state: TrainState, metrics: Metrics) -> dict[str, Any]:
-    """Returns the tree of arrays that a checkpoint holds, from snapshots."""
-    return {"state": state, "metrics": to_checkpoint(metrics)}
+    """Returns the tree of arrays that a checkpoint holds, from snapshots.
+
+    A field of the state that is None is left out, so that runs without it are compatible with the
+    checkpoints of versions that did not have the field.
+    """
+    fields = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
+    fields = {name: value for name, value in fields.items() if value is not None}
+    return {"state": fields, "metrics": to_checkpoint(metrics)}
+
+
+def train_state(saved: Mapping[str, Any]) -> TrainState:
+    """Returns the state in the tree of a checkpoint; the inverse of `arrays`."""
+    return TrainState(**saved["state"])
 
 
 def _arrays_of(run: RunState, exp: Experiment) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from flax import nnx
 from cifar_jax.losses import cross_entropy
 from cifar_jax.metrics import Metrics, measure
 from cifar_jax.models.rngs import make_rngs
-from cifar_jax.tree_paths import Path, everything, join, split
+from cifar_jax.tree_paths import Path, everything, join, map_by_path, split
 
 # Identifiers of random streams, which are folded into the run's key.
 _INIT, _ORDER, _STEP = range(3)
@@ -38,6 +38,8 @@ class TrainState:
       opt_state: The state of the optax optimizer, for the parameters that train.
       key: [] typed key, the root of the run's random numbers; constant.
       lr_scale: [] float32, a factor on every update; 1 unless a callback lowers it.
+      average: {"params": ..., "batch_stats": ...}, averages over the steps that are evaluated
+        instead of the latest values; None if the run has none.
     """
 
     step: jax.Array
@@ -46,6 +48,14 @@ class TrainState:
     opt_state: optax.OptState
     key: jax.Array
     lr_scale: jax.Array
+    average: Any = None
+
+    @property
+    def evaluated(self) -> tuple[Any, Any]:
+        """The parameters and running statistics to evaluate: the average, if there is one."""
+        if self.average is None:
+            return self.params, self.batch_stats
+        return self.average["params"], self.average["batch_stats"]
 
 
 class Batch(NamedTuple):
@@ -75,7 +85,7 @@ class Networks(NamedTuple):
     eval: nnx.GraphDef
 
 
-# (state, batch, learning_rate=1) -> (state, metrics of the batch)
+# (state, batch, learning_rate=1, average_rate=0) -> (state, metrics of the batch)
 TrainStep = Callable[..., tuple[TrainState, Metrics]]
 EvalStep = Callable[[Any, Any, Batch], tuple[jax.Array, Metrics]]
 Preprocess = Callable[[jax.Array], jax.Array]
@@ -85,6 +95,8 @@ Forward = Callable[[nnx.Module, jax.Array, nnx.Rngs | None], jax.Array]
 Trains = Callable[[Path], bool]
 # (key [], images) -> (images, partner of each image [B] int32, weight of its own label [B] float32)
 Mix = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array, jax.Array]]
+# images [B, H, W, C] -> (views of the images [V * B, H, W, C], weight of each view [V])
+Views = Callable[[jax.Array], tuple[jax.Array, jax.Array]]
 
 
 def abstract(create: Callable[[nnx.Rngs], nnx.Module]) -> nnx.Module:
@@ -127,6 +139,7 @@ def init(
     seed: int | jax.Array,
     *,
     trains: Trains = everything,
+    averages: bool = False,
 ) -> TrainState:
     """Returns the state at step 0. A pure function of the seed, which can be jitted or vmapped.
 
@@ -135,6 +148,8 @@ def init(
       optimizer: The optimizer.
       seed: The seed of the run's random numbers.
       trains: Whether the parameter at a path trains; the others have no state in the optimizer.
+      averages: Whether the state holds an average, which starts as the initial parameters and
+        running statistics.
     """
     key = jax.random.key(seed)
     model = create(make_rngs(params=jax.random.fold_in(key, _INIT)))
@@ -148,6 +163,7 @@ def init(
         opt_state=optimizer.init(split(params, trains)[0]),
         key=key,
         lr_scale=jnp.ones((), jnp.float32),
+        average={"params": params, "batch_stats": batch_stats} if averages else None,
     )
 
 
@@ -157,21 +173,27 @@ def all_finite(tree: Any) -> jax.Array:
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in leaves]))
 
 
-def epoch_order(key: jax.Array, epoch: jax.Array, num_examples: int, batch_size: int) -> jax.Array:
+def epoch_order(
+    key: jax.Array, epoch: jax.Array, num_examples: int, batch_size: int, drop_last: bool = False
+) -> jax.Array:
     """Returns the order in which an epoch visits the examples, [steps, B] int32.
 
     Every example is visited once, in ceil(num_examples / B) steps. The last row is padded with the
     epoch's first examples, to which the step gives weight 0. Padding with real images keeps the
-    batch statistics of BatchNorm realistic; zeros would not.
+    batch statistics of BatchNorm realistic; zeros would not. With drop_last, there are only the
+    floor(num_examples / B) full rows.
 
     Args:
       key: [] typed key, the root of the run's random numbers.
       epoch: [] int32, counted from 0.
       num_examples: The number of examples, at least batch_size.
       batch_size: The number B of examples per step, over all devices.
+      drop_last: Whether to drop the incomplete last batch.
     """
     key = jax.random.fold_in(jax.random.fold_in(key, _ORDER), epoch)
     order = jax.random.permutation(key, num_examples).astype(jnp.int32)
+    if drop_last:
+        return order[: num_examples // batch_size * batch_size].reshape(-1, batch_size)
     missing = -num_examples % batch_size
     return jnp.concatenate([order, order[:missing]]).reshape(-1, batch_size)
 
@@ -197,6 +219,10 @@ def make_train_step(
     trains: Trains = everything,
     adapts: Trains = everything,
     forward: Forward = classify_images,
+    sam_rho: float = 0.0,
+    pulls_back: bool = False,
+    group_index: Callable[[Path], int] | None = None,
+    rescale: Callable[[Any], Any] | None = None,
     axis_name: str | None = None,
 ) -> TrainStep:
     """Builds the training step: augment, mix, forward pass, backward pass, update, metrics.
@@ -221,6 +247,15 @@ def make_train_step(
       adapts: Whether the running statistics at a path change. The others keep their values; under
         pmap, even the mean of equal values could differ from them in the last bit.
       forward: Applies the network, or only its head if the batches hold features.
+      sam_rho: Sharpness-aware minimization (Foret et al., 2021, arXiv:2010.01412): the gradient is
+        taken at the parameters plus sam_rho times the normalized gradient, in a second pass over
+        the batch. Metrics and running statistics are those of the first pass. 0 for none.
+      pulls_back: Whether the parameters and the running statistics are replaced by the average
+        whenever it moves; see optim/averaging.py.
+      group_index: Maps the path of a parameter to the index of its group, if each group has its own
+        learning rate: learning_rate is then [num_groups], or a scalar for all of them.
+      rescale: Replaces the parameters that train after the gradient is computed and before it is
+        applied; see optim/muon.py.
       axis_name: The axis name of pmap, or None under jit.
     """
 
@@ -231,7 +266,10 @@ def make_train_step(
         return tree if axis_name is None else jax.lax.pmean(tree, axis_name)
 
     def train_step(
-        state: TrainState, batch: Batch, learning_rate: jax.Array | float = 1.0
+        state: TrainState,
+        batch: Batch,
+        learning_rate: jax.Array | float = 1.0,
+        average_rate: jax.Array | float = 0.0,
     ) -> tuple[TrainState, Metrics]:
         augment_key, mix_key, dropout_key = jax.random.split(step_key(state, axis_name), 3)
         images = augment(augment_key, batch.images, batch.indices, batch.epochs)
@@ -252,23 +290,58 @@ def make_train_step(
             return loss, (logits, losses, batch_stats)
 
         grads, (logits, losses, batch_stats) = jax.grad(loss_fn, has_aux=True)(params)
-        updates, opt_state = optimizer.update(total(grads), state.opt_state, params)
+        grads = total(grads)
+        if sam_rho:
+            grads = total(jax.grad(loss_fn, has_aux=True)(sam_ascent(params, grads, sam_rho))[0])
+        if rescale is not None:
+            params = rescale(params)
+        updates, opt_state = optimizer.update(grads, state.opt_state, params)
         adapted, fixed = split(batch_stats, adapts)
         scale = learning_rate * state.lr_scale
-        updates = jax.tree.map(lambda update: scale * update, updates)
+        updates = scaled(updates, scale, group_index)
         state = state.replace(
             step=state.step + 1,
             params=join(optax.apply_updates(params, updates), frozen),
             batch_stats=join(mean(adapted), fixed),
             opt_state=opt_state,
         )
+        if state.average is not None:
+            state = _averaged(state, average_rate, pulls_back)
         return state, measure(logits, batch.labels, losses, batch.weights, axis_name)
 
     return train_step
 
 
+def sam_ascent(params: Any, grads: Any, rho: float) -> Any:
+    """Returns the parameters at which SAM takes the gradient: params + rho * grads / |grads|.
+
+    The norm is that of all gradients together.
+    """
+    scale = rho / (optax.tree.norm(grads) + 1e-12)
+    return jax.tree.map(lambda param, grad: param + scale * grad, params, grads)
+
+
+def _averaged(state: TrainState, rate: jax.Array | float, pulls_back: bool) -> TrainState:
+    """Moves the average by the fraction `rate` towards the state's parameters and statistics."""
+    new = {"params": state.params, "batch_stats": state.batch_stats}
+    average = jax.tree.map(lambda old, x: old + rate * (x - old), state.average, new)
+    if pulls_back:
+        new = jax.tree.map(lambda mean, x: jnp.where(rate > 0, mean, x), average, new)
+    return state.replace(average=average, **new)
+
+
+def scaled(updates: Any, scale: jax.Array, group_index: Callable[[Path], int] | None = None) -> Any:
+    """Returns the updates multiplied by `scale`, [] or, for groups of parameters, [num_groups]."""
+    if group_index is None or jnp.ndim(scale) == 0:
+        return jax.tree.map(lambda update: scale * update, updates)
+    return map_by_path(lambda path, update: scale[group_index(path)] * update, updates)
+
+
 def make_eval_step(
-    network: nnx.GraphDef, preprocess: Preprocess, forward: Forward = classify_images
+    network: nnx.GraphDef,
+    preprocess: Preprocess,
+    forward: Forward = classify_images,
+    views: Views | None = None,
 ) -> EvalStep:
     """Builds the function (params, batch_stats, batch) -> (logits [B, C] float32, Metrics).
 
@@ -276,11 +349,18 @@ def make_eval_step(
       network: The graph definition for evaluation.
       preprocess: Maps images to the network's input.
       forward: Applies the network, or only its head if the batches hold features.
+      views: Maps images to several views of them, whose logits are averaged with the weights that
+        it also returns; see augment/views.py. None for the images themselves.
     """
 
     def eval_step(params, batch_stats, batch: Batch) -> tuple[jax.Array, Metrics]:
         model = _merge(network, params, batch_stats)
-        logits = forward(model, preprocess(batch.images), None).astype(jnp.float32)
+        images, weights = batch.images, None
+        if views is not None:
+            images, weights = views(images)
+        logits = forward(model, preprocess(images), None).astype(jnp.float32)
+        if weights is not None:
+            logits = jnp.tensordot(weights, logits.reshape(weights.size, -1, logits.shape[1]), 1)
         losses = cross_entropy(logits, batch.labels)
         return logits, measure(logits, batch.labels, losses, batch.weights)
 

@@ -216,7 +216,7 @@ class Trainer:
             **{f"train_{name}": value for name, value in values.items()},
             **curve,
             "seconds": run.clock.seconds,
-            "images_per_second": len(exp.dataset.train.labels) / run.clock.seconds,
+            "images_per_second": exp.engine.examples_per_epoch / run.clock.seconds,
             "events": "",
         }
         self._decide(row)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 # The path of an array or module in a network, such as ("layers", 18, "kernel"), and the prefixes of
@@ -35,3 +36,10 @@ def split(tree: Any, is_chosen: Callable[[Path], bool]) -> tuple[Any, Any]:
 def join(tree: Any, others: Any) -> Any:
     """Returns a nested dict with the leaves of both; where both have one, that of `others`."""
     return unflatten_dict(flatten_dict(tree) | flatten_dict(others))
+
+
+def map_by_path(function: Callable[[Path, Any], Any], tree: Any) -> Any:
+    """Returns the nested dict of function(path, leaf) for each leaf of a nested dict."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: function(tuple(entry.key for entry in path), leaf), tree
+    )

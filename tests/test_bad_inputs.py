@@ -61,6 +61,8 @@ FIELDS = [
         *("optim.warmup_epochs=10", "optim.warmup_epochs=9.99999", "optim.clip_norm=-1"),
         *("optim.weight_decay=-1", "optim.eps=-1", "optim.beta1=1.0", "optim.beta2=1.5"),
         *("optim.beta1=0.9999999999", "optim.beta2=-0.1"),
+        *("ema.decay=1.0", "ema.decay=-0.5", "ema.decay=nan", "lookahead.every=-1"),
+        *("optim.sam_rho=-0.1", "optim.sam_rho=inf", "augment.views=3", "augment.views=0"),
     ),
     # Unknown names.
     *config_fields(
@@ -86,6 +88,25 @@ FIELDS = [
     ("--config.early_stopping.patience=-3",),
     ("--config.early_stopping.patience=3", "--config.early_stopping.monitor=f1"),
     ("--config.selected_on=val", "--config.data.val_fraction=0"),
+    *config_fields("lookahead.decay=0.9", "lookahead.power=2.0"),
+    ("--config.lookahead.every=5", "--config.lookahead.decay=1.0"),
+    ("--config.lookahead.every=5", "--config.lookahead.power=-1.0"),
+    ("--config.lookahead.every=5", "--config.ema.decay=0.9"),
+    *(
+        (f"--config.model.name={model}", *(f"--config.augment.{field}" for field in fields))
+        for model, *fields in (
+            ("vgg16", "train_sizes=(16,)"),  # augment.resize serves
+            ("vgg16", "train_sizes=(16,24)"),
+            ("vgg16", "train_size_epochs=(1,)"),
+            ("vgg16", "train_sizes=(16,24)", "train_size_epochs=(0,)"),
+            ("vgg16", "train_sizes=(16,24)", "train_size_epochs=(1.5,)"),
+            ("vgg16", "train_sizes=(16,24)", "train_size_epochs=(10,)"),
+            ("vgg16", "train_sizes=(16,24,32)", "train_size_epochs=(3,2)"),
+            ("vgg16", "train_sizes=(4,24)", "train_size_epochs=(1,)"),
+            ("vgg16", "train_sizes=(16,24.5)", "train_size_epochs=(1,)"),
+            ("cnn3", "train_sizes=(16,24)", "train_size_epochs=(1,)"),
+        )
+    ),
     *(
         (f"--config.optim.schedule={schedule}", *(f"--config.optim.{x}" for x in others))
         for schedule, *others in (

@@ -216,3 +216,51 @@ def test_a_step_as_shipped_equals_one_without_the_forms_for_cpus(name, options, 
         ]
         if moved[0]:
             assert tiny.distance(*moved) < tolerance, part
+
+
+@pytest.mark.parametrize("parallel", ["jit", "pmap"])
+def test_drop_last_leaves_out_the_incomplete_batch(parallel):
+    eng = tiny.make_engine(num_devices=2, parallel=parallel, drop_last=True)  # 100 images of 16
+    state = eng.init()
+    assert (eng.steps_per_epoch, eng.examples_per_epoch) == (6, 96)
+    orders = [np.ravel(eng.plan(state, epoch).order) for epoch in (0, 1)]
+    for order in orders:
+        assert len(order) == len(set(order.tolist())) == 96
+    assert set(orders[0].tolist()) != set(orders[1].tolist())
+    _, epoch = tiny.run_steps(eng, state, 6)
+    assert np.ravel(epoch.sums)[3] == 96
+    assert tiny.make_engine().examples_per_epoch == 100
+
+
+@pytest.mark.parametrize("parallel", ["jit", "pmap"])
+def test_later_epochs_use_the_programs_of_their_own(parallel):
+    """Epoch 0 runs the first step, epochs 1 and 2 the second, and epoch 3 the third."""
+
+    def counting(amount):
+        def make_train_step(axis_name):
+            def train_step(state, batch, learning_rate):
+                state = state.replace(step=state.step + 1, params=state.params + amount)
+                return state, metrics.Metrics.empty()
+
+            return train_step
+
+        return make_train_step
+
+    def init(seed):
+        key = jax.random.key(seed)
+        return step.TrainState(jnp.int32(0), jnp.zeros(()), {}, (), key, jnp.float32(1))
+
+    eng = engine.create(
+        counting(1.0),
+        init,
+        *tiny.dataset().train,
+        batch_size=50,
+        parallel=parallel,
+        mesh=engine.make_mesh(jax.devices()[:2]),
+        later={1: counting(10.0), 3: counting(100.0)},
+    )
+    state, found = eng.init(), []
+    for _ in range(4):
+        state, _ = tiny.run_steps(eng, state, eng.steps_per_epoch)
+        found.append(float(eng.snapshot(state).params))
+    assert found == [2, 22, 42, 242]

@@ -16,6 +16,9 @@ from cifar_jax import clock, experiment, loop, trainer
 from cifar_jax.errors import UserError
 from cifar_jax.run import checkpoint, workdir
 from cifar_jax.runtime.signals import Preempted
+from cifar_jax.step import Batch
+from cifar_jax.trained import restore as trained
+from cifar_jax.transfer import run_weights
 
 pytestmark = pytest.mark.usefixtures("default_signals")
 
@@ -143,6 +146,37 @@ def test_a_run_stopped_by_sigterm_and_resumed_equals_an_uninterrupted_one(
     assert stop_at <= step <= stop_at + 1
     train(config, tmp_path)
     assert_same_run(tmp_path, straight)
+
+
+@pytest.mark.usefixtures("library_convolutions", "compiled_once")
+@pytest.mark.parametrize("average", [{"ema__decay": 0.9}, {"lookahead__every": 2}])
+def test_a_run_with_an_average_and_growing_images_can_be_interrupted(tmp_path, average):
+    config = tiny.make_config(
+        num_epochs=3,
+        drop_last=True,
+        model=ConfigDict(tiny.SPLIT_NETWORK),
+        augment__train_sizes=(16, 24),
+        augment__train_size_epochs=(2,),
+        **average,
+    )
+    undisturbed = train(config, tmp_path / "undisturbed")
+    for stop_at in (2, 7):  # of 9 steps, in the first epoch and in the first one with 24 pixels
+        train_until(stop_at, config, tmp_path / "interrupted")
+    resumed = train(config, tmp_path / "interrupted")
+    assert_same_run(tmp_path / "undisturbed", tmp_path / "interrupted")
+    assert resumed["test_loss"] == undisturbed["test_loss"]
+
+    # What the run evaluated is also what others load.
+    loaded = trained.from_workdir(tmp_path / "interrupted")
+    images, labels = tiny.dataset().test
+    batch = Batch(images, labels, np.ones(len(labels), np.float32))
+    logits, _ = loaded.parts.eval_step(*loaded.state.evaluated, batch)
+    saved = np.load(tmp_path / "interrupted" / "predictions.npz")
+    np.testing.assert_allclose(logits, saved["logits"], atol=1e-4)
+    weights = run_weights.read(tmp_path / "interrupted").tensors
+    np.testing.assert_array_equal(
+        weights["dense.kernel"], loaded.state.evaluated[0]["dense"]["kernel"]
+    )
 
 
 @pytest.mark.usefixtures("compiled_once")

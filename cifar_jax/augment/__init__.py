@@ -41,11 +41,13 @@ from cifar_jax.augment.inputs import (
 )
 from cifar_jax.augment.mix import MIXES, Mix
 from cifar_jax.augment.policies import autoaugment, randaugment
+from cifar_jax.augment.views import VIEWS, make_views
 from cifar_jax.augment.warp import affine, rotation, shear, shift, zoom
 from cifar_jax.errors import UserError, quote, unknown
 
-__all__ = ["MIXES", "NORMALIZATIONS", "OPS", "RESIZE_METHODS", "Augment", "Scaling", "check"]
-__all__ += ["is_mix", "normalize", "parse", "parse_mix", "preprocess", "scaling"]
+__all__ = ["MIXES", "NORMALIZATIONS", "OPS", "RESIZE_METHODS", "VIEWS", "Augment", "Scaling"]
+__all__ += ["check", "is_mix", "make_views", "normalize", "parse", "parse_mix", "preprocess"]
+__all__ += ["scaling"]
 
 Augment = Callable[..., jax.Array]
 

@@ -36,6 +36,9 @@ def get_config() -> ConfigDict:
     config.batch_size = 128
     # Epochs of training; an epoch is ceil(images / batch_size) steps.
     config.num_epochs = 10
+    # Whether to drop an epoch's incomplete last batch; an epoch is then floor(images / batch_size)
+    # steps.
+    config.drop_last = False
     # Epochs between evaluations. The last epoch, or the one at which a callback ends training, is
     # always evaluated.
     config.eval_every_epochs = 1
@@ -48,7 +51,7 @@ def get_config() -> ConfigDict:
     config.selected_by = "accuracy"
 
     config.optim = ConfigDict()
-    # "sgd", "adam" or "adamw": a key of cifar_jax.optim.OPTIMIZERS.
+    # "sgd", "adam", "adamw" or "muon": a key of cifar_jax.optim.OPTIMIZERS.
     config.optim.name = "adam"
     # Peak learning rate.
     config.optim.learning_rate = 1e-3
@@ -77,9 +80,9 @@ def get_config() -> ConfigDict:
     config.optim.half_cycle_epochs = 0.0
     # "exp_range": factor of the cycle's amplitude at every step, in (0, 1].
     config.optim.cycle_factor = 1.0
-    # sgd: momentum, 0 for none.
+    # sgd, muon: momentum, 0 for none.
     config.optim.momentum = 0.0
-    # sgd: whether to use Nesterov momentum.
+    # sgd, muon: whether to use Nesterov momentum.
     config.optim.nesterov = False
     # adam, adamw: decay rate of the first moment.
     config.optim.beta1 = 0.9
@@ -89,12 +92,40 @@ def get_config() -> ConfigDict:
     # and 1e-8 before version 2.1.3.
     config.optim.eps = 1e-8
     # Weight decay: this multiple of the weights is added to the gradient (sgd, adam) or to the
-    # update (adamw).
+    # update (adamw, muon).
     config.optim.weight_decay = 0.0
     # Weights that decay: "all", or "kernels" to exclude biases and normalization parameters.
     config.optim.weight_decay_mask = "all"
     # Max global norm of the gradients; 0 for no clipping.
     config.optim.clip_norm = 0.0
+    # Sharpness-aware minimization: distance from the weights at which the gradient is taken, in a
+    # second pass over each batch. 0 for none; 0.05 and 0.15 are common.
+    config.optim.sam_rho = 0.0
+
+    # Exponential moving average of the weights and running statistics, which is evaluated instead
+    # of them.
+    config.ema = ConfigDict()
+    # Decay per step, in (0, 1); 0 for no average.
+    config.ema.decay = 0.0
+
+    # Lookahead: every few steps, training continues from an average, which is also evaluated.
+    config.lookahead = ConfigDict()
+    # Steps between two moves of the average; 0 for no lookahead.
+    config.lookahead.every = 0
+    # Final decay of the average per step, in (0, 1).
+    config.lookahead.decay = 0.95
+    # After t of T steps, the average keeps decay^every * (t / T)^power of itself.
+    config.lookahead.power = 3.0
+    # Groups of parameters with fields of their own, one "PATTERN: FIELD=VALUE, FIELD=VALUE" per
+    # line or separated by ";", as in "*/bias: learning_rate=0.1, weight_decay=0; head/*:
+    # name='adam'". PATTERN is a glob over paths such as "layers/0/kernel", and the first line that
+    # matches applies. FIELD is a field of `optim` except clip_norm, or num_epochs: the group then
+    # trains only for these epochs from the start, and its schedule ends with them. A schedule that
+    # a line does not change is scaled in proportion to the line's learning_rate.
+    config.optim.groups = ""
+    # Whether the kernels that muon trains are rescaled to Frobenius norm sqrt(output features)
+    # before each update. Suits kernels that BatchNorm follows.
+    config.optim.rescale_kernels = False
 
     # Keras's ReduceLROnPlateau: reduces the learning rate when a metric stops improving.
     config.plateau = ConfigDict()
@@ -144,6 +175,14 @@ def get_config() -> ConfigDict:
     config.augment.resize = 0
     # "bilinear" or "bicubic".
     config.augment.resize_method = "bilinear"
+    # Progressive resizing: sizes of the training images in pixels, such as (20, 24, 32), instead of
+    # augment.resize. Empty for one size.
+    config.augment.train_sizes = ()
+    # Epochs at which the size changes to the next one, such as (2, 5).
+    config.augment.train_size_epochs = ()
+    # Views of each image whose logits are averaged in evaluation: 1, 2 (with its mirror image) or 6
+    # (these, and both shifted by a pixel in two directions).
+    config.augment.views = 1
 
     # Transfer learning: training that starts from the weights of a trained network.
     config.transfer = ConfigDict()

@@ -12,6 +12,9 @@ from ml_collections import ConfigDict, config_flags
 from cifar_jax.config import base, check_kinds, choose_model, flatten, load
 from cifar_jax.errors import UserError, quote, shorten, unknown
 
+# Fields of config.optim that do not belong to a schedule or an optimizer.
+_OTHER_FIELDS = ("groups", "rescale_kernels")
+
 
 def parse(
     argv: list[str], usage: str, define: Callable[[flags.FlagValues], None] = lambda values: None
@@ -83,10 +86,11 @@ def parse(
     if values.workdir == "":
         raise UserError("--workdir is empty")
     check_kinds(values.config)
-    for group in ("plateau", "early_stopping"):
+    switches = {"plateau": "patience", "early_stopping": "patience", "lookahead": "every"}
+    for group, switch in switches.items():
         fields = [name for name in overrides if name.startswith(f"{group}.")]
-        if fields and not values.config[group].patience:
-            raise UserError(f"{fields[0]} has no effect while {group}.patience is 0")
+        if fields and not values.config[group][switch]:
+            raise UserError(f"{fields[0]} has no effect while {group}.{switch} is 0")
     for note in without_effect(values.config, overrides):
         print(f"note: {note}", file=sys.stderr)
     return values.config, values
@@ -102,12 +106,14 @@ def without_effect(config: ConfigDict, names: Iterable[str]) -> list[str]:
     fields, defaults = flatten(config), flatten(base.get_config())
     schedule, optimizer = config.optim.schedule, config.optim.name
     users = [optim.SCHEDULES.get(schedule), optim.OPTIMIZERS.get(optimizer)]
+    if config.optim.groups.strip():  # some group may use the field
+        users = [*optim.SCHEDULES.values(), *optim.OPTIMIZERS.values()]
     used = optim.keywords(optim.create, optim.schedules.create, *filter(None, users))
     step_epochs, last = config.optim.step_epochs, config.selected_on == "last"
     reasons = {
         f"optim.{field}": f"optim.schedule {schedule!r} and optim.name {optimizer!r}"
         for field in config.optim
-        if field not in ("name", "schedule", "learning_rate", *used)
+        if field not in ("name", "schedule", "learning_rate", *_OTHER_FIELDS, *used)
     }
     reasons |= {"selected_by": "selected_on 'last'"} if last else {}
     reasons |= {"data.val_seed": "data.val_fraction 0"} if not config.data.val_fraction else {}

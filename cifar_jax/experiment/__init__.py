@@ -19,6 +19,8 @@ from cifar_jax.errors import UserError
 from cifar_jax.evaluate import Evaluate, make_evaluate
 from cifar_jax.experiment.parts import (
     Parts,
+    build_averaging,
+    build_learning_rates,
     build_schedule,
     caches_features,
     make_callbacks,
@@ -42,7 +44,8 @@ class Experiment(NamedTuple):
       engine: The compiled training program.
       evaluate: The function that evaluates each split: "test" and, if there is one, "val".
       selection: The rule that picks the epoch to report and the split to evaluate between epochs.
-      schedule: Maps the step to the learning rate, before state.lr_scale is applied.
+      schedule: Maps the step to the learning rate, before state.lr_scale is applied: that of
+        `config.optim`, not those of its groups of parameters.
       callbacks: The callbacks that decide between epochs, in their initial state.
       features: The features of each split, if they are computed only once; otherwise empty.
     """
@@ -91,15 +94,20 @@ def create(
       dataset: The images; see `load_data`.
       mesh: The devices to use; by default, all of all hosts.
       make_schedule: Maps the number of steps per epoch to the schedule to use instead of the
-        config's.
+        config's. The learning rates of optim.groups keep their ratios to optim.learning_rate.
 
     Raises:
       UserError: If parts of the config do not fit together.
     """
     mesh = mesh or make_mesh()
-    steps_per_epoch = count_steps(config.batch_size, len(dataset.train.labels), mesh.size)
+    steps_per_epoch = count_steps(
+        config.batch_size, len(dataset.train.labels), mesh.size, config.drop_last
+    )
     _check_length(config, steps_per_epoch)
     schedule = (make_schedule or partial(build_schedule, config))(steps_per_epoch)
+    learning_rates = build_learning_rates(
+        config, schedule, steps_per_epoch, only_ratios=make_schedule is not None
+    )
     is_cached = caches_features(config)
     parts = make_parts(config, dataset.info, steps_per_epoch=steps_per_epoch, on_features=is_cached)
     splits = {"train": dataset.train, "val": dataset.val, "test": dataset.test}
@@ -121,12 +129,16 @@ def create(
         dataset.train.labels,
         batch_size=config.batch_size,
         seed=config.seed,
-        schedule=schedule,
+        schedule=learning_rates,
         pretrained=parts.tuning.load if config.transfer.weights else None,
         parallel=config.parallel,
         loop=config.steps_per_call != 1,
         mesh=mesh,
         cuda_graph=distributed.on_main(partial(gpu_graph.decide, config.gpu_graph)),
+        average_rate=_average_rate(config, steps_per_epoch),
+        drop_last=config.drop_last,
+        later=parts.later,
+        fit_to_images=parts.fit_to_images,
     )
     evaluate = {
         name: make_evaluate(
@@ -161,13 +173,23 @@ def reused(exp: Experiment, config: ConfigDict) -> Experiment:
       UserError: If a field of the schedule or num_epochs is invalid.
     """
     _check_length(config, exp.engine.steps_per_epoch)
-    schedule = build_schedule(config, exp.engine.steps_per_epoch)
+    steps_per_epoch = exp.engine.steps_per_epoch
+    schedule = build_schedule(config, steps_per_epoch)
+    learning_rates = build_learning_rates(config, schedule, steps_per_epoch)
+    average_rate = _average_rate(config, steps_per_epoch)
     return exp._replace(
-        engine=exp.engine.reused(config.seed, schedule),
+        engine=exp.engine.reused(config.seed, learning_rates, average_rate),
         selection=selection.of_config(config),
         schedule=schedule,
         callbacks=make_callbacks(config),
     )
+
+
+def _average_rate(
+    config: ConfigDict, steps_per_epoch: int
+) -> Callable[[jax.Array], jax.Array] | None:
+    averaging = build_averaging(config, steps_per_epoch)
+    return averaging and averaging.rate
 
 
 def _check_length(config: ConfigDict, steps_per_epoch: int) -> None:

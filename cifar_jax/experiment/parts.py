@@ -2,17 +2,23 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
+from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from cifar_jax import augment, data, models, optim, step
-from cifar_jax.optim import callbacks
+from cifar_jax.errors import UserError
+from cifar_jax.optim import callbacks, muon, parameter_groups
+from cifar_jax.optim.parameter_groups import ParameterGroups
 from cifar_jax.transfer import fine_tuning
+from cifar_jax.tree_paths import Path, join
+
+MakeTrainStep = Callable[[str | None], step.TrainStep]
 
 
 class Parts(NamedTuple):
@@ -20,14 +26,19 @@ class Parts(NamedTuple):
 
     Attributes:
       make_train_step: Maps the axis name of pmap, or None under jit, to a training step.
+      later: {epoch: make_train_step}, what replaces the first training step from an epoch on.
       init: Maps the seed to the state at step 0, before pretrained parameters are loaded.
+      fit_to_images: Maps the state at step 0 and training images [N, H, W, C] uint8 to the state to
+        start from; None if that does not depend on the images.
       eval_step: See step.make_eval_step.
       features_step: See step.make_features_step; None for networks without a body and a head.
       tuning: The fields of `config.transfer`, applied to the network.
     """
 
-    make_train_step: Callable[[str | None], step.TrainStep]
+    make_train_step: MakeTrainStep
+    later: dict[int, MakeTrainStep]
     init: Callable[[jax.Array], step.TrainState]
+    fit_to_images: Callable[[step.TrainState, jax.Array], step.TrainState] | None
     eval_step: step.EvalStep
     features_step: step.EvalStep | None
     tuning: fine_tuning.FineTuning
@@ -54,54 +65,92 @@ def make_parts(
     """
     dtype = compute_dtype(config.dtype)
     build = partial(build_network, config, info.num_classes, dtype)
-    tuning = build_fine_tuning(config, partial(step.abstract, build))
-    optimizer = build_optimizer(config, tuning, steps_per_epoch)
+    network = step.abstract(build)
+    tuning = build_fine_tuning(config, network)
+    groups = build_groups(config, network, tuning)
+    optimizer = build_optimizer(config, tuning, steps_per_epoch, groups)
     networks = step.split_networks(build, tuning.is_frozen)
-    preprocess = partial(
+    preprocess_to = partial(
         augment.preprocess,
         scaling=augment.scaling(config.augment.normalize, info.mean, info.std),
-        size=config.augment.resize,
         method=config.augment.resize_method,
         dtype=dtype,
     )
+    preprocess = partial(preprocess_to, size=config.augment.resize)
     features_step = None
     if models.is_split(config.model.name):
         features_step = step.make_features_step(networks.eval, preprocess)
     forward = step.classify_images
     if on_features:
         forward, preprocess = step.classify_features, lambda features: features
+    averaging = build_averaging(config, steps_per_epoch)
     make_train_step = partial(
         step.make_train_step,
         networks.train,
         optimizer,
         augment=augment.parse(config.augment.ops),
-        preprocess=preprocess,
         mix=augment.parse_mix(config.augment.mix),
         label_smoothing=config.label_smoothing,
         trains=tuning.trains,
         adapts=tuning.adapts,
         forward=forward,
+        sam_rho=config.optim.sam_rho,
+        pulls_back=averaging is not None and averaging.pulls_back,
+        group_index=groups and groups.index,
+        rescale=build_rescale(config, groups),
     )
+
+    def at(preprocess: step.Preprocess) -> MakeTrainStep:
+        return lambda axis_name: make_train_step(preprocess=preprocess, axis_name=axis_name)
+
+    epochs = (0, *config.augment.train_size_epochs)
+    by_epoch = {
+        epoch: at(partial(preprocess_to, size=size))
+        for epoch, size in zip(epochs, config.augment.train_sizes, strict=False)
+    } or {0: at(preprocess)}
+    views = partial(augment.make_views, count=config.augment.views)
     return Parts(
-        lambda axis_name: make_train_step(axis_name=axis_name),
-        partial(step.init, build, optimizer, trains=tuning.trains),
-        step.make_eval_step(networks.eval, preprocess, forward),
+        by_epoch.pop(0),
+        by_epoch,
+        partial(step.init, build, optimizer, trains=tuning.trains, averages=averaging is not None),
+        _fit_to_images(network, preprocess) if hasattr(network, "whiten") else None,
+        step.make_eval_step(
+            networks.eval, preprocess, forward, views if config.augment.views > 1 else None
+        ),
         features_step,
         tuning,
     )
 
 
-def build_fine_tuning(
-    config: ConfigDict, network: Callable[[], nnx.Module]
-) -> fine_tuning.FineTuning:
+def _fit_to_images(
+    network: nnx.Module, preprocess: step.Preprocess
+) -> Callable[[step.TrainState, jax.Array], step.TrainState]:
+    """Returns Parts.fit_to_images of a network with a whitening layer; see models/__init__.py."""
+
+    def fit_to_images(state: step.TrainState, images: jax.Array) -> step.TrainState:
+        found = network.whiten(preprocess(images).astype(jnp.float32))
+        state = state.replace(params=join(state.params, found))
+        if state.average is None:
+            return state
+        average = state.average | {"params": join(state.average["params"], found)}
+        return state.replace(average=average)
+
+    return fit_to_images
+
+
+def build_fine_tuning(config: ConfigDict, network: nnx.Module) -> fine_tuning.FineTuning:
     """Applies the fields of `config.transfer` to a network; see fine_tuning.make.
+
+    Args:
+      config: The config.
+      network: The network, which may have shapes in place of arrays.
 
     Raises:
       UserError: If they are invalid, or need another network.
     """
-    return fine_tuning.make(
+    tuning = fine_tuning.make(
         config.model.name,
-        network,
+        lambda: network,
         weights=config.transfer.weights,
         train=config.transfer.train,
         unfreeze_epochs=config.transfer.unfreeze_epochs,
@@ -109,6 +158,8 @@ def build_fine_tuning(
         freeze_batch_norm=config.transfer.freeze_batch_norm,
         normalize=config.augment.normalize,
     )
+    fixed = network.frozen_paths() if hasattr(network, "frozen_paths") else ()
+    return tuning._replace(fixed=fixed)
 
 
 def compute_dtype(name: str) -> jnp.dtype:
@@ -146,10 +197,77 @@ def build_schedule(config: ConfigDict, steps_per_epoch: int) -> optax.Schedule:
     )
 
 
+def build_learning_rates(
+    config: ConfigDict,
+    schedule: optax.Schedule,
+    steps_per_epoch: int,
+    *,
+    only_ratios: bool = False,
+) -> Callable[[int], jax.Array]:
+    """Returns the function that maps the step to the learning rates of all groups of parameters.
+
+    Without `config.optim.groups`, this is the schedule itself. See parameter_groups.combine.
+
+    Raises:
+      UserError: If a field of a group is invalid.
+    """
+    groups = parameter_groups.parse(config.optim.groups, config.optim)
+    if not groups:
+        return schedule
+    return parameter_groups.combine(
+        schedule,
+        groups,
+        steps_per_epoch=steps_per_epoch,
+        num_epochs=config.num_epochs,
+        only_ratios=only_ratios,
+    )
+
+
+def build_groups(
+    config: ConfigDict, network: nnx.Module, tuning: fine_tuning.FineTuning
+) -> ParameterGroups | None:
+    """Assigns the network's parameters to the groups of `config.optim.groups`, if there are any.
+
+    Raises:
+      UserError: If the text is invalid, or does not fit the network or `config.transfer`.
+    """
+    groups = parameter_groups.parse(config.optim.groups, config.optim)
+    if not groups:
+        return None
+    if tuning.groups:
+        raise UserError(
+            "optim.groups cannot be combined with transfer.layer_decay or transfer.unfreeze_epochs"
+        )
+    paths = flatten_dict(nnx.to_pure_dict(nnx.state(network, nnx.Param)))
+    return parameter_groups.assign(groups, filter(tuning.trains, paths))
+
+
+def build_rescale(
+    config: ConfigDict, groups: ParameterGroups | None
+) -> Callable[[Any], Any] | None:
+    """Returns the function that rescales the kernels of muon, if that is asked for.
+
+    Raises:
+      UserError: If muon trains no kernels.
+    """
+    if not config.optim.rescale_kernels:
+        return None
+
+    def uses_muon(path: Path) -> bool:
+        return config.optim.name == "muon" if groups is None else groups.uses("muon", path)
+
+    if not any(map(uses_muon, groups.indices if groups else [()])):
+        raise UserError(
+            "optim.rescale_kernels needs optim.name 'muon', or a line with it in optim.groups"
+        )
+    return partial(muon.rescaled, is_chosen=uses_muon)
+
+
 def build_optimizer(
     config: ConfigDict,
     tuning: fine_tuning.FineTuning | None = None,
     steps_per_epoch: int = 1,
+    groups: ParameterGroups | None = None,
 ) -> optax.GradientTransformation:
     """Returns the optimizer, for a learning rate of 1.
 
@@ -157,16 +275,39 @@ def build_optimizer(
       config: The config.
       tuning: The groups of layers that train in different ways, if there are any.
       steps_per_epoch: The number of steps per epoch.
+      groups: The groups of parameters with their own optimizers, if there are any.
 
     Raises:
       UserError: If a field of the optimizer is invalid.
     """
     options = optim.pick(config.optim, optim.create, *optim.OPTIMIZERS.values())
     optimizer = optim.create(config.optim.name, **options)
+    if groups is not None:
+        return groups.create_optimizer(config.optim.clip_norm)
     if tuning is None or not tuning.groups:
         return optimizer
     unclipped = optim.create(config.optim.name, **options | {"clip_norm": 0.0})
     return tuning.optimizer(unclipped, config.optim.clip_norm, steps_per_epoch)
+
+
+def build_averaging(config: ConfigDict, steps_per_epoch: int) -> optim.averaging.Averaging | None:
+    """Returns the average of parameters and statistics that a config asks for, or None.
+
+    Raises:
+      UserError: If a field is out of range, or both kinds of averages are set.
+    """
+    if config.ema.decay and config.lookahead.every:
+        raise UserError("set only one of ema.decay and lookahead.every")
+    if config.ema.decay:
+        return optim.averaging.ema(config.ema.decay)
+    if config.lookahead.every:
+        return optim.averaging.lookahead(
+            config.lookahead.every,
+            config.lookahead.decay,
+            config.lookahead.power,
+            num_steps=config.num_epochs * steps_per_epoch,
+        )
+    return None
 
 
 def make_callbacks(config: ConfigDict) -> callbacks.Callbacks:
@@ -182,4 +323,5 @@ def make_callbacks(config: ConfigDict) -> callbacks.Callbacks:
 def caches_features(config: ConfigDict) -> bool:
     """Returns whether the features of every image are computed only once."""
     is_fixed = not (config.augment.ops.strip() or config.augment.mix.strip())
+    is_fixed &= config.augment.views == 1
     return config.transfer.train == "head" and config.transfer.cache_features and is_fixed

@@ -12,7 +12,8 @@ from cifar_jax.experiment.parts import caches_features
 # schedules, whose learning rates are arguments too, are added below.
 _NOT_COMPILED = {
     *("experiment", "seed", "num_epochs", "eval_every_epochs", "selected_on", "selected_by"),
-    *("optim.learning_rate", "optim.schedule", "trackers"),
+    *("optim.learning_rate", "optim.schedule", "trackers", "ema.decay"),
+    *("lookahead.every", "lookahead.decay", "lookahead.power"),
 }
 _GROUPS_NOT_COMPILED = {"plateau", "early_stopping", "checkpoint", "search"}
 
@@ -32,4 +33,6 @@ def program_key(config: ConfigDict) -> str | None:
         for k, v in flatten_json(config).items()
         if k not in _NOT_COMPILED | names and k.partition(".")[0] not in _GROUPS_NOT_COMPILED
     }
+    # Whether there is an average, and which; only its rates are arguments.
+    fields |= {"averages": [bool(config.ema.decay), bool(config.lookahead.every)]}
     return json.dumps(fields, sort_keys=True)

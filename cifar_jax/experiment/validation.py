@@ -1,20 +1,26 @@
 """Checks a config before data is loaded and programs are compiled."""
 
+import math
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import optax
+from flax import nnx
 from ml_collections import ConfigDict
 
-from cifar_jax import augment, data, gpu_graph, step
+from cifar_jax import augment, data, gpu_graph, models, step
 from cifar_jax.config import check_kinds, flatten
 from cifar_jax.engine import PARALLEL
 from cifar_jax.errors import UserError, unknown
 from cifar_jax.experiment.parts import (
+    build_averaging,
     build_fine_tuning,
+    build_groups,
+    build_learning_rates,
     build_network,
     build_optimizer,
+    build_rescale,
     build_schedule,
     compute_dtype,
     make_callbacks,
@@ -22,6 +28,7 @@ from cifar_jax.experiment.parts import (
 from cifar_jax.run import trackers
 from cifar_jax.selection import METRICS, SELECTED_ON
 from cifar_jax.transfer import fine_tuning
+from cifar_jax.tree_paths import split
 
 DTYPES = ("float32", "bfloat16", "auto")
 # Smallest and largest side in pixels to which images are resized.
@@ -86,6 +93,11 @@ def check_fields(config: ConfigDict) -> None:
         raise UserError(
             f"augment.resize must be 0 or from {low} to {high}, got {config.augment.resize}"
         )
+    _check_train_sizes(config)
+    if config.augment.views not in augment.VIEWS:
+        raise UserError(f"augment.views must be one of {augment.VIEWS}, got {config.augment.views}")
+    if not 0 <= config.optim.sam_rho < math.inf:
+        raise UserError(f"optim.sam_rho must be at least 0, got {config.optim.sam_rho}")
     if config.selected_on == "val" and not config.data.val_fraction:
         raise UserError("selected_on 'val' needs data.val_fraction above 0")
     if config.selected_on == "test" and config.data.val_fraction:
@@ -104,10 +116,43 @@ def check_fields(config: ConfigDict) -> None:
             raise UserError(f"{field} must be from 0 to 4294967295, got {seed}")
 
 
+def _check_train_sizes(config: ConfigDict) -> None:
+    """Raises UserError if the fields of progressive resizing are invalid."""
+    sizes, epochs = config.augment.train_sizes, tuple(config.augment.train_size_epochs)
+    if not sizes and not epochs:
+        return
+    low, high = RESIZE_RANGE
+    if not all(isinstance(x, int) and low <= x <= high for x in sizes):
+        raise UserError(
+            f"augment.train_sizes must be whole numbers from {low} to {high}, got {sizes}"
+        )
+    if len(sizes) != len(epochs) + 1 or not epochs:
+        raise UserError(
+            "augment.train_sizes must have one entry more than augment.train_size_epochs, which "
+            f"has at least one, got {sizes} and {epochs}"
+        )
+    is_valid = all(isinstance(x, int) and 0 < x < config.num_epochs for x in epochs)
+    if not is_valid or list(epochs) != sorted(set(epochs)):
+        raise UserError(
+            "augment.train_size_epochs must be whole numbers that increase, above 0 and below "
+            f"num_epochs, got {epochs}"
+        )
+    if not models.is_split(config.model.name):
+        others = ", ".join(filter(models.is_split, models.MODELS))
+        raise UserError(
+            f"augment.train_sizes needs a network that takes images of any size, such as {others}; "
+            f"{config.model.name} is not one of them"
+        )
+    if config.transfer.train == "head":
+        raise UserError("augment.train_sizes needs transfer.train 'all', got 'head'")
+
+
 def _check_parts(config: ConfigDict) -> None:
     """Builds the parts without data, to find errors in combinations of fields."""
     make_callbacks(config)
-    build_schedule(config, steps_per_epoch=1000)
+    build_averaging(config, steps_per_epoch=1000)
+    schedule = build_schedule(config, steps_per_epoch=1000)
+    build_learning_rates(config, schedule, steps_per_epoch=1000)
     build_optimizer(config)
     if augment.is_mix(config.augment.ops):
         augment.parse(config.augment.ops)  # its error names the right field
@@ -115,7 +160,18 @@ def _check_parts(config: ConfigDict) -> None:
     if augment.parse_mix(config.augment.mix) is not None:
         augment.check(config.augment.mix)
     network = step.abstract(partial(build_network, config, 10, jnp.float32))
-    build_fine_tuning(config, lambda: network)
+    _check_optimizer(config, network, build_fine_tuning(config, network))
+
+
+def _check_optimizer(
+    config: ConfigDict, network: nnx.Module, tuning: fine_tuning.FineTuning
+) -> None:
+    """Raises UserError if the optimizers do not fit the parameters that they train."""
+    groups = build_groups(config, network, tuning)
+    build_rescale(config, groups)
+    optimizer = build_optimizer(config, tuning, groups=groups)
+    params = nnx.to_pure_dict(nnx.state(network, nnx.Param))
+    jax.eval_shape(optimizer.init, split(params, tuning.trains)[0])
 
 
 def check_weights(config: ConfigDict) -> None:
@@ -130,7 +186,7 @@ def check_weights(config: ConfigDict) -> None:
     if config.transfer.weights:
         # The number of classes only affects the head, which is not required.
         build = partial(build_network, config, 10, jnp.float32)
-        tuning = build_fine_tuning(config, partial(step.abstract, build))
+        tuning = build_fine_tuning(config, step.abstract(build))
         tuning.read(jax.eval_shape(partial(step.init, build, optax.identity()), 0))
 
 

@@ -10,11 +10,20 @@ actual one.
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import optax
 
-from cifar_jax.errors import UserError, check_kind, unknown
-from cifar_jax.optim.options import as_floats, check_options, keywords, pick, require
+from cifar_jax.errors import check_kind, unknown
+from cifar_jax.optim.masks import MASKS
+from cifar_jax.optim.muon import muon
+from cifar_jax.optim.options import (
+    as_floats,
+    check_options,
+    keywords,
+    pick,
+    require,
+    require_below_one,
+    require_momentum,
+)
 
 
 def create(
@@ -74,14 +83,6 @@ def create(
     return optax.chain(*transforms)
 
 
-def kernels(params) -> dict:
-    """Returns a tree of booleans that is True at the leaves named `kernel`."""
-    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)
-
-
-MASKS: dict[str, Callable | None] = {"all": None, "kernels": kernels}
-
-
 def sgd(
     learning_rate: optax.Schedule | float, *, momentum: float = 0.0, nesterov: bool = False
 ) -> optax.GradientTransformation:
@@ -95,9 +96,7 @@ def sgd(
       momentum: Factor of the velocity at each step, in [0, 1); 0 allocates no buffer.
       nesterov: Whether to use Nesterov momentum.
     """
-    _require_below_one("momentum", momentum)
-    if nesterov and not momentum:
-        raise UserError("optim.nesterov needs optim.momentum above 0")
+    require_momentum(momentum, nesterov)
     return optax.sgd(learning_rate, momentum or None, nesterov)
 
 
@@ -136,16 +135,11 @@ def adamw(
 
 
 OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
-    function.__name__: function for function in (sgd, adam, adamw)
+    function.__name__: function for function in (sgd, adam, adamw, muon)
 }
 
 
 def _require_adam(beta1: float, beta2: float, eps: float) -> None:
-    _require_below_one("beta1", beta1)
-    _require_below_one("beta2", beta2)
+    require_below_one("beta1", beta1)
+    require_below_one("beta2", beta2)
     require(eps >= 0, "eps", "at least 0", eps)
-
-
-def _require_below_one(field: str, value: float) -> None:
-    # In float32, a number closer to 1 is 1.
-    require(0 <= value < 1 - 2**-25, field, "in [0, 1)", value)

@@ -72,3 +72,16 @@ def require(is_valid: bool, field: str, needs: str, value: Any) -> None:
     """Raises UserError unless the value of a field of config.optim is valid and finite."""
     if not (is_valid and is_number(value)):
         raise UserError(f"optim.{field} must be {needs}, got {value}")
+
+
+def require_below_one(field: str, value: float) -> None:
+    """Raises UserError unless the value of a field of config.optim is in [0, 1)."""
+    # In float32, a number closer to 1 is 1.
+    require(0 <= value < 1 - 2**-25, field, "in [0, 1)", value)
+
+
+def require_momentum(momentum: float, nesterov: bool) -> None:
+    """Raises UserError unless the momentum is in [0, 1), and above 0 if it is Nesterov's."""
+    require_below_one("momentum", momentum)
+    if nesterov and not momentum:
+        raise UserError("optim.nesterov needs optim.momentum above 0")

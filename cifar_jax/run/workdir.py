@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 
 from cifar_jax.config import base, choose_model, flatten, flatten_json
 from cifar_jax.errors import UserError
-from cifar_jax.optim import schedules
+from cifar_jax.optim import parameter_groups, schedules
 from cifar_jax.run.storage import saved_steps
 from cifar_jax.run.summary import is_complete, write_json
 
@@ -211,9 +211,16 @@ def _defaults(config: ConfigDict) -> dict[str, Any]:
 def _check_same(old: dict[str, Any], new: dict[str, Any], folder: Path) -> None:
     ignored = list(NON_SEMANTIC_FIELDS)
     # More epochs may be added if the learning rates of the completed ones stay the same.
-    if not schedules.depends_on_length(new["optim.schedule"]) and (
-        new["num_epochs"] >= old.get("num_epochs", 0)
-    ):
+    settings = {
+        name.removeprefix("optim."): value
+        for name, value in new.items()
+        if name.startswith("optim.")
+    }
+    depends_on_length = schedules.depends_on_length(new["optim.schedule"]) or (
+        parameter_groups.depends_on_length(parameter_groups.parse(settings["groups"], settings))
+    )
+    depends_on_length |= bool(new["lookahead.every"])
+    if not depends_on_length and new["num_epochs"] >= old.get("num_epochs", 0):
         ignored.append("num_epochs")
     differing = differences(old, new, ignored)
     if differing:

@@ -62,7 +62,8 @@ def write(network: Trained, path: Path) -> None:
       UserError: If the package safetensors is not installed.
       OSError: If the file cannot be written.
     """
-    arrays = flatten_dict(network.state.params) | flatten_dict(network.state.batch_stats)
+    params, batch_stats = network.state.evaluated
+    arrays = flatten_dict(params) | flatten_dict(batch_stats)
     tensors = {".".join(map(str, path)): np.asarray(array) for path, array in arrays.items()}
     about = describe(network)
     metadata = {k: v if isinstance(v, str) else json.dumps(v) for k, v in about.items()}

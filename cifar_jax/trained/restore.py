@@ -77,7 +77,7 @@ def _restore(workdir: Path, found: Reported) -> Trained:
         config,
         info,
         parts,
-        saved["state"],
+        run_state.train_state(saved),
         step,
         row.get("epoch"),
         accuracy,

@@ -44,7 +44,7 @@ def serialize(network: Trained) -> bytes:
     with needing("exporting StableHLO"):
         import flatbuffers  # noqa: F401
 
-    arrays = network.state.params, network.state.batch_stats
+    arrays = network.state.evaluated
 
     @jax.jit
     def logits(images: jax.Array) -> jax.Array:

@@ -31,6 +31,7 @@ class FineTuning(NamedTuple):
       layer_decay: The ratio of each group's learning rate to that of the next group towards the
         head.
       normalize: The normalization of the images; see config/base.py.
+      fixed: The prefixes of the paths of parameters that the network itself never trains.
     """
 
     name: str
@@ -42,10 +43,12 @@ class FineTuning(NamedTuple):
     unfreeze_epochs: tuple[float, ...]
     layer_decay: float
     normalize: str
+    fixed: Prefixes = ()
 
     def trains(self, path: Path) -> bool:
         """Returns whether the parameter at a path ever trains."""
-        return not self.only_head or is_below(path, self.head)
+        is_chosen = not self.only_head or is_below(path, self.head)
+        return is_chosen and not is_below(path, self.fixed)
 
     def adapts(self, path: Path) -> bool:
         """Returns whether the running statistics at a path ever change."""

@@ -23,7 +23,8 @@ def read(workdir: Path) -> Weights:
 
 
 def _weights(workdir: Path, found: Reported) -> Weights:
-    trees = found.checkpoints.restore_arrays(found.step, ("params", "batch_stats"))
+    trees = found.checkpoints.restore_arrays(found.step, ("params", "batch_stats", "average"))
+    trees = trees.pop("average", trees)  # see TrainState.evaluated
     leaves = jax.tree_util.tree_leaves_with_path(trees)
     tensors = {
         jax.tree_util.keystr(path[1:], simple=True, separator="."): array for path, array in leaves

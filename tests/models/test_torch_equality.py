@@ -85,7 +85,15 @@ class Pair:
     """A network and its optimizer in this suite and in PyTorch, with the same weights."""
 
     def __init__(
-        self, name, optimizers=SGD, *, label_smoothing=0.0, dtype="float32", random=False, **options
+        self,
+        name,
+        optimizers=SGD,
+        *,
+        label_smoothing=0.0,
+        sam_rho=0.0,
+        dtype="float32",
+        random=False,
+        **options,
     ):
         optimizer, make_torch_optimizer = optimizers
 
@@ -109,11 +117,13 @@ class Pair:
             augment=augment.parse(""),
             preprocess=preprocess,
             label_smoothing=label_smoothing,
+            sam_rho=sam_rho,
         )
         self._jitted_step = jax.jit(self.train_step)
         self._eval_step = jax.jit(step.make_eval_step(networks.eval, preprocess))
 
         self._dtype, self._label_smoothing = getattr(torch, dtype), label_smoothing
+        self._sam_rho = sam_rho
         self._module = torch_models.create(name, NUM_CLASSES, **options).to(self._dtype)
         self._optimizer = make_torch_optimizer(self._module.parameters())
         self.transplant()
@@ -140,8 +150,30 @@ class Pair:
         )
         self._optimizer.zero_grad()
         loss.backward()
+        if self._sam_rho:
+            self._second_pass(images, labels)
         self._optimizer.step()
         return loss.item()
+
+    def _second_pass(self, images, labels):
+        """Replaces the gradients by those at the top of SAM's ascent."""
+        buffers = {name: x.clone() for name, x in self._module.named_buffers()}
+        params = list(self._module.parameters())
+        start = [param.detach().clone() for param in params]
+        norm = torch.cat([param.grad.ravel() for param in params]).norm()
+        with torch.no_grad():
+            for param in params:
+                param += self._sam_rho * param.grad / norm
+        self._optimizer.zero_grad()
+        logits = self._module(self.torch_images(images))
+        torch.nn.functional.cross_entropy(
+            logits, torch.tensor(labels).long(), label_smoothing=self._label_smoothing
+        ).backward()
+        with torch.no_grad():
+            for param, value in zip(params, start, strict=True):
+                param.copy_(value)
+            for name, buffer in self._module.named_buffers():  # those of the first pass
+                buffer.copy_(buffers[name])
 
     def assert_same_logits(self, images):
         batch = make_batch(images, np.zeros(len(images), np.int32))
@@ -306,6 +338,15 @@ def test_sgd_with_nesterov_decay_and_smoothing_on_resnet18(float64):
         pair.assert_same_step(images[part], labels[part])
     pair.transplant()  # for the logits: the running variances differ by design
     pair.assert_same_logits(images)
+
+
+def test_sam_on_resnet18(float64):
+    torch_sgd = partial(torch.optim.SGD, lr=0.1, momentum=0.9, weight_decay=1e-3)
+    ours = optim.create("sgd", 0.1, momentum=0.9, weight_decay=1e-3)
+    pair = Pair("resnet18", (ours, torch_sgd), sam_rho=0.15, dtype=float64, width=8, depths=(1, 1))
+    images, labels = make_data(8)
+    for part in (slice(0, 4), slice(4, 8)):
+        pair.assert_same_step(images[part], labels[part])
 
 
 def test_partial_batch_equals_a_smaller_batch(float64):

@@ -17,4 +17,5 @@ def test_options_are_config_fields_with_the_same_default():
 
 def test_every_config_field_is_an_option():
     options = keywords(*SCHEDULES, *OPTIMIZERS)
-    assert set(base.get_config().optim) - set(options) == {"name", "schedule", "learning_rate"}
+    others = {"name", "schedule", "learning_rate", "groups", "rescale_kernels", "sam_rho"}
+    assert set(base.get_config().optim) - set(options) == others

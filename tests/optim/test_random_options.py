@@ -60,7 +60,7 @@ def check_schedules(rng, count):
 def check_optimizers(rng, count):
     """Returns the number of random optimizers that are accepted."""
     accepted = 0
-    params = {"kernel": jax.ShapeDtypeStruct((2,), jnp.float32)}
+    params = {"kernel": jax.ShapeDtypeStruct((2, 3), jnp.float32)}
     for _ in range(count):
         name = pick_one(rng, list(optim.OPTIMIZERS))
         known = sorted(keywords(optim.create, optim.OPTIMIZERS[name]))

@@ -1,0 +1,137 @@
+"""Muon: momentum whose matrices are orthogonalized (Jordan et al., 2024).
+
+Described at https://kellerjordan.github.io/posts/muon. The constants are those of the CIFAR-10
+speedrun airbench94_muon (https://github.com/KellerJordan/cifar10-airbench), which orthogonalizes in
+bfloat16; here it is done in float32.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from cifar_jax.errors import UserError
+from cifar_jax.optim.masks import MASKS
+from cifar_jax.optim.options import require_momentum
+from cifar_jax.tree_paths import Path, map_by_path
+
+# The polynomial that each iteration applies to the singular values: a x + b x^3 + c x^5.
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+NUM_ITERATIONS = 3
+# Added to norms, so that a zero matrix stays zero.
+_EPS = 1e-7
+
+
+def newton_schulz(matrices: jax.Array, num_iterations: int = NUM_ITERATIONS) -> jax.Array:
+    """Returns matrices U f(S) V^T for matrices U S V^T: the singular values f(S) are roughly equal.
+
+    Each matrix is divided by its Frobenius norm first. Transposed matrices give transposed results.
+
+    Args:
+      matrices: [N, R, C], of any floating-point dtype.
+      num_iterations: The number of Newton-Schulz iterations.
+
+    Returns:
+      [N, R, C] float32.
+    """
+    a, b, c = COEFFICIENTS
+    x = matrices.astype(jnp.float32)
+    is_tall = x.shape[1] > x.shape[2]
+    if is_tall:  # the smaller of the two products of x and its transpose suffices
+        x = x.swapaxes(1, 2)
+    x = x / (jnp.linalg.norm(x, axis=(1, 2), keepdims=True) + _EPS)
+    for _ in range(num_iterations):
+        gram = x @ x.swapaxes(1, 2)
+        x = a * x + (b * gram + c * (gram @ gram)) @ x
+    return x.swapaxes(1, 2) if is_tall else x
+
+
+def orthogonalize() -> optax.GradientTransformation:
+    """Returns the transformation that applies `newton_schulz` to the update of every kernel.
+
+    The output features of a kernel are its last axis; its other axes are those of the matrix's
+    other side. Kernels whose matrices have equal shapes are orthogonalized together.
+
+    Raises:
+      UserError: In `init`, if a parameter has fewer than two dimensions.
+    """
+
+    def check(path: Path, param: Any) -> None:
+        if param.ndim < 2:
+            raise UserError(
+                f"optim.name 'muon' trains only kernels, but {'/'.join(map(str, path))} has fewer "
+                "than two dimensions: choose another optimizer for such parameters in "
+                "optim.groups, as in \"*/bias: name='sgd'\""
+            )
+
+    def init(params):
+        map_by_path(check, params)
+        return optax.EmptyState()
+
+    def update(updates, state, params=None):
+        del params
+        leaves, structure = jax.tree.flatten(updates)
+        same_shape = defaultdict(list)
+        for i, leaf in enumerate(leaves):
+            same_shape[math.prod(leaf.shape[:-1]), leaf.shape[-1]].append(i)
+        for shape, indices in same_shape.items():
+            results = newton_schulz(jnp.stack([leaves[i].reshape(shape) for i in indices]))
+            for i, result in zip(indices, results, strict=True):
+                leaves[i] = result.reshape(leaves[i].shape).astype(leaves[i].dtype)
+        return jax.tree.unflatten(structure, leaves), state
+
+    return optax.GradientTransformation(init, update)
+
+
+def muon(
+    learning_rate: optax.Schedule | float,
+    *,
+    momentum: float = 0.0,
+    nesterov: bool = False,
+    weight_decay: float = 0.0,
+    weight_decay_mask: str = "all",
+) -> optax.GradientTransformation:
+    """Muon, for kernels of convolutions and dense layers; see the module's docstring.
+
+    optax.contrib.muon does not serve: it orthogonalizes a bias-corrected mean of the gradients,
+    which with Nesterov momentum weighs the latest gradient differently, and scales the result by
+    the shape of the matrix. Weight decay is decoupled, as in adamw: in a gradient that is
+    orthogonalized, its size would be lost.
+
+    Args:
+      learning_rate: A number or a schedule.
+      momentum: Factor of the velocity at each step, in [0, 1); 0 allocates no buffer.
+      nesterov: Whether to use Nesterov momentum.
+      weight_decay: This multiple of the weights is added to the update.
+      weight_decay_mask: See config/base.py.
+    """
+    require_momentum(momentum, nesterov)
+    transforms = [orthogonalize()]
+    if momentum:
+        transforms.insert(0, optax.trace(momentum, nesterov))
+    if weight_decay:
+        transforms.append(optax.add_decayed_weights(weight_decay, MASKS[weight_decay_mask]))
+    return optax.chain(*transforms, optax.scale_by_learning_rate(learning_rate))
+
+
+def rescaled(params: Any, is_chosen: Callable[[Path], bool]) -> Any:
+    """Returns parameters in which the chosen kernels have Frobenius norm sqrt(output features).
+
+    Where BatchNorm follows a layer, the norm of its kernel affects only the size of its updates
+    relative to the kernel, which this keeps constant, as in airbench94_muon.
+
+    Args:
+      params: Nested dict of arrays.
+      is_chosen: Whether to rescale the kernel at a path.
+    """
+
+    def rescale(path: Path, param: jax.Array) -> jax.Array:
+        if not is_chosen(path):
+            return param
+        return param * (math.sqrt(param.shape[-1]) / jnp.maximum(jnp.linalg.norm(param), _EPS))
+
+    return map_by_path(rescale, params)
