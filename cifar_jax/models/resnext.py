@@ -8,10 +8,11 @@
 | stage 3: bottlenecks of C groups of 4 d, 1024, the first with stride 2 | 8 x 8 x 1024 | 8 of 256 |
 | global average pool, dense classes | classes | |
 
-This is the paper's network for CIFAR, of which resnext29 (8x64d) has three bottlenecks per stage. A bottleneck consists of conv 1x1, BN, relu, conv 3x3 in C groups (the cardinality), BN, relu, conv
+This is the paper's network for CIFAR, of which resnext29 (8x64d) has three bottlenecks per stage. A
+bottleneck consists of conv 1x1, BN, relu, conv 3x3 in C groups (the cardinality), BN, relu, conv
 1x1, BN, and a shortcut added before the last relu. Where the shape changes, the shortcut is a 1x1
-convolution with BN. The stride is in the 3x3 convolution. resnext29 has 34,522,788 parameters with
-100 classes; the paper rounds to 34.4M, its number with 10 classes.
+convolution with BN. The stride is in the 3x3 convolution. resnext29 has 34,518,948 parameters with
+100 classes; the paper's 34.4M is the number with 10 classes.
 
 As in the authors' code (facebookresearch/ResNeXt), no convolution has a bias, kernels are He normal
 by fan-out, and dense weights are uniform in +-1 / sqrt(fan-in) with zero biases. BN has the
