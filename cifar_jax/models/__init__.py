@@ -41,9 +41,15 @@ from cifar_jax.models.densenet import DenseNet
 from cifar_jax.models.inception_resnet import InceptionResNet
 from cifar_jax.models.mobilenetv2 import MobileNetV2
 from cifar_jax.models.plain import Plain
+from cifar_jax.models.preact_resnet import PreActResNet
+from cifar_jax.models.pyramidnet import PyramidNet
 from cifar_jax.models.resnet import ResNet
 from cifar_jax.models.resnet50 import ResNet50
 from cifar_jax.models.speed_resnet import SpeedResNet
+from cifar_jax.models.resnext import ResNeXt
+from cifar_jax.models.se_resnet import SEResNet
+from cifar_jax.models.vgg_bn import VGGBN
+from cifar_jax.models.wide_resnet import WideResNet
 from cifar_jax.models.xception import Xception
 
 MODELS: dict[str, Callable[..., nnx.Module]] = {
@@ -60,16 +66,22 @@ MODELS: dict[str, Callable[..., nnx.Module]] = {
     "densenet121": DenseNet,
     "inception_resnet": InceptionResNet,
     "mobilenetv2": MobileNetV2,
+    "preact_resnet18": partial(PreActResNet, depths=(2, 2, 2, 2)),
+    "pyramidnet": PyramidNet,
     "resnet18": partial(ResNet, depths=(2, 2, 2, 2)),
     "resnet34": partial(ResNet, depths=(3, 4, 6, 3)),
     "resnet50": ResNet50,
+    "resnext29": partial(ResNeXt, depths=(3, 3, 3)),
     "school": partial(Plain, layers=plain.SCHOOL, padding="VALID", dropout=0.3),
+    "senet18": partial(SEResNet, depths=(2, 2, 2, 2)),
     "simple": partial(Plain, layers=plain.SIMPLE, padding="VALID", dropout=0.2),
     "simple_initial": partial(Plain, layers=plain.SIMPLE_INITIAL, padding="VALID", dropout=0.2),
     "speed_resnet": SpeedResNet,
     "stacked3": partial(Plain, layers=plain.STACKED3, padding="VALID", dropout=0.3),
     "vgg16": partial(Plain, layers=plain.VGG16),
+    "vgg16_bn": VGGBN,
     "vgg19": partial(Plain, layers=plain.VGG19),
+    "wide_resnet_28_10": partial(WideResNet, depth=28, widen_factor=10),
     "xception": Xception,
 }
 # Height and width of CIFAR's images in pixels.

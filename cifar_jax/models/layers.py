@@ -163,18 +163,26 @@ class DenseHead(nnx.Module):
         return (("dense",),)
 
 
-def stage_groups(depths: Sequence[int]) -> tuple[Paths, ...]:
+def stage_groups(
+    depths: Sequence[int],
+    *,
+    stem: Paths = (("conv_stem",), ("bn_stem",)),
+    end: Paths = (),
+) -> tuple[Paths, ...]:
     """Returns the prefixes of a ResNet's groups of layers: head, stages (the last first), stem.
 
     Args:
       depths: Number of blocks per stage.
+      stem: Prefixes of the layers before the blocks.
+      end: Prefixes of the layers between the blocks and the head, which join the last stage.
     """
     ends = itertools.accumulate(depths)
     stages = [
-        tuple(("blocks", i) for i in range(end - depth, end))
-        for depth, end in zip(depths, ends, strict=True)
+        tuple(("blocks", i) for i in range(stop - depth, stop))
+        for depth, stop in zip(depths, ends, strict=True)
     ]
-    return ((("dense",),), *reversed(stages), (("conv_stem",), ("bn_stem",)))
+    stages[-1] += end
+    return ((("dense",),), *reversed(stages), stem)
 
 
 def per_layer(value: float | Sequence[float], count: int, name: str) -> tuple[float, ...]:

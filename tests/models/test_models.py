@@ -30,16 +30,28 @@ NUM_PARAMS = {
     "densenet121": 7_048_548,  # torchvision: 7,978,856 with 1,000 classes and a 7x7 stem
     "inception_resnet": 4_448_580,
     "mobilenetv2": 2_351_972,  # torchvision: 3,504,872 with 1,000 classes
+    # kuangliu/pytorch-cifar's 11,171,146 with 10 classes, a BN of 1,024 and 90 classes of 513.
+    "preact_resnet18": 11_218_340,
+    # osmr/imgclsmob counts the same; Han et al. round that with 10 classes to 28.3M.
+    "pyramidnet": 28_511_307,
     "resnet18": 11_220_132,
     "resnet34": 21_328_292,
     "resnet50": 23_739_492,
+    # 34,426,698 with 10 classes, which Xie et al. round to 34.4M.
+    "resnext29": 34_518_948,
     "school": 4_894_692,
+    # resnet18 and 89,080 in the gates; weiaicunzai's has 4,800 biases too, and says 11.4M.
+    "senet18": 11_309_212,
     "simple": 6_561_764,
     "simple_initial": 2_584_548,
     "speed_resnet": 8_608_312,
     "stacked3": 5_815_460,
     "vgg16": 14_765_988,
+    # 15,253,578 with 10 classes, 15.25M in chenyaofo/pytorch-cifar-models.
+    "vgg16_bn": 15_299_748,
     "vgg19": 20_075_684,
+    # osmr/imgclsmob counts the same; 36.5M in Zagoruyko and Komodakis.
+    "wide_resnet_28_10": 36_536_884,
     "xception": 21_011_852,
 }
 # Thin versions for the tests that run the networks.
@@ -55,16 +67,22 @@ THIN = {
     "densenet121": {"depths": (2, 1), "growth": 4},
     "inception_resnet": {"features": (6, 12), "depth": 1, "stem_features": 4},
     "mobilenetv2": {"width": 0.25, "depths": (1, 2, 1), "dropout": 0.5},
+    "preact_resnet18": {"width": 4, "depths": (1, 1)},
+    "pyramidnet": {"depth": 8, "alpha": 6},
     "resnet18": {"width": 4},
     "resnet34": {"width": 4, "depths": (1, 2, 1, 1)},
     "resnet50": {"width": 4, "depths": (2, 1, 1, 1)},
+    "resnext29": {"depths": (1, 1), "cardinality": 2, "width": 2},
     "school": THIN_LAYERS,
+    "senet18": {"width": 4, "depths": (1, 1), "reduction": 2},
     "simple": THIN_LAYERS,
     "simple_initial": THIN_LAYERS,
     "speed_resnet": {"widths": (4, 6, 8), "mid_widths": (4, 4, 6)},
     "stacked3": THIN_LAYERS,
     "vgg16": {"layers": (4, "M", "F")},
+    "vgg16_bn": {"layers": (4, "M", 8, 8, "M"), "dense_units": 16},
     "vgg19": {"layers": (4, "M", "A", 8, "D"), "dropout": 0.5},
+    "wide_resnet_28_10": {"depth": 10, "widen_factor": 1, "dropout": 0.5},
     "xception": {"widths": (4, 4, 4, 8, 8, 8, 8, 8), "depth": 1},
 }
 
@@ -171,6 +189,8 @@ def test_networks_for_transfer_are_split():
     names = {"resnet18", "resnet34", "resnet50", "vgg16", "vgg19", "xception"}
     names |= {"airbench", "speed_resnet"}
     names |= {"cct_7_3x1", "convnext_t", "densenet121", "mobilenetv2"}
+    names |= {"preact_resnet18", "pyramidnet", "resnext29", "senet18", "vgg16_bn"}
+    names |= {"wide_resnet_28_10"}
     assert names <= set(SPLIT) and "cnn3" not in SPLIT
 
 
@@ -231,6 +251,15 @@ def test_groups_run_from_the_head_to_the_stem():
         groups = groups_of(name, width=4, depths=(2, 1))
         blocks = [["blocks.2"], ["blocks.0", "blocks.1"]]
         assert groups == [["dense"], *blocks, ["conv_stem", "bn_stem"]]
+    for name in ("preact_resnet18", "wide_resnet_28_10"):
+        groups = groups_of(name, **THIN[name])
+        assert groups[1][-1] == "bn_out" and groups[-1] == ["conv_stem"]
+    layers = (4, "M", 8, 8, "M", "M")
+    assert groups_of("vgg16_bn", layers=layers) == [
+        ["dense", "dense2", "dense1"],
+        ["blocks.1", "blocks.2"],
+        ["blocks.0"],
+    ]
     assert groups_of("xception", **THIN["xception"]) == [
         ["dense"],
         ["blocks.4", "blocks.5"],
@@ -259,6 +288,14 @@ def test_groups_run_from_the_head_to_the_stem():
         ["blocks.0"],
         ["conv_stem", "positions"],
     ]
+
+
+def test_pyramidnet_with_bottlenecks_has_the_published_number_of_parameters():
+    options = dict(depth=200, alpha=240, bottleneck=True)
+    model = nnx.eval_shape(lambda: models.create("pyramidnet", 100, make_rngs(params=0), **options))
+    leaves = jax.tree.leaves(nnx.state(model, nnx.Param))
+    # pyramidnet200_a240_bn_cifar100 in osmr/imgclsmob, where the filters are rounded too.
+    assert sum(math.prod(leaf.shape) for leaf in leaves) == 26_844_952
 
 
 def test_options_of_returns_the_defaults():
@@ -294,6 +331,13 @@ def test_options_of_returns_the_defaults():
         ("cct_7_3x1", dict(num_heads=3, width=256)),
         ("mobilenetv2", dict(width=0.0)),
         ("mobilenetv2", dict(depths=(1,) * 8)),
+        ("pyramidnet", dict(depth=16)),
+        ("pyramidnet", dict(bottleneck=1)),
+        ("wide_resnet_28_10", dict(depth=4)),
+        ("wide_resnet_28_10", dict(depth=27)),
+        ("senet18", dict(reduction=65)),
+        ("vgg16_bn", dict(layers=(4, "M") * 6)),
+        ("vgg16_bn", dict(layers=("M",))),
     ],
 )
 def test_options_of_the_wrong_kind_are_rejected(name, options):

@@ -239,6 +239,9 @@ THIN = [
     ("densenet121", dict(depths=(2, 1), growth=4)),
     ("inception_resnet", dict(features=(6, 9), depth=1, stem_features=4)),
     ("mobilenetv2", dict(width=0.25, depths=(1, 2, 1), dropout=0.0)),
+    ("preact_resnet18", dict(width=4, depths=(1, 1))),
+    ("pyramidnet", dict(depth=8, alpha=7, shake_drop=0.0)),
+    ("pyramidnet", dict(depth=11, alpha=7, shake_drop=0.5, bottleneck=True)),
     ("resnet18", dict(width=4)),
     ("resnet18", dict(width=4, depths=(1, 2), stem="imagenet")),
     ("resnet18", dict(width=4, depths=(1, 2), conventions="keras")),
@@ -247,7 +250,11 @@ THIN = [
     ("resnet50", dict(width=4, depths=(1, 2))),
     ("resnet50", dict(width=4, depths=(1, 2), conventions="torch")),
     ("speed_resnet", dict(widths=(4, 6, 8), mid_widths=(5, 7, 9))),
+    ("resnext29", dict(depths=(1, 1), cardinality=2, width=2)),
+    ("senet18", dict(width=4, depths=(1, 1), reduction=2)),
     ("vgg16", dict(layers=(4, "M", 8, "A", 6))),
+    ("vgg16_bn", dict(layers=(4, "M", 8, 8, "M"), dense_units=9, dropout=0.0)),
+    ("wide_resnet_28_10", dict(depth=10, widen_factor=1)),
     *map(thin, ("cnn9", "cnn13", "school", "simple", "simple_initial", "stacked3", "vgg19")),
 ]
 
