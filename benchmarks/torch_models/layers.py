@@ -52,6 +52,8 @@ class BiasNorm2d(nn.BatchNorm2d):
             torch.ones_like(self.bias),  # without a scale, PyTorch would not call cuDNN
             self.bias, self.training, self.momentum, self.eps,
         )  # fmt: skip
+
+
 class StochasticDepth(nn.Dropout):
     """See cifar_jax/models/stochastic_depth.py; `p` is the probability of losing the branch."""
 

@@ -45,9 +45,9 @@ from cifar_jax.models.preact_resnet import PreActResNet
 from cifar_jax.models.pyramidnet import PyramidNet
 from cifar_jax.models.resnet import ResNet
 from cifar_jax.models.resnet50 import ResNet50
-from cifar_jax.models.speed_resnet import SpeedResNet
 from cifar_jax.models.resnext import ResNeXt
 from cifar_jax.models.se_resnet import SEResNet
+from cifar_jax.models.speed_resnet import SpeedResNet
 from cifar_jax.models.vgg_bn import VGGBN
 from cifar_jax.models.wide_resnet import WideResNet
 from cifar_jax.models.xception import Xception
