@@ -9,6 +9,10 @@ a random head would destroy what the body has learned (Howard and Ruder, 2018); 
 train, each block at 0.7 times the learning rate of the one after it. Because VGG16 has no
 BatchNorm, the learning rate is small and gradients are clipped. The recipe has not been run in full
 yet.
+
+With images of 32 pixels and 4 epochs, in float32 on a CPU, it reaches 41.23%. Without the weights
+(transfer.weights="", unfreeze_epochs=(), layer_decay=1.0), the same 4 epochs reach 18.90%. Logs of
+one seed each are in benchmarks/results/checks/vgg16_transfer, tuned and scratch.
 """
 
 from cifar_jax.config import base

@@ -207,7 +207,6 @@ def test_invalid_config_files_are_refused(tmp_path, text, message):
         ("configs/cnn4", "did you mean configs/cnn4.py"),
         (
             "nothing",
-            f"nothing is not a file: configs/ has {len(tiny.CONFIGS)} config files, such as c",
             f"nothing is not a file: configs/ has {len(tiny.CONFIGS)} config files, such as",
         ),
         ("vgg16_transfer.py", "did you mean configs/coarse/vgg16_transfer.py"),
