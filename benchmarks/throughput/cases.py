@@ -33,7 +33,7 @@ def config_of(name: str) -> str:
     """Returns the config whose batch size, optimizer and augmentation a case is timed with.
 
     It is the published experiment with the network's name, such as assignment/cnn3 for cnn3, or
-    else the file of that name in configs/.
+    else the file of that name in configs/ or configs/recipes/.
 
     Raises:
       UserError: If the case is unknown, or no config or more than one has its name.
@@ -45,9 +45,10 @@ def config_of(name: str) -> str:
     experiments = [e for e in sorted(PUBLISHED) if e.rpartition("/")[2] == name]
     if len(experiments) > 1:
         raise UserError(f"{name} has several configs: {', '.join(experiments)}")
-    if not experiments and not (ROOT / "configs" / f"{name}.py").is_file():
+    recipes = [c for c in (name, f"recipes/{name}") if (ROOT / "configs" / f"{c}.py").is_file()]
+    if not experiments and not recipes:
         raise UserError(f"{name} has no config: configs/{name}.py is missing")
-    return experiments[0] if experiments else name
+    return (experiments or recipes)[0]
 
 
 def parse_case(text: str) -> tuple[str, ConfigDict]:

@@ -21,9 +21,11 @@ def test_a_new_network_is_timed_with_the_config_of_its_name(monkeypatch, tmp_pat
     assert "yours" in cases.names()
     with pytest.raises(UserError, match=r"configs/yours\.py is missing"):
         cases.config_of("yours")
-    (tmp_path / "configs").mkdir()
-    (tmp_path / "configs" / "yours.py").touch()
+    (tmp_path / "configs" / "recipes").mkdir(parents=True)
+    (tmp_path / "configs" / "recipes" / "yours.py").touch()
     monkeypatch.setattr(cases, "ROOT", tmp_path)
+    assert cases.config_of("yours") == "recipes/yours"
+    (tmp_path / "configs" / "yours.py").touch()
     assert cases.config_of("yours") == "yours"
     monkeypatch.setitem(cases.PUBLISHED, "a/yours", None)
     assert cases.config_of("yours") == "a/yours"

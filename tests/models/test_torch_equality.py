@@ -266,9 +266,12 @@ def test_logits(case):
         case
         for case in THIN
         if case[0]
-        in ("cnn_deep", "cnn_small", "inception_resnet", "resnet50", "school", "stacked3")
+        in ("cnn_deep", "cnn_small", "inception_resnet", "preact_resnet18", "resnet50", "school")
+        + ("senet18", "stacked3")
+        or case[1].get("shake_drop") == 0
         or len(case[1].keys() & {"conventions", "stem"}) == 1
-    ],
+    ]
+    + [("resnext29", dict(depths=(1,), cardinality=2, width=2))],
     ids=name_of,
 )
 def test_gradients_and_statistics(case, float64):
