@@ -266,8 +266,8 @@ def test_logits(case):
         case
         for case in THIN
         if case[0]
-        in ("cnn_deep", "cnn_small", "inception_resnet", "preact_resnet18", "resnet50", "school")
-        + ("senet18", "stacked3")
+        in ("cnn_deep", "cnn_small", "inception_resnet", "resnet50", "school", "stacked3")
+        or case[0] in ("preact_resnet18", "senet18")
         or case[1].get("shake_drop") == 0
         or len(case[1].keys() & {"conventions", "stem"}) == 1
     ]
