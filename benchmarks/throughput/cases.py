@@ -12,12 +12,14 @@ from cifar_jax.errors import UserError, quote, unknown
 # The configs of cases for which the rule of `config_of` gives several configs, none, or not the
 # intended one.
 _CONFIGS = {
+    "airbench": "speedrun/airbench94",
     "cnn13": "hybrid/cnn13_l2",
     "cnn2": "coarse/cnn2_batch64",
     "cnn9": "hybrid/cnn_shallow",
     "resnet18": "hybrid/resnet18",
     "resnet18 imagenet": "cifar10/resnet18",
     "resnet18 reference": "resnet18",
+    "speed_resnet": "speedrun/cifar100_75",
     "vgg16": "coarse/vgg16_transfer",
 }
 # The networks timed by default on a CPU, which take a minute or two.

@@ -36,3 +36,30 @@ class SameConv2d(nn.Conv2d):
             total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
             sides += [total // 2, total - total // 2]
         return super().forward(F.pad(x, sides))
+
+
+class BiasNorm2d(nn.BatchNorm2d):
+    """Batch normalization with a learned bias and no scale, which PyTorch has only together."""
+
+    def __init__(self, num_features: int, **options):
+        super().__init__(num_features, **options)
+        self.register_parameter("weight", None)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Normalizes x [B, C, H, W] over all axes except C."""
+        return F.batch_norm(
+            x, self.running_mean, self.running_var,
+            torch.ones_like(self.bias),  # without a scale, PyTorch would not call cuDNN
+            self.bias, self.training, self.momentum, self.eps,
+        )  # fmt: skip
+
+
+class StochasticDepth(nn.Dropout):
+    """See cifar_jax/models/stochastic_depth.py; `p` is the probability of losing the branch."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Maps [B, ...] to the same shape, with one random number per image."""
+        if not self.training or not self.p:
+            return x
+        keep = 1 - self.p
+        return x * (x.new_empty(len(x), *(1,) * (x.ndim - 1)).bernoulli_(keep) / keep)

@@ -8,10 +8,10 @@ import torch
 from flax.traverse_util import flatten_dict
 from torch import nn
 
+# The names in PyTorch of arrays that have another name there; the others have the same one.
 _NAMES = {
     "kernel": "weight",
     "scale": "weight",
-    "bias": "bias",
     "mean": "running_mean",
     "var": "running_var",
 }
@@ -32,14 +32,14 @@ def to_state_dict(arrays: Mapping[str, Any], module: nn.Module) -> dict[str, tor
     for path, array in flatten_dict(arrays).items():
         *owner, leaf = map(str, path)
         array = np.asarray(array)
-        if array.ndim == 4:
+        if leaf == "kernel" and array.ndim == 4:
             array = array.transpose(3, 2, 0, 1)
-        elif array.ndim == 2:
+        elif leaf == "kernel":
             pixels = getattr(module.get_submodule(".".join(owner)), "pixels", 1)
             units = array.shape[1]
             array = array.reshape(pixels, -1, units).transpose(2, 1, 0).reshape(units, -1)
         # torch.tensor copies, so that JAX may donate the original.
-        state[".".join([*owner, _NAMES[leaf]])] = torch.tensor(array)
+        state[".".join([*owner, _NAMES.get(leaf, leaf)])] = torch.tensor(array)
     return state
 
 

@@ -11,6 +11,12 @@ Networks for transfer learning split `__call__` into a body and a head, and take
   nnx.to_pure_dict returns, such as (("dense",),).
 - `groups()` returns such prefixes for each group of layers, from the head down to the stem. Every
   array belongs to exactly one group.
+
+Networks with a whitening stem, see whitening.py, also have these methods:
+
+- `frozen_paths()` returns the prefixes of the paths of the parameters that never train.
+- `whiten(images)` maps training images [N, S, S, 3] to the parameters to replace before training,
+  as a nested dict.
 """
 
 import inspect
@@ -23,12 +29,17 @@ from flax import nnx
 
 from cifar_jax.errors import UserError, check_kind, is_number, quote, unknown
 from cifar_jax.models import plain
+from cifar_jax.models.airbench import Airbench
+from cifar_jax.models.cct import CCT
 from cifar_jax.models.cnn2 import CNN2
 from cifar_jax.models.cnn3 import CNN3
 from cifar_jax.models.cnn4 import CNN4
 from cifar_jax.models.cnn_deep import CNNDeep
 from cifar_jax.models.cnn_small import CNNSmall
+from cifar_jax.models.convnext import ConvNeXt
+from cifar_jax.models.densenet import DenseNet
 from cifar_jax.models.inception_resnet import InceptionResNet
+from cifar_jax.models.mobilenetv2 import MobileNetV2
 from cifar_jax.models.plain import Plain
 from cifar_jax.models.preact_resnet import PreActResNet
 from cifar_jax.models.pyramidnet import PyramidNet
@@ -36,11 +47,14 @@ from cifar_jax.models.resnet import ResNet
 from cifar_jax.models.resnet50 import ResNet50
 from cifar_jax.models.resnext import ResNeXt
 from cifar_jax.models.se_resnet import SEResNet
+from cifar_jax.models.speed_resnet import SpeedResNet
 from cifar_jax.models.vgg_bn import VGGBN
 from cifar_jax.models.wide_resnet import WideResNet
 from cifar_jax.models.xception import Xception
 
 MODELS: dict[str, Callable[..., nnx.Module]] = {
+    "airbench": Airbench,
+    "cct_7_3x1": CCT,
     "cnn13": partial(Plain, layers=plain.CNN13),
     "cnn2": CNN2,
     "cnn3": CNN3,
@@ -48,7 +62,10 @@ MODELS: dict[str, Callable[..., nnx.Module]] = {
     "cnn9": partial(Plain, layers=plain.CNN9),
     "cnn_deep": CNNDeep,
     "cnn_small": CNNSmall,
+    "convnext_t": ConvNeXt,
+    "densenet121": DenseNet,
     "inception_resnet": InceptionResNet,
+    "mobilenetv2": MobileNetV2,
     "preact_resnet18": partial(PreActResNet, depths=(2, 2, 2, 2)),
     "pyramidnet": PyramidNet,
     "resnet18": partial(ResNet, depths=(2, 2, 2, 2)),
@@ -59,6 +76,7 @@ MODELS: dict[str, Callable[..., nnx.Module]] = {
     "senet18": partial(SEResNet, depths=(2, 2, 2, 2)),
     "simple": partial(Plain, layers=plain.SIMPLE, padding="VALID", dropout=0.2),
     "simple_initial": partial(Plain, layers=plain.SIMPLE_INITIAL, padding="VALID", dropout=0.2),
+    "speed_resnet": SpeedResNet,
     "stacked3": partial(Plain, layers=plain.STACKED3, padding="VALID", dropout=0.3),
     "vgg16": partial(Plain, layers=plain.VGG16),
     "vgg16_bn": VGGBN,

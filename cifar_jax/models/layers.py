@@ -125,6 +125,22 @@ class BatchNorm(nnx.BatchNorm):
         return (values * scale + shift).astype(x.dtype)
 
 
+class LayerNorm(nnx.LayerNorm):
+    """Layer normalization computed in float32 or wider; the output has the dtype of the input.
+
+    nnx.LayerNorm(dtype=bfloat16) would round the scale and the bias to bfloat16 too.
+    """
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Normalizes x [..., C] over its last axis."""
+        return super().__call__(x).astype(x.dtype)
+
+
+def gelu(x: jax.Array) -> jax.Array:
+    """Computes x * Phi(x), as PyTorch does; jax.nn.gelu approximates it with tanh by default."""
+    return jax.nn.gelu(x, approximate=False)
+
+
 def flatten(x: jax.Array) -> jax.Array:
     """Reshapes [B, ...] to [B, features], in Keras's order: rows, columns, channels."""
     return x.reshape(x.shape[0], -1)

@@ -1,6 +1,7 @@
 """Max-pooling as selections over slices, whose gradient is fast on every backend."""
 
 import functools
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -45,5 +46,19 @@ def max_pool(
         for i in range(window)
         for j in range(window)
     ]
+    return _maximum(slices)
+
+
+def global_max_pool(x: jax.Array) -> jax.Array:
+    """Takes the maximum over all pixels, [B, H, W, C] to [B, C], with the gradient of `max_pool`.
+
+    Taking it over columns after rows needs only H + W slices. If several values are equal to the
+    maximum, one of them receives the gradient.
+    """
+    rows = _maximum([x[:, i] for i in range(x.shape[1])])
+    return _maximum([rows[:, j] for j in range(rows.shape[1])])
+
+
+def _maximum(arrays: Sequence[jax.Array]) -> jax.Array:
     # The second condition propagates NaN.
-    return functools.reduce(lambda a, b: jnp.where((b > a) | (b != b), b, a), slices)
+    return functools.reduce(lambda a, b: jnp.where((b > a) | (b != b), b, a), arrays)

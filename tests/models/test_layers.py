@@ -84,6 +84,26 @@ def test_batch_norm_keeps_one_array_for_its_gradient():
     assert len(kept) == 2  # x, and the cosine for the gradient of the sine
 
 
+def test_layer_norm_computes_in_float32():
+    norm = layers.LayerNorm(64, rngs=nnx.Rngs(0))
+    norm.scale[...] = jax.random.uniform(jax.random.key(1), 64)
+    x = 100 + jax.random.normal(jax.random.key(0), (8, 64)).astype(jnp.bfloat16)
+    out = norm(x)
+    assert out.dtype == jnp.bfloat16
+    values = np.asarray(x, np.float64)
+    exact = (values - values.mean(1, keepdims=True)) / values.std(1, keepdims=True)
+    exact *= np.asarray(norm.scale[...])
+    # Half a unit in the last of 8 bits; with a scale in bfloat16 it would be up to three halves.
+    np.testing.assert_allclose(np.asarray(out, np.float64), exact, rtol=0.0045)
+
+
+def test_gelu_equals_pytorch():
+    torch = pytest.importorskip("torch")
+    x = np.linspace(-6, 6, 1001, dtype=np.float32)
+    expected = torch.nn.functional.gelu(torch.tensor(x)).numpy()
+    np.testing.assert_allclose(layers.gelu(jnp.asarray(x)), expected, atol=1e-6)
+
+
 def test_initializers_have_the_variance_of_their_frameworks():
     shape, key = (3, 3, 64, 128), jax.random.key(0)
     fan_in, fan_out = 9 * 64, 9 * 128

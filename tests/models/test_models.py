@@ -17,6 +17,8 @@ pytestmark = pytest.mark.usefixtures("library_convolutions")
 
 # With 100 classes, from the write-ups or counted by PyTorch for the same layers.
 NUM_PARAMS = {
+    "airbench": 1_994_680,
+    "cct_7_3x1": 3_783_269,  # 3.760M with 10 classes: SHI-Labs/Compact-Transformers
     "cnn13": 9_585_700,
     "cnn2": 2_129_572,
     "cnn3": 1_193_636,
@@ -24,7 +26,10 @@ NUM_PARAMS = {
     "cnn9": 2_241_572,
     "cnn_deep": 454_772,
     "cnn_small": 83_060,
+    "convnext_t": 27_895_012,  # torchvision: 28,589,128 with 1,000 classes and a 4x4 stem
+    "densenet121": 7_048_548,  # torchvision: 7,978,856 with 1,000 classes and a 7x7 stem
     "inception_resnet": 4_448_580,
+    "mobilenetv2": 2_351_972,  # torchvision: 3,504,872 with 1,000 classes
     # kuangliu/pytorch-cifar's 11,171,146 with 10 classes, a BN of 1,024 and 90 classes of 513.
     "preact_resnet18": 11_218_340,
     # osmr/imgclsmob counts the same; Han et al. round that with 10 classes to 28.3M.
@@ -39,6 +44,7 @@ NUM_PARAMS = {
     "senet18": 11_309_212,
     "simple": 6_561_764,
     "simple_initial": 2_584_548,
+    "speed_resnet": 8_608_312,
     "stacked3": 5_815_460,
     "vgg16": 14_765_988,
     # 15,253,578 with 10 classes, 15.25M in chenyaofo/pytorch-cifar-models.
@@ -51,11 +57,16 @@ NUM_PARAMS = {
 # Thin versions for the tests that run the networks.
 THIN_LAYERS = {"layers": (4, "B", "M", 8, "M", "D", "F", 8), "dropout": 0.5}
 THIN = {
+    "airbench": {"widths": (4, 6, 8), "depth": 3},
+    "cct_7_3x1": {"depth": 2, "width": 8, "num_heads": 2, "attention_dropout": 0.5},
     "cnn13": THIN_LAYERS,
     "cnn2": {"dropout": (0.5,), "filters": (4, 8)},
     "cnn4": {"filters": (4, 4, 8, 8)},
     "cnn9": THIN_LAYERS,
+    "convnext_t": {"depths": (1, 2), "width": 4, "drop_path": 0.5},
+    "densenet121": {"depths": (2, 1), "growth": 4},
     "inception_resnet": {"features": (6, 12), "depth": 1, "stem_features": 4},
+    "mobilenetv2": {"width": 0.25, "depths": (1, 2, 1), "dropout": 0.5},
     "preact_resnet18": {"width": 4, "depths": (1, 1)},
     "pyramidnet": {"depth": 8, "alpha": 6},
     "resnet18": {"width": 4},
@@ -66,6 +77,7 @@ THIN = {
     "senet18": {"width": 4, "depths": (1, 1), "reduction": 2},
     "simple": THIN_LAYERS,
     "simple_initial": THIN_LAYERS,
+    "speed_resnet": {"widths": (4, 6, 8), "mid_widths": (4, 4, 6)},
     "stacked3": THIN_LAYERS,
     "vgg16": {"layers": (4, "M", "F")},
     "vgg16_bn": {"layers": (4, "M", 8, 8, "M"), "dense_units": 16},
@@ -175,6 +187,8 @@ SPLIT = [name for name in models.MODELS if models.is_split(name)]
 
 def test_networks_for_transfer_are_split():
     names = {"resnet18", "resnet34", "resnet50", "vgg16", "vgg19", "xception"}
+    names |= {"airbench", "speed_resnet"}
+    names |= {"cct_7_3x1", "convnext_t", "densenet121", "mobilenetv2"}
     names |= {"preact_resnet18", "pyramidnet", "resnext29", "senet18", "vgg16_bn"}
     names |= {"wide_resnet_28_10"}
     assert names <= set(SPLIT) and "cnn3" not in SPLIT
@@ -252,6 +266,28 @@ def test_groups_run_from_the_head_to_the_stem():
         ["blocks.3"],
         ["conv1", "bn1", "conv2", "bn2", "blocks.0", "blocks.1", "blocks.2"],
     ]
+    assert groups_of("densenet121", depths=(2, 1), growth=4) == [
+        ["dense"],
+        ["transitions.0", "layers.2", "bn"],
+        ["layers.0", "layers.1"],
+        ["conv_stem"],
+    ]
+    assert groups_of("mobilenetv2", depths=(1, 2))[1] == [
+        "blocks.1", "blocks.2", "conv_last", "bn_last",
+    ]  # fmt: skip
+    assert groups_of("convnext_t", depths=(1, 1, 2), width=4) == [
+        ["dense"],
+        ["blocks.2", "blocks.3", "downsamples.1", "norm"],
+        ["blocks.1", "downsamples.0"],
+        ["blocks.0"],
+        ["conv_stem", "norm_stem"],
+    ]
+    assert groups_of("cct_7_3x1", depth=2) == [
+        ["dense"],
+        ["blocks.1", "norm", "pool"],
+        ["blocks.0"],
+        ["conv_stem", "positions"],
+    ]
 
 
 def test_pyramidnet_with_bottlenecks_has_the_published_number_of_parameters():
@@ -285,8 +321,16 @@ def test_options_of_returns_the_defaults():
         ("resnet18", dict(width=-8)),
         ("resnet18", dict(depths=(2, -1))),
         ("resnet18", dict(depths=2)),
+        ("airbench", dict(widths=(8, 8))),
+        ("airbench", dict(depth=4)),
+        ("airbench", dict(bn_momentum=1.0)),
+        ("speed_resnet", dict(widths=(8, 8))),
+        ("speed_resnet", dict(mid_widths=(8, 8, 8, 8))),
         ("inception_resnet", dict(depth=0)),
         ("xception", dict(widths=(32, 64))),
+        ("cct_7_3x1", dict(num_heads=3, width=256)),
+        ("mobilenetv2", dict(width=0.0)),
+        ("mobilenetv2", dict(depths=(1,) * 8)),
         ("pyramidnet", dict(depth=16)),
         ("pyramidnet", dict(bottleneck=1)),
         ("wide_resnet_28_10", dict(depth=4)),
@@ -297,7 +341,7 @@ def test_options_of_returns_the_defaults():
     ],
 )
 def test_options_of_the_wrong_kind_are_rejected(name, options):
-    (option,) = options
+    option = list(options)[-1]
     with pytest.raises(UserError, match=rf"^{option} must be "):
         models.create(name, 10, make_rngs(params=0), **options)
 

@@ -18,6 +18,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from cifar_jax import augment, engine, models, optim, step
 from cifar_jax.metrics import fetch
+from cifar_jax.models.rngs import make_rngs
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
@@ -65,8 +66,9 @@ def draw_state(init, optimizer):
     for path, leaf in params.items():
         if path[-1] == "kernel":
             new = rng.normal(0, math.prod(leaf.shape[:-1]) ** -0.5, leaf.shape)
-        elif path[-1] == "scale":  # undoes the small variance
-            new = rng.uniform(0.5, 1.5, leaf.shape) * np.sqrt(stats[*path[:-1], "var"])
+        elif path[-1] == "scale":  # undoes the small variance; LayerNorm has none
+            variance = stats.get((*path[:-1], "var"), 1.0)
+            new = rng.uniform(0.5, 1.5, leaf.shape) * np.sqrt(variance)
         else:
             new = rng.normal(0, 0.3, leaf.shape)
         params[path] = jnp.asarray(new, leaf.dtype)
@@ -222,12 +224,21 @@ def thin(name):
 
 
 THIN = [
+    ("airbench", dict(widths=(4, 6, 8), init="sgd")),
+    ("airbench", dict(widths=(4, 6, 8), depth=3, bn_momentum=0.9, logit_scale=1 / 9)),
     ("cnn2", dict(filters=(4, 6), dense_units=9)),
     ("cnn3", dict(dropout=(0.0, 0.0, 0.0))),
     ("cnn4", dict(filters=(4, 5, 6, 7), dense_units=9)),
     ("cnn_deep", dict(dropout=(0.0, 0.0))),
     ("cnn_small", {}),
+    (
+        "cct_7_3x1",
+        dict(depth=2, width=8, num_heads=2, attention_dropout=0.0, drop_path=0.0),
+    ),
+    ("convnext_t", dict(depths=(1, 2), width=4, drop_path=0.0)),
+    ("densenet121", dict(depths=(2, 1), growth=4)),
     ("inception_resnet", dict(features=(6, 9), depth=1, stem_features=4)),
+    ("mobilenetv2", dict(width=0.25, depths=(1, 2, 1), dropout=0.0)),
     ("preact_resnet18", dict(width=4, depths=(1, 1))),
     ("pyramidnet", dict(depth=8, alpha=7, shake_drop=0.0)),
     ("pyramidnet", dict(depth=11, alpha=7, shake_drop=0.5, bottleneck=True)),
@@ -238,6 +249,7 @@ THIN = [
     ("resnet34", dict(width=4, depths=(1, 2, 1, 1))),
     ("resnet50", dict(width=4, depths=(1, 2))),
     ("resnet50", dict(width=4, depths=(1, 2), conventions="torch")),
+    ("speed_resnet", dict(widths=(4, 6, 8), mid_widths=(5, 7, 9))),
     ("resnext29", dict(depths=(1, 1), cardinality=2, width=2)),
     ("senet18", dict(width=4, depths=(1, 1), reduction=2)),
     ("vgg16", dict(layers=(4, "M", 8, "A", 6))),
@@ -266,8 +278,11 @@ def test_logits(case):
         case
         for case in THIN
         if case[0]
-        in ("cnn_deep", "cnn_small", "inception_resnet", "resnet50", "school", "stacked3")
-        or case[0] in ("preact_resnet18", "senet18")
+        in (
+            *("airbench", "cct_7_3x1", "cnn_deep", "cnn_small", "convnext_t", "densenet121"),
+            *("inception_resnet", "mobilenetv2", "preact_resnet18", "resnet50", "school"),
+            *("senet18", "speed_resnet", "stacked3"),
+        )
         or case[1].get("shake_drop") == 0
         or len(case[1].keys() & {"conventions", "stem"}) == 1
     ]
@@ -291,7 +306,7 @@ def test_gradients_and_statistics(case, float64):
 def test_size_and_constants(case):
     """Compares the full-size networks without running them."""
     name, options = case
-    ours = nnx.eval_shape(lambda: models.create(name, 100, nnx.Rngs(params=0), **options))
+    ours = nnx.eval_shape(lambda: models.create(name, 100, make_rngs(params=0), **options))
     with torch.device("meta"):
         theirs = torch_models.create(name, 100, **options)
     for kind, arrays in (
@@ -301,10 +316,11 @@ def test_size_and_constants(case):
         leaves = jax.tree.leaves(nnx.state(ours, kind))
         assert sum(math.prod(leaf.shape) for leaf in leaves) == sum(x.numel() for x in arrays)
     for path, layer in nnx.iter_modules(ours):
-        if isinstance(layer, nnx.BatchNorm):
+        if isinstance(layer, nnx.BatchNorm | nnx.LayerNorm):
             other = theirs.get_submodule(".".join(map(str, path)))
             assert layer.epsilon == other.eps
-            assert layer.momentum == pytest.approx(1 - other.momentum)
+            if isinstance(layer, nnx.BatchNorm):
+                assert layer.momentum == pytest.approx(1 - other.momentum)
         elif isinstance(layer, nnx.Dropout):
             assert layer.rate == theirs.get_submodule(".".join(map(str, path))).p
 

@@ -5,7 +5,7 @@ import pytest
 from flax import nnx
 
 from cifar_jax.models.layers import BatchNorm
-from cifar_jax.ops.pooling import max_pool
+from cifar_jax.ops.pooling import global_max_pool, max_pool
 
 
 @pytest.mark.parametrize(
@@ -46,6 +46,23 @@ def reduce_window(x, window, stride, padding=0):
     if padding != "SAME":
         sides = [(0, 0), (padding, padding), (padding, padding), (0, 0)]
     return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, shape, strides, sides)
+
+
+@pytest.mark.parametrize("size", (3, 4))
+def test_global_max_pool_equals_max_with_its_gradient(size):
+    x = jax.random.normal(jax.random.key(0), (2, size, size + 1, 3))
+
+    def with_gradient(f):
+        return f(x), jax.grad(lambda x: jnp.sum(jnp.sin(f(x))))(x)
+
+    ours, theirs = with_gradient(global_max_pool), with_gradient(lambda x: x.max((1, 2)))
+    np.testing.assert_array_equal(ours[0], theirs[0])
+    np.testing.assert_allclose(ours[1], theirs[1], rtol=1e-6)
+
+
+def test_global_max_pool_gives_a_gradient_to_one_of_several_maxima():
+    gradient = jax.grad(lambda x: global_max_pool(x).sum())(jnp.ones((1, 3, 3, 1)))
+    assert np.count_nonzero(gradient) == 1 and np.sum(gradient) == 1
 
 
 def test_max_pool_keeps_its_gradient_between_batch_norms():

@@ -1,0 +1,107 @@
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from numpy.lib.stride_tricks import sliding_window_view
+
+from cifar_jax.models import whitening
+from cifar_jax.models.whitening import whitening_conv, whitening_kernel
+
+EPS = 1e-3
+
+
+@pytest.fixture(scope="module")
+def images():
+    """Returns correlated images, of a mean other than 0."""
+    rng = np.random.default_rng(0)
+    noise = rng.normal(0.2, 1, (40, 14, 13, 3)) @ (np.eye(3) + rng.uniform(0, 0.4, (3, 3)))
+    smooth = noise[:, 1:, 1:] + 0.6 * noise[:, :-1, 1:] + 0.4 * noise[:, 1:, :-1]
+    return np.float32(smooth / smooth.std())
+
+
+def patches_of(images):
+    """Returns all patches [P, 12], ordered by row, column and channel, in float64."""
+    windows = sliding_window_view(np.float64(images), (2, 2), axis=(1, 2))
+    return windows.transpose(0, 1, 2, 4, 5, 3).reshape(-1, 12)
+
+
+def moment_of(images, centered):
+    patches = patches_of(images)
+    if centered:
+        return np.cov(patches.T, bias=True)
+    return patches.T @ patches / len(patches)
+
+
+def filters_of(kernel):
+    """Returns the filters before their negatives, [12, number]."""
+    filters = np.asarray(kernel).reshape(12, 24)
+    np.testing.assert_array_equal(filters[:, 12:], -filters[:, :12])
+    return np.float64(filters[:, :12])
+
+
+@pytest.mark.parametrize("centered", (False, True))
+def test_kernel_equals_numpy(images, centered):
+    kernel = jax.jit(partial(whitening_kernel, eps=EPS, centered=centered))(images)
+    assert kernel.shape == (2, 2, 3, 24) and kernel.dtype == jnp.float32
+    ours = filters_of(kernel)
+
+    moment = moment_of(images, centered)
+    # Independent of order and signs: the sum of the filters' outer products is an inverse.
+    inverse = np.linalg.inv(moment + EPS * np.eye(12))
+    np.testing.assert_allclose(ours @ ours.T, inverse, atol=1e-4 * np.abs(inverse).max())
+
+    values, vectors = np.linalg.eigh(moment)
+    expected = (vectors / np.sqrt(values + EPS))[:, ::-1]
+    expected = expected * np.sign(expected[0])
+    np.testing.assert_allclose(ours, expected, atol=1e-4 * np.abs(expected).max())
+
+
+def test_outputs_are_whitened(images):
+    conv = whitening_conv(
+        bias_init=nnx.initializers.zeros, dtype=jnp.float32, rngs=nnx.Rngs(params=0)
+    )
+    conv.kernel[...] = whitening_kernel(images, eps=1e-9)
+    outputs = np.float64(conv(images)).reshape(-1, 24)
+    np.testing.assert_allclose(outputs.T @ outputs / len(outputs), [
+        [(i == j) - (abs(i - j) == 12) for i in range(24)] for j in range(24)
+    ], atol=1e-3)  # fmt: skip
+
+
+@pytest.mark.parametrize("num_images", (40, 37, 3))
+def test_images_are_used_in_several_steps(images, num_images, monkeypatch):
+    expected = whitening_kernel(images[:num_images], eps=EPS)
+    monkeypatch.setattr(whitening, "_IMAGES_PER_STEP", 8)
+    kernel = whitening_kernel(images[:num_images], eps=EPS)
+    np.testing.assert_allclose(kernel, expected, atol=1e-4 * np.abs(expected).max())
+
+
+def test_patches_of_all_images_are_not_in_memory_together():
+    images = jax.ShapeDtypeStruct((2000, 32, 32, 3), jnp.float32)
+    compiled = jax.jit(partial(whitening_kernel, eps=EPS)).lower(images).compile()
+    all_patches = 2000 * 31 * 31 * 12 * 4
+    assert compiled.memory_analysis().temp_size_in_bytes < 0.6 * all_patches
+
+
+def test_covariance_survives_a_large_mean(images):
+    kernel = whitening_kernel(images, eps=EPS, centered=True)
+    shifted = whitening_kernel(images + 100, eps=EPS, centered=True)
+    np.testing.assert_allclose(shifted, kernel, atol=1e-2 * np.abs(kernel).max())
+
+
+@pytest.mark.parametrize("images", (np.zeros((2, 4, 4, 3)), np.ones((2, 4, 4, 3))))
+def test_images_without_contrast_give_finite_filters(images):
+    kernel = whitening_kernel(jnp.float32(images), eps=EPS, centered=True)
+    assert np.abs(kernel).max() <= EPS**-0.5 * 1.001
+
+
+def test_the_stem_trains_its_bias_only():
+    conv = whitening_conv(
+        bias_init=nnx.initializers.zeros, dtype=jnp.bfloat16, rngs=nnx.Rngs(params=0)
+    )
+    images = jax.random.normal(jax.random.key(0), (2, 8, 8, 3))
+    assert conv(images).shape == (2, 7, 7, 24) and conv(images).dtype == jnp.bfloat16
+    gradient = nnx.grad(lambda conv: jnp.sum(jnp.sin(conv(images))))(conv)
+    assert not np.any(gradient["kernel"][...]) and np.all(gradient["bias"][...] != 0)
