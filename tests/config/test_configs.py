@@ -207,7 +207,7 @@ def test_invalid_config_files_are_refused(tmp_path, text, message):
         ("configs/cnn4", "did you mean configs/cnn4.py"),
         (
             "nothing",
-            f"nothing is not a file: configs/ has {len(tiny.CONFIGS)} config files, such as",
+            f"nothing is not a file: configs/ has {len(tiny.CONFIGS)} config files, such as c",
         ),
         ("vgg16_transfer.py", "did you mean configs/coarse/vgg16_transfer.py"),
         ("configs/coarse", "coarse is a folder, not a config file: did you mean configs/coarse/c"),

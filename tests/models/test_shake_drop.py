@@ -18,10 +18,9 @@ def test_forward_and_backward_equal_a_function_of_pytorch():
     rng = np.random.default_rng(0)
     x, weights = rng.normal(size=(2, 7, 3, 3, 4)).astype(np.float32)
     key = jax.random.key(0)
-    rngs = make_rngs(dropout=key)
     layer = ShakeDrop(0.5)
 
-    ours, pull_back = jax.vjp(lambda x: layer(x, rngs=rngs), x)
+    ours, pull_back = jax.vjp(lambda x: layer(x, rngs=make_rngs(dropout=key)), x)
     factors = shake_drop.draw(jax.random.fold_in(key, 0), 7, 0.5)  # as the stream draws its first
     theirs_x = torch.tensor(x, requires_grad=True)
     theirs = Scale.apply(
