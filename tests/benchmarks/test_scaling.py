@@ -158,7 +158,7 @@ def test_small_arrays_use_ll_and_large_ones_simple():
 def test_a_program_reduces_what_the_sizes_say(parallel):
     options = {"layers": (8, "B", "M", 16, "B", "M", "A")}
     eng = tiny.make_engine("vgg16", options, num_devices=8, parallel=parallel)
-    reduces = hlo.all_reduces(eng._program.as_text())
+    reduces = hlo.all_reduces(eng._programs[0].as_text())
     num_params = (27 * 8 + 8) + 2 * 8 + (72 * 16 + 16) + 2 * 16 + (16 * 10 + 10)
     statistics, metrics = 2 * (8 + 16), 4
     assert sum(r.num_bytes for r in reduces) == 4 * (num_params + statistics + metrics)
