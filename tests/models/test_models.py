@@ -72,7 +72,7 @@ THIN = {
     "resnet18": {"width": 4},
     "resnet34": {"width": 4, "depths": (1, 2, 1, 1)},
     "resnet50": {"width": 4, "depths": (2, 1, 1, 1)},
-    "resnext29": {"depths": (1, 1), "cardinality": 2, "width": 2},
+    "resnext29": {"depths": (1,), "cardinality": 2, "width": 2},
     "school": THIN_LAYERS,
     "senet18": {"width": 4, "depths": (1, 1), "reduction": 2},
     "simple": THIN_LAYERS,
@@ -288,14 +288,6 @@ def test_groups_run_from_the_head_to_the_stem():
         ["blocks.0"],
         ["conv_stem", "positions"],
     ]
-
-
-def test_pyramidnet_with_bottlenecks_has_the_published_number_of_parameters():
-    options = dict(depth=200, alpha=240, bottleneck=True)
-    model = nnx.eval_shape(lambda: models.create("pyramidnet", 100, make_rngs(params=0), **options))
-    leaves = jax.tree.leaves(nnx.state(model, nnx.Param))
-    # pyramidnet200_a240_bn_cifar100 in osmr/imgclsmob, where the filters are rounded too.
-    assert sum(math.prod(leaf.shape) for leaf in leaves) == 26_844_952
 
 
 def test_options_of_returns_the_defaults():

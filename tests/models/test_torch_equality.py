@@ -281,7 +281,7 @@ def test_logits(case):
         in (
             *("airbench", "cct_7_3x1", "cnn_deep", "cnn_small", "convnext_t", "densenet121"),
             *("inception_resnet", "mobilenetv2", "preact_resnet18", "resnet50", "school"),
-            *("senet18", "speed_resnet", "stacked3"),
+            *("senet18", "speed_resnet", "stacked3", "vgg16_bn", "wide_resnet_28_10"),
         )
         or case[1].get("shake_drop") == 0
         or len(case[1].keys() & {"conventions", "stem"}) == 1
@@ -323,6 +323,14 @@ def test_size_and_constants(case):
                 assert layer.momentum == pytest.approx(1 - other.momentum)
         elif isinstance(layer, nnx.Dropout):
             assert layer.rate == theirs.get_submodule(".".join(map(str, path))).p
+
+
+def test_pyramidnet_with_bottlenecks_has_the_published_size():
+    """The filters of the two versions are compared with fewer blocks, in `test_logits`."""
+    with torch.device("meta"):
+        network = torch_models.create("pyramidnet", 100, depth=200, alpha=240, bottleneck=True)
+    # pyramidnet200_a240_bn_cifar100 in osmr/imgclsmob.
+    assert sum(x.numel() for x in network.parameters()) == 26_844_952
 
 
 def test_adam_on_cnn3(float64):
