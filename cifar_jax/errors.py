@@ -43,7 +43,10 @@ def shorten(text: str, limit: int) -> str:
 
 def quote(value: Any, limit: int = 80) -> str:
     """Returns repr(value) for a message, shortened."""
-    return shorten(repr(value), limit)
+    try:
+        return shorten(repr(value), limit)
+    except ValueError:  # Python refuses to write an integer of more than 4,300 digits as decimal
+        return shorten(hex(value), limit) if isinstance(value, int) else "a very long number"
 
 
 def closest(name: str, known: Iterable[str]) -> list[str]:

@@ -129,6 +129,21 @@ FIELDS = [
             ("exp_range", "half_cycle_epochs=2", "cycle_factor=1.1"),
         )
     ),
+    # Groups of parameters; the network is cnn_small.
+    *config_fields(
+        *("optim.groups=dense", "optim.groups=*:1", "optim.groups=:", f"optim.groups={LONG}"),
+        *("optim.groups=*:lr=1", "optim.groups=*:clip_norm=1", "optim.groups=*:learning_rate=x"),
+        *("optim.groups=*:learning_rate=nan", "optim.groups=*:learning_rate=0"),
+        *("optim.groups=*:eps=1,eps=1", "optim.groups=*:beta1=1", "optim.groups=*:momentum=0.9"),
+        *("optim.groups=*:num_epochs=0", f"optim.groups=*:num_epochs={HUGE}"),
+        *("optim.groups=*:name='adamm'", "optim.groups=*:schedule='cosin'"),
+        *("optim.groups=*:name=3", "optim.groups=*:schedule='step'", "optim.groups=*:name='muon'"),
+        *(f"optim.groups={LONG}:eps=1", f"optim.groups=*:{LONG}=1", f"optim.groups=*:eps=-{LONG}"),
+        *(f"optim.groups=*:eps=0x{5000 * 'f'}", f"optim.groups=*:eps={600 * '-'}1"),
+        *("optim.groups=dens/*:eps=1", "optim.groups=*:eps=1;*/bias:eps=1", "optim.groups=3;4"),
+        *("optim.rescale_kernels=true", "optim.rescale_kernels=2", "optim.name=muon"),
+    ),
+    ("--config.optim.groups=*/kernel:eps=1", "--config.optim.rescale_kernels=true"),
     # Options of networks.
     *(
         (f"--config.model.name={model}", f"--config.model.{option}")

@@ -1,4 +1,4 @@
-from cifar_jax.errors import unknown
+from cifar_jax.errors import quote, unknown
 
 
 def test_the_closest_name_is_listed_first():
@@ -21,3 +21,9 @@ def test_a_hint_shortens_a_long_list():
     message = str(unknown("field", "optim.lr_rate", ["optim.lr_rates", *map(str, range(30))]))
     assert "did you mean 'optim.lr_rates'? Known: optim.lr_rates, 0" in message
     assert message.endswith(", and 19 more")
+
+
+def test_integers_that_python_does_not_write_as_decimals_are_quoted():
+    huge = 16**5000
+    assert quote(huge, 20).startswith("0x1000000")
+    assert quote([huge]) == "a very long number"

@@ -52,6 +52,22 @@ def test_accuracy_by_epoch_is_measured_on_the_evaluated_split(tmp_path, steps_pe
     np.testing.assert_allclose(counts, np.round(counts), atol=1e-3)
 
 
+def test_groups_of_parameters_keep_the_ratios_of_their_learning_rates(tmp_path, monkeypatch):
+    plans, advance = [], sweep._advance
+
+    def record(engine, state, plan, *args):
+        plans.append(np.asarray(plan.learning_rates))
+        return advance(engine, state, plan, *args)
+
+    monkeypatch.setattr(sweep, "_advance", record)
+    groups = "*/bias: learning_rate=0.01, schedule='cosine', num_epochs=1"
+    flags = ["--config.optim.learning_rate=0.002", f"--config.optim.groups={groups}"]
+    assert command(tmp_path, *flags, "--from=1e-4", "--to=1e-2", "--epochs=2") == 0
+    rates = np.concatenate([plans[0], plans[-1]])
+    np.testing.assert_allclose(rates[:, 0], np.geomspace(1e-4, 1e-2, 8), rtol=1e-3)
+    np.testing.assert_allclose(rates[:, 1], 5 * rates[:, 0], rtol=1e-5)
+
+
 def test_the_configs_own_schedule_has_no_effect(tmp_path):
     own = ["schedule=triangular2", "base_learning_rate=9e-4", "half_cycle_epochs=4.0"]
     flags = [f"--config.optim.{field}" for field in own]

@@ -87,6 +87,7 @@ def test_invalid_command_gets_one_line_and_no_traceback(args, message, monkeypat
         ("optim.power=1.0", ""),
         ("optim.beta1=0.8", ""),
         ("optim.weight_decay_mask=kernels", "has no effect with optim.weight_decay 0"),
+        ("optim.sam_rho=0.1", ""),
         ("selected_by=loss", ""),
         ("data.val_seed=1", ""),
         ("transfer.cache_features=False", "has no effect with transfer.train 'all'"),
@@ -111,6 +112,14 @@ def test_notes_depend_on_the_other_fields(capsys):
         "note: --config.data.val_seed has no effect with data.val_fraction 0",
         "note: --config.selected_by has no effect with selected_on 'last'",
     ]
+
+
+def test_a_field_that_a_group_of_parameters_may_use_gets_no_note(capsys):
+    argv = ["", "--config", str(tiny.ROOT / "configs/quickstart.py")]
+    argv += ["--config.optim.power=2.0", "--config.optim.weight_decay_mask=kernels"]
+    argv += ["--config.optim.groups=*: schedule='polynomial', weight_decay=0.1"]
+    command_line.parse(argv, "usage\n\nexample")
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.usefixtures("default_signals")

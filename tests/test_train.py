@@ -179,6 +179,31 @@ def test_a_run_with_an_average_and_growing_images_can_be_interrupted(tmp_path, a
     )
 
 
+@pytest.mark.usefixtures("library_convolutions", "compiled_once")
+def test_a_run_with_groups_of_parameters_and_muon_can_be_interrupted(tmp_path):
+    config = tiny.make_config(
+        num_epochs=3,
+        model=ConfigDict(tiny.SPLIT_NETWORK),
+        optim__learning_rate=3e-3,
+        optim__schedule="polynomial",
+        optim__rescale_kernels=True,
+        optim__groups="""
+            layers/0/bias: name='sgd', momentum=0.9, num_epochs=1.8
+            dense/*: name='sgd', momentum=0.9, nesterov=True, learning_rate=0.05
+            */kernel: name='muon', momentum=0.6, learning_rate=0.02
+        """,
+    )
+    train(config, tmp_path / "undisturbed")
+    for stop_at in (3, 10):  # of 12 steps, before and after the first bias stops training
+        train_until(stop_at, config, tmp_path / "interrupted")
+    train(config, tmp_path / "interrupted")
+    assert_same_run(tmp_path / "undisturbed", tmp_path / "interrupted")
+    # The kernels of muon have norm sqrt(output features) before their last, small update.
+    params = params_of(tmp_path / "undisturbed")[1]
+    norms = [np.linalg.norm(params["layers"][i]["kernel"]) for i in ("0", "3")]
+    np.testing.assert_allclose(norms, [8**0.5, 16**0.5], rtol=0.02)
+
+
 @pytest.mark.usefixtures("compiled_once")
 def test_more_epochs_continue_a_complete_run(tmp_path, straight):
     train(tiny.make_config(num_epochs=1), tmp_path)

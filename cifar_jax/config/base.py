@@ -101,6 +101,16 @@ def get_config() -> ConfigDict:
     # Sharpness-aware minimization: distance from the weights at which the gradient is taken, in a
     # second pass over each batch. 0 for none; 0.05 and 0.15 are common.
     config.optim.sam_rho = 0.0
+    # Groups of parameters with fields of their own, one "PATTERN: FIELD=VALUE, FIELD=VALUE" per
+    # line or separated by ";", as in "*/bias: learning_rate=0.1, weight_decay=0; head/*:
+    # name='adam'". PATTERN is a glob over paths such as "layers/0/kernel", and the first line that
+    # matches applies. FIELD is a field of `optim` except clip_norm, or num_epochs: the group then
+    # trains only for these epochs from the start, and its schedule ends with them. A schedule that
+    # a line does not change is scaled in proportion to the line's learning_rate.
+    config.optim.groups = ""
+    # Whether the kernels that muon trains are rescaled to Frobenius norm sqrt(output features)
+    # before each update. Suits kernels that BatchNorm follows.
+    config.optim.rescale_kernels = False
 
     # Exponential moving average of the weights and running statistics, which is evaluated instead
     # of them.
@@ -116,16 +126,6 @@ def get_config() -> ConfigDict:
     config.lookahead.decay = 0.95
     # After t of T steps, the average keeps decay^every * (t / T)^power of itself.
     config.lookahead.power = 3.0
-    # Groups of parameters with fields of their own, one "PATTERN: FIELD=VALUE, FIELD=VALUE" per
-    # line or separated by ";", as in "*/bias: learning_rate=0.1, weight_decay=0; head/*:
-    # name='adam'". PATTERN is a glob over paths such as "layers/0/kernel", and the first line that
-    # matches applies. FIELD is a field of `optim` except clip_norm, or num_epochs: the group then
-    # trains only for these epochs from the start, and its schedule ends with them. A schedule that
-    # a line does not change is scaled in proportion to the line's learning_rate.
-    config.optim.groups = ""
-    # Whether the kernels that muon trains are rescaled to Frobenius norm sqrt(output features)
-    # before each update. Suits kernels that BatchNorm follows.
-    config.optim.rescale_kernels = False
 
     # Keras's ReduceLROnPlateau: reduces the learning rate when a metric stops improving.
     config.plateau = ConfigDict()

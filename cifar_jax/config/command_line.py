@@ -13,7 +13,7 @@ from cifar_jax.config import base, check_kinds, choose_model, flatten, load
 from cifar_jax.errors import UserError, quote, shorten, unknown
 
 # Fields of config.optim that do not belong to a schedule or an optimizer.
-_OTHER_FIELDS = ("groups", "rescale_kernels")
+_OTHER_FIELDS = ("groups", "rescale_kernels", "sam_rho")
 
 
 def parse(
@@ -106,7 +106,8 @@ def without_effect(config: ConfigDict, names: Iterable[str]) -> list[str]:
     fields, defaults = flatten(config), flatten(base.get_config())
     schedule, optimizer = config.optim.schedule, config.optim.name
     users = [optim.SCHEDULES.get(schedule), optim.OPTIMIZERS.get(optimizer)]
-    if config.optim.groups.strip():  # some group may use the field
+    has_groups = bool(config.optim.groups.strip())
+    if has_groups:  # some group may use the field
         users = [*optim.SCHEDULES.values(), *optim.OPTIMIZERS.values()]
     used = optim.keywords(optim.create, optim.schedules.create, *filter(None, users))
     step_epochs, last = config.optim.step_epochs, config.selected_on == "last"
@@ -121,7 +122,7 @@ def without_effect(config: ConfigDict, names: Iterable[str]) -> list[str]:
         reasons["transfer.freeze_batch_norm"] = "transfer.train 'head', which implies it"
     else:
         reasons["transfer.cache_features"] = "transfer.train 'all'"
-    if not config.optim.weight_decay:
+    if not (config.optim.weight_decay or has_groups):
         reasons["optim.weight_decay_mask"] = "optim.weight_decay 0"
     if step_epochs and min(step_epochs) >= config.num_epochs:
         reasons["optim.step_epochs"] = f"num_epochs {config.num_epochs}"

@@ -72,7 +72,8 @@ class Group(NamedTuple):
         num_steps = round(num_epochs * steps_per_epoch)
         with _in_line(self.pattern):
             if not 0 < num_steps < 2**31:
-                raise UserError(f"num_epochs must be at least one step long, got {num_epochs}")
+                needs = "below 2**31 steps" if num_steps else "at least one step long"
+                raise UserError(f"num_epochs must be {needs}, got {num_epochs}")
             schedule = schedules.create(
                 self.fields["schedule"],
                 self.fields["learning_rate"],
@@ -154,8 +155,9 @@ def _parse_line(line: str, defaults: Mapping[str, Any]) -> Group:
 
 
 def _parse_fields(text: str) -> dict[str, Any]:
+    source = f"f({text}\n)"
     try:
-        call = ast.parse(f"f({text}\n)", mode="eval").body
+        call = ast.parse(source, mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):  # null bytes, or deep nesting
         call = None
     match call:
@@ -177,7 +179,7 @@ def _parse_fields(text: str) -> dict[str, Any]:
         try:
             fields[field] = ast.literal_eval(assignment.value)
         except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError) as error:
-            value = ast.unparse(assignment.value)
+            value = ast.get_source_segment(source, assignment.value)
             raise UserError(f"{field} must be a Python literal, got {quote(value)}") from error
         check_kind(field, fields[field], known[field])
     return fields

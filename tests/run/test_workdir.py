@@ -61,3 +61,24 @@ def test_file_systems_without_locks_are_supported(tmp_path, monkeypatch):
     monkeypatch.setattr(fcntl, "flock", fail)
     with workdir.locked(tmp_path / "new"):
         assert is_at_work(tmp_path / "new") is None
+
+
+@pytest.mark.parametrize(
+    ("groups", "is_refused"),
+    [
+        ("*/bias: learning_rate=0.1", False),
+        ("*/bias: schedule='cosine'", True),
+        ("*/bias: schedule='cosine', num_epochs=1", False),
+    ],
+)
+def test_more_epochs_are_refused_if_they_change_learning_rates_of_a_group(
+    tmp_path, monkeypatch, groups, is_refused
+):
+    monkeypatch.setattr(workdir, "saved_steps", lambda folder: [8])
+    workdir.claim(tiny.make_config(num_epochs=2, optim__groups=groups), tmp_path)
+    longer = tiny.make_config(num_epochs=3, optim__groups=groups)
+    if is_refused:
+        with pytest.raises(UserError, match="num_epochs is 2 there and 3 here"):
+            workdir.check(longer, tmp_path)
+    else:
+        assert workdir.check(longer, tmp_path) is None
