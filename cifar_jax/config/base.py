@@ -60,10 +60,10 @@ def get_config() -> ConfigDict:
     config.optim.schedule = "constant"
     # Epochs of linear warm-up from 0 to the schedule's first learning rate.
     config.optim.warmup_epochs = 0.0
-    # "one_cycle": learning rate at the start. "triangular", "triangular2", "exp_range": learning
-    # rate at the start of each cycle.
+    # "one_cycle", "linear_one_cycle": learning rate at the start. "triangular", "triangular2",
+    # "exp_range": learning rate at the start of each cycle.
     config.optim.base_learning_rate = 0.0
-    # "polynomial", "cosine", "one_cycle": learning rate at the end of training.
+    # "polynomial", "cosine", "one_cycle", "linear_one_cycle": learning rate at the end of training.
     config.optim.final_learning_rate = 0.0
     # "step": epochs at which the learning rate is multiplied by step_factor.
     config.optim.step_epochs = ()
@@ -73,7 +73,8 @@ def get_config() -> ConfigDict:
     config.optim.decay = 0.0
     # "polynomial": exponent, 1 for a straight line.
     config.optim.power = 1.0
-    # "one_cycle": fraction of training in which the learning rate rises, in (0, 1).
+    # "one_cycle", "linear_one_cycle": fraction of training in which the learning rate rises, in (0,
+    # 1).
     config.optim.rise = 0.3
     # "triangular", "triangular2", "exp_range": duration in epochs of the rise, and of the fall, in
     # a cycle.

@@ -225,6 +225,31 @@ def one_cycle(
     return optax.join_schedules(ramps, [up])
 
 
+def linear_one_cycle(
+    learning_rate: float,
+    *,
+    num_steps: int,
+    base_learning_rate: float = 0.0,
+    final_learning_rate: float = 0.0,
+    rise: float = 0.3,
+) -> optax.Schedule:
+    """Rises and falls once along straight lines, as in KellerJordan/cifar10-airbench.
+
+    Args:
+      learning_rate: Peak learning rate.
+      num_steps: See the module's docstring.
+      base_learning_rate: Learning rate at the first step.
+      final_learning_rate: Learning rate at the end of training, that is, after the last step.
+      rise: Fraction in (0, 1) of the steps in which the learning rate rises.
+    """
+    _require_at_most_peak("base_learning_rate", base_learning_rate, learning_rate)
+    _require_at_most_peak("final_learning_rate", final_learning_rate, learning_rate)
+    require(0 < rise < 1, "rise", "in (0, 1)", rise)
+    steps = jnp.float32([0, rise * num_steps, num_steps])
+    rates = jnp.float32([base_learning_rate, learning_rate, final_learning_rate])
+    return lambda step: jnp.interp(step, steps, rates)
+
+
 def triangular(
     learning_rate: float,
     *,
@@ -285,6 +310,7 @@ SCHEDULES: dict[str, Callable[..., optax.Schedule]] = {
         polynomial,
         cosine,
         one_cycle,
+        linear_one_cycle,
         triangular,
         triangular2,
         exp_range,

@@ -83,6 +83,12 @@ def test_a_case_sets_batch_size_and_dtype():
     assert cases.parse_case("cnn3")[1].batch_size == 32
 
 
+def test_a_case_is_timed_with_images_of_one_size():
+    _, settings = cases.parse_case("speed_resnet")
+    assert not settings.augment.train_sizes
+    experiment.checked(settings)
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

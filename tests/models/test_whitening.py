@@ -4,9 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny
 from flax import nnx
+from ml_collections import ConfigDict
 from numpy.lib.stride_tricks import sliding_window_view
 
+from cifar_jax import engine, experiment
 from cifar_jax.models import whitening
 from cifar_jax.models.whitening import whitening_conv, whitening_kernel
 
@@ -91,9 +94,11 @@ def test_covariance_survives_a_large_mean(images):
     np.testing.assert_allclose(shifted, kernel, atol=1e-2 * np.abs(kernel).max())
 
 
-@pytest.mark.parametrize("images", (np.zeros((2, 4, 4, 3)), np.ones((2, 4, 4, 3))))
-def test_images_without_contrast_give_finite_filters(images):
-    kernel = whitening_kernel(jnp.float32(images), eps=EPS, centered=True)
+@pytest.mark.parametrize("centered", (False, True))
+@pytest.mark.parametrize("color", ((0, 0, 0), (1, 1, 1), (201, 117, 33)))
+def test_images_without_contrast_give_finite_filters(color, centered):
+    images = jnp.broadcast_to(jnp.float32(color), (2, 4, 4, 3))
+    kernel = whitening_kernel(images, eps=EPS, centered=centered)
     assert np.abs(kernel).max() <= EPS**-0.5 * 1.001
 
 
@@ -105,3 +110,55 @@ def test_the_stem_trains_its_bias_only():
     assert conv(images).shape == (2, 7, 7, 24) and conv(images).dtype == jnp.bfloat16
     gradient = nnx.grad(lambda conv: jnp.sum(jnp.sin(conv(images))))(conv)
     assert not np.any(gradient["kernel"][...]) and np.all(gradient["bias"][...] != 0)
+
+
+def make_config(**overrides):
+    """Returns the config of a small run, with what could change a kernel without a gradient."""
+    return tiny.make_config(
+        model=ConfigDict({"name": "airbench", "widths": (4, 6, 8)}),
+        optim__name="sgd",
+        optim__learning_rate=0.01,
+        optim__weight_decay=0.1,
+        **overrides,
+    )
+
+
+def assert_whitens_the_tiny_images(kernel):
+    dataset = tiny.dataset()
+    images = (dataset.train.images / 255 - dataset.mean) / dataset.std
+    inverse = np.linalg.inv(moment_of(images, False) + whitening.EPS * np.eye(12))
+    filters = filters_of(kernel)
+    np.testing.assert_allclose(filters @ filters.T, inverse, atol=1e-3 * np.abs(inverse).max())
+
+
+@pytest.mark.usefixtures("library_convolutions")
+@pytest.mark.parametrize(("parallel", "num_devices"), [("jit", 1), ("pmap", 2)])
+def test_a_run_starts_with_the_whitening_kernel_and_keeps_it(parallel, num_devices):
+    mesh = engine.make_mesh(jax.devices()[:num_devices])
+    config = experiment.checked(make_config(parallel=parallel, lookahead__every=2))
+    program = experiment.create(config, tiny.dataset(), mesh=mesh).engine
+    state = program.init()
+    start = jax.device_get(program.snapshot(state))
+    assert_whitens_the_tiny_images(start.params["conv_stem"]["kernel"])
+    state, _ = tiny.run_steps(program, state, 3)
+    end = jax.device_get(program.snapshot(state))
+    for params in (end.params, start.average["params"], end.average["params"]):
+        np.testing.assert_array_equal(
+            params["conv_stem"]["kernel"], start.params["conv_stem"]["kernel"]
+        )
+    assert np.all(end.params["conv_stem"]["bias"] != start.params["conv_stem"]["bias"])
+
+
+@pytest.mark.usefixtures("library_convolutions", "default_signals")
+def test_a_resumed_run_keeps_the_whitening_kernel(tmp_path):
+    import orbax.checkpoint as ocp
+
+    kernels = []
+    for num_epochs in (1, 2):
+        tiny.train(make_config(num_epochs=num_epochs, ema__decay=0.9), tmp_path)
+        path = tmp_path / "checkpoints" / str(4 * num_epochs) / "state"
+        state = ocp.StandardCheckpointer().restore(path.resolve())["state"]
+        kernels += [x["conv_stem"]["kernel"] for x in (state["params"], state["average"]["params"])]
+    assert_whitens_the_tiny_images(kernels[0])
+    for kernel in kernels[1:]:
+        np.testing.assert_array_equal(kernel, kernels[0])

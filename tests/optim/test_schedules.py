@@ -69,6 +69,15 @@ def torch_learning_rates(create, steps=TOTAL):
             ),
         ),
         (
+            dict(
+                name="linear_one_cycle",
+                base_learning_rate=0.2 * PEAK,
+                final_learning_rate=0.07 * PEAK,
+                rise=0.23,
+            ),
+            lambda s, o: s.LambdaLR(o, lambda t: np.interp(t, [0, 230, TOTAL], [0.2, 1, 0.07])),
+        ),
+        (
             dict(name="triangular", base_learning_rate=0.1, half_cycle_epochs=7),
             lambda s, o: s.CyclicLR(o, 0.1, PEAK, 70, cycle_momentum=False),
         ),
@@ -276,6 +285,7 @@ def test_depends_on_length_matches_the_schedules(name):
             "optim.half_cycle_epochs must be at least one step long, got 1e-46",
         ),
         (dict(name="one_cycle", base_learning_rate=1e-46), "base_learning_rate above 0"),
+        (dict(name="linear_one_cycle", rise=0), "optim.rise must be .* got 0"),
         (dict(name="one_cycle"), "'one_cycle' needs optim.base_learning_rate above 0"),
         (dict(name="triangular"), "'triangular' needs optim.half_cycle_epochs above 0"),
         (
