@@ -20,13 +20,13 @@ def make_views(images: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
     Returns:
       The views [count * B, H, W, C], ordered by view, and the weights [count] float32.
     """
+    if count == 1:
+        return images, jnp.ones(1)
     height, width = images.shape[1:3]
     shifted, weights = [images], [1.0]
     if count == 6:
         padded = jnp.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), "reflect")
         shifted += [padded[:, :height, :width], padded[:, 2:, 2:]]
         weights = [0.5, 0.25, 0.25]
-    if count == 1:
-        return images, jnp.ones(1)
     views = [view for x in shifted for view in (x, x[:, :, ::-1])]
     return jnp.concatenate(views), jnp.repeat(jnp.float32(weights) / 2, 2)
