@@ -272,6 +272,17 @@ class Engine:
         most = self.steps_per_epoch * self._batch_size
         return min(self._num_examples, most)
 
+    def reseeded(self, seed: int) -> "Engine":
+        """Returns an engine for another seed that shares the programs and the data.
+
+        Args:
+          seed: As for `__init__`.
+        """
+        other = copy.copy(self)
+        other._seed = np.uint32(seed)
+        other.trace_seconds = other.compile_seconds = 0.0
+        return other
+
     def reused(
         self,
         seed: int,
@@ -285,12 +296,22 @@ class Engine:
           schedule: As for `__init__`.
           average_rate: As for `__init__`. Both engines have one, or neither.
         """
-        other = copy.copy(self)
-        other._seed = np.uint32(seed)
+        other = self.reseeded(seed)
         other._learning_rates = self._jit_rates(schedule)
         other._average_rates = average_rate and self._jit_rates(average_rate)
-        other.trace_seconds = other.compile_seconds = 0.0
         return other
+
+    def upload(self, images: np.ndarray, labels: np.ndarray) -> None:
+        """Replaces the images and labels on the devices; copies them asynchronously.
+
+        Args:
+          images: uint8, of the shape that was passed to `__init__`.
+          labels: [N] int32.
+        """
+        self._labels = np.asarray(labels, np.int32)
+        self._data = self._put(images)
+        if self._fit is not None:
+            self._fit_images = distributed.put(images[:NUM_FIT_IMAGES], self.replicated)
 
     def init(self, *, load: bool = True) -> TrainState:
         """Returns the state at step 0.
@@ -303,9 +324,14 @@ class Engine:
         if load and self._pretrained is not None:
             loaded = distributed.local(self._pretrained(state))
             state = distributed.put(distributed.arrays_from_main(loaded), self.replicated)
-        if load and self._fit is not None:
-            state = self._fit(state, self._fit_images)
-        return self.place(state)
+        state = self.place(state)
+        return self.fit(state) if load else state
+
+    def fit(self, state: TrainState) -> TrainState:
+        """Returns the state at step 0 fitted to the images, if that is asked for."""
+        if self._fit is None:
+            return state
+        return self.place(self._fit(self.snapshot(state), self._fit_images))
 
     def _put(self, images: np.ndarray | jax.Array) -> tuple[jax.Array, jax.Array]:
         """Puts the images and their labels on the devices."""

@@ -1,0 +1,105 @@
+"""Runs a recipe with several seeds and makes a record of each run."""
+
+import importlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from benchmarks import harness
+from benchmarks.harness import ROOT, Record
+from benchmarks.idle import background_load, processor_seconds
+from benchmarks.results import settings_of
+from cifar_jax import experiment
+from cifar_jax.config import flatten, flatten_json
+from cifar_jax.config.base import get_config
+from cifar_jax.errors import UserError
+from cifar_jax.report.published import changed
+from cifar_jax.run.workdir import what_counts
+from cifar_jax.runtime.environment import environment
+
+# Fields that act between epochs or need more than one call per epoch, which a speedrun has not.
+_UNUSED = (
+    *("parallel", "plateau.patience", "early_stopping.patience", "transfer.weights"),
+    *("transfer.train", "selected_on", "data.val_fraction", "steps_per_call", "trackers"),
+)
+
+
+def check(config: ConfigDict) -> ConfigDict:
+    """Returns a copy of a config that a speedrun can use, checked and resolved.
+
+    Raises:
+      UserError: If a field is invalid, or is set but has no meaning in a speedrun.
+    """
+    values, defaults = flatten(config), flatten(get_config())
+    for field in _UNUSED:
+        if values[field] != defaults[field]:
+            raise UserError(
+                f"a speedrun has no use for {field}: leave it at {defaults[field]!r}, "
+                f"got {values[field]!r}"
+            )
+    return experiment.checked(config)
+
+
+def measure(
+    config: ConfigDict, clock: str, framework: str, num_runs: int, first_seed: int
+) -> Iterator[Record]:
+    """Compiles a recipe, runs it once on random labels, and yields the record of every run.
+
+    Args:
+      config: A config that `check` has returned.
+      clock: A key of records.CLOCKS.
+      framework: "jax" or "torch".
+      num_runs: The number of runs, with consecutive seeds.
+      first_seed: The first seed.
+
+    Raises:
+      UserError: If parts of the config do not fit together, or the data cannot be loaded.
+    """
+    dataset = experiment.load_data(config)
+    start = time.perf_counter()
+    module = importlib.import_module(f"benchmarks.speedrun.in_{framework}")
+    recipe = getattr(module, f"In{framework.title()}")(config, dataset, clock)
+    # Random labels, so that nothing about the data set is left from the warm-up.
+    rng = np.random.default_rng(first_seed)
+    labels = rng.permutation(dataset.train.labels)
+    recipe.run(first_seed, labels)
+    before_runs = time.perf_counter() - start
+    settings = what_counts(flatten_json(config))
+    written = settings_of(config.experiment)
+    epochs = (f"num_epochs={config.num_epochs}",) * (config.num_epochs != written["num_epochs"])
+    common = {
+        "recipe": Path(config.experiment).name,
+        "clock": clock,
+        "framework": framework,
+        "changed": [*changed(settings, written), *epochs],
+        "dtype": config.dtype,
+        "num_epochs": config.num_epochs,
+        "batch_size": config.batch_size,
+        "num_images": len(dataset.train.labels),
+        "compile_seconds": getattr(recipe, "compile_seconds", None),
+        "warm_up_seconds": before_runs,
+        **_versions(framework),
+    }
+    for seed in range(first_seed, first_seed + num_runs):
+        before = processor_seconds()
+        outcome = recipe.run(seed)
+        load = background_load(before, processor_seconds())
+        yield {"seed": seed, **outcome._asdict(), **harness.background(load), **common}
+
+
+def config_path(name: str) -> Path:
+    """Returns the file of a recipe."""
+    return ROOT / "configs" / "speedrun" / f"{name}.py"
+
+
+def _versions(framework: str) -> Record:
+    """Returns the environment, with PyTorch's version if that is what runs."""
+    found = environment()
+    if framework == "torch":
+        import torch
+
+        found["versions"]["torch"] = torch.__version__
+    return found
