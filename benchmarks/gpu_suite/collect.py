@@ -13,7 +13,7 @@ from typing import Any
 from benchmarks import harness
 from cifar_jax.errors import UserError
 
-JSON_LINES = ("throughput", "versus_torch", "augmentation")
+JSON_LINES = ("throughput", "versus_torch", "augmentation", "speedrun")
 
 
 def read_environment(out: Path) -> dict[str, Any] | None:

@@ -29,6 +29,11 @@ TORCH_CASES = (
 NUM_JOBS = 4
 # The time that PyTorch takes to autotune and measure one case.
 AUTOTUNING_SECONDS = 300
+# (recipe, framework, runs), the most valuable first.
+SPEEDRUNS = (
+    *(("airbench94", "jax", 50), ("cifar100_75", "jax", 50), ("airbench95", "jax", 10)),
+    *(("airbench96", "jax", 5), ("airbench94", "torch", 10), ("cifar100_75", "torch", 10)),
+)
 MAX_PROGRAM_BYTES = 14 * 2**20
 # (config, epochs); None for the number of epochs in the config.
 REFERENCES = (("resnet18", 30), ("resnet34", 30), ("resnet18", None), ("resnet34", None))
@@ -139,6 +144,32 @@ def _names(model: str, batch_size: int, dtype: str) -> Iterator[str]:
         yield f"{model}:{batch_size}"
         if batch_size == settings.batch_size:
             yield model
+
+
+def speedrun(suite: Suite) -> None:
+    """Times the recipes in configs/speedrun/, and at the end two of them in PyTorch.
+
+    PyTorch's autotuning takes minutes, so it starts only if there is time left.
+    """
+    recipes, flags = SPEEDRUNS, ()
+    if suite.small:
+        recipes = (("airbench94", "jax", 1),)
+        small = ("data.limit=200", "batch_size=100", "num_epochs=1", "model.widths=8,8,8")
+        flags = tuple(f"--config.{setting}" for setting in small)
+    for name, framework, num_runs in recipes:
+        needed = AUTOTUNING_SECONDS if framework == "torch" else MIN_SECONDS
+        done = [(r["recipe"], r["framework"]) for r in suite.records("speedrun")]
+        num_done = done.count((name, framework))
+        if num_done >= num_runs or suite.seconds_left < needed:
+            continue
+        if framework == "torch" and not _has_torch(suite):
+            return
+        suite.call(
+            "benchmarks.speedrun", name, "--framework", framework, *flags,
+            *("--runs", str(num_runs - num_done), "--first_seed", str(num_done)),
+            *("--data_dir", str(find_data(suite.data_dir, suite.work))),
+            *("--out", str(suite.out / "speedrun.jsonl")),
+        )  # fmt: skip
 
 
 def augmentation(suite: Suite) -> None:
@@ -274,9 +305,10 @@ STAGES = {
     "environment": Stage(check_environment, 0.5),
     "probe": Stage(probe, 0.5),
     "headline": Stage(headline, 5),
-    "throughput": Stage(throughput, 8),
+    "speedrun": Stage(speedrun, 12),
+    "throughput": Stage(throughput, 15),
     "experiments": Stage(experiments, 20),
-    "versus_torch_zoo": Stage(versus_torch_zoo, 25),
+    "versus_torch_zoo": Stage(versus_torch_zoo, 45),
     "references": Stage(references, 12),
     "augmentation": Stage(augmentation, 3),
     "hybrid": Stage(hybrid, 65),

@@ -1,8 +1,10 @@
 """Summarizes a suite's results in a short table."""
 
 import json
+from collections import defaultdict
 
 from benchmarks.gpu_suite.suite import Suite
+from benchmarks.speedrun import summary as speedrun
 
 
 def summarize(suite: Suite) -> str:
@@ -21,6 +23,10 @@ def summarize(suite: Suite) -> str:
             f"{r['jax_ms']:9.3f} ms, {r['torch_setting']} {r['torch_ms']:.3f} ms, "
             f"ratio {r['ratio']['median']:.2f}"
         )
+    groups = defaultdict(list)
+    for r in suite.records("speedrun"):
+        groups[speedrun.key(r)].append(r)
+    lines += [speedrun.summarize(records) for records in groups.values()]
     logs = sorted((suite.work / "accuracy").rglob("summary.json"))
     for path in logs:
         s = json.loads(path.read_text())

@@ -7,7 +7,7 @@ A test fails if the tables differ from the logs.
 
 from benchmarks import harness
 from benchmarks.harness import ROOT
-from benchmarks.table import accuracy, gpu_program, headline, scaling, speed
+from benchmarks.table import accuracy, gpu_program, headline, scaling, speed, speedrun
 from cifar_jax.errors import UserError
 from cifar_jax.runtime import entry
 
@@ -27,6 +27,7 @@ FILES = {
         "cuda_graphs": speed.cuda_graphs,
         "gpu_program": gpu_program.gpu_program,
     },
+    "docs/speedruns.md": {"speedruns": speedrun.complete, "speedrun_trials": speedrun.trials},
     "docs/scaling.md": {
         "scaling_networks": scaling.networks,
         "scaling_all_reduces": scaling.all_reduces,

@@ -69,6 +69,20 @@ def test_no_benchmark_runs_if_no_record_is_missing(tmp_path, calls):
     assert calls == []
 
 
+def test_speedruns_continue_with_the_next_seed(tmp_path, calls):
+    suite = make_suite(tmp_path)
+    done = [dict(recipe="airbench94", framework="jax")] * 20
+    write_records(suite, "speedrun", *done, *[dict(recipe="cifar100_75", framework="jax")] * 50)
+    stages.speedrun(suite)
+    (module, arguments), *others = calls
+    assert module == "benchmarks.speedrun" and arguments[0] == "airbench94"
+    options = dict(zip(arguments[1::2], arguments[2::2], strict=True))
+    assert (options["--runs"], options["--first_seed"]) == ("30", "20")
+    assert [arguments[0] for _, arguments in others] == ["airbench95", "airbench96"]
+    # PyTorch's autotuning would not end within the minute that is left.
+    assert all("torch" not in arguments for _, arguments in calls)
+
+
 @pytest.mark.parametrize(("environment", "is_limited"), [(GPU, True), (CPU, False)])
 def test_autotuning_on_gpus_comes_last_and_only_with_time_left(
     tmp_path, calls, environment, is_limited

@@ -7,7 +7,7 @@ import tiny
 from benchmarks import harness
 from benchmarks.published import PUBLISHED
 from benchmarks.table import __main__ as table
-from benchmarks.table import accuracy, headline, markdown, speed
+from benchmarks.table import accuracy, headline, markdown, speed, speedrun
 
 
 @pytest.mark.parametrize("name", table.FILES)
@@ -169,3 +169,25 @@ def test_a_headline_without_a_record_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(harness, "ROOT", tmp_path)
     with pytest.raises(ValueError, match="no record of resnet18 reference:512:bfloat16"):
         headline._throughput()
+
+
+def test_speedruns_are_grouped_by_what_they_have_in_common(tmp_path, monkeypatch):
+    monkeypatch.setattr(harness, "RESULTS", tmp_path)
+    first = {
+        "recipe": "airbench94", "clock": "T1", "framework": "jax", "dtype": "bfloat16",
+        "num_images": 50_000, "changed": [], "seed": 0, "seconds": 1.25, "accuracy": 0.94,
+        "single_view_accuracy": 0.93, "train_loss": 1.0, "device": {"kind": "Abacus", "count": 1},
+    }  # fmt: skip
+    thin = {"changed": ["num_epochs=2"], "accuracy": 0.5, "train_loss": 1.5}
+    second = first | {"seed": 1, "seconds": 1.75, "accuracy": 0.95}
+    trials = first | thin, first | thin | {"train_loss": 1.25}
+    lines = [first, second, first | {"framework": "torch"}, *trials]
+    (tmp_path / "speedrun.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    one, two, *missing = speedrun.complete().splitlines()[2:]
+    assert "| cifar_jax, bfloat16 | 2 | 94.50% ± 0.71 (88.15 to 100.00) | 93.00% ± 0.00" in one
+    assert "| 1.50 s ± 0.35 (0.00 to 4.68) (T1) | Abacus |" in one
+    assert "| PyTorch, bfloat16 | 1 | 94.00% | 93.00% | 1.25 s (T1) | Abacus |" in two
+    assert len(missing) == 3 and all("no complete run yet" in row for row in missing)
+    (trial,) = speedrun.trials().splitlines()[2:]
+    assert "| num_epochs=2 | cifar_jax, bfloat16 | 2 | 50.00% ± 0.00" in trial
+    assert trial.endswith("| 1.250 to 1.500 |")

@@ -1,0 +1,68 @@
+"""Builds the tables of speedruns."""
+
+from collections import defaultdict
+
+from benchmarks import harness
+from benchmarks.harness import Record
+from benchmarks.results import percent
+from benchmarks.speedrun.records import PUBLISHED
+from benchmarks.speedrun.summary import key, seconds
+from benchmarks.table.markdown import device, table
+from benchmarks.table.speed import records
+
+_NAMES = {"jax": "cifar_jax", "torch": "PyTorch"}
+
+
+def complete() -> str:
+    """Returns the table of complete runs, next to the published results."""
+    measured = defaultdict(list)
+    for group in _groups():
+        if not group[0]["changed"]:
+            measured[group[0]["recipe"]].append(group)
+    rows = []
+    for recipe, published in PUBLISHED.items():
+        link = f"[{recipe}](configs/speedrun/{recipe}.py)"
+        record = f"{published.accuracy:.2%} in {published.seconds} s, {published.device}"
+        for group in measured[recipe]:
+            rows.append((link, record, *_cells(group), device(group[0])))
+        if not measured[recipe]:
+            rows.append((link, record, "no complete run yet", "", "", "", "", ""))
+    titles = ("recipe", "published", "framework", "runs", "accuracy", "one view", "time", "device")
+    return table(titles, rows)
+
+
+def trials() -> str:
+    """Returns the table of shortened runs, without times: most shared their machine."""
+    rows = [
+        (group[0]["recipe"], ", ".join(group[0]["changed"]), *_cells(group)[:-1], _losses(group))
+        for group in _groups()
+        if group[0]["changed"]
+    ]
+    titles = ("recipe", "changed", "framework", "runs", "accuracy", "one view", "training loss")
+    return table(titles, rows)
+
+
+def _groups() -> list[list[Record]]:
+    """Returns the runs of each recipe, framework, setting and device."""
+    path = harness.RESULTS / "speedrun.jsonl"
+    groups = defaultdict(list)
+    for record in records(path) if path.exists() else ():
+        groups[key(record)].append(record)
+    return [groups[group] for group in sorted(groups, key=str)]
+
+
+def _cells(group: list[Record]) -> tuple[str, ...]:
+    """Returns the framework, the number of runs, both accuracies and the time."""
+    first = group[0]
+    return (
+        f"{_NAMES[first['framework']]}, {first['dtype']}",
+        str(len(group)),
+        percent([r["accuracy"] for r in group]),
+        percent([r["single_view_accuracy"] for r in group]),
+        f"{seconds([r['seconds'] for r in group])} ({first['clock']})",
+    )
+
+
+def _losses(group: list[Record]) -> str:
+    low, high = min(r["train_loss"] for r in group), max(r["train_loss"] for r in group)
+    return f"{low:.3f} to {high:.3f}"
