@@ -66,8 +66,9 @@ def test_newton_schulz_in_bfloat16_differs_from_pytorch_by_rounding(shape):
         theirs = torch_newton_schulz(torch, torch.tensor(matrix).bfloat16()).float().numpy()
         exact = numpy_newton_schulz(matrix)
         size = np.linalg.norm(exact)
-        # Rounding to 8 bits is off by 0.2% in the root mean square, and there are 19 roundings.
-        assert np.linalg.norm(ours - theirs) < 0.02 * size
+        # Roundings to 8 bits are off by up to 0.4%, and the terms of the polynomial partly cancel.
+        # PyTorch rounds every sum, and differs from the exact result by 2%.
+        assert np.linalg.norm(ours - theirs) < 0.04 * size
         assert 0.001 * size < np.linalg.norm(ours - exact) < 0.02 * size
 
 
