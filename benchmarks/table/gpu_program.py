@@ -69,6 +69,8 @@ def speedruns() -> str:
             for r in logged
             if r["case"] == case and (r["cuda_graph"] or r["program"] == "evaluation")
         }
+        if not newest:
+            continue
         # The programs are logged in the order in which a run takes them.
         rows += [_program_row(case, r) for r in newest.values()]
         counting = [
