@@ -525,17 +525,21 @@ def lower(
     num_examples: int,
     batch_size: int,
     mesh: jax.sharding.Mesh,
+    schedule: Callable[[jax.Array], jax.Array] | None = None,
+    drop_last: bool = False,
 ) -> jax.stages.Lowered:
-    """Lowers the training program of an Engine, given only shapes.
+    """Lowers a training program of an Engine, given only shapes.
 
     The devices of the mesh need not exist; see jax.experimental.topologies.
 
     Args:
-      make_train_step: As for Engine.
+      make_train_step: As for Engine, or one of its later training steps.
       init: As for Engine.
       num_examples: The number of training images, which have 32 x 32 pixels and three channels.
       batch_size: The number of images per step, over all devices.
       mesh: The devices to lower for.
+      schedule: As for Engine. Only the shape of the learning rates matters.
+      drop_last: As for Engine.
 
     Raises:
       UserError: If the batch size does not fit the data or the devices.
@@ -547,17 +551,20 @@ def lower(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree
         )
 
-    num_steps = count_steps(batch_size, num_examples, mesh.size)
+    num_steps = count_steps(batch_size, num_examples, mesh.size, drop_last)
+    num_counting = min(num_examples, num_steps * batch_size)
     images = jax.ShapeDtypeStruct((num_examples, 32, 32, 3), jnp.uint8)
     labels = jax.ShapeDtypeStruct((num_examples,), jnp.int32)
     order = jax.ShapeDtypeStruct((num_steps, batch_size), jnp.int32)
-    rates = on_mesh(jax.ShapeDtypeStruct((num_steps,), jnp.float32))
+    average_rates = on_mesh(jax.ShapeDtypeStruct((num_steps,), jnp.float32))
+    per_step = jax.eval_shape(schedule or (lambda step: 1.0), np.int32(0)).shape
+    learning_rates = on_mesh(jax.ShapeDtypeStruct((num_steps, *per_step), jnp.float32))
     order = on_mesh(order, NamedSharding(mesh, P(None, AXIS)))
     state = jax.eval_shape(init, np.uint32(0))
-    return Engine._jit_program(make_train_step, num_examples, mesh, loop=True).lower(
+    return Engine._jit_program(make_train_step, num_counting, mesh, loop=True).lower(
         on_mesh(state),
         on_mesh(jax.eval_shape(Metrics.empty)),
         on_mesh((images, labels)),
-        Plan(order, rates, None if state.average is None else rates),
+        Plan(order, learning_rates, None if state.average is None else average_rates),
         on_mesh(jax.ShapeDtypeStruct((), jnp.int32)),
     )

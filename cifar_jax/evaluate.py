@@ -45,6 +45,7 @@ def make_evaluate(
     order = jnp.pad(jnp.arange(num_examples, dtype=jnp.int32), (0, missing))
     weights = jnp.pad(jnp.ones(num_examples), (0, missing))
     labels = np.asarray(labels, np.int32)
+    jitted = _jit_program(eval_step, num_examples, mesh)
 
     def put(images):
         return distributed.put((images, labels), replicated(mesh))
@@ -54,6 +55,27 @@ def make_evaluate(
         (order.reshape(-1, batch_size), weights.reshape(-1, batch_size)),
         NamedSharding(mesh, P(None, AXIS)),
     )
+
+    program = None
+
+    def evaluate(state: TrainState) -> tuple[Metrics, jax.Array]:
+        nonlocal data, program
+        if data is None:
+            data = put(images(state))
+        if program is None:
+            program = compile_for_backend(jitted.lower(*state.evaluated, data, rows))
+        return program(*state.evaluated, data, rows)
+
+    return evaluate
+
+
+def _jit_program(
+    eval_step: EvalStep, num_examples: int, mesh: jax.sharding.Mesh
+) -> Callable[..., tuple[Metrics, jax.Array]]:
+    """Returns the jitted program (params, batch_stats, data, rows), which evaluates a split.
+
+    Its data are images and labels, its rows the indices and the weights of every batch, [steps, B].
+    """
 
     def run(params, batch_stats, data, rows):
         images, labels = data
@@ -68,15 +90,32 @@ def make_evaluate(
         metrics, logits = jax.lax.scan(body, Metrics.empty(), rows)
         return metrics, logits.reshape(-1, logits.shape[-1])[:num_examples]
 
-    program = None
+    return jax.jit(run, out_shardings=replicated(mesh))
 
-    def evaluate(state: TrainState) -> tuple[Metrics, jax.Array]:
-        nonlocal data, program
-        if data is None:
-            data = put(images(state))
-        if program is None:
-            jitted = jax.jit(run, out_shardings=replicated(mesh))
-            program = compile_for_backend(jitted.lower(*state.evaluated, data, rows))
-        return program(*state.evaluated, data, rows)
 
-    return evaluate
+def lower(
+    eval_step: EvalStep,
+    state: TrainState,
+    *,
+    num_examples: int,
+    batch_size: int,
+    mesh: jax.sharding.Mesh,
+) -> jax.stages.Lowered:
+    """Lowers the program of `make_evaluate`, given only shapes; see engine.lower.
+
+    Args:
+      eval_step: As for make_evaluate.
+      state: The state to evaluate, which may have shapes in place of arrays.
+      num_examples: The number of images, which have 32 x 32 pixels and three channels.
+      batch_size: The number of images per step, a multiple of the number of devices.
+      mesh: The devices to lower for.
+    """
+
+    def shaped(shape, dtype, *spec):
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, P(*spec)))
+
+    params, batch_stats = jax.tree.map(lambda x: shaped(x.shape, x.dtype), state.evaluated)
+    data = shaped((num_examples, 32, 32, 3), jnp.uint8), shaped((num_examples,), jnp.int32)
+    shape = -(-num_examples // batch_size), batch_size
+    rows = tuple(shaped(shape, dtype, None, AXIS) for dtype in (jnp.int32, jnp.float32))
+    return _jit_program(eval_step, num_examples, mesh).lower(params, batch_stats, data, rows)

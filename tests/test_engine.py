@@ -264,3 +264,31 @@ def test_later_epochs_use_the_programs_of_their_own(parallel):
         state, _ = tiny.run_steps(eng, state, eng.steps_per_epoch)
         found.append(float(eng.snapshot(state).params))
     assert found == [2, 22, 42, 242]
+
+
+@pytest.mark.parametrize(
+    ("drop_last", "schedule"), [(False, None), (True, lambda step: step * np.float32([1, 2, 3]))]
+)
+def test_a_lowered_program_takes_the_arguments_of_the_engine(drop_last, schedule):
+    def make_train_step(axis_name):
+        def train_step(state, batch, learning_rate):
+            state = state.replace(step=state.step + 1, lr_scale=jnp.sum(learning_rate))
+            return state, metrics.Metrics.empty()
+
+        return train_step
+
+    def init(seed):
+        return step.TrainState(jnp.int32(0), {}, {}, (), jax.random.key(seed), jnp.ones(()))
+
+    train, mesh = tiny.dataset().train, engine.make_mesh(jax.devices()[:1])
+    options = dict(batch_size=16, mesh=mesh, schedule=schedule, drop_last=drop_last)
+    eng = engine.create(make_train_step, init, train.images, train.labels, **options)
+    lowered = engine.lower(make_train_step, init, num_examples=100, **options)
+
+    def shapes(program):
+        return jax.tree.map(lambda x: (x.shape, x.dtype), program.args_info)
+
+    assert shapes(lowered) == shapes(eng._programs[0])
+    order, rates = lowered.args_info[0][3][:2]
+    assert order.shape == ((6, 16) if drop_last else (7, 16))
+    assert rates.shape == order.shape[:1] + (() if schedule is None else (3,))

@@ -1,12 +1,14 @@
 """Compiles training programs for an H100 on any machine, and counts kernels, launches and bytes.
 
-    python -m benchmarks.gpu_program [MODEL[:BATCH[:DTYPE]] ...] [--no_cuda_graph] [--out FILE]
+    python -m benchmarks.gpu_program [CASE ...] [--no_cuda_graph] [--out FILE]
 
-Cases are those of benchmarks.throughput; without one, every network is compiled, which takes about
-ten minutes on two CPU cores. This needs `pip install -r requirements-gpu-program.txt` and Python
-3.12 or newer, but no GPU.
+Cases are those of benchmarks.throughput, MODEL[:BATCH[:DTYPE]], and configs in a folder, such as
+speedrun/airbench94. Of a config, all programs are compiled: one for each size of the images, and
+the evaluation of the test set. Without a case, every network and every speedrun is compiled, which
+takes about fifteen minutes on two CPU cores. This needs Python 3.12 or newer and
+`pip install -r requirements-gpu-program.txt`, but no GPU.
 
-The record holds, per training step:
+The record holds, per step:
   launches: The launches by the host; 0 if the whole call is one CUDA graph.
   kernels: Kernels, library calls and copies.
   bytes: The size of the results and distinct operands of all kernels, whether or not they stay in
@@ -15,7 +17,8 @@ The record holds, per training step:
   at least: A lower bound on the time. It is a sum over the kernels: for each, the largest of
     2 us, bytes / bandwidth and FLOPs / peak. Convolutions take longer: those of ResNet-18 reach
     about half of the peak.
-One line of JSON per case is appended to FILE.
+and the number of steps of a run that the program takes. One line of JSON per program is appended to
+FILE.
 """
 
 import os
@@ -32,13 +35,15 @@ CASES = (
     *("school", "cnn_deep", "cnn13", "vgg16", "resnet18 reference:512:bfloat16"),
     *("resnet18:128:float32", "resnet18 imagenet", "inception_resnet", "resnet34:512:bfloat16"),
     "resnet50",
+    *("speedrun/airbench94", "speedrun/airbench95", "speedrun/airbench96"),
+    "speedrun/cifar100_75",
 )
 
 
 def main(argv: Sequence[str]) -> int:
     """Compiles the cases on the command line, prints a table and returns the exit code."""
     parser = harness.make_parser("gpu_program", __doc__, out=True)
-    parser.add_argument("cases", nargs="*", metavar=harness.CASE, help="cases to compile")
+    parser.add_argument("cases", nargs="*", metavar="CASE", help="cases to compile")
     parser.add_argument(
         "--no_cuda_graph",
         action="store_true",
@@ -50,14 +55,15 @@ def main(argv: Sequence[str]) -> int:
     os.environ["JAX_SKIP_CUDA_CONSTRAINTS_CHECK"] = "1"
     from benchmarks.gpu_program import h100
     from benchmarks.gpu_program.measure import measure
-    from benchmarks.throughput.cases import parse_case
+    from benchmarks.gpu_program.programs import parse
 
     try:
-        cases = [(case, *parse_case(case)) for case in args.cases or CASES]
+        cases = [(case, *parse(case)) for case in args.cases or CASES]
         h100.devices()
         measurements = [
-            (case, partial(measure, case, model, settings, not args.no_cuda_graph))
-            for case, model, settings in cases
+            (case, partial(measure, case, model, settings, not args.no_cuda_graph, program))
+            for case, model, settings, programs in cases
+            for program in programs
         ]
         return harness.run_cases(measurements, args.out, table)
     except (UserError, OSError) as error:
@@ -66,13 +72,14 @@ def main(argv: Sequence[str]) -> int:
 
 def table(records: Sequence[Record]) -> str:
     """Formats the records as a table."""
-    row = "{:<32} {:>8} {:>8} {:>10} {:>10} {:>9} {:>9} {:>10}".format
-    titles = "case", "launches", "kernels", "MB", "non-conv", "GFLOP", "temp MiB", "at least"
-    lines = [row(*titles)]
+    row = "{:<32} {:<13} {:>8} {:>8} {:>10} {:>10} {:>9} {:>9} {:>10}".format
+    titles = "case", "program", "launches", "kernels", "MB", "non-conv", "GFLOP", "temp MiB"
+    lines = [row(*titles, "at least")]
     for r in records:
         lines.append(
             row(
                 r["case"],
+                f"{r['program']} {r['image_size']}",
                 r["launches_per_step"],
                 r["kernels"],
                 f"{r['bytes'] / 1e6:,.1f}",

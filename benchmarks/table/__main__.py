@@ -26,6 +26,7 @@ FILES = {
     "docs/performance.md": {
         "cuda_graphs": speed.cuda_graphs,
         "gpu_program": gpu_program.gpu_program,
+        "gpu_program_speedruns": gpu_program.speedruns,
     },
     "docs/speedruns.md": {"speedruns": speedrun.complete, "speedrun_trials": speedrun.trials},
     "docs/scaling.md": {

@@ -112,6 +112,9 @@ def get_config() -> ConfigDict:
     # Whether the kernels that muon trains are rescaled to Frobenius norm sqrt(output features)
     # before each update. Suits kernels that BatchNorm follows.
     config.optim.rescale_kernels = False
+    # "muon": the dtype in which it orthogonalizes, "float32" or "bfloat16"; "auto" for the dtype of
+    # the computation (config.dtype).
+    config.optim.newton_schulz_dtype = "auto"
 
     # Exponential moving average of the weights and running statistics, which is evaluated instead
     # of them.

@@ -1,6 +1,6 @@
 """Builds the functions that a config describes: network, schedule, optimizer and steps."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -238,8 +238,17 @@ def build_groups(
         raise UserError(
             "optim.groups cannot be combined with transfer.layer_decay or transfer.unfreeze_epochs"
         )
+    groups = [group._replace(fields=_with_dtype(group.fields, config)) for group in groups]
     paths = flatten_dict(nnx.to_pure_dict(nnx.state(network, nnx.Param)))
     return parameter_groups.assign(groups, filter(tuning.trains, paths))
+
+
+def _with_dtype(fields: Mapping[str, Any], config: ConfigDict) -> dict[str, Any]:
+    """Returns fields of an optimizer with newton_schulz_dtype "auto" resolved."""
+    fields = dict(fields)
+    if fields.get("newton_schulz_dtype") == "auto":
+        fields["newton_schulz_dtype"] = str(compute_dtype(config.dtype))
+    return fields
 
 
 def build_rescale(
@@ -280,7 +289,8 @@ def build_optimizer(
     Raises:
       UserError: If a field of the optimizer is invalid.
     """
-    options = optim.pick(config.optim, optim.create, *optim.OPTIMIZERS.values())
+    fields = _with_dtype(config.optim, config)
+    options = optim.pick(fields, optim.create, *optim.OPTIMIZERS.values())
     optimizer = optim.create(config.optim.name, **options)
     if groups is not None:
         return groups.create_optimizer(config.optim.clip_norm)

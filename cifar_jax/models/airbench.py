@@ -46,13 +46,12 @@ from cifar_jax.models.layers import (
     Linear,
     Paths,
     flatten,
+    gelu,
     torch_bias_init,
     torch_init,
 )
 from cifar_jax.models.whitening import WhitenedNetwork, whitening_conv
 from cifar_jax.ops.pooling import max_pool
-
-gelu = partial(jax.nn.gelu, approximate=False)
 
 
 def unit_std_init(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:

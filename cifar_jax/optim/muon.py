@@ -2,7 +2,7 @@
 
 Described at https://kellerjordan.github.io/posts/muon. The constants are those of the CIFAR-10
 speedrun airbench94_muon (https://github.com/KellerJordan/cifar10-airbench), which orthogonalizes in
-bfloat16; here it is done in float32.
+bfloat16; here that is an option.
 """
 
 import math
@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from cifar_jax.errors import UserError
+from cifar_jax.errors import UserError, unknown
 from cifar_jax.optim.masks import MASKS
 from cifar_jax.optim.options import require_momentum
 from cifar_jax.tree_paths import Path, map_by_path
@@ -22,18 +22,24 @@ from cifar_jax.tree_paths import Path, map_by_path
 # The polynomial that each iteration applies to the singular values: a x + b x^3 + c x^5.
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 NUM_ITERATIONS = 3
+NEWTON_SCHULZ_DTYPES = ("float32", "bfloat16")
 # Added to norms, so that a zero matrix stays zero.
 _EPS = 1e-7
 
 
-def newton_schulz(matrices: jax.Array, num_iterations: int = NUM_ITERATIONS) -> jax.Array:
+def newton_schulz(
+    matrices: jax.Array, num_iterations: int = NUM_ITERATIONS, dtype: str = "float32"
+) -> jax.Array:
     """Returns matrices U f(S) V^T for matrices U S V^T: the singular values f(S) are roughly equal.
 
-    Each matrix is divided by its Frobenius norm first. Transposed matrices give transposed results.
+    Each matrix is first divided by its Frobenius norm, in float32. Transposed matrices give
+    transposed results.
 
     Args:
       matrices: [N, R, C], of any floating-point dtype.
       num_iterations: The number of Newton-Schulz iterations.
+      dtype: The dtype of the products and of the arrays between them, one of NEWTON_SCHULZ_DTYPES.
+        Sums are computed in float32.
 
     Returns:
       [N, R, C] float32.
@@ -44,17 +50,29 @@ def newton_schulz(matrices: jax.Array, num_iterations: int = NUM_ITERATIONS) -> 
     if is_tall:  # the smaller of the two products of x and its transpose suffices
         x = x.swapaxes(1, 2)
     x = x / (jnp.linalg.norm(x, axis=(1, 2), keepdims=True) + _EPS)
+
+    def rounded(x):
+        return x.astype(dtype).astype(jnp.float32)
+
+    def product(left, right):
+        return (left.astype(dtype) @ right.astype(dtype)).astype(jnp.float32)
+
+    x = rounded(x)
     for _ in range(num_iterations):
-        gram = x @ x.swapaxes(1, 2)
-        x = a * x + (b * gram + c * (gram @ gram)) @ x
+        gram = product(x, x.swapaxes(1, 2))
+        # In bfloat16, the coefficients would be off by up to 0.2%.
+        x = rounded(a * x + product(b * gram + c * product(gram, gram), x))
     return x.swapaxes(1, 2) if is_tall else x
 
 
-def orthogonalize() -> optax.GradientTransformation:
+def orthogonalize(dtype: str = "float32") -> optax.GradientTransformation:
     """Returns the transformation that applies `newton_schulz` to the update of every kernel.
 
     The output features of a kernel are its last axis; its other axes are those of the matrix's
     other side. Kernels whose matrices have equal shapes are orthogonalized together.
+
+    Args:
+      dtype: The dtype of the iterations; see `newton_schulz`.
 
     Raises:
       UserError: In `init`, if a parameter has fewer than two dimensions.
@@ -79,7 +97,8 @@ def orthogonalize() -> optax.GradientTransformation:
         for i, leaf in enumerate(leaves):
             same_shape[math.prod(leaf.shape[:-1]), leaf.shape[-1]].append(i)
         for shape, indices in same_shape.items():
-            results = newton_schulz(jnp.stack([leaves[i].reshape(shape) for i in indices]))
+            matrices = jnp.stack([leaves[i].reshape(shape) for i in indices])
+            results = newton_schulz(matrices, dtype=dtype)
             for i, result in zip(indices, results, strict=True):
                 leaves[i] = result.reshape(leaves[i].shape).astype(leaves[i].dtype)
         return jax.tree.unflatten(structure, leaves), state
@@ -94,6 +113,7 @@ def muon(
     nesterov: bool = False,
     weight_decay: float = 0.0,
     weight_decay_mask: str = "all",
+    newton_schulz_dtype: str = "float32",
 ) -> optax.GradientTransformation:
     """Muon, for kernels of convolutions and dense layers; see the module's docstring.
 
@@ -108,9 +128,12 @@ def muon(
       nesterov: Whether to use Nesterov momentum.
       weight_decay: This multiple of the weights is added to the update.
       weight_decay_mask: See config/base.py.
+      newton_schulz_dtype: The dtype of the iterations, one of NEWTON_SCHULZ_DTYPES.
     """
     require_momentum(momentum, nesterov)
-    transforms = [orthogonalize()]
+    if newton_schulz_dtype not in NEWTON_SCHULZ_DTYPES:
+        raise unknown("optim.newton_schulz_dtype", newton_schulz_dtype, NEWTON_SCHULZ_DTYPES)
+    transforms = [orthogonalize(newton_schulz_dtype)]
     if momentum:
         transforms.insert(0, optax.trace(momentum, nesterov))
     if weight_decay:

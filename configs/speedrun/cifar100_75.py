@@ -11,8 +11,8 @@ been run in full yet.
 
 Deviations: 9 epochs instead of 8.75; images have 24 pixels from epoch 1 on and 32 from epoch 4 on,
 11% and 44% of the steps instead of 15% and 50%, which are the whole epochs nearest to the
-submission's 1.31 and 4.38; float32 for Muon's iterations instead of bfloat16; the same half of the
-images starts mirrored with every seed; BatchNorm keeps the biased running variance.
+submission's 1.31 and 4.38; on CPUs, float32 for Muon's iterations instead of bfloat16; the same
+half of the images starts mirrored with every seed; BatchNorm keeps the biased running variance.
 """
 
 from cifar_jax.config import base

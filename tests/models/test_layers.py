@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from scipy.special import ndtr
 
 from cifar_jax.errors import UserError
 from cifar_jax.models import layers
@@ -102,6 +103,19 @@ def test_gelu_equals_pytorch():
     x = np.linspace(-6, 6, 1001, dtype=np.float32)
     expected = torch.nn.functional.gelu(torch.tensor(x)).numpy()
     np.testing.assert_allclose(layers.gelu(jnp.asarray(x)), expected, atol=1e-6)
+
+
+def test_gelu_and_its_gradient_in_bfloat16_are_exact_up_to_rounding():
+    x = jnp.linspace(-4, 4, 801, dtype=jnp.bfloat16)
+    exact = np.asarray(x, np.float64)
+    density = np.exp(-(exact**2) / 2) / np.sqrt(2 * np.pi)
+    for found, wanted in (
+        (layers.gelu(x), exact * ndtr(exact)),
+        (jax.grad(lambda x: layers.gelu(x).sum())(x), ndtr(exact) + exact * density),
+    ):
+        assert found.dtype == jnp.bfloat16
+        # Half a unit in the last of 8 bits.
+        np.testing.assert_allclose(np.asarray(found, np.float64), wanted, rtol=0.004, atol=1e-6)
 
 
 def test_initializers_have_the_variance_of_their_frameworks():

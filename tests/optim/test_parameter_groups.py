@@ -1,11 +1,15 @@
+from functools import partial
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
 from ml_collections import ConfigDict
 
-from cifar_jax import experiment, optim
+from cifar_jax import experiment, optim, step
 from cifar_jax.errors import UserError
+from cifar_jax.experiment import parts
 from cifar_jax.optim import parameter_groups
 
 pytestmark = pytest.mark.usefixtures("library_convolutions")
@@ -307,6 +311,33 @@ def test_groups_that_do_not_fit_the_network_are_refused(fields, message):
     cfg = tiny.make_config(model=ConfigDict(AIRBENCH), **SGD | fields)
     with pytest.raises(UserError, match=message):
         experiment.checked(cfg)
+
+
+@pytest.mark.parametrize("in_line", [False, True])
+@pytest.mark.parametrize(
+    ("dtype", "setting", "expected"),
+    [
+        ("float32", "auto", "float32"),
+        ("bfloat16", "auto", "bfloat16"),
+        ("bfloat16", "float32", "float32"),
+        ("float32", "bfloat16", "bfloat16"),
+    ],
+)
+def test_muon_iterates_in_the_dtype_of_the_computation_by_default(
+    dtype, setting, expected, in_line
+):
+    fields = SGD | dict(model=ConfigDict(AIRBENCH), dtype=dtype, optim__weight_decay=0.0)
+    if in_line:
+        fields["optim__groups"] = f"dense/*: name='muon', newton_schulz_dtype={setting!r}"
+    else:
+        fields |= dict(optim__name="muon", optim__newton_schulz_dtype=setting)
+    cfg = tiny.make_config(**fields)
+    network = step.abstract(partial(parts.build_network, cfg, 10, jnp.float32))
+    groups = parts.build_groups(cfg, network, parts.build_fine_tuning(cfg, network))
+    optimizer = parts.build_optimizer(cfg, groups=groups)
+    params = {"dense": {"kernel": jnp.zeros((8, 10))}}
+    program = jax.make_jaxpr(optimizer.update)(params, optimizer.init(params), params)
+    assert ("bf16[" in str(program)) == (expected == "bfloat16")
 
 
 def test_a_group_never_holds_a_frozen_kernel():
