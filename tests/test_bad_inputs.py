@@ -165,6 +165,7 @@ FIELDS = [
             ("resnet18", "width=0"),
             ("resnet18", "width=none"),
             ("resnet50", "conventions=jax"),
+            ("resnet50", "stem=imagnet"),
             ("xception", "widths=(8,8)"),
             ("inception_resnet", "features=(1,2)"),
             ("vgg16", "padding=FULL"),

@@ -104,7 +104,7 @@ def measure_lines(
     """
     settings = load_config(MODEL)
     settings.batch_size = batch_size
-    settings.augment.ops = ""
+    settings.augment.ops = settings.augment.mix = ""
     loops = [make_loop(line, batch_size) for line in ("", *lines)]
     network = measure_network(MODEL, settings, rounds * seconds)
     step = network["step_time_ms"]["median"]

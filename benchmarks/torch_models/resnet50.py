@@ -49,6 +49,7 @@ class ResNet50(nn.Module):
         *,
         depths: Sequence[int] = (3, 4, 6, 3),
         width: int = 64,
+        stem: str = "imagenet",
         conventions: str = "keras",
     ):
         super().__init__()
@@ -56,7 +57,9 @@ class ResNet50(nn.Module):
         conv = partial(nn.Conv2d, bias=is_keras)
         options = dict(eps=1.001e-5, momentum=0.01) if is_keras else dict(eps=1e-5, momentum=0.1)
         norm = partial(nn.BatchNorm2d, **options)
-        self.conv_stem = conv(3, width, 7, 2, padding=3)
+        size, stride = (3, 1) if stem == "cifar" else (7, 2)
+        self.stem = stem
+        self.conv_stem = conv(3, width, size, stride, padding=size // 2)
         self.bn_stem = norm(width)
         blocks, in_features = [], width
         for stage, depth in enumerate(depths):
@@ -72,5 +75,6 @@ class ResNet50(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Returns logits [B, num_classes] of images [B, 3, 32, 32]."""
         x = F.relu(self.bn_stem(self.conv_stem(images)))
-        x = F.max_pool2d(x, 3, stride=2, padding=1)
+        if self.stem == "imagenet":
+            x = F.max_pool2d(x, 3, stride=2, padding=1)
         return self.dense(self.blocks(x).mean((2, 3)))

@@ -18,6 +18,10 @@ As in Keras, the stride is in the first 1x1 convolution, every convolution has a
 torchvision, the stride is in the 3x3 convolution, convolutions have no biases, BN has eps 1e-5 and
 momentum 0.1 (0.9 in Flax), kernels are He normal by fan-out, and dense weights and biases are
 uniform in +-1 / sqrt(fan-in); the network then has 23,712,932 parameters.
+
+With stem="cifar", the stem is one 3x3 convolution with stride 1 and no max-pool follows, so that
+stage 1 has 32 x 32 pixels and stage 4 has 4 x 4, as in public repositories for CIFAR such as
+weiaicunzai/pytorch-cifar100; with conventions="torch", this network has 23,705,252 parameters.
 """
 
 from collections.abc import Sequence
@@ -39,6 +43,7 @@ from cifar_jax.models.layers import (
     stage_groups,
     torch_linear,
 )
+from cifar_jax.models.resnet import STEMS
 from cifar_jax.ops.pooling import max_pool
 
 # {framework: (options of convolutions, options of BatchNorm)}.
@@ -103,11 +108,12 @@ class ResNet50(DenseHead):
       rngs: The `params` stream initializes the kernels.
       depths: Number of blocks per stage.
       width: Number of filters of the first stage's bottlenecks; it doubles with each stage.
+      stem: "imagenet" or "cifar".
       conventions: "keras" or "torch".
       dtype: Dtype of the computation; parameters, statistics, BN and logits are float32.
 
     Raises:
-      UserError: If the conventions are unknown.
+      UserError: If the stem or the conventions are unknown.
     """
 
     def __init__(
@@ -117,9 +123,12 @@ class ResNet50(DenseHead):
         *,
         depths: Sequence[int] = (3, 4, 6, 3),
         width: int = 64,
+        stem: str = "imagenet",
         conventions: str = "keras",
         dtype=jnp.float32,
     ):
+        if stem not in STEMS:
+            raise unknown("stem", stem, STEMS)
         if conventions not in CONVENTIONS:
             raise unknown("conventions", conventions, CONVENTIONS)
         conv_options, norm_options = CONVENTIONS[conventions]
@@ -131,8 +140,8 @@ class ResNet50(DenseHead):
                 padding=size // 2, dtype=dtype, rngs=rngs, **conv_options,
             )  # fmt: skip
 
-        self.depths = tuple(depths)
-        self.conv_stem = conv(3, width, 7, 2)
+        self.stem, self.depths = stem, tuple(depths)
+        self.conv_stem = conv(3, width, 3, 1) if stem == "cifar" else conv(3, width, 7, 2)
         self.bn_stem = norm(width)
         blocks, in_features = [], width
         for stage, depth in enumerate(depths):
@@ -152,8 +161,9 @@ class ResNet50(DenseHead):
         """Returns the features [B, D] after the global average pool; rngs is unused."""
         del rngs
         x = nnx.relu(self.bn_stem(self.conv_stem(images)))
-        # Keras pads with zeros, which after a relu is equivalent to max_pool's -inf.
-        x = max_pool(x, 3, stride=2, padding=1)
+        if self.stem == "imagenet":
+            # Keras pads with zeros, which after a relu is equivalent to max_pool's -inf.
+            x = max_pool(x, 3, stride=2, padding=1)
         for block in self.blocks:
             x = block(x)
         return jnp.mean(x, axis=(1, 2))

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 from augmenting import photographs, run
+from lowering import program
 
 from cifar_jax import augment
 from cifar_jax.augment import erase
@@ -87,6 +88,19 @@ def test_mixup_interpolates_with_weights_from_a_beta_distribution(alpha):
     np.testing.assert_allclose(out, weight * images + (1 - weight) * images[partner], atol=1e-3)
     assert out.dtype == lam.dtype == np.float32 and partner.dtype == np.int32
     assert stats.kstest(lam, stats.beta(alpha, alpha).cdf).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("alpha", [0.01, 0.1, 0.2, 0.8, 3.0, 100.0])
+def test_weights_follow_the_beta_distribution_without_a_loop(alpha):
+    stats = pytest.importorskip("scipy.stats")
+    mix, images = augment.parse_mix(f"mixup({alpha})"), np.zeros((100_000, 1, 1, 1), np.uint8)
+    lam = np.sort(jax.jit(mix)(jax.random.key(0), images).lam)
+    # Float32 rounds many of the largest draws to 1.
+    points = np.linspace(0.001, 0.999, 999)
+    below = np.searchsorted(lam, points, side="right") / len(lam)
+    assert np.abs(below - stats.beta(alpha, alpha).cdf(points)).max() < 0.005
+    # On a GPU, a loop of unknown length waits for the host or is a graph of its own.
+    assert "while" not in program(mix, jax.random.key(0), images, platform="cuda")
 
 
 def test_cutmix_replaces_a_box_and_lam_is_the_remaining_fraction():

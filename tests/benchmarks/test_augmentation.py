@@ -42,11 +42,16 @@ def test_the_time_without_augmentation_is_subtracted(monkeypatch):
     monkeypatch.setattr(measure, "make_loop", lambda line, batch_size: line)
     monkeypatch.setattr(measure, "time_loops", lambda *_: [[1.0, 1.0, 9.0], [3.0, 4.0, 13.0]])
     network = {"step_time_ms": {"median": 57.0}, "dtype": "float32", "used_elsewhere": 0.5}
-    monkeypatch.setattr(measure, "measure_network", lambda *_: network)
+    timed = []
+    monkeypatch.setattr(
+        measure, "measure_network", lambda _, settings, __: timed.append(settings) or network
+    )
     monkeypatch.setattr(measure, "background_load", lambda *_: 0.1)
     (record,) = measure.measure_lines(["flip"], 4, 3, 1.0)
     assert record["ms"] == 3.0 and record["share_of_step"] == 0.05
     assert record["used_elsewhere"] == 0.5  # the maximum of both measurements
+    (settings,) = timed
+    assert settings.augment.ops == settings.augment.mix == ""
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from benchmarks.gpu_suite import stages
 from benchmarks.gpu_suite.collect import unpack
 from benchmarks.gpu_suite.suite import Suite
 from benchmarks.published import PUBLISHED
+from benchmarks.results import load_config
 from cifar_jax.runtime.signals import Preempted
 
 CPU = {"device": {"platform": "cpu"}, "small": False}
@@ -179,6 +180,15 @@ def test_experiments_are_trained_in_order_of_value(tmp_path, calls):
     for arguments in (short, hybrid, full):
         assert arguments[arguments.index("--seeds") + 1] == "3" and "--jobs" in arguments
         assert 0 < float(arguments[arguments.index("--minutes") + 1]) < 1
+
+
+def test_the_short_form_of_a_recipe_is_trained_before_the_long_one(tmp_path, calls):
+    stages.references(make_suite(tmp_path))
+    trained = [arguments[0] for _, arguments in calls]
+    assert trained == ["resnet18_30epochs", "resnet18", "resnet34"]
+    assert all("--epochs" not in arguments for _, arguments in calls)
+    lengths = [load_config(name).num_epochs for name in trained]
+    assert lengths == [30, 200, 200]
 
 
 def test_only_failed_calls_are_reported_not_those_out_of_time(tmp_path):

@@ -112,10 +112,20 @@ def test_every_model_has_a_pinned_count():
     assert NUM_PARAMS.keys() == models.MODELS.keys()
 
 
+def num_params(name, **options):
+    model = nnx.eval_shape(lambda: models.create(name, 100, make_rngs(params=0), **options))
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
+
+
 def test_number_of_parameters(name):
-    model = nnx.eval_shape(lambda: models.create(name, 100, make_rngs(params=0)))
-    leaves = jax.tree.leaves(nnx.state(model, nnx.Param))
-    assert sum(math.prod(leaf.shape) for leaf in leaves) == NUM_PARAMS[name]
+    assert num_params(name) == NUM_PARAMS[name]
+
+
+def test_number_of_parameters_of_resnet50_with_the_conventions_of_torch():
+    # torchvision: 25,557,032 with 1,000 classes.
+    assert num_params("resnet50", conventions="torch") == 23_712_932
+    # weiaicunzai/pytorch-cifar100: 23.7M.
+    assert num_params("resnet50", conventions="torch", stem="cifar") == 23_705_252
 
 
 def build_with_arrays(name, **options):

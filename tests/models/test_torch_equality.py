@@ -249,6 +249,7 @@ THIN = [
     ("resnet34", dict(width=4, depths=(1, 2, 1, 1))),
     ("resnet50", dict(width=4, depths=(1, 2))),
     ("resnet50", dict(width=4, depths=(1, 2), conventions="torch")),
+    ("resnet50", dict(width=4, depths=(1, 2), conventions="torch", stem="cifar")),
     ("speed_resnet", dict(widths=(4, 6, 8), mid_widths=(5, 7, 9))),
     ("resnext29", dict(depths=(1, 1), cardinality=2, width=2)),
     ("senet18", dict(width=4, depths=(1, 1), reduction=2)),
@@ -300,7 +301,10 @@ def test_gradients_and_statistics(case, float64):
     "case",
     [(name, {}) for name in models.MODELS if torch_models.find(name)]
     + [("resnet18", {"conventions": "keras", "stem": "imagenet"})]
-    + [("resnet50", {"conventions": "torch"})],
+    + [
+        ("resnet50", {"conventions": "torch"}),
+        ("resnet50", {"conventions": "torch", "stem": "cifar"}),
+    ],
     ids=name_of,
 )
 def test_size_and_constants(case):
