@@ -18,7 +18,7 @@ import bisect
 import math
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -47,6 +47,11 @@ _FIXED = {
     **{"optim.weight_decay_mask": "all", "plateau.patience": 0, "early_stopping.patience": 0},
     **{"transfer.weights": "", "transfer.train": "all", "transfer.freeze_batch_norm": False},
 }
+# The operations of the speedruns.
+_OPS = re.compile(
+    r"(?P<flip>alternating_flip)?\|?(crop\((?P<padding>\d+), mode='reflect'\))?\|?"
+    r"(random_erasing\(1\.0, \((?P<area>[\d.]+), (?P=area)\), \(1\.0, 1\.0\).*\))?"
+)
 
 
 def parse_groups(text: str, defaults: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
@@ -66,12 +71,10 @@ def parse_groups(text: str, defaults: Mapping[str, Any]) -> list[tuple[str, dict
         fields = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
         # The first and the last learning rate are proportional to the peak.
         ratio = fields.get("learning_rate", defaults["learning_rate"]) / defaults["learning_rate"]
-        ends = {f"{x}_learning_rate": ratio * defaults[f"{x}_learning_rate"] for x in _ENDS}
+        ends = ("base_learning_rate", "final_learning_rate")
+        ends = {field: ratio * defaults[field] for field in ends}
         groups.append((pattern.strip(), {**defaults, **ends, **fields}))
     return [*groups, ("*", dict(defaults))]
-
-
-_ENDS = ("base", "final")
 
 
 def learning_rates(
@@ -202,6 +205,12 @@ def dirac_(weight: torch.Tensor) -> None:
     weight[:count, :count, height // 2, width // 2] = torch.eye(count, device=weight.device)
 
 
+def mirror_half(images: torch.Tensor) -> torch.Tensor:
+    """Mirrors a random half of the images [N, 3, H, W]."""
+    chosen = torch.rand(len(images), 1, 1, 1, device=images.device) < 0.5
+    return torch.where(chosen, images.flip(3), images)
+
+
 def crop(images: torch.Tensor, padding: int) -> torch.Tensor:
     """Pads images [N, 3, H, W] by reflection and crops each of them at a random position."""
     padded = F.pad(images, (padding,) * 4, mode="reflect")
@@ -233,52 +242,6 @@ def views(images: torch.Tensor, count: int) -> list[tuple[float, torch.Tensor]]:
     return [(weight, view) for weight, x in shifted for view in (x, x.flip(3))]
 
 
-class _Augmentation:
-    """The operations of `config.augment.ops`, for which only those of the speedruns are known."""
-
-    def __init__(self, text: str):
-        calls = [ast.parse(op.strip(), mode="eval").body for op in text.split("|") if op.strip()]
-        calls = [call if isinstance(call, ast.Call) else ast.Call(call, [], []) for call in calls]
-        args = {
-            call.func.id: [ast.literal_eval(x) for x in (*call.args, *_values(call.keywords))]
-            for call in calls
-        }
-        known = ["alternating_flip", "crop", "random_erasing"]
-        self.flips, self.padding, self.square = "alternating_flip" in args, 0, 0
-        is_known = [*args] == [name for name in known if name in args]
-        if "crop" in args:
-            self.padding, *mode = args["crop"]
-            is_known &= mode == ["reflect"]
-        if "random_erasing" in args:
-            probability, scale, ratio, *_ = args["random_erasing"]
-            is_known &= (probability, *ratio) == (1, 1, 1) and scale[0] == scale[1]
-            self.square = round(32 * math.sqrt(scale[0]))
-        if not is_known:
-            raise UserError(
-                "in PyTorch, augment.ops must be alternating_flip, crop by reflection and "
-                f"random_erasing of a square, in this order, got {text!r}"
-            )
-
-    def start(self, images: torch.Tensor) -> torch.Tensor:
-        """Mirrors a random half of the images [N, 3, H, W], before the first epoch."""
-        if not self.flips:
-            return images
-        chosen = torch.rand(len(images), 1, 1, 1, device=images.device) < 0.5
-        return torch.where(chosen, images.flip(3), images)
-
-    def __call__(self, images: torch.Tensor, epoch: int) -> torch.Tensor:
-        """Returns the images as they are seen in an epoch."""
-        if self.padding:
-            images = crop(images, self.padding)
-        if self.flips and epoch % 2:
-            images = images.flip(3)
-        return erase(images, self.square) if self.square else images
-
-
-def _values(keywords: list[ast.keyword]) -> Iterator[ast.expr]:
-    return (keyword.value for keyword in keywords)
-
-
 class InTorch:
     """A speedrun that can be repeated with other seeds.
 
@@ -301,7 +264,14 @@ class InTorch:
             if values[field] != value:
                 raise UserError(f"in PyTorch, {field} must be {value!r}, got {values[field]!r}")
         self._config, self._clock, self._dataset = config, clock, dataset
-        self._augment = _Augmentation(config.augment.ops)
+        ops = _OPS.fullmatch(config.augment.ops)
+        if ops is None:
+            raise UserError(
+                "in PyTorch, augment.ops must be alternating_flip|crop(PIXELS, mode='reflect') or "
+                f"these and random_erasing of a square, got {config.augment.ops!r}"
+            )
+        self._flips, self._padding = bool(ops["flip"]), int(ops["padding"] or 0)
+        self._square = round(32 * math.sqrt(float(ops["area"] or 0)))
         self.steps_per_epoch = len(dataset.train.labels) // config.batch_size
         self._num_steps = config.num_epochs * self.steps_per_epoch
 
@@ -355,6 +325,17 @@ class InTorch:
             for x in (self._dataset.mean, self._dataset.std)
         )
         return (images - mean) / std
+
+    def augment(self, images: torch.Tensor, epoch: int) -> torch.Tensor:
+        """Returns all images [N, 3, 32, 32] as they are seen in an epoch, counted from 0.
+
+        Images are mirrored in every other epoch; half of them are when they are passed.
+        """
+        if self._padding:
+            images = crop(images, self._padding)
+        if self._flips and epoch % 2:
+            images = images.flip(3)
+        return erase(images, self._square) if self._square else images
 
     def whiten(self, images: torch.Tensor) -> None:
         """Computes the stem's filters from training images [N, 32, 32, 3] uint8."""
@@ -421,7 +402,11 @@ class InTorch:
         if config.augment.train_sizes:
             epoch = step // self.steps_per_epoch
             index = bisect.bisect_right(config.augment.train_size_epochs, epoch)
-            images = _resize(images, config.augment.train_sizes[index])
+            size = config.augment.train_sizes[index]
+            if size != images.shape[2]:
+                images = F.interpolate(
+                    images.float(), (size, size), mode="bilinear", antialias=True
+                )
         self.network.train()
         loss = F.cross_entropy(
             self._classify(images), labels, label_smoothing=config.label_smoothing
@@ -457,10 +442,12 @@ class InTorch:
 
     def _train(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Trains for all epochs and returns the mean loss of the last one, []."""
-        images = self._augment.start(self.normalize(images).to(self._dtype))
+        images = self.normalize(images).to(self._dtype)
+        if self._flips:
+            images = mirror_half(images)
         batch_size = self._config.batch_size
         for epoch in range(self._config.num_epochs):
-            seen = self._augment(images, epoch)
+            seen = self.augment(images, epoch)
             order = torch.randperm(len(labels), device=self._device)
             losses = []
             for i in range(self.steps_per_epoch):
@@ -497,10 +484,3 @@ class InTorch:
         if self._on_gpu:
             torch.cuda.synchronize()
         return time.perf_counter()
-
-
-def _resize(images: torch.Tensor, size: int) -> torch.Tensor:
-    """Resizes images [B, 3, S, S] to `size` pixels, with antialiasing."""
-    if size == images.shape[2]:
-        return images
-    return F.interpolate(images, (size, size), mode="bilinear", antialias=True)

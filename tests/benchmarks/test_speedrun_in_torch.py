@@ -14,6 +14,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from cifar_jax import config, engine, experiment, step
 from cifar_jax.errors import UserError
 from cifar_jax.experiment import parts
+from cifar_jax.metrics import fetch
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
@@ -163,9 +164,9 @@ def test_crops_and_squares_are_uniform_and_inside():
 
 def test_images_are_mirrored_in_every_other_epoch():
     torch.manual_seed(0)
-    augment = in_torch._Augmentation("alternating_flip")
+    augment = make("airbench94", augment__ops="alternating_flip").augment
     images = images_of((60, 3, 4, 4))
-    first = augment.start(images)
+    first = in_torch.mirror_half(images)
     is_mirrored = (first == images.flip(3)).all(dim=(1, 2, 3))
     assert 15 < is_mirrored.sum() < 45
     assert torch.equal(first[~is_mirrored], images[~is_mirrored])
@@ -219,9 +220,20 @@ def _params(network):
 @pytest.mark.usefixtures("library_convolutions")
 @pytest.mark.parametrize("name", ("airbench94", "airbench96", "cifar100_75"))
 def test_four_steps_equal_the_engine(name):
-    """Without augmentation, from the same parameters and with the same batches."""
-    changes = {"augment__ops": ""} | ({"lookahead__every": 3} if name == "airbench96" else {})
+    """Without augmentation, from the same parameters and with the same batches.
+
+    Images of 24 pixels leave an odd number to the last group of cifar100_75. With 20, the identity
+    of its 2x2 kernel reads only padding at the border: the outputs are exactly 0, and the gradient
+    of the maximum over equal values is not unique in the first steps.
+
+    The images are noise: whitened images of one color each have gradients that are mostly rounding.
+    """
+    changes = {"augment__ops": ""}
+    changes |= {"lookahead__every": 3} if name == "airbench96" else {}
+    changes |= {"augment__train_sizes": (24, 32)} if name == "cifar100_75" else {}
     cfg, images = make_config(name, batch_size=32, **changes), dataset()
+    noise = np.random.default_rng(0).integers(0, 256, (64, 32, 32, 3), np.uint8)
+    images = images._replace(train=images.train._replace(images=noise))
     mesh = engine.make_mesh(jax.devices()[:1])
     program = experiment.create(cfg, images, mesh=mesh).engine
     state = program.init()
@@ -238,8 +250,6 @@ def test_four_steps_equal_the_engine(name):
             for i, indices in enumerate(torch.tensor(np.asarray(plan.order)).long())
         ]
         state, metrics = program.run(state, program.no_metrics(), plan, 2)
-        from cifar_jax.metrics import fetch
-
         assert fetch(metrics)["loss"] == pytest.approx(np.mean(losses), rel=1e-5)
     convert = partial(weights.to_state_dict, module=speedrun.network)
     ours = speedrun.network.state_dict()
@@ -247,7 +257,7 @@ def test_four_steps_equal_the_engine(name):
         change = (x - start[key]).abs().max()
         assert change > 1e-4 or key == "conv_stem.weight", key
         difference = (ours[key] - x).abs().max()
-        print(f"{key}: {difference / x.abs().max():.1e} {difference / change:.1e}")
+        print(f"{key}: {difference / x.abs().max():.1e}")  # shown by pytest -s
         assert difference <= 1e-4 * x.abs().max(), key
     for key, x in convert(state.batch_stats).items():
         # PyTorch's running variances are the unbiased ones.
@@ -274,7 +284,7 @@ def test_a_thin_run_learns(name):
         ({"clock": "T3"}, "clock"),
         ({"ema__decay": 0.9, "lookahead__every": 0}, "ema.decay must be 0.0, got 0.9"),
         ({"augment__ops": "flip"}, "augment.ops must be"),
-        ({"augment__ops": "crop(2)|alternating_flip"}, "in this order"),
+        ({"augment__ops": "crop(2, mode='reflect')|alternating_flip"}, "augment.ops must be"),
         ({"optim__schedule": "cosine", "optim__groups": ""}, "schedule"),
         ({"optim__weight_decay": 0.1}, "without weight decay"),
     ],
