@@ -304,12 +304,12 @@ class InTorch:
         test_images, test_labels = self._upload(test.images), self._upload(test.labels)
         began = self._now()
         initialize(self.network, self._config.model.get("init", "sgd"))
+        self.start()
         images = self._upload(train.images)
         labels = self._upload(train.labels if labels is None else labels)
         if self._clock == "T1":
             began = self._now()
         self.whiten(images)
-        self.start()
         loss = self._train(images, labels)
         ended = self._now()
         accuracies = self._evaluate(test_images, test_labels)
