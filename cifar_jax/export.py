@@ -4,10 +4,11 @@
     python -m cifar_jax.export --workdir runs/cnn3 --format stablehlo
 
 The network is that of the epoch that the run reports; the run has to be complete. safetensors is a
-file of named arrays, without code, whose metadata describe the network, its classes and how pixels
-are normalized. `python -m cifar_jax.predict --weights FILE` reads it. stablehlo is a program from
-images to logits, which holds the parameters and runs with JAX but without this package; FILE.json
-next to it has the classes. docs/export.md has examples of programs that read the two.
+file of named arrays, without code, whose metadata describe the network, its classes, how pixels are
+normalized and how many views of an image are averaged. `python -m cifar_jax.predict --weights FILE`
+reads it. stablehlo is a program from images to logits, which holds the parameters and runs with JAX
+but without this package; FILE.json next to it has the classes. docs/export.md has examples of
+programs that read the two.
 """
 
 import argparse

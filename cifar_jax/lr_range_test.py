@@ -8,9 +8,12 @@ range_test.csv, range_test.json and range_test.png to the workdir, runs/<experim
 default. Prints the base and max learning rates that Smith's method derives from the accuracy, the
 flags for training between them, and the learning rate at which the loss falls fastest. With --by
 epoch, the learning rate grows per epoch, and accuracy is measured on the validation split or, if
-there is none, on the test set. Config fields are set as in training; the config's own schedule,
-learning rates and epochs have no effect, and all groups of layers train from the start; groups of
-parameters (optim.groups) keep the ratio of their learning rate to optim.learning_rate.
+there is none, on the test set.
+
+Config fields are set as in training, but the config's own schedule, learning rates and epochs have
+no effect: there is no warm-up, all layers train from the start, and all images have the size of
+evaluation. Groups of parameters (optim.groups) train throughout, and keep the ratio of their
+learning rate to optim.learning_rate.
 """
 
 import sys

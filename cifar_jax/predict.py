@@ -8,7 +8,8 @@ wrote. From a workdir, one checkpoint is loaded: that of the epoch that the run 
 run is not complete, of the best or latest epoch so far.
 
 Each image is cropped to its central square and resized to 32x32 pixels; transparent areas become
-white. Prints the five most probable classes of each image, or with --json one JSON object for all
+white. If the run averages several views of each image (augment.views), so do the predictions.
+Prints the five most probable classes of each image, or with --json one JSON object for all
 images. Files that are not images are listed as errors at the end, and the remaining images are
 still classified. Reads PNG, JPEG, WebP, AVIF, GIF, BMP, TIFF and PPM files.
 """

@@ -109,6 +109,7 @@ def test_the_metadata_describe_the_network(workdir, weights):
     expected = {"format": "cifar_jax", "normalize": "standard", "label": "fine", "dtype": "float32"}
     assert expected.items() <= metadata.items()
     assert (about["epoch"], about["step"], about["image_size"]) == (1, 4, 32)
+    assert about["views"] == 1
     assert about["accuracy"]["test_accuracy"] == summary["test_accuracy"]
     assert about["accuracy"]["val_accuracy"] == summary["val_accuracy"]
 
@@ -139,6 +140,7 @@ def test_statistics_options_and_preprocessing_survive(tmp_path):
         model=ConfigDict({"name": "vgg16", "layers": (16, "B", 16, "M", "F", 8)}),
         **WITH_VALIDATION,
         augment__resize=20, augment__resize_method="bicubic", augment__normalize="caffe",
+        augment__views=6,
     )  # fmt: skip
     choose_model(config, "vgg16")
     tiny.train(config, tmp_path / "run")
@@ -154,6 +156,14 @@ def test_statistics_options_and_preprocessing_survive(tmp_path):
     program = jax.export.deserialize(bytearray(stablehlo.serialize(again)))
     found = jax.jit(program.call)(IMAGES)
     np.testing.assert_allclose(found, logits_of(tmp_path / "run"), rtol=1e-4, atol=1e-4)
+
+    # Files of older versions have no views: one view is predicted.
+    arrays, metadata = safetensors_file.read(tmp_path / "model.safetensors")
+    assert metadata.pop("views") == "6"
+    safetensors_file.write(tmp_path / "old.safetensors", arrays, metadata)
+    old = network_file.read(tmp_path / "old.safetensors")
+    assert old.config.augment.views == 1
+    assert predict.predict(old, IMAGES) != predict.predict(network, IMAGES)
 
 
 def test_a_run_that_is_not_complete_is_refused(workdir, tmp_path, capsys):
@@ -212,6 +222,9 @@ def damaged(arrays, metadata):
         ("mean", "0.5", "mean and std must be"),
         ("std", "[0, 1, 1]", "std must be above 0"),
         ("epoch", "", "metadata"),
+        ("views", "3", r"augment\.views must be one of \(1, 2, 6\), got 3"),
+        ("views", "true", "augment.views"),
+        ("views", "[6]", "metadata"),
     ):
         yield arrays, metadata | {name: value}, message
     yield arrays, {k: v for k, v in metadata.items() if k != "label"}, "metadata.*'label'"

@@ -74,6 +74,27 @@ def test_the_configs_own_schedule_has_no_effect(tmp_path):
     assert command(tmp_path, *flags, "--from=1e-4", "--to=1e-2", "--epochs=2") == 0
 
 
+@pytest.mark.parametrize("groups", ["", "*/bias: warmup_epochs=4.5, schedule='cosine'"])
+def test_warm_ups_may_be_longer_than_the_test(tmp_path, groups):
+    flags = ["--config.optim.warmup_epochs=3.0", f"--config.optim.groups={groups}"]
+    assert command(tmp_path, *flags, "--from=1e-4", "--to=1e-2", "--epochs=1") == 0
+
+
+@pytest.mark.usefixtures("library_convolutions")
+@pytest.mark.parametrize("name", ["airbench94", "cifar100_75"])
+def test_the_recipes_of_the_speedruns_can_be_tested_in_one_epoch(tmp_path, name):
+    config = ["--config", str(tiny.ROOT / f"configs/speedrun/{name}.py"), "--config.data.limit=400"]
+    config += ["--config.data.name=synthetic", "--config.batch_size=96"]
+    config += ["--config.model.widths=(4,6,8)"]
+    if name == "cifar100_75":
+        config += ["--config.model.mid_widths=(4,6,8)"]
+    flags = ["--workdir", str(tmp_path), "--from=1e-4", "--to=1e-2", "--epochs=1"]
+    assert lr_range_test.main(["", *config, *flags]) == 0
+    with (tmp_path / "range_test.csv").open() as file:
+        rates = [float(row["learning_rate"]) for row in csv.DictReader(file)]
+    np.testing.assert_allclose(rates, np.geomspace(1e-4, 1e-2, 4), rtol=1e-3)
+
+
 @pytest.mark.usefixtures("default_signals")
 def test_ctrl_c_ends_the_test_and_keeps_its_points(tmp_path, monkeypatch):
     seen = []

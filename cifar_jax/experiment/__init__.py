@@ -138,7 +138,8 @@ def create(
         average_rate=_average_rate(config, steps_per_epoch),
         drop_last=config.drop_last,
         later=parts.later,
-        fit_to_images=parts.fit_to_images,
+        # The layers after a loaded whitening kernel were trained for it.
+        fit_to_images=None if config.transfer.weights else parts.fit_to_images,
     )
     evaluate = {
         name: make_evaluate(

@@ -29,7 +29,8 @@ class Parts(NamedTuple):
       later: {epoch: make_train_step}, what replaces the first training step from an epoch on.
       init: Maps the seed to the state at step 0, before pretrained parameters are loaded.
       fit_to_images: Maps the state at step 0 and training images [N, H, W, C] uint8 to the state to
-        start from; None if that does not depend on the images.
+        start from, unless pretrained parameters are loaded; None if that does not depend on the
+        images.
       eval_step: See step.make_eval_step.
       features_step: See step.make_features_step; None for networks without a body and a head.
       tuning: The fields of `config.transfer`, applied to the network.

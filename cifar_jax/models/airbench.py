@@ -22,7 +22,7 @@ group is residual: x = gelu(BN(max-pool(conv))), then gelu(x + BN(conv(gelu(BN(c
 smallest network takes 118 million multiplications per image, the largest 452 million.
 
 The other convolutions have "same" padding, no bias, and partial identity kernels: see dirac.py. BN
-has no scale, eps 1e-12 and, except in airbench96, a short memory. gelu is the exact one, with erf.
+has no scale, eps 1e-12 and momentum 0.4 (0.6 in Flax), 0.1 in airbench96. gelu is exact, with erf.
 init="muon" has the head uniform and rescaled to a standard deviation of 1, and a random bias of the
 stem; init="sgd" has a head with PyTorch's default initialization, and a zero bias. The Muon script
 divides the logits by the number of features, hence logit_scale=1 / 256.

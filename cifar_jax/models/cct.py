@@ -23,8 +23,8 @@ deviation 0.02, the vectors of the positions with deviation 0.2; biases are 0. (
 the normal distributions at +-2, which never applies.)
 
 With 100 classes the network has 3,783,269 parameters, and 3,760,139 with 10, the authors' 3.760M.
-No deviations; the sums over the layers and the softmax are float32 even if the computation is in
-bfloat16.
+There are no deviations. The sums over the layers and the softmax are float32 even if the
+computation is in bfloat16.
 """
 
 from functools import partial

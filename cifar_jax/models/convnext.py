@@ -11,8 +11,8 @@
 
 A block with C channels is a depthwise convolution 7x7, LN, a dense layer of 4 C per pixel, gelu, a
 dense layer of C per pixel and a learned factor per channel, initially 1e-6. Stochastic depth drops
-it at a rate that grows linearly to `drop_path` in the last block; then its input is added. LN
-normalizes the channels of each pixel, with eps 1e-6. All layers have biases.
+the result at a rate that grows linearly to `drop_path` in the last block. Then the block's input is
+added. LN normalizes the channels of each pixel, with eps 1e-6. All layers have biases.
 
 With 100 classes the network has 27,895,012 parameters. torchvision's convnext_tiny, whose stem is a
 4x4 convolution, has 28,589,128 with 1,000 classes: 692,100 more in the head and 2,016 in the stem.

@@ -22,7 +22,7 @@ classes, 7,680 for its larger stem and 128 for the stem's BN.
 Deviations from the paper: the stem is one 3x3 convolution with stride 1 without BN, relu and
 max-pool, as in kuangliu/pytorch-cifar and weiaicunzai/pytorch-cifar100. Like the authors' code, the
 transitions have a relu, which neither the paper's text nor pytorch-cifar100 has. The initializers
-are those of resnet.py, BN has eps 1e-5 and momentum 0.1 (0.9 in flax).
+are those of resnet.py, BN has eps 1e-5 and momentum 0.1 (0.9 in Flax).
 """
 
 import itertools
@@ -33,14 +33,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from cifar_jax.models.layers import (
-    BatchNorm,
-    Conv,
-    DenseHead,
-    Paths,
-    he_fan_out_init,
-    torch_linear,
-)
+from cifar_jax.models.layers import BatchNorm, DenseHead, Paths, he_conv, torch_linear
 
 
 class DenseLayer(nnx.Module):
@@ -104,14 +97,8 @@ class DenseNet(DenseHead):
         growth: int = 32,
         dtype=jnp.float32,
     ):
+        conv = partial(he_conv, dtype=dtype, rngs=rngs)
         norm = partial(BatchNorm, momentum=0.9, epsilon=1e-5, rngs=rngs)
-
-        def conv(in_features, features, size):
-            return Conv(
-                in_features, features, (size, size),
-                use_bias=False, kernel_init=he_fan_out_init, dtype=dtype, rngs=rngs,
-            )  # fmt: skip
-
         self.depths = tuple(depths)
         features = 2 * growth
         self.conv_stem = conv(3, features, 3)

@@ -57,6 +57,20 @@ def torch_linear(in_features: int, features: int, **options) -> nnx.Linear:
     return Linear(in_features, features, kernel_init=torch_init, bias_init=bias_init, **options)
 
 
+def he_conv(
+    in_features: int, features: int, kernel_size: int, stride: int = 1, **options
+) -> nnx.Conv:
+    """Returns a convolution as in torchvision's ResNets, for odd kernel sizes.
+
+    It has no bias and symmetric padding, which keeps the size if the stride is 1; the kernel is He
+    normal by fan-out.
+    """
+    return Conv(
+        in_features, features, (kernel_size, kernel_size), stride, padding=kernel_size // 2,
+        use_bias=False, kernel_init=he_fan_out_init, **options,
+    )  # fmt: skip
+
+
 class Dropout(nnx.Dropout):
     """nnx.Dropout that validates its rate.
 
@@ -167,6 +181,28 @@ class DenseHead(nnx.Module):
     def head_paths(self) -> Paths:
         """Returns the prefixes of the head's parameter paths."""
         return (("dense",),)
+
+
+def block_sizes(
+    depths: Sequence[int], in_features: int, features: int
+) -> list[tuple[int, int, int]]:
+    """Returns (input channels, output channels, stride) of each block of a ResNet.
+
+    The number of output channels doubles with each stage. The stride is 2 in the first block of
+    every stage except the first, and otherwise 1.
+
+    Args:
+      depths: Number of blocks per stage.
+      in_features: Number of input channels of the first block.
+      features: Number of output channels of the first stage.
+    """
+    sizes = []
+    for stage, depth in enumerate(depths):
+        for i in range(depth):
+            stride = 2 if stage > 0 and i == 0 else 1
+            sizes.append((in_features, features * 2**stage, stride))
+            in_features = features * 2**stage
+    return sizes
 
 
 def stage_groups(

@@ -1,7 +1,6 @@
-"""MobileNetV2 for 32x32 images: Sandler et al. (2018), in the form of pytorch-cifar-models.
+"""MobileNetV2: Sandler et al., "Inverted Residuals and Linear Bottlenecks" (2018).
 
-The paper is "MobileNetV2: Inverted Residuals and Linear Bottlenecks" (arXiv:1801.04381), the form
-for 32x32 images that of chenyaofo/pytorch-cifar-models.
+arXiv:1801.04381. The strides for 32x32 images are those of chenyaofo/pytorch-cifar-models.
 
 | layer | output |
 |---|---|
@@ -20,7 +19,7 @@ A block of expansion t maps I channels to t * I with conv 1x1, BN and relu6 (abs
 applies a depthwise convolution 3x3, BN and relu6, and maps to the stage's number of channels with
 conv 1x1 and BN, without an activation. Its input is added if the shape is the same. Convolutions
 have no bias; kernels are He normal by fan-out, those of the dense layer normal with deviation 0.01;
-BN has eps 1e-5 and momentum 0.1 (0.9 in flax).
+BN has eps 1e-5 and momentum 0.1 (0.9 in Flax).
 
 With 100 classes the network has 2,351,972 parameters, the 2.35M in the logs of
 pytorch-cifar-models; torchvision's mobilenet_v2 has 3,504,872 with 1,000 classes.
@@ -41,12 +40,11 @@ from jax.nn.initializers import normal
 from cifar_jax.errors import UserError
 from cifar_jax.models.layers import (
     BatchNorm,
-    Conv,
     DenseHead,
     Dropout,
     Linear,
     Paths,
-    he_fan_out_init,
+    he_conv,
     stage_groups,
 )
 
@@ -69,7 +67,7 @@ class Block(nnx.Module):
       features: Number of output channels, O.
       expansion: Number of channels of the depthwise convolution, as a multiple of I.
       stride: The stride s of the depthwise convolution.
-      conv: A function of (in_features, features, kernel_size) and options that returns a
+      conv: A function of (in_features, features, kernel_size, stride=1) and options that returns a
         convolution.
       norm: A function of features that returns a BatchNorm.
     """
@@ -81,7 +79,7 @@ class Block(nnx.Module):
         if self.expands:
             self.conv_expand = conv(in_features, hidden, 1)
             self.bn_expand = norm(hidden)
-        self.depthwise = conv(hidden, hidden, 3, strides=stride, feature_group_count=hidden)
+        self.depthwise = conv(hidden, hidden, 3, stride, feature_group_count=hidden)
         self.bn_depthwise = norm(hidden)
         self.conv_project = conv(hidden, features, 1)
         self.bn_project = norm(features)
@@ -125,14 +123,8 @@ class MobileNetV2(DenseHead):
             raise UserError(f"width must be above 0, got {width}")
         if len(depths) > len(STAGES):
             raise UserError(f"depths must be at most {len(STAGES)} numbers, got {tuple(depths)}")
+        conv = partial(he_conv, dtype=dtype, rngs=rngs)
         norm = partial(BatchNorm, momentum=0.9, epsilon=1e-5, rngs=rngs)
-
-        def conv(in_features, features, size, **options):
-            return Conv(
-                in_features, features, (size, size), padding=size // 2,
-                use_bias=False, kernel_init=he_fan_out_init, dtype=dtype, rngs=rngs, **options,
-            )  # fmt: skip
-
         self.depths = tuple(depths)
         in_features = scaled(32, width)
         self.conv_stem = conv(3, in_features, 3)

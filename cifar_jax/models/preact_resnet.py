@@ -14,9 +14,9 @@ convolution of the block's activated input, without BN. preact_resnet18 has (2, 
 11,218,340 parameters with 100 classes.
 
 Deviations from the paper: its networks for CIFAR have three stages of 16 to 64 filters, or of
-bottlenecks. Four stages of basic blocks with the filters of ResNet-18 are customary since.
+bottlenecks. Four stages of basic blocks with the filters of ResNet-18 have become customary.
 Deviations from other versions of the same network: kuangliu/pytorch-cifar has no BN and relu after
-the last block, which the paper has, and 1,024 parameters less. weiaicunzai/pytorch-cifar100 lacks
+the last block, which the paper has, and 1,024 parameters fewer. weiaicunzai/pytorch-cifar100 lacks
 them too; it has BN and relu after the stem, biases in the convolutions, and projects a block's
 input before its activation.
 
@@ -33,10 +33,10 @@ from flax import nnx
 
 from cifar_jax.models.layers import (
     BatchNorm,
-    Conv,
     DenseHead,
     Paths,
-    he_fan_out_init,
+    block_sizes,
+    he_conv,
     stage_groups,
     torch_linear,
 )
@@ -49,7 +49,8 @@ class PreActBlock(nnx.Module):
       in_features: Number of input channels, I.
       features: Number of output channels, O.
       stride: The stride s of the first convolution.
-      conv: A function of (in_features, features, kernel_size, stride) that returns a convolution.
+      conv: A function of (in_features, features, kernel_size, stride=1) that returns a
+        convolution.
       norm: A function of features that returns a BatchNorm.
     """
 
@@ -57,7 +58,7 @@ class PreActBlock(nnx.Module):
         self.bn1 = norm(in_features)
         self.conv1 = conv(in_features, features, 3, stride)
         self.bn2 = norm(features)
-        self.conv2 = conv(features, features, 3, 1)
+        self.conv2 = conv(features, features, 3)
         self.has_projection = stride != 1 or in_features != features
         if self.has_projection:
             self.conv_shortcut = conv(in_features, features, 1, stride)
@@ -90,26 +91,16 @@ class PreActResNet(DenseHead):
         width: int = 64,
         dtype=jnp.float32,
     ):
+        conv = partial(he_conv, dtype=dtype, rngs=rngs)
         norm = partial(BatchNorm, momentum=0.9, epsilon=1e-5, rngs=rngs)
-
-        def conv(in_features, features, size, stride):
-            return Conv(
-                in_features, features, (size, size), stride, padding=size // 2, use_bias=False,
-                kernel_init=he_fan_out_init, dtype=dtype, rngs=rngs,
-            )  # fmt: skip
-
         self.depths = tuple(depths)
-        self.conv_stem = conv(3, width, 3, 1)
-        blocks, in_features = [], width
-        for stage, depth in enumerate(depths):
-            features = width * 2**stage
-            for i in range(depth):
-                stride = 2 if stage > 0 and i == 0 else 1
-                blocks.append(PreActBlock(in_features, features, stride, conv, norm))
-                in_features = features
+        self.conv_stem = conv(3, width, 3)
+        blocks = []
+        for in_features, features, stride in block_sizes(depths, width, width):
+            blocks.append(PreActBlock(in_features, features, stride, conv, norm))
         self.blocks = nnx.List(blocks)
-        self.bn_out = norm(in_features)
-        self.dense = torch_linear(in_features, num_classes, rngs=rngs)
+        self.bn_out = norm(features)
+        self.dense = torch_linear(features, num_classes, rngs=rngs)
 
     def features(self, images: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
         """Returns the features [B, D] after the global average pool; rngs is unused."""

@@ -14,8 +14,8 @@ has the stride. Shortcuts have no parameters: an average pool 2 where the stride
 the channels that are new. The depth is 6 n + 2. With bottleneck=True, a block is BN, conv 1x1, BN,
 relu, conv 3x3, BN, relu, conv 1x1 with four times as many filters, BN, and the depth is 9 n + 2.
 
-ShakeDrop (shake_drop.py) scales the output of each block before the shortcut is added. Its rate
-grows linearly to `shake_drop` in the last block: k / (3 n) times as much in block k.
+ShakeDrop (shake_drop.py) scales the output of each block before the shortcut is added. Its rate in
+block k is k / (3 n) times `shake_drop`, the rate in the last block.
 
 With 100 classes, the defaults (basic blocks, depth 110, alpha 270) have 28,511,307 parameters, and
 depth 200 with alpha 240 and bottlenecks has 26,844,952.
@@ -35,11 +35,10 @@ from flax import nnx
 from cifar_jax.errors import UserError
 from cifar_jax.models.layers import (
     BatchNorm,
-    Conv,
     DenseHead,
     Linear,
     Paths,
-    he_fan_out_init,
+    he_conv,
     stage_groups,
     torch_init,
 )
@@ -124,16 +123,10 @@ class PyramidNet(DenseHead):
         unit = 9 if bottleneck else 6
         if depth < unit + 2 or (depth - 2) % unit:
             raise UserError(f"depth must be {unit} n + 2 with n of 1 or more, got {depth}")
+        conv = partial(he_conv, dtype=dtype, rngs=rngs)
         norm = partial(BatchNorm, momentum=0.9, epsilon=1e-5, rngs=rngs)
-
-        def conv(in_features, features, size, stride):
-            return Conv(
-                in_features, features, (size, size), stride, padding=size // 2, use_bias=False,
-                kernel_init=he_fan_out_init, dtype=dtype, rngs=rngs,
-            )  # fmt: skip
-
         self.depths = ((depth - 2) // unit,) * 3
-        self.conv_stem = conv(3, 16, 3, 1)
+        self.conv_stem = conv(3, 16, 3)
         self.bn_stem = norm(16)
         blocks, in_features, count = [], 16, sum(self.depths)
         for i in range(count):

@@ -19,7 +19,7 @@ stride 2, after which stage 1 has 8 x 8 pixels.
 
 conventions="torch" initializes, normalizes and pads as torchvision does: He normal kernels by
 fan-out, dense weights and biases uniform in +-1 / sqrt(fan-in), BN with eps 1e-5 and momentum 0.1
-(0.9 in flax), symmetric padding. conventions="keras" has the defaults of Keras's layers: Glorot
+(0.9 in Flax), symmetric padding. conventions="keras" has the defaults of Keras's layers: Glorot
 uniform kernels, biases in the convolutions, BN with eps 1e-3 and momentum 0.99, and one more pixel
 of padding at the bottom and the right in convolutions with stride 2.
 """
@@ -38,6 +38,7 @@ from cifar_jax.models.layers import (
     DenseHead,
     Linear,
     Paths,
+    block_sizes,
     he_fan_out_init,
     keras_init,
     stage_groups,
@@ -131,18 +132,14 @@ class ResNet(DenseHead):
         self.stem, self.depths = stem, tuple(depths)
         self.conv_stem = conv(3, width, 3, 1) if stem == "cifar" else conv(3, width, 7, 2)
         self.bn_stem = norm(width)
-        blocks, in_features = [], width
-        for stage, depth in enumerate(depths):
-            features = width * 2**stage
-            for i in range(depth):
-                stride = 2 if stage > 0 and i == 0 else 1
-                blocks.append(BasicBlock(in_features, features, stride, conv, norm))
-                in_features = features
+        blocks = []
+        for in_features, features, stride in block_sizes(depths, width, width):
+            blocks.append(BasicBlock(in_features, features, stride, conv, norm))
         self.blocks = nnx.List(blocks)
         if conventions == "torch":
-            self.dense = torch_linear(in_features, num_classes, rngs=rngs)
+            self.dense = torch_linear(features, num_classes, rngs=rngs)
         else:
-            self.dense = Linear(in_features, num_classes, kernel_init=keras_init, rngs=rngs)
+            self.dense = Linear(features, num_classes, kernel_init=keras_init, rngs=rngs)
 
     def features(self, images: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
         """Returns the features [B, D] after the global average pool; rngs is unused."""

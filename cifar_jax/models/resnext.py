@@ -1,4 +1,4 @@
-"""Xie et al., "Aggregated Residual Transformations for Deep Neural Networks" (2016): ResNeXt.
+"""ResNeXt: Xie et al., "Aggregated Residual Transformations for Deep Neural Networks" (2016).
 
 | layer | output | groups of resnext29 |
 |---|---|---|
@@ -28,11 +28,11 @@ from flax import nnx
 
 from cifar_jax.models.layers import (
     BatchNorm,
-    Conv,
     DenseHead,
     Linear,
     Paths,
-    he_fan_out_init,
+    block_sizes,
+    he_conv,
     stage_groups,
     torch_init,
 )
@@ -47,7 +47,7 @@ class GroupedBottleneck(nnx.Module):
       features: Number of output channels, O.
       stride: The stride s of the 3x3 convolution.
       cardinality: Number of groups of the 3x3 convolution.
-      conv: A function of (in_features, features, kernel_size, stride, groups=1) that returns a
+      conv: A function of (in_features, features, kernel_size, stride=1) and options that returns a
         convolution.
       norm: A function of features that returns a BatchNorm.
     """
@@ -62,11 +62,13 @@ class GroupedBottleneck(nnx.Module):
         conv,
         norm,
     ):
-        self.conv1 = conv(in_features, inner_features, 1, 1)
+        self.conv1 = conv(in_features, inner_features, 1)
         self.bn1 = norm(inner_features)
-        self.conv2 = conv(inner_features, inner_features, 3, stride, groups=cardinality)
+        self.conv2 = conv(
+            inner_features, inner_features, 3, stride, feature_group_count=cardinality
+        )
         self.bn2 = norm(inner_features)
-        self.conv3 = conv(inner_features, features, 1, 1)
+        self.conv3 = conv(inner_features, features, 1)
         self.bn3 = norm(features)
         self.has_projection = stride != 1 or in_features != features
         if self.has_projection:
@@ -103,28 +105,19 @@ class ResNeXt(DenseHead):
         width: int = 64,
         dtype=jnp.float32,
     ):
+        conv = partial(he_conv, dtype=dtype, rngs=rngs)
         norm = partial(BatchNorm, momentum=0.9, epsilon=1e-5, rngs=rngs)
-
-        def conv(in_features, features, size, stride, groups=1):
-            return Conv(
-                in_features, features, (size, size), stride, padding=size // 2, use_bias=False,
-                feature_group_count=groups, kernel_init=he_fan_out_init, dtype=dtype, rngs=rngs,
-            )  # fmt: skip
-
         self.depths = tuple(depths)
-        self.conv_stem = conv(3, 64, 3, 1)
+        self.conv_stem = conv(3, 64, 3)
         self.bn_stem = norm(64)
-        blocks, in_features = [], 64
-        for stage, depth in enumerate(depths):
-            inner, features = cardinality * width * 2**stage, 256 * 2**stage
-            for i in range(depth):
-                stride = 2 if stage > 0 and i == 0 else 1
-                blocks.append(
-                    GroupedBottleneck(in_features, inner, features, stride, cardinality, conv, norm)
-                )
-                in_features = features
+        blocks = []
+        for in_features, features, stride in block_sizes(depths, 64, 256):
+            inner = cardinality * width * features // 256
+            blocks.append(
+                GroupedBottleneck(in_features, inner, features, stride, cardinality, conv, norm)
+            )
         self.blocks = nnx.List(blocks)
-        self.dense = Linear(in_features, num_classes, kernel_init=torch_init, rngs=rngs)
+        self.dense = Linear(features, num_classes, kernel_init=torch_init, rngs=rngs)
 
     def features(self, images: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
         """Returns the features [B, D] after the global average pool; rngs is unused."""

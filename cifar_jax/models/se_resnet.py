@@ -14,8 +14,8 @@ multiplied channel by channel with a gate between 0 and 1: global average pool, 
 dense C, sigmoid. senet18 has (2, 2, 2, 2) blocks and 11,309,212 parameters with 100 classes.
 
 Deviations from the paper: the stem is one 3x3 convolution with stride 1, as is customary for CIFAR;
-the paper's own networks for CIFAR are other ones. weiaicunzai/pytorch-cifar100, whose README
-rounds to 11.4M, has biases in the convolutions, 4,800 parameters more, and another relu between the
+the paper's own networks for CIFAR are different. weiaicunzai/pytorch-cifar100, whose README states
+11.4M, has biases in the convolutions, 4,800 parameters more, and another relu between the
 second BN and the gate.
 
 Conventions are torchvision's: He normal kernels by fan-out, dense weights and biases uniform in
@@ -32,10 +32,10 @@ from flax import nnx
 from cifar_jax.errors import UserError
 from cifar_jax.models.layers import (
     BatchNorm,
-    Conv,
     DenseHead,
     Paths,
-    he_fan_out_init,
+    block_sizes,
+    he_conv,
     stage_groups,
     torch_linear,
 )
@@ -69,7 +69,8 @@ class SEBlock(nnx.Module):
       in_features: Number of input channels, I.
       features: Number of output channels, O.
       stride: The stride s of the first convolution.
-      conv: A function of (in_features, features, kernel_size, stride) that returns a convolution.
+      conv: A function of (in_features, features, kernel_size, stride=1) that returns a
+        convolution.
       norm: A function of features that returns a BatchNorm.
       gate: A function of features that returns a Gate.
     """
@@ -77,7 +78,7 @@ class SEBlock(nnx.Module):
     def __init__(self, in_features: int, features: int, stride: int, conv, norm, gate):
         self.conv1 = conv(in_features, features, 3, stride)
         self.bn1 = norm(features)
-        self.conv2 = conv(features, features, 3, 1)
+        self.conv2 = conv(features, features, 3)
         self.bn2 = norm(features)
         self.gate = gate(features)
         self.has_projection = stride != 1 or in_features != features
@@ -119,27 +120,17 @@ class SEResNet(DenseHead):
     ):
         if reduction > width:
             raise UserError(f"reduction must be at most the width, {width}, got {reduction}")
+        conv = partial(he_conv, dtype=dtype, rngs=rngs)
         norm = partial(BatchNorm, momentum=0.9, epsilon=1e-5, rngs=rngs)
         gate = partial(Gate, reduction=reduction, rngs=rngs, dtype=dtype)
-
-        def conv(in_features, features, size, stride):
-            return Conv(
-                in_features, features, (size, size), stride, padding=size // 2, use_bias=False,
-                kernel_init=he_fan_out_init, dtype=dtype, rngs=rngs,
-            )  # fmt: skip
-
         self.depths = tuple(depths)
-        self.conv_stem = conv(3, width, 3, 1)
+        self.conv_stem = conv(3, width, 3)
         self.bn_stem = norm(width)
-        blocks, in_features = [], width
-        for stage, depth in enumerate(depths):
-            features = width * 2**stage
-            for i in range(depth):
-                stride = 2 if stage > 0 and i == 0 else 1
-                blocks.append(SEBlock(in_features, features, stride, conv, norm, gate))
-                in_features = features
+        blocks = []
+        for in_features, features, stride in block_sizes(depths, width, width):
+            blocks.append(SEBlock(in_features, features, stride, conv, norm, gate))
         self.blocks = nnx.List(blocks)
-        self.dense = torch_linear(in_features, num_classes, rngs=rngs)
+        self.dense = torch_linear(features, num_classes, rngs=rngs)
 
     def features(self, images: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
         """Returns the features [B, D] after the global average pool; rngs is unused."""

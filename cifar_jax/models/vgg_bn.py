@@ -13,11 +13,11 @@
 
 BN and relu follow every convolution. With 100 classes there are 15,299,748 parameters.
 
-Deviations from the paper: BatchNorm, and dense layers of 512 instead of 4,096 units. The authors of
-the code flatten the last array, which at 32x32 pixels equals the average pool; the pool takes
-larger images too.
+Deviations from the paper: BatchNorm, and dense layers of 512 instead of 4,096 units. Deviation from
+the code of pytorch-cifar-models: it flattens the last array, which is the same as the average pool
+for 32x32 pixels; with the pool, the network also takes larger images.
 
-As in their code and in torchvision, convolutions have biases, kernels are He normal by fan-out,
+As in that code and in torchvision, convolutions have biases, kernels are He normal by fan-out,
 dense weights are normal with standard deviation 0.01, biases are zero, and BN has eps 1e-5 and
 momentum 0.1 (0.9 in Flax). vgg16 in plain.py has no BatchNorm and one dense layer.
 """

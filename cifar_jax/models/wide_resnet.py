@@ -4,8 +4,8 @@
 |---|---|---|
 | conv 3x3, 16 | 32 x 32 x 16 | 32 x 32 x 16 |
 | stage 1: n blocks of two conv 3x3, 16 k | 32 x 32 x 16 k | 32 x 32 x 160 |
-| stage 2: n blocks of two conv 3x3, 32 k, the first / 2 | 16 x 16 x 32 k | 16 x 16 x 320 |
-| stage 3: n blocks of two conv 3x3, 64 k, the first / 2 | 8 x 8 x 64 k | 8 x 8 x 640 |
+| stage 2: n blocks of two conv 3x3, 32 k, the first of stride 2 | 16 x 16 x 32 k | 16 x 16 x 320 |
+| stage 3: n blocks of two conv 3x3, 64 k, the first of stride 2 | 8 x 8 x 64 k | 8 x 8 x 640 |
 | BN, relu, global average pool, dense classes | classes | classes |
 
 WRN-d-k has depth d = 6 n + 4 and widening factor k. BN and relu precede every convolution of a
@@ -26,12 +26,12 @@ from flax import nnx
 from cifar_jax.errors import UserError
 from cifar_jax.models.layers import (
     BatchNorm,
-    Conv,
     DenseHead,
     Dropout,
     Linear,
     Paths,
-    he_fan_out_init,
+    block_sizes,
+    he_conv,
     stage_groups,
     torch_init,
 )
@@ -45,7 +45,8 @@ class WideBlock(nnx.Module):
       features: Number of output channels, O.
       stride: The stride s of the first convolution.
       dropout: Dropout rate between the convolutions.
-      conv: A function of (in_features, features, kernel_size, stride) that returns a convolution.
+      conv: A function of (in_features, features, kernel_size, stride=1) that returns a
+        convolution.
       norm: A function of features that returns a BatchNorm.
     """
 
@@ -54,7 +55,7 @@ class WideBlock(nnx.Module):
         self.conv1 = conv(in_features, features, 3, stride)
         self.bn2 = norm(features)
         self.dropout = Dropout(dropout)
-        self.conv2 = conv(features, features, 3, 1)
+        self.conv2 = conv(features, features, 3)
         self.has_projection = stride != 1 or in_features != features
         if self.has_projection:
             self.conv_shortcut = conv(in_features, features, 1, stride)
@@ -94,26 +95,16 @@ class WideResNet(DenseHead):
     ):
         if depth < 10 or (depth - 4) % 6:
             raise UserError(f"depth must be 6 n + 4 with n of 1 or more, got {depth}")
+        conv = partial(he_conv, dtype=dtype, rngs=rngs)
         norm = partial(BatchNorm, momentum=0.9, epsilon=1e-5, rngs=rngs)
-
-        def conv(in_features, features, size, stride):
-            return Conv(
-                in_features, features, (size, size), stride, padding=size // 2, use_bias=False,
-                kernel_init=he_fan_out_init, dtype=dtype, rngs=rngs,
-            )  # fmt: skip
-
         self.depths = ((depth - 4) // 6,) * 3
-        self.conv_stem = conv(3, 16, 3, 1)
-        blocks, in_features = [], 16
-        for stage, count in enumerate(self.depths):
-            features = 16 * widen_factor * 2**stage
-            for i in range(count):
-                stride = 2 if stage > 0 and i == 0 else 1
-                blocks.append(WideBlock(in_features, features, stride, dropout, conv, norm))
-                in_features = features
+        self.conv_stem = conv(3, 16, 3)
+        blocks = []
+        for in_features, features, stride in block_sizes(self.depths, 16, 16 * widen_factor):
+            blocks.append(WideBlock(in_features, features, stride, dropout, conv, norm))
         self.blocks = nnx.List(blocks)
-        self.bn_out = norm(in_features)
-        self.dense = Linear(in_features, num_classes, kernel_init=torch_init, rngs=rngs)
+        self.bn_out = norm(features)
+        self.dense = Linear(features, num_classes, kernel_init=torch_init, rngs=rngs)
 
     def features(self, images: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
         """Returns the features [B, D] after the global average pool; dropout needs rngs."""

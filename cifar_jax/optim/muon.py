@@ -117,10 +117,10 @@ def muon(
 ) -> optax.GradientTransformation:
     """Muon, for kernels of convolutions and dense layers; see the module's docstring.
 
-    optax.contrib.muon does not serve: it orthogonalizes a bias-corrected mean of the gradients,
-    which with Nesterov momentum weighs the latest gradient differently, and scales the result by
-    the shape of the matrix. Weight decay is decoupled, as in adamw: in a gradient that is
-    orthogonalized, its size would be lost.
+    This is not optax.contrib.muon, which orthogonalizes a bias-corrected mean of the gradients,
+    weighs the latest gradient differently with Nesterov momentum, and scales the result by the
+    shape of the matrix. Weight decay is decoupled, as in adamw: orthogonalization would discard the
+    size of a decay in the gradient.
 
     Args:
       learning_rate: A number or a schedule.

@@ -128,7 +128,7 @@ def parse(text: str, defaults: Mapping[str, Any]) -> tuple[Group, ...]:
       defaults: The fields of `config.optim`, whose learning rate must be valid.
 
     Returns:
-      The groups, the first of which is group 0; nothing if the text has no line.
+      The groups, the first of which is group 0; () if the text has no line.
 
     Raises:
       UserError: If a line is malformed, has an unknown field, a value of the wrong kind, or a field
@@ -186,7 +186,7 @@ def _parse_fields(text: str) -> dict[str, Any]:
 
 
 def _with_defaults(fields: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a line's fields, and the values of `config.optim` for others that it needs."""
+    """Returns a line's fields, and the others that it uses, with their values in `config.optim`."""
     name, schedule = (fields.get(field, defaults[field]) for field in ("name", "schedule"))
     for kind, value, registry in (
         ("optimizer", name, OPTIMIZERS),

@@ -51,11 +51,12 @@ def run(
       UserError: If the config is invalid, or the test ends with fewer than MIN_POINTS points.
       Preempted: If a signal ends it with fewer.
     """
-    config = config.copy_and_resolve_references()
-    config.num_epochs = num_epochs
-    config.optim.warmup_epochs = 0.0
-    config.transfer.unfreeze_epochs = ()
+    # As for training: what refers to the config's own epochs need not fit those of the test.
     config = experiment.checked(config)
+    with config.unlocked():
+        config.num_epochs = num_epochs
+        config.transfer.unfreeze_epochs = ()
+        config.augment.train_sizes = config.augment.train_size_epochs = ()
     experiment.check_weights(config)
     exp = experiment.create(
         config,

@@ -29,7 +29,8 @@ def describe(network: Trained) -> dict[str, Any]:
     """Returns what a program without this package needs to know about a network, as JSON values.
 
     For images [B, 32, 32, 3] in [0, 255], its input is (images / 255 - mean) / std, with the
-    channels in the order `channels`, and resized to `image_size`.
+    channels in the order `channels`, and resized to `image_size`. `views` is the number of views of
+    each image whose logits were averaged for `accuracy`; see augment/views.py.
     """
     config, info = network.config, network.info
     scaling = augment.scaling(config.augment.normalize, info.mean, info.std)
@@ -49,6 +50,7 @@ def describe(network: Trained) -> dict[str, Any]:
         "channels": "BGR" if scaling.is_bgr else "RGB",
         "image_size": config.augment.resize or image_file.SIZE,
         "resize_method": config.augment.resize_method,
+        "views": config.augment.views,
         "step": network.step,
         "epoch": network.epoch,
         "accuracy": dict(network.accuracy),
@@ -107,6 +109,7 @@ def _settings(metadata: Mapping[str, str]) -> tuple[ConfigDict, DatasetInfo]:
     size = json.loads(metadata["image_size"])
     config.augment.resize = 0 if size == image_file.SIZE else size
     config.augment.resize_method = metadata["resize_method"]
+    config.augment.views = json.loads(metadata.get("views", "1"))  # absent in older files
     choose_model(config, config.model.name)
     classes, mean, std = (json.loads(metadata[name]) for name in ("classes", "mean", "std"))
     info = DatasetInfo(tuple(classes), np.float32(mean), np.float32(std))

@@ -77,6 +77,8 @@ class FineTuning(NamedTuple):
     def load(self, state: TrainState) -> TrainState:
         """Returns a state at step 0 with the loaded parameters, and prints where they come from.
 
+        An average starts as these parameters too.
+
         Raises:
           UserError: See `read`.
         """
@@ -89,10 +91,10 @@ class FineTuning(NamedTuple):
                 f"note: these weights expect augment.normalize {quote(found.normalize)}, "
                 f"not {self.normalize!r}"
             )
-        return state.replace(
-            params=join(state.params, found.params),
-            batch_stats=join(state.batch_stats, found.batch_stats),
-        )
+        params = join(state.params, found.params)
+        batch_stats = join(state.batch_stats, found.batch_stats)
+        average = state.average and {"params": params, "batch_stats": batch_stats}
+        return state.replace(params=params, batch_stats=batch_stats, average=average)
 
     def optimizer(
         self, optimizer: optax.GradientTransformation, clip_norm: float, steps_per_epoch: int

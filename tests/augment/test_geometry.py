@@ -1,14 +1,17 @@
 """Compares flips, crops and translations with NumPy, and affine transforms with SciPy and Keras."""
 
 import functools
+import itertools
 
 import jax
 import numpy as np
 import pytest
+import tiny
 from augmenting import op_key, photographs, run
+from test_train import params_of, train_until
 
 from cifar_jax import augment
-from cifar_jax.augment import warp
+from cifar_jax.augment import geometry, warp
 
 RANGES = dict(rotation=40.0, width_shift=0.3, height_shift=0.2, shear=20.0, zoom=0.3)
 IMAGES = photographs(12)
@@ -56,6 +59,45 @@ def test_alternating_flip_shows_both_orientations_in_two_epochs(images):
     assert 240 < first.sum() < 360
     np.testing.assert_array_equal(flipped(1), ~first)
     np.testing.assert_array_equal(flipped(2, seed=5), first)
+
+
+@pytest.mark.usefixtures("default_signals")
+@pytest.mark.parametrize("stop_at", [None, 6])
+def test_a_run_mirrors_every_image_in_every_other_epoch(tmp_path, monkeypatch, stop_at):
+    """Compares what a run of 4 epochs trains on with NumPy, also if it stops within an epoch."""
+    batches = []
+
+    def recording(key, images, *, index, epoch):
+        images = geometry.alternating_flip(key, images, index=index, epoch=epoch)
+        record = lambda *arrays: batches.append(jax.device_get(arrays))  # noqa: E731
+        jax.debug.callback(record, index, images, ordered=True)
+        return images
+
+    monkeypatch.setitem(augment.OPS, "alternating_flip", recording)
+    config = tiny.make_config(augment__ops="alternating_flip", batch_size=25, num_epochs=4)
+    if stop_at is not None:
+        train_until(stop_at, config, tmp_path)
+        jax.effects_barrier()
+        del batches[params_of(tmp_path)[0] :]  # steps after the checkpoint
+        assert 4 < len(batches) < 8
+    tiny.train(config, tmp_path)
+    jax.effects_barrier()
+
+    originals = tiny.dataset().train.images
+    is_mirrored = np.empty((4, 100), bool)
+    for epoch in range(4):
+        seen = []
+        for indices, images in batches[4 * epoch : 4 * epoch + 4]:
+            for i, image in zip(indices, images, strict=True):
+                is_kept = np.array_equal(image, originals[i])
+                is_mirrored[epoch, i] = np.array_equal(image, np.fliplr(originals[i]))
+                assert is_kept != is_mirrored[epoch, i]
+                seen.append(i)
+        assert sorted(seen) == list(range(100))
+    assert len(batches) == 16
+    assert 30 < is_mirrored[0].sum() < 70  # 4 standard deviations
+    for before, after in itertools.pairwise(is_mirrored):
+        np.testing.assert_array_equal(after, ~before)
 
 
 @pytest.mark.parametrize("mode", ["constant", "reflect", "edge"])

@@ -93,6 +93,7 @@ class Pair:
         *,
         label_smoothing=0.0,
         sam_rho=0.0,
+        clip_norm=0.0,
         dtype="float32",
         random=False,
         **options,
@@ -125,7 +126,7 @@ class Pair:
         self._eval_step = jax.jit(step.make_eval_step(networks.eval, preprocess))
 
         self._dtype, self._label_smoothing = getattr(torch, dtype), label_smoothing
-        self._sam_rho = sam_rho
+        self._sam_rho, self._clip_norm = sam_rho, clip_norm
         self._module = torch_models.create(name, NUM_CLASSES, **options).to(self._dtype)
         self._optimizer = make_torch_optimizer(self._module.parameters())
         self.transplant()
@@ -154,6 +155,9 @@ class Pair:
         loss.backward()
         if self._sam_rho:
             self._second_pass(images, labels)
+        if self._clip_norm:
+            norm = torch.nn.utils.clip_grad_norm_(self._module.parameters(), self._clip_norm)
+            assert norm > self._clip_norm
         self._optimizer.step()
         return loss.item()
 
@@ -371,10 +375,20 @@ def test_sgd_with_nesterov_decay_and_smoothing_on_resnet18(float64):
     pair.assert_same_logits(images)
 
 
-def test_sam_on_resnet18(float64):
+@pytest.mark.parametrize("clip_norm", [0.0, 0.5])
+def test_sam_on_resnet18(float64, clip_norm):
+    """The gradient of the second pass is clipped, that of the first pass is not."""
     torch_sgd = partial(torch.optim.SGD, lr=0.1, momentum=0.9, weight_decay=1e-3)
-    ours = optim.create("sgd", 0.1, momentum=0.9, weight_decay=1e-3)
-    pair = Pair("resnet18", (ours, torch_sgd), sam_rho=0.15, dtype=float64, width=8, depths=(1, 1))
+    ours = optim.create("sgd", 0.1, momentum=0.9, weight_decay=1e-3, clip_norm=clip_norm)
+    pair = Pair(
+        "resnet18",
+        (ours, torch_sgd),
+        sam_rho=0.15,
+        clip_norm=clip_norm,
+        dtype=float64,
+        width=8,
+        depths=(1, 1),
+    )
     images, labels = make_data(8)
     for part in (slice(0, 4), slice(4, 8)):
         pair.assert_same_step(images[part], labels[part])

@@ -12,6 +12,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from cifar_jax import engine, experiment
 from cifar_jax.models import whitening
 from cifar_jax.models.whitening import whitening_conv, whitening_kernel
+from cifar_jax.trained import restore
 
 EPS = 1e-3
 
@@ -162,3 +163,19 @@ def test_a_resumed_run_keeps_the_whitening_kernel(tmp_path):
     assert_whitens_the_tiny_images(kernels[0])
     for kernel in kernels[1:]:
         np.testing.assert_array_equal(kernel, kernels[0])
+
+
+@pytest.mark.usefixtures("library_convolutions", "default_signals")
+def test_loaded_weights_keep_the_kernel_of_the_images_that_they_were_trained_on(tmp_path):
+    tiny.train(make_config(num_epochs=1), tmp_path)
+    dataset = tiny.dataset()
+    darker = dataset._replace(train=dataset.train._replace(images=dataset.train.images // 2))
+    config = experiment.checked(make_config(transfer__weights=str(tmp_path)))
+    mesh = engine.make_mesh(jax.devices()[:1])
+    state = experiment.create(config, darker, mesh=mesh).engine.init()
+    loaded = restore.from_workdir(tmp_path).state.params
+    jax.tree.map(np.testing.assert_array_equal, state.params, loaded)
+    with pytest.raises(AssertionError):  # the kernel of the darker images differs
+        config = experiment.checked(make_config())
+        state = experiment.create(config, darker, mesh=mesh).engine.init()
+        assert_whitens_the_tiny_images(state.params["conv_stem"]["kernel"])

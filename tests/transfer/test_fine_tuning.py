@@ -9,7 +9,7 @@ import tiny
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
-from cifar_jax import experiment, predict, transfer
+from cifar_jax import experiment, predict, step, transfer
 from cifar_jax.errors import UserError
 from cifar_jax.range_test import sweep
 from cifar_jax.run.checkpoint import open_checkpoints
@@ -138,6 +138,22 @@ def test_a_resumed_run_needs_no_weights_and_equals_an_uninterrupted_one(tmp_path
     tiny.train(make_config(copied, num_epochs=2), tmp_path / "resumed")
     found, wanted = (state_of(tmp_path / name) for name in ("resumed", "straight"))
     jax.tree.map(np.testing.assert_array_equal, found, wanted)
+
+
+@pytest.mark.parametrize("average", [dict(ema__decay=0.99), dict(lookahead__every=2)])
+def test_an_average_starts_as_the_loaded_weights(weights, average):
+    config = experiment.checked(make_config(weights, **average))
+    mesh = experiment.make_mesh(jax.devices()[:1])
+    exp = experiment.create(config, tiny.dataset(), mesh=mesh)
+    state = exp.engine.init()
+    for found, wanted in zip(state.evaluated, state_of(weights), strict=True):
+        jax.tree.map(np.testing.assert_array_equal, flat(found), wanted)
+    # The training images' features are those of the loaded body.
+    compute = experiment.make_parts(config, exp.dataset.info).features_step
+    batch = step.Batch(exp.dataset.train.images[:4], np.zeros(4, int), np.ones(4))
+    expected, _ = compute(state.params, state.batch_stats, batch)
+    found = exp.features["train"](state)[:4]
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_groups_train_from_their_epochs_on_and_resume(tmp_path, weights):
