@@ -26,9 +26,12 @@ FILES = {
     "docs/performance.md": {
         "cuda_graphs": speed.cuda_graphs,
         "gpu_program": gpu_program.gpu_program,
-        "gpu_program_speedruns": gpu_program.speedruns,
     },
-    "docs/speedruns.md": {"speedruns": speedrun.complete, "speedrun_trials": speedrun.trials},
+    "docs/speedruns.md": {
+        "speedruns": speedrun.complete,
+        "speedrun_programs": speedrun.programs,
+        "speedrun_trials": speedrun.trials,
+    },
     "docs/scaling.md": {
         "scaling_networks": scaling.networks,
         "scaling_all_reduces": scaling.all_reduces,

@@ -42,6 +42,57 @@ def trials() -> str:
     return table(titles, rows)
 
 
+def programs() -> str:
+    """Returns the table of each recipe's programs, compiled for a GPU on a machine without one."""
+    logged = records(harness.RESULTS / "gpu_program.jsonl")
+    rows = []
+    for recipe, published in PUBLISHED.items():
+        case, with_evaluation = f"speedrun/{recipe}", published.clock == "T1"
+        newest = {
+            (r["program"], r["image_size"]): r
+            for r in logged
+            if r["case"] == case and (r["cuda_graph"] or r["program"] == "evaluation")
+        }
+        if not newest:
+            continue
+        # The programs are logged in the order in which a run takes them.
+        rows += [_program_cells(recipe, r) for r in newest.values()]
+        timed = [r for r in newest.values() if with_evaluation or r["program"] == "training"]
+        what = "training and evaluation" if with_evaluation else "training"
+        rows.append(
+            (
+                *(recipe, f"**{what}**", "", "", "", "", "", ""),
+                f"**{sum(map(_run_seconds, timed)):.2f} s**",
+                f"{published.seconds} s, {published.device}",
+            )
+        )
+    titles = (
+        *("recipe", "program", "steps of a run", "launches by the host", "kernels"),
+        *("memory traffic", "GFLOP", "bound per step", "bound per run", "published time"),
+    )
+    return table(titles, rows)
+
+
+def _program_cells(recipe: str, record: Record) -> tuple[str, ...]:
+    return (
+        recipe,
+        f"{record['program']}, {record['image_size']} pixels",
+        str(record["num_steps"]),
+        str(record["launches_per_step"]),
+        str(record["kernels"]),
+        f"{record['bytes'] / 1e6:,.0f} MB",
+        f"{record['flops'] / 1e9:,.0f}",
+        f"{record['min_step_ms']:.3f} ms",
+        f"{_run_seconds(record):.3f} s",
+        "",
+    )
+
+
+def _run_seconds(record: Record) -> float:
+    """Returns the lower bound on the time that a run spends in a program."""
+    return record["num_steps"] * record["min_step_ms"] / 1e3
+
+
 def _groups() -> list[list[Record]]:
     """Returns the runs of each recipe, framework, setting and device."""
     path = harness.RESULTS / "speedrun.jsonl"
