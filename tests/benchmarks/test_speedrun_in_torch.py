@@ -11,7 +11,7 @@ from flax import nnx
 from flax.traverse_util import flatten_dict, unflatten_dict
 from numpy.lib.stride_tricks import sliding_window_view
 
-from cifar_jax import config, engine, experiment, step
+from cifar_jax import config, data, engine, experiment, step
 from cifar_jax.errors import UserError
 from cifar_jax.experiment import parts
 from cifar_jax.metrics import fetch
@@ -261,15 +261,16 @@ def test_four_steps_equal_the_engine(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_thin_run_learns(name):
-    speedrun = make(name, clock="T2" if name == "cifar100_75" else "T1", num_epochs=6)
+    images = data.load("synthetic", limit=600)
+    small = dict(num_epochs=4, batch_size=64, eval_batch_size=200)
+    cfg = make_config(name, model__widths=(8, 16, 16), **small)
+    speedrun = in_torch.InTorch(cfg, images, "T2" if name == "cifar100_75" else "T1")
     outcome = speedrun.run(0)
-    assert outcome.seconds > 0
-    assert outcome.accuracy > 0.6 and outcome.single_view_accuracy > 0.6
-    assert outcome.train_loss < 2.1
+    # By chance, they are 0.1, and the loss is 2.3.
+    assert min(outcome.accuracy, outcome.single_view_accuracy) > 0.3 and outcome.seconds > 0
+    assert outcome.train_loss < 2
     assert speedrun.run(0)[1:] == outcome[1:]
-    assert speedrun.run(1)[1:] != outcome[1:]
-    labels = np.zeros(64, np.int32)
-    assert speedrun.run(0, labels).accuracy < 0.4
+    assert speedrun.run(1, np.zeros(600, np.int32)).accuracy < 0.2
 
 
 @pytest.mark.parametrize(
@@ -279,7 +280,7 @@ def test_a_thin_run_learns(name):
         ({"ema__decay": 0.9, "lookahead__every": 0}, "ema.decay must be 0.0, got 0.9"),
         ({"augment__ops": "flip"}, "augment.ops must be"),
         ({"augment__ops": "crop(2, mode='reflect')|alternating_flip"}, "augment.ops must be"),
-        ({"optim__schedule": "cosine", "optim__groups": ""}, "schedule"),
+        ({"optim__schedule": "cosine"}, "schedule 'cosine'"),
         ({"optim__weight_decay": 0.1}, "without weight decay"),
     ],
 )
