@@ -177,5 +177,5 @@ def _array(
 
 
 def _stem_hint(path: Path) -> str:
-    hint = "; with --config.model.stem=imagenet, ResNets have ImageNet's 7x7 stem"
+    hint = "; resnet18, 34 and 50 have ImageNet's 7x7 stem with --config.model.stem=imagenet"
     return hint if path[0] == "conv_stem" else ""
