@@ -35,7 +35,7 @@ PARALLEL = ("jit", "pmap")
 
 
 class Plan(NamedTuple):
-    """The order of the examples in an epoch, and the learning rates and averaging rates of its steps.
+    """The order of the examples in an epoch, and the learning and averaging rates of its steps.
 
     Attributes:
       order: [steps, B] int32, the examples of each batch; under pmap, [replicas, steps, b].

@@ -106,9 +106,9 @@ def get_config() -> ConfigDict:
     # line or separated by ";", as in "*/bias: learning_rate=0.1, weight_decay=0; head/*:
     # name='adam'". PATTERN is a glob over paths such as "layers/0/kernel", and the first line that
     # matches applies. FIELD is a field of `optim` except clip_norm, or num_epochs: the group then
-    # trains only in so many first epochs, and its schedule ends with them. If a line sets
-    # learning_rate but not base_learning_rate or final_learning_rate, these are scaled by the same
-    # factor.
+    # trains only in the first num_epochs epochs, and its schedule ends with them. If a line sets
+    # learning_rate but not base_learning_rate or final_learning_rate, the latter are scaled by the
+    # same factor.
     config.optim.groups = ""
     # Whether the kernels that muon trains are rescaled to Frobenius norm sqrt(output features)
     # before each update. Suits kernels that are followed by BatchNorm.
@@ -130,8 +130,8 @@ def get_config() -> ConfigDict:
     config.lookahead.every = 0
     # Final decay of the average per step, in (0, 1).
     config.lookahead.decay = 0.95
-    # Exponent, at least 0: after t of T steps, a move leaves the average the weight
-    # decay^every * (t / T)^power.
+    # Exponent, at least 0: after t of T steps, a move keeps the fraction
+    # decay^every * (t / T)^power of the average; the rest comes from the latest values.
     config.lookahead.power = 3.0
 
     # Keras's ReduceLROnPlateau: reduces the learning rate when a metric stops improving.

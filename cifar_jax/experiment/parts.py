@@ -269,7 +269,8 @@ def build_rescale(
 
     if not any(map(uses_muon, groups.indices if groups else [()])):
         raise UserError(
-            "optim.rescale_kernels needs optim.name 'muon', or a line with name='muon' in optim.groups"
+            "optim.rescale_kernels needs optim.name 'muon', or a line in optim.groups with "
+            "name='muon'"
         )
     return partial(muon.rescaled, is_chosen=uses_muon)
 

@@ -13,8 +13,8 @@
 |---|---|---|
 | airbench94_muon | the defaults | 1,971,640 |
 | airbench94 | logit_scale=1 / 9, init="sgd" | 1,971,640 |
-| airbench95 | those of airbench94, and widths=(128, 384, 384) | 4,604,728 |
-| airbench96 | those of airbench94, and widths=(128, 384, 512), depth=3, bn_momentum=0.9 | 9,915,704 |
+| airbench95 | as airbench94, and widths=(128, 384, 384) | 4,604,728 |
+| airbench96 | as airbench94, and widths=(128, 384, 512), depth=3, bn_momentum=0.9 | 9,915,704 |
 
 With 100 classes, the defaults have 1,994,680 parameters. They include the 288 of the whitening
 kernel, which is computed from training images and never trained: see whitening.py. With depth=3, a

@@ -1,7 +1,7 @@
 """CCT-7/3x1: Hassani et al., "Escaping the Big Data Paradigm with Compact Transformers" (2021).
 
-arXiv:2104.05704; SHI-Labs/Compact-Transformers. The tokens of the transformer are the pixels after a
-convolution and a max-pool.
+arXiv:2104.05704; SHI-Labs/Compact-Transformers. The tokens of the transformer are the pixels after
+a convolution and a max-pool.
 
 | layer | output |
 |---|---|

@@ -19,9 +19,9 @@ multiplications.
 
 The other convolutions have "same" padding, no bias, and partial identity kernels: see dirac.py. As
 in PyTorch, the 2x2 convolution is padded at the bottom and the right, and its identity is at the
-bottom right tap, which shifts the image by a pixel. Group 3's max-pool drops the padded row and column unless
-its input has an even size, as with images of 20 pixels. BN has PyTorch's eps 1e-5 and momentum 0.1
-(0.9 in Flax). The head has no bias.
+bottom right tap, which shifts the image by a pixel. Group 3's max-pool drops the padded row and
+column unless its input has an even size, as with images of 20 pixels. BN has PyTorch's eps 1e-5 and
+momentum 0.1 (0.9 in Flax). The head has no bias.
 
 The parameters do not depend on the size of the images, so training can begin with smaller ones.
 Images of 24 and 20 pixels leave 2 x 2 pixels after group 3.

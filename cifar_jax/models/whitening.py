@@ -1,9 +1,9 @@
 """Stems that whiten patches of 2x2 pixels, computed from training images and never trained.
 
-The filters are the eigenvectors of the patches' second moment, divided by the square root of
-their eigenvalues, and the negatives of these: 24 filters for images with three channels. On the images that they
-were computed from, the first 12 outputs are uncorrelated and have a second moment of about 1. Such
-stems are from Page, "How to Train Your ResNet 8" (2019), tysam-code/hlb-CIFAR10 and
+The filters are the eigenvectors of the patches' second moment, divided by the square root of their
+eigenvalues, and the negatives of these: 24 filters for images with three channels. On the images
+that they were computed from, the first 12 outputs are uncorrelated and have a second moment of
+about 1. Such stems are from Page, "How to Train Your ResNet 8" (2019), tysam-code/hlb-CIFAR10 and
 KellerJordan/cifar10-airbench.
 """
 

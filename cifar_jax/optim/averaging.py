@@ -51,9 +51,9 @@ def lookahead(every: int, decay: float, power: float, num_steps: int) -> Averagi
     """Returns Lookahead (Zhang et al., 2019, arXiv:1907.08610) with a decay that grows over time.
 
     Every few steps, the average moves towards the parameters and training continues from it. After
-    t of T steps, its rate is 1 - decay^every * (t / T)^power, so the average moves all the way to
-    the parameters at first, and less and less later (Jordan, 2024, arXiv:2404.00498). The state of
-    the optimizer, such as momentum, is kept.
+    t of T steps, its rate is 1 - decay^every * (t / T)^power, so the average moves almost all the
+    way to the parameters at first, and less and less later (Jordan, 2024, arXiv:2404.00498). The
+    state of the optimizer, such as momentum, is kept.
 
     Args:
       every: The number of steps between two moves.

@@ -177,5 +177,8 @@ def _array(
 
 
 def _stem_hint(path: Path) -> str:
-    hint = "; resnet18, 34 and 50 have ImageNet's 7x7 stem with --config.model.stem=imagenet"
+    hint = (
+        "; with --config.model.stem=imagenet, resnet18, resnet34 and resnet50 have ImageNet's 7x7 "
+        "stem"
+    )
     return hint if path[0] == "conv_stem" else ""

@@ -12,8 +12,8 @@ been run in full yet.
 The script's learning rate of 9 and weight decay of 0.012 are per 1,024 examples. It divides both by
 1,024 and by 1 + 1 / (1 - 0.85), the factor by which momentum lengthens the steps, and passes the
 weight decay to PyTorch divided by the learning rate. Its loss is the sum over the batch of 1,024;
-here it is the mean. So the learning rate here is 9 / (1 + 1 / (1 - 0.85)), and the weight decay, which is
-added to the gradient, 0.012 / 9.
+here it is the mean. So the learning rate here is 9 / (1 + 1 / (1 - 0.85)), and the weight decay,
+which is added to the gradient, 0.012 / 9.
 
 Deviations: bfloat16 and float32 instead of float16; the same half of the images starts mirrored
 with every seed; erased pixels have the mean color rounded to whole pixel values; BatchNorm keeps
