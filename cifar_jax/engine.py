@@ -29,22 +29,22 @@ from cifar_jax.step import Batch, TrainState, TrainStep, epoch_order
 T = TypeVar("T")
 
 AXIS = "batch"
-# The number of training images to which the state at step 0 is fitted, where that is asked for.
+# The max number of training images that `fit_to_images` receives.
 NUM_FIT_IMAGES = 5000
 PARALLEL = ("jit", "pmap")
 
 
 class Plan(NamedTuple):
-    """The order of the examples in an epoch, and the rates of its steps.
+    """The order of the examples in an epoch, and the learning and averaging rates of its steps.
 
     Attributes:
       order: [steps, B] int32, the examples of each batch; under pmap, [replicas, steps, b].
       learning_rates: [steps] float32, the learning rate of each step, or [steps, num_groups] for
         groups of parameters.
-      average_rates: [steps] float32, by how much the average moves after each step; None without an
-        average.
-      program: The index of the program that takes the epoch's steps. The program itself receives
-        None.
+      average_rates: [steps] float32, the fraction by which the average moves towards the latest
+        values after each step; None without an average.
+      program: The index of the compiled program that takes the epoch's steps; None in the plan that
+        the program itself receives.
     """
 
     order: jax.Array
@@ -217,12 +217,12 @@ class Engine:
           cuda_graph: Whether to run the steps of a call as one CUDA graph on NVIDIA GPUs. Ignored
             on other devices.
           average_rate: Maps the step, [] int32, to the rate of the average; None if the states have
-            none. See optim/averaging.py.
+            no average. See optim/averaging.py.
           drop_last: Whether to drop the incomplete last batch of every epoch.
-          later: {epoch: make_train_step}, the training steps that replace the first one from an
-            epoch on, counted from 0. Each is compiled to a program of its own.
-          fit_to_images: Fits the state at step 0 to some training images [n, H, W, C] uint8. It is
-            traced.
+          later: {epoch: make_train_step}, the training steps that replace the first one, each from
+            its epoch on, counted from 0. Each is compiled to a program of its own.
+          fit_to_images: Maps the state at step 0 and the first training images [n, H, W, C] uint8,
+            with n at most NUM_FIT_IMAGES, to the state to start from. It is traced by jit.
 
         Raises:
           UserError: If the batch size does not fit the data or the devices.
@@ -268,7 +268,7 @@ class Engine:
 
     @property
     def examples_per_epoch(self) -> int:
-        """The number of examples that count in an epoch."""
+        """The number of different examples that an epoch trains on."""
         most = self.steps_per_epoch * self._batch_size
         return min(self._num_examples, most)
 
@@ -317,8 +317,8 @@ class Engine:
         """Returns the state at step 0.
 
         Args:
-          load: Whether to load pretrained parameters and to fit the state to the images, if that is
-            asked for. A state that a checkpoint will replace needs neither.
+          load: Whether to load pretrained parameters and to apply `fit_to_images`, if they were
+            passed to `__init__`. A state that a checkpoint will replace needs neither.
         """
         state = self._init(self._seed)
         if load and self._pretrained is not None:
@@ -328,7 +328,7 @@ class Engine:
         return self.fit(state) if load else state
 
     def fit(self, state: TrainState) -> TrainState:
-        """Returns the state at step 0 fitted to the images, if that is asked for."""
+        """Returns `fit_to_images` of the state at step 0, or the state itself if there is none."""
         if self._fit is None:
             return state
         return self.place(self._fit(self.snapshot(state), self._fit_images))

@@ -45,7 +45,7 @@ def quote(value: Any, limit: int = 80) -> str:
     """Returns repr(value) for a message, shortened."""
     try:
         return shorten(repr(value), limit)
-    except ValueError:  # Python refuses to write an integer of more than 4,300 digits as decimal
+    except ValueError:  # Python refuses to write an integer of more than 4,300 digits in decimal
         return shorten(hex(value), limit) if isinstance(value, int) else "a very long number"
 
 

@@ -74,7 +74,8 @@ def _jit_program(
 ) -> Callable[..., tuple[Metrics, jax.Array]]:
     """Returns the jitted program (params, batch_stats, data, rows), which evaluates a split.
 
-    Its data are images and labels, its rows the indices and the weights of every batch, [steps, B].
+    `data` is (images [N, H, W, C] or features, labels [N] int32). `rows` is (indices int32, weights
+    float32) of the examples of every batch, [steps, B] each.
     """
 
     def run(params, batch_stats, data, rows):
@@ -105,7 +106,7 @@ def lower(
 
     Args:
       eval_step: As for make_evaluate.
-      state: The state to evaluate, which may have shapes in place of arrays.
+      state: The state to evaluate, which may hold shapes instead of arrays.
       num_examples: The number of images, which have 32 x 32 pixels and three channels.
       batch_size: The number of images per step, a multiple of the number of devices.
       mesh: The devices to lower for.

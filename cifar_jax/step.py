@@ -38,8 +38,8 @@ class TrainState:
       opt_state: The state of the optax optimizer, for the parameters that train.
       key: [] typed key, the root of the run's random numbers; constant.
       lr_scale: [] float32, a factor on every update; 1 unless a callback lowers it.
-      average: {"params": ..., "batch_stats": ...}, averages over the steps that are evaluated
-        instead of the latest values; None if the run has none.
+      average: {"params": ..., "batch_stats": ...}, the averages of both over the steps, which
+        evaluation uses instead of the latest values; None if the run has no average.
     """
 
     step: jax.Array
@@ -254,8 +254,8 @@ def make_train_step(
         whenever it moves; see optim/averaging.py.
       group_index: Maps the path of a parameter to the index of its group, if each group has its own
         learning rate: learning_rate is then [num_groups], or a scalar for all of them.
-      rescale: Replaces the parameters that train after the gradient is computed and before it is
-        applied; see optim/muon.py.
+      rescale: Maps the parameters that train to those that the update is added to. It is called
+        after the gradient has been computed; see optim/muon.py.
       axis_name: The axis name of pmap, or None under jit.
     """
 

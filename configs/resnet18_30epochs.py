@@ -6,10 +6,10 @@ The goal is an accuracy of at most 1.5 points below the target of configs/resnet
 77.95%. It has not been measured: no source has this recipe, which combines parts of published ones,
 and it has not been run in full yet.
 
-- Schedule: a straight rise and a straight fall to 0, as in two recipes of similar length,
+- Schedule: a linear rise and a linear fall to 0, as in two recipes of similar length,
   davidcpage/cifar10-fast (24 epochs) and airbench96 of KellerJordan/cifar10-airbench (37 epochs).
   The rise starts at a fifth of the peak, as in the second, and takes a fifth of the training, as in
-  the first. Li et al. (2020), "Budgeted Training", find a straight fall to 0 the best schedule for
+  the first. Li et al. (2020), "Budgeted Training", find a linear fall to 0 the best schedule for
   short training.
 - Learning rate and weight decay: the peak of 0.2 is twice that of the long recipe. The product of
   both, which determines how fast old updates are forgotten, must grow as training gets shorter.

@@ -5,8 +5,8 @@
 The recipe is that of tcmyxc/Strong-Baselines-for-CIFAR100, as its README states it: SGD with
 momentum 0.9, learning rate 0.1 after 20 epochs of warm-up with a cosine to 1e-6, weight decay 5e-4
 on every parameter, batch 128, 300 epochs, crops with 4 pixels of zero padding, flips, AutoAugment,
-cutout, and mixup with alpha 1. Target: 84.55% in a single run, of which the README does not say
-which epoch it is. The same schedule has 82.23% without these three, 82.53% with AutoAugment and
+cutout, and mixup with alpha 1. Target: 84.55% in a single run; the README does not state the
+epoch. The same schedule has 82.23% without these three, 82.53% with AutoAugment and
 83.28% with cutout too; with weight decay 1e-4 it has 80.19%, and with Nesterov momentum 81.80%.
 edadaltocg/resnet50_cifar100 has 80.93% in 300 epochs without a mix, and
 weiaicunzai/pytorch-cifar100, whose network this is, 77.39%, the best epoch on the test set.

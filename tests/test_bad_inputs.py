@@ -95,7 +95,7 @@ FIELDS = [
     *(
         (f"--config.model.name={model}", *(f"--config.augment.{field}" for field in fields))
         for model, *fields in (
-            ("vgg16", "train_sizes=(16,)"),  # augment.resize serves
+            ("vgg16", "train_sizes=(16,)"),  # one size is augment.resize
             ("vgg16", "train_sizes=(16,24)"),
             ("vgg16", "train_size_epochs=(1,)"),
             ("vgg16", "train_sizes=(16,24)", "train_size_epochs=(0,)"),

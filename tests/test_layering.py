@@ -103,7 +103,7 @@ def test_every_layer_exists():
         assert part in MODULES, f"{part} does not exist"
 
 
-# What networks are built from; none imports another one.
+# The modules that networks may import; networks do not import each other.
 BUILDING_BLOCKS = {"models.layers", "models.dirac", "models.shake_drop", "models.whitening"}
 BUILDING_BLOCKS |= {"models.stochastic_depth", "ops.pooling", "errors"}
 

@@ -166,7 +166,7 @@ def test_a_run_with_an_average_and_growing_images_can_be_interrupted(tmp_path, a
     assert_same_run(tmp_path / "undisturbed", tmp_path / "interrupted")
     assert resumed["test_loss"] == undisturbed["test_loss"]
 
-    # What the run evaluated is also what others load.
+    # Predictions and transfer learning load the average that the run evaluated.
     loaded = trained.from_workdir(tmp_path / "interrupted")
     images, labels = tiny.dataset().test
     batch = Batch(images, labels, np.ones(len(labels), np.float32))

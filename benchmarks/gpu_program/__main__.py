@@ -1,11 +1,12 @@
-"""Compiles training programs for an H100 on any machine, and counts kernels, launches and bytes.
+"""Compiles programs for an H100 on any machine, and counts kernels, launches and bytes.
 
     python -m benchmarks.gpu_program [CASE ...] [--no_cuda_graph] [--out FILE]
 
-Cases are those of benchmarks.throughput, MODEL[:BATCH[:DTYPE]], and configs in a folder, such as
-speedrun/airbench94. Of a config, all programs are compiled: one for each size of the images, and
-the evaluation of the test set. Without a case, every network and every speedrun is compiled, which
-takes about fifteen minutes on two CPU cores. This needs Python 3.12 or newer and
+A case is one of benchmarks.throughput, MODEL[:BATCH[:DTYPE]], or a config in a subfolder of
+configs/, such as speedrun/airbench94. Of a model, only the training program is compiled; of a
+config, all programs: one for each size of the training images, and one that evaluates the test set.
+Without a case, every network and every speedrun is compiled, which takes about fifteen minutes on
+two CPU cores. This needs Python 3.12 or newer and
 `pip install -r requirements-gpu-program.txt`, but no GPU.
 
 The record holds, per step:
@@ -17,8 +18,8 @@ The record holds, per step:
   at least: A lower bound on the time. It is a sum over the kernels: for each, the largest of
     2 us, bytes / bandwidth and FLOPs / peak. Convolutions take longer: those of ResNet-18 reach
     about half of the peak.
-and the number of steps of a run that the program takes. One line of JSON per program is appended to
-FILE.
+It also holds the number of steps that the program takes in a run. One line of JSON per program is
+appended to FILE.
 """
 
 import os

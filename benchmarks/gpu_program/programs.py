@@ -24,7 +24,7 @@ class Program(NamedTuple):
       image_size: Height and width of the network's input in pixels.
       batch_size: The number of images per step.
       steps_per_epoch: The number of steps per epoch, or of one evaluation of the test set.
-      num_steps: The number of steps that a run takes with it; a run evaluates once.
+      num_steps: The number of steps that a run takes with the program, if it evaluates only once.
     """
 
     first_epoch: int | None
@@ -42,8 +42,8 @@ class Program(NamedTuple):
 def parse(text: str) -> tuple[str, ConfigDict, list[Program]]:
     """Parses a case into the name of its network, its config and the programs to compile.
 
-    A case with a slash, such as "speedrun/airbench94", is a config, of which all programs are
-    compiled. Of the cases of benchmarks.throughput, only the training program is.
+    A case with a slash, such as "speedrun/airbench94", names a config, all of whose programs are
+    compiled. For a case of benchmarks.throughput, only the first training program is compiled.
 
     Raises:
       UserError: If the case is invalid.

@@ -147,9 +147,9 @@ def _names(model: str, batch_size: int, dtype: str) -> Iterator[str]:
 
 
 def speedrun(suite: Suite) -> None:
-    """Times the recipes in configs/speedrun/, and at the end two of them in PyTorch.
+    """Times the recipes in configs/speedrun/, and after them two of them in PyTorch.
 
-    PyTorch's autotuning takes minutes, so it starts only if there is time left.
+    PyTorch's autotuning takes minutes, so these start only if enough time is left.
     """
     recipes, flags = SPEEDRUNS, ()
     if suite.small:

@@ -1,19 +1,19 @@
 """Times the recipes in configs/speedrun/ from start to end.
 
     python -m benchmarks.speedrun NAME [--runs N] [--clock T1|T2] [--framework jax|torch]
-                                  [--config.FIELD=VALUE ...]
+                                  [--out FILE] [--config.FIELD=VALUE ...]
 
 NAME is airbench94, airbench95, airbench96 or cifar100_75. The programs are compiled, the whole
-recipe is run once on random labels to warm up, and then --runs times with different seeds. No run
-is left out. The clocks are those of the published records:
-  T1  whitening, augmentation, training and the last evaluation, on data that is on the device.
-      For cifar10-airbench, whose evaluation averages several views of each image.
-  T2  new parameters, the upload of the data, whitening, augmentation and training; no evaluation.
-      For the CIFAR-100 speedrun.
-Compilation is not part of either; its time is printed and recorded. --framework torch runs an
-independent version of the recipe in PyTorch (`make reference` installs it); on a GPU it compiles
-the network. Fields of the config are set as in training, for example for a smaller trial. One line
-of JSON per run is appended to FILE; the summary is that of this command's runs.
+recipe is run once on randomly permuted labels to warm up, and then --runs times with consecutive
+seeds. Every run is recorded. The clocks are those of the published results:
+  T1  whitening, augmentation, training and the last evaluation; the data is already on the device.
+      The clock of cifar10-airbench, whose evaluation averages several views of each image.
+  T2  initialization of the parameters, upload of the data, whitening, augmentation and training;
+      no evaluation. The clock of the CIFAR-100 speedrun.
+Neither covers compilation, whose time is printed and recorded. --framework torch runs an
+independent implementation of the recipe in PyTorch (`make reference` installs PyTorch); on a GPU it
+compiles the network. Fields of the config are set as in training, for example for a smaller trial.
+One line of JSON per run is appended to FILE; the summary covers the runs of this command.
 """
 
 import os
@@ -67,15 +67,24 @@ def make_parser():
     """Returns the parser of the command's own options; others are fields of the config."""
     parser = harness.make_parser("speedrun", __doc__, out=True)
     parser.add_argument("name", choices=PUBLISHED, metavar="NAME", help=", ".join(PUBLISHED))
-    parser.add_argument("--runs", type=int, default=1, metavar="N", help="number of timed runs")
     parser.add_argument(
-        "--clock", choices=CLOCKS, help="what is timed (default: that of the published record)"
+        "--runs", type=int, default=1, metavar="N", help="number of timed runs (default: 1)"
     )
     parser.add_argument(
-        "--framework", choices=("jax", "torch"), default="jax", help="(default: jax)"
+        "--clock", choices=CLOCKS, help="what is timed (default: as in the published result)"
     )
     parser.add_argument(
-        "--first_seed", type=int, default=0, metavar="SEED", help="seed of the first run"
+        "--framework",
+        choices=("jax", "torch"),
+        default="jax",
+        help="framework that runs the recipe (default: jax)",
+    )
+    parser.add_argument(
+        "--first_seed",
+        type=int,
+        default=0,
+        metavar="SEED",
+        help="seed of the first run (default: 0)",
     )
     parser.add_argument("--data_dir", default="", help="directory of the TFDS data sets")
     return parser

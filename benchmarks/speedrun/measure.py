@@ -20,7 +20,7 @@ from cifar_jax.report.published import changed
 from cifar_jax.run.workdir import what_counts
 from cifar_jax.runtime.environment import environment
 
-# Fields that act between epochs or need more than one call per epoch, which a speedrun has not.
+# Fields that act between epochs or need more than one call per epoch, unlike a speedrun.
 _UNUSED = (
     *("parallel", "plateau.patience", "early_stopping.patience", "transfer.weights"),
     *("transfer.train", "selected_on", "data.val_fraction", "steps_per_call", "trackers"),

@@ -1,15 +1,15 @@
-"""What one run of a speedrun results in."""
+"""The result of a run of a speedrun."""
 
 from typing import NamedTuple
 
 
 class Outcome(NamedTuple):
-    """The result of one run.
+    """The time, accuracies and loss of one run.
 
     Attributes:
       seconds: The time of the run, by the clock T1 or T2.
       accuracy: The accuracy on the test set, as a fraction, with the config's number of views.
-      single_view_accuracy: The same if each image is seen once.
+      single_view_accuracy: The same with only one view, the unchanged image.
       train_loss: The mean training loss of the last epoch.
     """
 

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 CLOCKS = {
     "T1": "whitening, augmentation, training and the last evaluation",
-    "T2": "the initial parameters, the upload of the data, whitening, augmentation and training",
+    "T2": "initialization, upload of the data, whitening, augmentation and training",
 }
 
 
@@ -14,9 +14,9 @@ class Published(NamedTuple):
     Attributes:
       clock: A key of CLOCKS.
       accuracy: The mean accuracy on the test set, as a fraction.
-      seconds: The time of a run.
+      seconds: The time of a run, by that clock.
       device: The GPU.
-      source: Who published it.
+      source: The repository that published it.
     """
 
     clock: str

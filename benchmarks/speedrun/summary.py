@@ -9,7 +9,7 @@ from benchmarks.speedrun.records import PUBLISHED
 
 
 def key(record: Record) -> tuple:
-    """Returns what the runs of one group have in common: all but the seed and the measurement."""
+    """Returns what the runs of one group have in common: all but the seed and the results."""
     fields = ("recipe", "clock", "framework", "dtype", "num_images")
     return (
         *(record[field] for field in fields),

@@ -32,7 +32,7 @@ def complete() -> str:
 
 
 def trials() -> str:
-    """Returns the table of shortened runs, without times: most shared their machine."""
+    """Returns the table of shortened runs, without times, since other processes ran too."""
     rows = [
         (group[0]["recipe"], ", ".join(group[0]["changed"]), *_cells(group)[:-1], _losses(group))
         for group in _groups()
@@ -55,7 +55,7 @@ def programs() -> str:
         }
         if not newest:
             continue
-        # The programs are logged in the order in which a run takes them.
+        # The programs are logged in the order in which a run uses them.
         rows += [_program_cells(recipe, r) for r in newest.values()]
         timed = [r for r in newest.values() if with_evaluation or r["program"] == "training"]
         what = "training and evaluation" if with_evaluation else "training"

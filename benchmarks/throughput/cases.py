@@ -66,7 +66,7 @@ def parse_case(text: str) -> tuple[str, ConfigDict]:
     name, *rest = text.split(":")
     settings = load_config(config_of(name))
     settings.transfer = base.get_config().transfer  # a case trains the whole network from scratch
-    settings.augment.train_sizes = settings.augment.train_size_epochs = ()  # in one size
+    settings.augment.train_sizes = settings.augment.train_size_epochs = ()  # one program
     if len(rest) > 2:
         raise UserError(f"{quote(text)} is not {CASE}")
     if rest:

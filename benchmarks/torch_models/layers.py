@@ -39,7 +39,7 @@ class SameConv2d(nn.Conv2d):
 
 
 class BiasNorm2d(nn.BatchNorm2d):
-    """Batch normalization with a learned bias and no scale, which PyTorch has only together."""
+    """Batch normalization with a learned bias and no scale; nn.BatchNorm2d has both or neither."""
 
     def __init__(self, num_features: int, **options):
         super().__init__(num_features, **options)

@@ -8,7 +8,7 @@ import torch
 from flax.traverse_util import flatten_dict
 from torch import nn
 
-# The names in PyTorch of arrays that have another name there; the others have the same one.
+# {name of an array: its name in PyTorch}, where the two differ.
 _NAMES = {
     "kernel": "weight",
     "scale": "weight",

@@ -34,7 +34,7 @@ class Mixed(NamedTuple):
 
 
 Mix = Callable[[jax.Array, jax.Array], Mixed]
-# Entries of the table of quantiles.
+# Number of entries in the table of quantiles.
 _NUM_QUANTILES = 4096
 
 
@@ -97,8 +97,9 @@ def _partner(images: jax.Array) -> jax.Array:
 def _draw_lam(key: jax.Array, count: int, alpha: float) -> jax.Array:
     """Draws from Beta(alpha, alpha): [count] float32.
 
-    The quantile of a uniform number is interpolated in a table. jax.random.beta rejects draws in
-    nested loops, which add 41 kernels to a training step on a GPU, some of them several times.
+    The draws are quantiles of uniform numbers, interpolated in a table. jax.random.beta would
+    reject draws in nested loops, which add 41 kernels to a training step on a GPU, some of which
+    run several times.
     """
     uniform = jax.random.uniform(key, (count,))
     if alpha == 1:

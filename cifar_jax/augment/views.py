@@ -9,9 +9,9 @@ VIEWS = (1, 2, 6)
 def make_views(images: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
     """Returns several views of each image, and their weights, which add up to 1.
 
-    Two views are the image and its mirror image, with equal weights. Six are these and those of the
-    image shifted by a pixel up and left, and down and right, padded by reflection; the four
-    shifted views together have the weight 1/2 (Jordan, 2024, arXiv:2404.00498).
+    Two views are the image and its mirror image, with equal weights. Six are these two, and the
+    same of the image shifted diagonally by one pixel, up and left or down and right, with reflect
+    padding. The four shifted views together have the weight 1/2 (Jordan, 2024, arXiv:2404.00498).
 
     Args:
       images: [B, H, W, C], any dtype.

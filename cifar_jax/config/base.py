@@ -73,8 +73,8 @@ def get_config() -> ConfigDict:
     config.optim.decay = 0.0
     # "polynomial": exponent, 1 for a straight line.
     config.optim.power = 1.0
-    # "one_cycle", "linear_one_cycle": fraction of training in which the learning rate rises, in (0,
-    # 1).
+    # "one_cycle", "linear_one_cycle": fraction of training, in (0, 1), in which the learning rate
+    # rises.
     config.optim.rise = 0.3
     # "triangular", "triangular2", "exp_range": duration in epochs of the rise, and of the fall, in
     # a cycle.
@@ -99,21 +99,22 @@ def get_config() -> ConfigDict:
     config.optim.weight_decay_mask = "all"
     # Max global norm of the gradients; 0 for no clipping.
     config.optim.clip_norm = 0.0
-    # Sharpness-aware minimization: distance from the weights at which the gradient is taken, in a
-    # second pass over each batch. 0 for none; 0.05 and 0.15 are common.
+    # Sharpness-aware minimization: Euclidean distance between the weights and the point at which a
+    # second pass over each batch takes the gradient. 0 for none; 0.05 and 0.15 are common.
     config.optim.sam_rho = 0.0
     # Groups of parameters with fields of their own, one "PATTERN: FIELD=VALUE, FIELD=VALUE" per
     # line or separated by ";", as in "*/bias: learning_rate=0.1, weight_decay=0; head/*:
     # name='adam'". PATTERN is a glob over paths such as "layers/0/kernel", and the first line that
     # matches applies. FIELD is a field of `optim` except clip_norm, or num_epochs: the group then
-    # trains only for these epochs from the start, and its schedule ends with them. A schedule that
-    # a line does not change is scaled in proportion to the line's learning_rate.
+    # trains only in the first num_epochs epochs, and its schedule ends with them. If a line sets
+    # learning_rate but not base_learning_rate or final_learning_rate, the latter are scaled by the
+    # same factor.
     config.optim.groups = ""
     # Whether the kernels that muon trains are rescaled to Frobenius norm sqrt(output features)
-    # before each update. Suits kernels that BatchNorm follows.
+    # before each update. Suits kernels that are followed by BatchNorm.
     config.optim.rescale_kernels = False
-    # "muon": the dtype in which it orthogonalizes, "float32" or "bfloat16"; "auto" for the dtype of
-    # the computation (config.dtype).
+    # muon: dtype of the Newton-Schulz iterations, "float32" or "bfloat16"; "auto" for the dtype of
+    # the network's computation (config.dtype).
     config.optim.newton_schulz_dtype = "auto"
 
     # Exponential moving average of the weights and running statistics, which is evaluated instead
@@ -122,13 +123,15 @@ def get_config() -> ConfigDict:
     # Decay per step, in (0, 1); 0 for no average.
     config.ema.decay = 0.0
 
-    # Lookahead: every few steps, training continues from an average, which is also evaluated.
+    # Lookahead: every few steps, an average of the weights and running statistics moves towards
+    # them, and training continues from the average. Evaluation uses the average.
     config.lookahead = ConfigDict()
     # Steps between two moves of the average; 0 for no lookahead.
     config.lookahead.every = 0
     # Final decay of the average per step, in (0, 1).
     config.lookahead.decay = 0.95
-    # After t of T steps, the average keeps decay^every * (t / T)^power of itself.
+    # Exponent, at least 0: after t of T steps, a move keeps the fraction
+    # decay^every * (t / T)^power of the average; the rest comes from the latest values.
     config.lookahead.power = 3.0
 
     # Keras's ReduceLROnPlateau: reduces the learning rate when a metric stops improving.
@@ -182,7 +185,7 @@ def get_config() -> ConfigDict:
     # Progressive resizing: sizes of the training images in pixels, such as (20, 24, 32), instead of
     # augment.resize. Empty for one size.
     config.augment.train_sizes = ()
-    # Epochs at which the size changes to the next one, such as (2, 5).
+    # Numbers of epochs after which the size changes to the next one, such as (2, 5).
     config.augment.train_size_epochs = ()
     # Views of each image whose logits are averaged in evaluation: 1, 2 (with its mirror image) or 6
     # (these, and both shifted by a pixel in two directions).

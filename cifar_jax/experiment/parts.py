@@ -26,7 +26,8 @@ class Parts(NamedTuple):
 
     Attributes:
       make_train_step: Maps the axis name of pmap, or None under jit, to a training step.
-      later: {epoch: make_train_step}, what replaces the first training step from an epoch on.
+      later: {epoch: make_train_step}, the training steps that replace the first one, each from its
+        epoch on, counted from 0.
       init: Maps the seed to the state at step 0, before pretrained parameters are loaded.
       fit_to_images: Maps the state at step 0 and training images [N, H, W, C] uint8 to the state to
         start from, unless pretrained parameters are loaded; None if that does not depend on the
@@ -144,7 +145,7 @@ def build_fine_tuning(config: ConfigDict, network: nnx.Module) -> fine_tuning.Fi
 
     Args:
       config: The config.
-      network: The network, which may have shapes in place of arrays.
+      network: The network, which may hold shapes instead of arrays.
 
     Raises:
       UserError: If they are invalid, or need another network.
@@ -255,7 +256,7 @@ def _with_dtype(fields: Mapping[str, Any], config: ConfigDict) -> dict[str, Any]
 def build_rescale(
     config: ConfigDict, groups: ParameterGroups | None
 ) -> Callable[[Any], Any] | None:
-    """Returns the function that rescales the kernels of muon, if that is asked for.
+    """Returns the function that rescales the kernels that muon trains, or None if it is not set.
 
     Raises:
       UserError: If muon trains no kernels.
@@ -268,7 +269,8 @@ def build_rescale(
 
     if not any(map(uses_muon, groups.indices if groups else [()])):
         raise UserError(
-            "optim.rescale_kernels needs optim.name 'muon', or a line with it in optim.groups"
+            "optim.rescale_kernels needs optim.name 'muon', or a line in optim.groups with "
+            "name='muon'"
         )
     return partial(muon.rescaled, is_chosen=uses_muon)
 
@@ -305,7 +307,7 @@ def build_averaging(config: ConfigDict, steps_per_epoch: int) -> optim.averaging
     """Returns the average of parameters and statistics that a config asks for, or None.
 
     Raises:
-      UserError: If a field is out of range, or both kinds of averages are set.
+      UserError: If a field is out of range, or both kinds of average are set.
     """
     if config.ema.decay and config.lookahead.every:
         raise UserError("set only one of ema.decay and lookahead.every")

@@ -33,6 +33,6 @@ def program_key(config: ConfigDict) -> str | None:
         for k, v in flatten_json(config).items()
         if k not in _NOT_COMPILED | names and k.partition(".")[0] not in _GROUPS_NOT_COMPILED
     }
-    # Whether there is an average, and which; only its rates are arguments.
+    # The program depends on the kind of average, if any; its rates are arguments.
     fields |= {"averages": [bool(config.ema.decay), bool(config.lookahead.every)]}
     return json.dumps(fields, sort_keys=True)

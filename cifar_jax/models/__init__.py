@@ -12,7 +12,7 @@ Networks for transfer learning split `__call__` into a body and a head, and take
 - `groups()` returns such prefixes for each group of layers, from the head down to the stem. Every
   array belongs to exactly one group.
 
-Networks with a whitening stem, see whitening.py, also have these methods:
+Networks with a whitening stem (see whitening.py) also have these methods:
 
 - `frozen_paths()` returns the prefixes of the paths of the parameters that never train.
 - `whiten(images)` maps training images [N, S, S, 3] to the parameters to replace before training,

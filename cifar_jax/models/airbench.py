@@ -1,4 +1,4 @@
-"""airbench: the networks of KellerJordan/cifar10-airbench, speed records on CIFAR-10.
+"""airbench: the networks of KellerJordan/cifar10-airbench, which train on CIFAR-10 in seconds.
 
 | layer | output |
 |---|---|
@@ -13,8 +13,8 @@
 |---|---|---|
 | airbench94_muon | the defaults | 1,971,640 |
 | airbench94 | logit_scale=1 / 9, init="sgd" | 1,971,640 |
-| airbench95 | those and widths=(128, 384, 384) | 4,604,728 |
-| airbench96 | those and widths=(128, 384, 512), depth=3, bn_momentum=0.9 | 9,915,704 |
+| airbench95 | as airbench94, and widths=(128, 384, 384) | 4,604,728 |
+| airbench96 | as airbench94, and widths=(128, 384, 512), depth=3, bn_momentum=0.9 | 9,915,704 |
 
 With 100 classes, the defaults have 1,994,680 parameters. They include the 288 of the whitening
 kernel, which is computed from training images and never trained: see whitening.py. With depth=3, a
@@ -23,9 +23,10 @@ smallest network takes 118 million multiplications per image, the largest 452 mi
 
 The other convolutions have "same" padding, no bias, and partial identity kernels: see dirac.py. BN
 has no scale, eps 1e-12 and momentum 0.4 (0.6 in Flax), 0.1 in airbench96. gelu is exact, with erf.
-init="muon" has the head uniform and rescaled to a standard deviation of 1, and a random bias of the
-stem; init="sgd" has a head with PyTorch's default initialization, and a zero bias. The Muon script
-divides the logits by the number of features, hence logit_scale=1 / 256.
+init="muon" draws the head from a uniform distribution and rescales it to a standard deviation of 1,
+and gives the stem's bias PyTorch's default initialization; init="sgd" gives the head PyTorch's
+default initialization and sets the stem's bias to 0. The Muon script divides the logits by the
+number of features, hence logit_scale=1 / 256.
 
 Deviations: BN keeps the biased running variance, PyTorch the unbiased one. The convolutions compute
 in bfloat16 or float32, the scripts in float16 with float16 weights.
@@ -60,7 +61,7 @@ def unit_std_init(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> 
     return kernel / jnp.std(kernel, ddof=1)
 
 
-# {family: (initializer of the head's kernel, initializer of the stem's bias)}.
+# {value of init: (initializer of the head's kernel, initializer of the stem's bias)}.
 INITS = {
     "muon": (unit_std_init, torch_bias_init(2 * 2 * 3)),
     "sgd": (torch_init, nnx.initializers.zeros),

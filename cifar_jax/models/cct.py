@@ -1,6 +1,7 @@
 """CCT-7/3x1: Hassani et al., "Escaping the Big Data Paradigm with Compact Transformers" (2021).
 
-arXiv:2104.05704; SHI-Labs/Compact-Transformers. A transformer on the pixels of a convolution.
+arXiv:2104.05704; SHI-Labs/Compact-Transformers. The tokens of the transformer are the pixels after
+a convolution and a max-pool.
 
 | layer | output |
 |---|---|
@@ -14,17 +15,17 @@ An encoder layer computes y = LN(x + attention(LN(x))) and returns y + mlp(y). T
 normalized before the second one, as in the authors' code; in a usual transformer, only the input of
 the mlp is. The attention has queries, keys and values without biases, dropout 0.1 on its weights,
 and a dense layer. The mlp is a dense layer of 512, gelu and a dense layer of 256. Stochastic depth
-drops both branches, at rates that grow linearly to 0.1 in the last layer. Sequence pooling is the
-mean of the tokens with weights that are the softmax of a dense layer with one output. LN has eps
-1e-5.
+drops each of the two branches, at a rate that grows linearly to 0.1 in the last layer. Sequence
+pooling is a weighted mean of the tokens, whose weights are the softmax of a dense layer with one
+output. LN has eps 1e-5.
 
 The kernel of the convolution is He normal by fan-in, those of the dense layers are normal with
-deviation 0.02, the vectors of the positions with deviation 0.2; biases are 0. (The authors truncate
-the normal distributions at +-2, which never applies.)
+standard deviation 0.02, the vectors of the positions with standard deviation 0.2; biases are 0.
+(The authors truncate the normal distributions at +-2, which has practically no effect.)
 
 With 100 classes the network has 3,783,269 parameters, and 3,760,139 with 10, the authors' 3.760M.
-There are no deviations. The sums over the layers and the softmax are float32 even if the
-computation is in bfloat16.
+There are no deviations. The residual sums and the softmax are computed in float32 even if the
+rest of the computation is in bfloat16.
 """
 
 from functools import partial
@@ -126,8 +127,8 @@ class CCT(DenseHead):
       attention_dropout: Dropout rate of the attention's weights, in [0, 1).
       drop_path: Rate of stochastic depth of the last layer, in [0, 1).
       image_size: Height and width of the images in pixels, which determine the number of tokens.
-      dtype: Dtype of the computation; parameters, LN, sums over the layers, softmax, sequence
-        pooling and logits are float32.
+      dtype: Dtype of the computation; parameters, LN, residual sums, softmax, sequence pooling and
+        logits are float32.
 
     Raises:
       UserError: If num_heads does not divide width, or a rate is outside [0, 1).

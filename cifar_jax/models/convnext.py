@@ -20,8 +20,8 @@ With 100 classes the network has 27,895,012 parameters. torchvision's convnext_t
 Deviations from the paper: the stem is a 3x3 convolution with stride 1 instead of a 4x4 convolution
 with stride 4, as in OpenMixup's ConvNeXt_CIFAR, so that the stages have 32, 16, 8 and 4 pixels. The
 kernels of convolutions are initialized as in OpenMixup too: LeCun normal, truncated. Those of dense
-layers are normal with deviation 0.02, and all biases are 0. The sums over the blocks are float32
-even if the computation is in bfloat16, whose 8 bits would lose a branch times 1e-6.
+layers are normal with standard deviation 0.02, and all biases are 0. The residual sums are float32
+even if the computation is in bfloat16, whose 8 significant bits would lose a branch times 1e-6.
 """
 
 import itertools

@@ -14,15 +14,15 @@ arXiv:1608.06993. The sizes are those of the paper's DenseNet-121 for ImageNet.
 | dense block 4: 16 layers | 4 x 4 x 1024 |
 | BN, relu, global average pool, dense classes | classes |
 
-A layer is BN, relu, conv 1x1 with 128 filters, BN, relu and conv 3x3 with 32 filters, which are
-appended to its input. Convolutions have no bias. With 100 classes the network has 7,048,548
-parameters: torchvision's densenet121 has 7,978,856, of which 922,500 are for its further 900
+A layer is BN, relu, conv 1x1 with 128 filters, BN, relu and conv 3x3 with 32 filters; its output
+is appended to its input. Convolutions have no bias. With 100 classes the network has 7,048,548
+parameters: torchvision's densenet121 has 7,978,856, of which 922,500 are for its 900 additional
 classes, 7,680 for its larger stem and 128 for the stem's BN.
 
 Deviations from the paper: the stem is one 3x3 convolution with stride 1 without BN, relu and
-max-pool, as in kuangliu/pytorch-cifar and weiaicunzai/pytorch-cifar100. Like the authors' code, the
-transitions have a relu, which neither the paper's text nor pytorch-cifar100 has. The initializers
-are those of resnet.py, BN has eps 1e-5 and momentum 0.1 (0.9 in Flax).
+max-pool, as in kuangliu/pytorch-cifar and weiaicunzai/pytorch-cifar100. As in the authors' code,
+the transitions have a relu, which neither the paper's text nor pytorch-cifar100 has. The
+initializers are those of resnet.py; BN has eps 1e-5 and momentum 0.1 (0.9 in Flax).
 """
 
 import itertools

@@ -18,15 +18,15 @@ arXiv:1801.04381. The strides for 32x32 images are those of chenyaofo/pytorch-ci
 A block of expansion t maps I channels to t * I with conv 1x1, BN and relu6 (absent if t = 1),
 applies a depthwise convolution 3x3, BN and relu6, and maps to the stage's number of channels with
 conv 1x1 and BN, without an activation. Its input is added if the shape is the same. Convolutions
-have no bias; kernels are He normal by fan-out, those of the dense layer normal with deviation 0.01;
-BN has eps 1e-5 and momentum 0.1 (0.9 in Flax).
+have no bias; their kernels are He normal by fan-out, that of the dense layer is normal with
+standard deviation 0.01; BN has eps 1e-5 and momentum 0.1 (0.9 in Flax).
 
 With 100 classes the network has 2,351,972 parameters, the 2.35M in the logs of
 pytorch-cifar-models; torchvision's mobilenet_v2 has 3,504,872 with 1,000 classes.
 
 Deviation from the paper: the stem and stage 2 have stride 1 instead of 2, so that the last stages
-have 4 x 4 pixels. (weiaicunzai/pytorch-cifar100 changes the stem's stride too, to a 1x1 convolution
-with padding, and has biases and a convolution as its head: 2.36M parameters.)
+have 4 x 4 pixels. (weiaicunzai/pytorch-cifar100 also replaces the stem, by a 1x1 convolution with
+padding, and has biases and a convolution as its head: 2.36M parameters.)
 """
 
 from collections.abc import Sequence

@@ -3,8 +3,8 @@
 In training, the branch of a residual block is multiplied by b + alpha - b alpha in the forward pass
 and its gradient by b + beta - b beta in the backward pass. b is 0 with the probability `rate` and
 otherwise 1, alpha is uniform in [-1, 1], and beta in [0, 1] (arXiv:1802.02375). A branch with b = 0
-is thus scaled by two unrelated numbers, and sometimes reversed. In evaluation, the factor is the
-expected one of the forward pass, 1 - rate.
+is thus scaled by alpha, which can be negative, and its gradient by the independent beta. In
+evaluation, the factor is the expected one of the forward pass, 1 - rate.
 
 All three numbers are drawn for each image. The paper compares this with one number per batch,
 channel or element; owruby/shake-drop_pytorch draws b per batch, and alpha and beta per image.

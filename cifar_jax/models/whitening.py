@@ -1,9 +1,9 @@
 """Stems that whiten patches of 2x2 pixels, computed from training images and never trained.
 
-The filters are the eigenvectors of the patches' second moment, divided by the root of their
-eigenvalues, and their negatives: 24 filters for images with three channels. On the images that they
-were computed from, the first 12 outputs are uncorrelated and have a second moment of about 1. Such
-stems are from Page, "How to Train Your ResNet 8" (2019), tysam-code/hlb-CIFAR10 and
+The filters are the eigenvectors of the patches' second moment, divided by the square root of their
+eigenvalues, and the negatives of these: 24 filters for images with three channels. On the images
+that they were computed from, the first 12 outputs are uncorrelated and have a second moment of
+about 1. Such stems are from Page, "How to Train Your ResNet 8" (2019), tysam-code/hlb-CIFAR10 and
 KellerJordan/cifar10-airbench.
 """
 
@@ -17,7 +17,8 @@ from cifar_jax.ops.conv import conv_general_dilated
 
 # Added to the eigenvalues by airbench and its descendants, for normalized images.
 EPS = 5e-4
-# Images whose patches are in memory at the same time: 23 MB of 5,000 images' 231 MB.
+# Number of images whose patches are in memory at the same time: 23 MB, instead of the 231 MB of
+# 5,000 images.
 _IMAGES_PER_STEP = 500
 
 
@@ -25,11 +26,11 @@ def whitening_kernel(images: jax.Array, *, eps: float, centered: bool = False) -
     """Returns the kernel [2, 2, C, 8 C] of a convolution that whitens patches of 2x2 pixels.
 
     The first 4 C filters are ordered by eigenvalue, the largest first; the others are their
-    negatives. It can be compiled and is computed in float32.
+    negatives. The function can be jitted and computes in float32.
 
     An eigenvector's sign is arbitrary and differs between devices and libraries. Here, the first
     entry, the top left pixel's first channel, is not negative; otherwise two devices would train
-    networks with permuted channels. The entry of largest magnitude would not serve: most
+    networks with permuted channels. The entry of largest magnitude is no alternative: most
     eigenvectors of natural images are antisymmetric, and their two largest entries have opposite
     signs and differ by as little as 0.001%. On CIFAR-10 and CIFAR-100, the first entries are at
     least 0.15, and rounding errors at most 1e-4.

@@ -52,8 +52,8 @@ def max_pool(
 def global_max_pool(x: jax.Array) -> jax.Array:
     """Takes the maximum over all pixels, [B, H, W, C] to [B, C], with the gradient of `max_pool`.
 
-    Taking it over columns after rows needs only H + W slices. If several values are equal to the
-    maximum, one of them receives the gradient.
+    Reducing rows first and columns second needs only H + W slices. If several values are equal to
+    the maximum, one of them receives the gradient.
     """
     rows = _maximum([x[:, i] for i in range(x.shape[1])])
     return _maximum([rows[:, j] for j in range(rows.shape[1])])

@@ -14,7 +14,7 @@ from cifar_jax.errors import UserError
 
 
 class Averaging(NamedTuple):
-    """How a run averages.
+    """The averaging of a run.
 
     Attributes:
       rate: Maps the step, [] int32 counted from 0, to the rate after that step, [] float32.
@@ -26,10 +26,10 @@ class Averaging(NamedTuple):
 
 
 def ema(decay: float) -> Averaging:
-    """An exponential moving average, for which 1 - decay is the rate.
+    """Returns an exponential moving average, whose rate is 1 - decay.
 
-    In the first steps, the decay is at most (1 + t) / (10 + t) after t steps, as in TensorFlow's
-    ExponentialMovingAverage: the initial values would otherwise remain in the average for long.
+    After t steps, the decay is at most (1 + t) / (10 + t), as in TensorFlow's
+    ExponentialMovingAverage; otherwise, the initial values would dominate the average for long.
 
     Args:
       decay: The decay per step, in (0, 1).
@@ -48,11 +48,12 @@ def ema(decay: float) -> Averaging:
 
 
 def lookahead(every: int, decay: float, power: float, num_steps: int) -> Averaging:
-    """Lookahead (Zhang et al., 2019, arXiv:1907.08610) with a decay that grows during training.
+    """Returns Lookahead (Zhang et al., 2019, arXiv:1907.08610) with a decay that grows over time.
 
     Every few steps, the average moves towards the parameters and training continues from it. After
-    t of T steps, its rate is 1 - decay^every * (t / T)^power, so the average first follows the
-    parameters and finally hardly moves (Jordan, 2024, arXiv:2404.00498). Momentum is kept.
+    t of T steps, its rate is 1 - decay^every * (t / T)^power, so the average moves almost all the
+    way to the parameters at first, and less and less later (Jordan, 2024, arXiv:2404.00498). The
+    state of the optimizer, such as momentum, is kept.
 
     Args:
       every: The number of steps between two moves.

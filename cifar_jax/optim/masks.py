@@ -1,4 +1,4 @@
-"""The weights that decay, by the name that `config.optim.weight_decay_mask` gives them."""
+"""Masks of the weights that decay, by the values of `config.optim.weight_decay_mask`."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Muon: momentum whose matrices are orthogonalized (Jordan et al., 2024).
+"""Muon: SGD with momentum whose updates are orthogonalized (Jordan et al., 2024).
 
 Described at https://kellerjordan.github.io/posts/muon. The constants are those of the CIFAR-10
 speedrun airbench94_muon (https://github.com/KellerJordan/cifar10-airbench), which orthogonalizes in
@@ -68,8 +68,8 @@ def newton_schulz(
 def orthogonalize(dtype: str = "float32") -> optax.GradientTransformation:
     """Returns the transformation that applies `newton_schulz` to the update of every kernel.
 
-    The output features of a kernel are its last axis; its other axes are those of the matrix's
-    other side. Kernels whose matrices have equal shapes are orthogonalized together.
+    A kernel [..., O] with O output features is orthogonalized as the matrix [product of the other
+    axes, O]. Kernels whose matrices have equal shapes are orthogonalized in one batch.
 
     Args:
       dtype: The dtype of the iterations; see `newton_schulz`.
@@ -120,7 +120,7 @@ def muon(
     This is not optax.contrib.muon, which orthogonalizes a bias-corrected mean of the gradients,
     weighs the latest gradient differently with Nesterov momentum, and scales the result by the
     shape of the matrix. Weight decay is decoupled, as in adamw: orthogonalization would discard the
-    size of a decay in the gradient.
+    magnitude of a decay term in the gradient.
 
     Args:
       learning_rate: A number or a schedule.
@@ -144,8 +144,8 @@ def muon(
 def rescaled(params: Any, is_chosen: Callable[[Path], bool]) -> Any:
     """Returns parameters in which the chosen kernels have Frobenius norm sqrt(output features).
 
-    Where BatchNorm follows a layer, the norm of its kernel affects only the size of its updates
-    relative to the kernel, which this keeps constant, as in airbench94_muon.
+    Where BatchNorm follows a layer, the norm of its kernel affects only the size of the updates
+    relative to the kernel. Rescaling keeps that size constant, as in airbench94_muon.
 
     Args:
       params: Nested dict of arrays.

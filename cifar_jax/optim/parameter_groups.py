@@ -1,7 +1,7 @@
 """Groups of parameters with their own optimizers and learning rates: `config.optim.groups`.
 
 A line of the text is "PATTERN: FIELD=VALUE, FIELD=VALUE". The pattern is a glob over the path of a
-parameter, such as "layers/0/kernel", in which * also stands for slashes. Each parameter belongs to
+parameter, such as "layers/0/kernel", in which * also matches slashes. Each parameter belongs to
 the group of the first line that it matches, or to group 0, which follows `config.optim` itself.
 Values are Python literals; the text is parsed but never evaluated.
 """
@@ -24,8 +24,8 @@ from cifar_jax.optim.options import keywords, pick
 from cifar_jax.optim.schedules import SCHEDULES
 from cifar_jax.tree_paths import Path, map_by_path
 
-# What a line can set in addition to the options of optimizers and schedules, with an example of
-# each, and the options that it cannot set.
+# What a line can set in addition to the options of optimizers and schedules, with a value of the
+# right kind for each, and the options that it cannot set.
 _FIELDS = {"name": "", "schedule": "", "learning_rate": 0.0, "num_epochs": 0.0}
 _NOT_FIELDS = {"clip_norm", "num_steps", "steps_per_epoch"}
 _EXAMPLE = "*/bias: name='sgd', learning_rate=0.1"
@@ -41,7 +41,8 @@ class Group(NamedTuple):
       fields: The fields of its optimizer and its schedule. Those that the line does not set have
         the values of `config.optim`; learning rates among them are scaled in proportion to
         learning_rate.
-      num_epochs: The duration of its training, over which its schedule extends. 0 for all epochs.
+      num_epochs: The number of epochs for which it trains and over which its schedule extends; 0
+        for all.
     """
 
     pattern: str

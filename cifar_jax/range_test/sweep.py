@@ -51,7 +51,7 @@ def run(
       UserError: If the config is invalid, or the test ends with fewer than MIN_POINTS points.
       Preempted: If a signal ends it with fewer.
     """
-    # As for training: what refers to the config's own epochs need not fit those of the test.
+    # Checked as for training: fields that refer to epochs need not fit the epochs of the test.
     config = experiment.checked(config)
     with config.unlocked():
         config.num_epochs = num_epochs

@@ -77,7 +77,7 @@ class FineTuning(NamedTuple):
     def load(self, state: TrainState) -> TrainState:
         """Returns a state at step 0 with the loaded parameters, and prints where they come from.
 
-        An average starts as these parameters too.
+        An average, if the state has one, starts from these parameters too.
 
         Raises:
           UserError: See `read`.

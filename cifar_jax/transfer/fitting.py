@@ -177,5 +177,8 @@ def _array(
 
 
 def _stem_hint(path: Path) -> str:
-    hint = "; with --config.model.stem=imagenet, ResNets have ImageNet's 7x7 stem"
+    hint = (
+        "; with --config.model.stem=imagenet, resnet18, resnet34 and resnet50 have ImageNet's 7x7 "
+        "stem"
+    )
     return hint if path[0] == "conv_stem" else ""

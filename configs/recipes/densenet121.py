@@ -3,13 +3,13 @@
     python -m cifar_jax.main --config configs/recipes/densenet121.py
 
 The recipe is that of weiaicunzai/pytorch-cifar100 (train.py, conf/global_settings.py): SGD with
-momentum 0.9 without Nesterov, learning rate 0.1 times 0.2 at epochs 60, 120 and 160, one epoch of
-warm-up, weight decay 5e-4 on every parameter, batch 128, 200 epochs, flips, crops with 4 pixels of
-zero padding and rotations by up to 15 degrees. Its README reports 77.01% from a single run, the
-best epoch on the test set.
+momentum 0.9 without Nesterov, learning rate 0.1, multiplied by 0.2 at epochs 60, 120 and 160, one
+epoch of warm-up, weight decay 5e-4 on every parameter, batch 128, 200 epochs, flips, crops with 4
+pixels of zero padding and rotations by up to 15 degrees. Its README reports 77.01% from a single
+run, the best epoch on the test set.
 
-Deviations: this config reports the last epoch; rotations are bilinear instead of by the nearest
-pixel. The recipe has not been run in full yet.
+Deviations: this config reports the last epoch; rotations use bilinear instead of nearest-neighbor
+interpolation. The recipe has not been run in full yet.
 """
 
 from cifar_jax.config import base

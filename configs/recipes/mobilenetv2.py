@@ -2,7 +2,7 @@
 
     python -m cifar_jax.main --config configs/recipes/mobilenetv2.py
 
-The recipe is that of chenyaofo/pytorch-cifar-models, as its log states it
+The recipe is that of chenyaofo/pytorch-cifar-models, as stated in its log
 (logs/cifar100/mobilenetv2_x1_0): SGD with Nesterov momentum 0.9, learning rate 0.1 with a cosine to
 0, weight decay 5e-4 on every parameter, batch 256, 200 epochs, flips and crops with 4 pixels of
 zero padding. Its README reports 74.20%, the best epoch on the test set; in other logs of that

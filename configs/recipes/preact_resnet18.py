@@ -2,13 +2,15 @@
 
     python -m cifar_jax.main --config configs/recipes/preact_resnet18.py
 
-The recipe of Zhang et al. (2018), "mixup: Beyond Empirical Risk Minimization": learning rate 0.1,
-divided by 10 at epochs 100 and 150, weight decay 1e-4, batch 128, 200 epochs, crops with 4 pixels
-of padding and flips, and mixup with alpha 1 (facebookresearch/mixup-cifar10). Target: 78.9%, the
-paper's error of 21.1%, against 25.6% without mixup. weiaicunzai/pytorch-cifar100 has 72.92% for
-this network without mixup, a best epoch on the test set. Deviations: the authors have no Nesterov
-momentum, and draw one weight of the mix per batch instead of one per image. The recipe has not been
-run in full yet.
+The recipe is that of Zhang et al. (2018), "mixup: Beyond Empirical Risk Minimization": SGD with
+momentum 0.9 and learning rate 0.1, divided by 10 at epochs 100 and 150, weight decay 1e-4, batch
+128, 200 epochs, crops with 4 pixels of padding and flips, and mixup with alpha 1
+(facebookresearch/mixup-cifar10). Target: 78.9%, that is, the paper's error of 21.1% (25.6% without
+mixup). weiaicunzai/pytorch-cifar100 has 72.92% for this network without mixup, the best epoch on
+the test set.
+
+Deviations: the authors use no Nesterov momentum, and draw one mixing weight per batch instead of
+one per image. The recipe has not been run in full yet.
 """
 
 from cifar_jax.config import base

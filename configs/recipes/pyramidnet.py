@@ -2,11 +2,11 @@
 
     python -m cifar_jax.main --config configs/recipes/pyramidnet.py
 
-The recipe of owruby/shake-drop_pytorch: SGD with Nesterov momentum 0.9 and learning rate 0.5,
-divided by 10 at epochs 150 and 225, weight decay 1e-4, batch 128, 300 epochs, crops with 4 pixels
-of padding and flips. Target: 83.90% in that repository, which does not say at which epoch; Yamada
-et al. (2018) report 83.78%. Both decide once per batch whether a block is shaken; here each image
-does. The recipe has not been run in full yet.
+The recipe is that of owruby/shake-drop_pytorch: SGD with Nesterov momentum 0.9 and learning rate
+0.5, divided by 10 at epochs 150 and 225, weight decay 1e-4, batch 128, 300 epochs, crops with 4
+pixels of padding and flips. Target: 83.90%, reported by that repository, which does not state the
+epoch; Yamada et al. (2018) report 83.78%. Deviation: both decide once per batch whether a block is
+shaken; here, this is decided for each image. The recipe has not been run in full yet.
 """
 
 from cifar_jax.config import base

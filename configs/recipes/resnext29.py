@@ -2,10 +2,11 @@
 
     python -m cifar_jax.main --config configs/recipes/resnext29.py
 
-The recipe of Xie et al. (2017): SGD with Nesterov momentum 0.9 and learning rate 0.1, divided by 10
-at epochs 150 and 225, weight decay 5e-4, batch 128, 300 epochs, crops with 4 pixels of padding and
-flips. Target: 82.23%, the paper's error of 17.77% (mean of 10 runs); bearpaw/pytorch-classification
-has 82.62%, a best epoch on the test set. The recipe has not been run in full yet.
+The recipe is that of Xie et al. (2017): SGD with Nesterov momentum 0.9 and learning rate 0.1,
+divided by 10 at epochs 150 and 225, weight decay 5e-4, batch 128, 300 epochs, crops with 4 pixels
+of padding and flips. Target: 82.23%, that is, the paper's error of 17.77% (mean of 10 runs);
+bearpaw/pytorch-classification has 82.62%, the best epoch on the test set. The recipe has not been
+run in full yet.
 """
 
 from cifar_jax.config import base

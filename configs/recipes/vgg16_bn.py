@@ -2,10 +2,11 @@
 
     python -m cifar_jax.main --config configs/recipes/vgg16_bn.py
 
-The recipe of chenyaofo/pytorch-cifar-models: SGD with Nesterov momentum 0.9 and learning rate 0.1,
-a cosine to zero, weight decay 5e-4, batch 256, 200 epochs, crops with 4 pixels of padding and
-flips. Target: 74.00%, the best epoch on the test set of one run; other networks there end up to 0.6
-points below their best epoch. The recipe has not been run in full yet.
+The recipe is that of chenyaofo/pytorch-cifar-models: SGD with Nesterov momentum 0.9 and learning
+rate 0.1 with a cosine to 0, weight decay 5e-4, batch 256, 200 epochs, crops with 4 pixels of
+padding and flips. Target: 74.00%, the best epoch on the test set of one run; the last epoch of
+other networks there is up to 0.6 points below their best one. The recipe has not been run in full
+yet.
 """
 
 from cifar_jax.config import base

@@ -3,18 +3,18 @@
     python -m cifar_jax.main --config configs/recipes/wide_resnet_28_10.py
 
 Target: 83.5%, which Foret et al. (2021), "Sharpness-Aware Minimization", report for this network
-after 200 epochs with crops and flips (mean of 5 runs; 81.2% without SAM). They have 85.1% with
-cutout, --config.augment.ops="crop(4)|flip|cutout(16)", and 86.4% with AutoAugment.
+after 200 epochs with crops and flips (mean of 5 runs; 81.2% without SAM). They report 85.1% with
+cutout (--config.augment.ops="crop(4)|flip|cutout(16)") and 86.4% with AutoAugment.
 
-Batch, learning rate, number of epochs and the clipping of gradients at norm 5 are theirs
+Batch size, learning rate, number of epochs and the clipping of gradients at norm 5 are theirs
 (google-research/sam). The other hyperparameters are those that LOG-postech/Sassha found best for
 SAM on CIFAR-100: rho 0.15, weight decay 1e-3, and a learning rate that falls to a fifth at epochs
 60, 120 and 160; theirs are rho 0.05, weight decay 5e-4 and a cosine. A step takes about twice as
 long as without SAM. The recipe has not been run in full yet.
 
-Deviations: weight decay is added to the clipped gradient; it is part of the loss in the source, and
-so of the gradient that is clipped and of SAM's first one. Every device ascends along the gradient
-of the whole batch, in the source along that of its own part.
+Deviations: weight decay is added to the clipped gradient. In the source, it is part of the loss,
+and so of both the gradient along which SAM ascends and the one that is clipped. Every device
+ascends along the gradient of the whole batch; in the source, along that of its own part.
 """
 
 from cifar_jax.config import base

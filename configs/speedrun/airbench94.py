@@ -11,7 +11,7 @@ yet.
 
 The loss is the mean over the batch here and the sum in the script. So the script's learning rates
 of SGD are multiplied by the batch size, and its weight decays, which are added to the gradient, are
-divided by it. Muon's updates do not depend on the size of the gradient.
+divided by it. Muon's updates do not depend on the norm of the gradient.
 
 Deviations: bfloat16 and float32 instead of float16; on CPUs, float32 for Muon's iterations instead
 of bfloat16; the same half of the images starts mirrored with every seed; BatchNorm keeps the biased

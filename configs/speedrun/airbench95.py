@@ -10,8 +10,8 @@ times the learning rate, and the stem's bias for three epochs. The recipe has no
 yet.
 
 The script's learning rate of 10 and weight decay of 0.0153 are per 1,024 examples. It divides both
-by 1024 * (1 + 1 / (1 - 0.85)), the factor by which momentum lengthens the steps, and passes the
-weight decay to PyTorch divided by the learning rate. Its loss is the sum over the batch of 1,024,
+by 1,024 and by 1 + 1 / (1 - 0.85), the factor by which momentum lengthens the steps, and passes the
+weight decay to PyTorch divided by the learning rate. Its loss is the sum over the batch of 1,024;
 here it is the mean. So the learning rate here is 10 / (1 + 1 / (1 - 0.85)), and the weight decay,
 which is added to the gradient, 0.0153 / 10.
 

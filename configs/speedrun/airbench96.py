@@ -5,14 +5,15 @@
 The script legacy/airbench96.py reports a mean of 96.03% over 400 runs, in 34.7 s on an A100 (SXM,
 80 GB, PyTorch 2.1.2). Its clock covers whitening, augmentation, training and the last evaluation,
 which averages six views of each image, but not the upload of the data. Compared with airbench95,
-the groups are residual and wider, images are shifted by up to four pixels and lose a square of 12
-pixels, and the learning rate rises faster and falls to 0. The recipe has not been run in full yet.
+the groups are residual and wider, images are shifted by up to four pixels, a square of 12 x 12
+pixels is erased from each, and the learning rate rises faster and falls to 0. The recipe has not
+been run in full yet.
 
 The script's learning rate of 9 and weight decay of 0.012 are per 1,024 examples. It divides both by
-1024 * (1 + 1 / (1 - 0.85)), the factor by which momentum lengthens the steps, and passes the weight
-decay to PyTorch divided by the learning rate. Its loss is the sum over the batch of 1,024, here it
-is the mean. So the learning rate here is 9 / (1 + 1 / (1 - 0.85)), and the weight decay, which is
-added to the gradient, 0.012 / 9.
+1,024 and by 1 + 1 / (1 - 0.85), the factor by which momentum lengthens the steps, and passes the
+weight decay to PyTorch divided by the learning rate. Its loss is the sum over the batch of 1,024;
+here it is the mean. So the learning rate here is 9 / (1 + 1 / (1 - 0.85)), and the weight decay,
+which is added to the gradient, 0.012 / 9.
 
 Deviations: bfloat16 and float32 instead of float16; the same half of the images starts mirrored
 with every seed; erased pixels have the mean color rounded to whole pixel values; BatchNorm keeps

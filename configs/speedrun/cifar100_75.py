@@ -5,14 +5,14 @@
 The submission NAVIER-STOKED reports 75.19% over 40 runs with a standard deviation of 0.26 points,
 in 3.50 s on an A100 (PCIe, 80 GB, 300 W); the organizers have not verified it. The clock covers the
 upload of the data, whitening, augmentation and training, but neither compilation nor evaluation,
-which sees each image once. Images are shifted by up to two pixels, mirrored in every other epoch,
-and have 20 pixels at first. Muon trains the convolutions, Nesterov SGD the rest. The recipe has not
-been run in full yet.
+which uses one view of each image. Training images are shifted by up to two pixels, mirrored in
+every other epoch, and have 20 x 20 pixels at first. Muon trains the convolutions, Nesterov SGD the
+rest. The recipe has not been run in full yet.
 
-Deviations: 9 epochs instead of 8.75; images have 24 pixels from epoch 1 on and 32 from epoch 4 on,
-11% and 44% of the steps instead of 15% and 50%, which are the whole epochs nearest to the
-submission's 1.31 and 4.38; on CPUs, float32 for Muon's iterations instead of bfloat16; the same
-half of the images starts mirrored with every seed; BatchNorm keeps the biased running variance.
+Deviations: 9 epochs instead of 8.75; images have 24 pixels after 1 epoch and 32 after 4 (11% and
+44% of the steps), the whole numbers of epochs nearest to the submission's 1.31 and 4.38 (15% and
+50%); on CPUs, float32 for Muon's iterations instead of bfloat16; the same half of the images starts
+mirrored with every seed; BatchNorm keeps the biased running variance.
 """
 
 from cifar_jax.config import base

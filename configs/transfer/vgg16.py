@@ -11,8 +11,9 @@ BatchNorm, the learning rate is small and gradients are clipped. The recipe has 
 yet.
 
 With images of 32 pixels and 4 epochs, in float32 on a CPU, it reaches 41.23%. Without the weights
-(transfer.weights="", unfreeze_epochs=(), layer_decay=1.0), the same 4 epochs reach 18.90%. Logs of
-one seed each are in benchmarks/results/checks/vgg16_transfer, tuned and scratch.
+(transfer.weights="", unfreeze_epochs=(), layer_decay=1.0), the same 4 epochs reach 18.90%. The
+logs, of one seed each, are in the folders tuned and scratch of
+benchmarks/results/checks/vgg16_transfer.
 """
 
 from cifar_jax.config import base

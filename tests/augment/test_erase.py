@@ -99,7 +99,7 @@ def test_weights_follow_the_beta_distribution_without_a_loop(alpha):
     points = np.linspace(0.001, 0.999, 999)
     below = np.searchsorted(lam, points, side="right") / len(lam)
     assert np.abs(below - stats.beta(alpha, alpha).cdf(points)).max() < 0.005
-    # On a GPU, a loop of unknown length waits for the host or is a graph of its own.
+    # On a GPU, a loop of unknown length either waits for the host or becomes a separate graph.
     assert "while" not in program(mix, jax.random.key(0), images, platform="cuda")
 
 

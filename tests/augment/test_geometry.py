@@ -64,7 +64,7 @@ def test_alternating_flip_shows_both_orientations_in_two_epochs(images):
 @pytest.mark.usefixtures("default_signals")
 @pytest.mark.parametrize("stop_at", [None, 6])
 def test_a_run_mirrors_every_image_in_every_other_epoch(tmp_path, monkeypatch, stop_at):
-    """Compares what a run of 4 epochs trains on with NumPy, also if it stops within an epoch."""
+    """Compares the batches of 4 epochs with NumPy, also if the run is resumed within an epoch."""
     batches = []
 
     def recording(key, images, *, index, epoch):

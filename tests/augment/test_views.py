@@ -10,7 +10,7 @@ pytestmark = pytest.mark.usefixtures("library_convolutions")
 
 
 def views_in_numpy(images):
-    """The six views, each written out."""
+    """Returns the two views that are not shifted and the four that are."""
     padded = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), "reflect")
     up_left, down_right = padded[:, 0:32, 0:32], padded[:, 2:34, 2:34]
     plain = [images, images[:, :, ::-1]]

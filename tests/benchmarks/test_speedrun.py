@@ -69,7 +69,7 @@ def test_views_are_averaged_only_in_the_reported_accuracy(recipe):
 
 @pytest.mark.parametrize(("clock", "seconds"), [("T1", 200 + 2 * 4000 + 10), ("T2", 8231)])
 def test_a_clock_covers_what_it_says(recipe, clock, seconds, monkeypatch):
-    """Every part advances a fake clock: T2 is 1 + 30 + 200 + 2 * 4000 seconds."""
+    """Every part of a run advances a fake clock; T2 covers 1 + 30 + 200 + 2 * 4000 seconds."""
     run, _ = recipe
     now = [0.0]
     monkeypatch.setattr(in_jax.time, "perf_counter", lambda: now[0])
@@ -101,7 +101,7 @@ def test_fields_without_a_use_are_refused(field, value):
 
 
 class FakeRecipe:
-    """Replaces InJax; keeps what it was asked to run."""
+    """Replaces InJax and records the arguments of its runs."""
 
     calls = []
 

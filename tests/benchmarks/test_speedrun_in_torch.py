@@ -114,7 +114,7 @@ def test_initialization(name):
 
 
 def published_direction(matrix):
-    """The polynomial of airbench94_muon on singular values, in float64; matrix [R, C]."""
+    """Applies the polynomial of airbench94_muon to the singular values of a matrix [R, C]."""
     u, s, v = np.linalg.svd(np.float64(matrix), full_matrices=False)
     s = s / np.sqrt((s**2).sum())
     for _ in range(3):
@@ -214,13 +214,15 @@ def test_learning_rates_equal_the_engines(name, num_epochs):
 @pytest.mark.usefixtures("library_convolutions")
 @pytest.mark.parametrize("name", ("airbench94", "airbench96", "cifar100_75"))
 def test_four_steps_equal_the_engine(name):
-    """Without augmentation, from the same parameters and with the same batches.
+    """Both start from the same parameters and take the same batches, without augmentation.
 
-    Images of 24 pixels leave an odd number to the last group of cifar100_75. With 20, the identity
-    of its 2x2 kernel reads only padding at the border: the outputs are exactly 0, and the gradient
-    of the maximum over equal values is not unique in the first steps.
+    The last group of cifar100_75 then has inputs of an odd size. With images of 20 instead of 24
+    pixels, their size is even, and the identity of the 2x2 kernel reads only padding at the border:
+    its outputs there are exactly 0, and in the first steps the gradient of a maximum over equal
+    values is not unique.
 
-    The images are noise: whitened images of one color each have gradients that are mostly rounding.
+    The images are noise, because the gradients of whitened images of a single color are mostly
+    rounding errors.
     """
     changes = {"augment__ops": ""}
     changes |= {"lookahead__every": 3} if name == "airbench96" else {}

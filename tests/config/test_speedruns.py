@@ -51,10 +51,10 @@ def navier(t):
     return t / 108 if t < 108 else (432 - t) / (432 - 108)
 
 
-# {config: the script's own numbers}. `groups` is {part of the path: (PyTorch's learning rate and
-# weight decay, function from the step to the learning rate's factor)}; the first part that matches
-# counts. A factor of None means that the parameter no longer trains, a weight decay of None that
-# muon trains it.
+# {config: the script's own numbers}. `groups` is {part of the path: (PyTorch's learning rate,
+# PyTorch's weight decay, function from the step to the factor of the learning rate)}; the first
+# part that a path contains applies. A factor of None means that the parameter no longer trains, a
+# weight decay of None that muon trains it.
 SCRIPTS = {
     "airbench94": dict(
         batch_size=2000,

@@ -94,7 +94,7 @@ def test_layer_norm_computes_in_float32():
     values = np.asarray(x, np.float64)
     exact = (values - values.mean(1, keepdims=True)) / values.std(1, keepdims=True)
     exact *= np.asarray(norm.scale[...])
-    # Half a unit in the last of 8 bits; with a scale in bfloat16 it would be up to three halves.
+    # Half a unit in the last place of bfloat16; with a scale in bfloat16, up to three halves.
     np.testing.assert_allclose(np.asarray(out, np.float64), exact, rtol=0.0045)
 
 
@@ -114,7 +114,7 @@ def test_gelu_and_its_gradient_in_bfloat16_are_exact_up_to_rounding():
         (jax.grad(lambda x: layers.gelu(x).sum())(x), ndtr(exact) + exact * density),
     ):
         assert found.dtype == jnp.bfloat16
-        # Half a unit in the last of 8 bits.
+        # Half a unit in the last place of bfloat16.
         np.testing.assert_allclose(np.asarray(found, np.float64), wanted, rtol=0.004, atol=1e-6)
 
 

@@ -30,9 +30,9 @@ NUM_PARAMS = {
     "densenet121": 7_048_548,  # torchvision: 7,978,856 with 1,000 classes and a 7x7 stem
     "inception_resnet": 4_448_580,
     "mobilenetv2": 2_351_972,  # torchvision: 3,504,872 with 1,000 classes
-    # kuangliu/pytorch-cifar's 11,171,146 with 10 classes, a BN of 1,024 and 90 classes of 513.
+    # kuangliu/pytorch-cifar's 11,171,146 with 10 classes, 1,024 of the last BN, 513 per class.
     "preact_resnet18": 11_218_340,
-    # osmr/imgclsmob counts the same; Han et al. round that with 10 classes to 28.3M.
+    # The same in osmr/imgclsmob; 28.3M in Han et al., with 10 classes.
     "pyramidnet": 28_511_307,
     "resnet18": 11_220_132,
     "resnet34": 21_328_292,
@@ -40,7 +40,7 @@ NUM_PARAMS = {
     # 34,426,698 with 10 classes, which Xie et al. round to 34.4M.
     "resnext29": 34_518_948,
     "school": 4_894_692,
-    # resnet18 and 89,080 in the gates; weiaicunzai's has 4,800 biases too, and says 11.4M.
+    # resnet18's, and 89,080 of the gates; weiaicunzai's network also has 4,800 biases: 11.4M.
     "senet18": 11_309_212,
     "simple": 6_561_764,
     "simple_initial": 2_584_548,
@@ -50,7 +50,7 @@ NUM_PARAMS = {
     # 15,253,578 with 10 classes, 15.25M in chenyaofo/pytorch-cifar-models.
     "vgg16_bn": 15_299_748,
     "vgg19": 20_075_684,
-    # osmr/imgclsmob counts the same; 36.5M in Zagoruyko and Komodakis.
+    # The same in osmr/imgclsmob; 36.5M in Zagoruyko and Komodakis.
     "wide_resnet_28_10": 36_536_884,
     "xception": 21_011_852,
 }

@@ -162,7 +162,7 @@ class Pair:
         return loss.item()
 
     def _second_pass(self, images, labels):
-        """Replaces the gradients by those at the top of SAM's ascent."""
+        """Replaces the gradients by those at the point to which SAM ascends."""
         buffers = {name: x.clone() for name, x in self._module.named_buffers()}
         params = list(self._module.parameters())
         start = [param.detach().clone() for param in params]

@@ -19,7 +19,7 @@ EPS = 1e-3
 
 @pytest.fixture(scope="module")
 def images():
-    """Returns correlated images, of a mean other than 0."""
+    """Returns correlated images with a nonzero mean."""
     rng = np.random.default_rng(0)
     noise = rng.normal(0.2, 1, (40, 14, 13, 3)) @ (np.eye(3) + rng.uniform(0, 0.4, (3, 3)))
     smooth = noise[:, 1:, 1:] + 0.6 * noise[:, :-1, 1:] + 0.4 * noise[:, 1:, :-1]
@@ -40,7 +40,7 @@ def moment_of(images, centered):
 
 
 def filters_of(kernel):
-    """Returns the filters before their negatives, [12, number]."""
+    """Returns the filters without their negatives, [12, 12]: one column per filter, in float64."""
     filters = np.asarray(kernel).reshape(12, 24)
     np.testing.assert_array_equal(filters[:, 12:], -filters[:, :12])
     return np.float64(filters[:, :12])
@@ -114,7 +114,7 @@ def test_the_stem_trains_its_bias_only():
 
 
 def make_config(**overrides):
-    """Returns the config of a small run, with what could change a kernel without a gradient."""
+    """Returns the config of a small run with weight decay, which needs no gradient to act."""
     return tiny.make_config(
         model=ConfigDict({"name": "airbench", "widths": (4, 6, 8)}),
         optim__name="sgd",

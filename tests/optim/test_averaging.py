@@ -56,7 +56,7 @@ def test_ema_equals_the_formula_on_weights_and_statistics():
 
 
 def test_lookahead_equals_the_published_rule():
-    """The slow weights of airbench96: d = decay^every * (t / T)^3 after every few steps."""
+    """The slow weights of airbench96 decay by decay^every * (t / T)^3 after every few steps."""
     plain = create(num_epochs=3)
     exp = create(num_epochs=3, lookahead__every=2, lookahead__decay=0.9)
     total = 3 * plain.engine.steps_per_epoch

@@ -17,7 +17,7 @@ PARAMS = {
 
 
 def numpy_newton_schulz(matrix, num_iterations=3):
-    """One matrix [R, C], in float64."""
+    """Orthogonalizes a matrix [R, C] approximately, in float64."""
     x = matrix.astype(np.float64)
     x = x / (np.sqrt((x**2).sum()) + 1e-7)
     for _ in range(num_iterations):
@@ -45,7 +45,7 @@ def test_newton_schulz_computes_in_float32_and_keeps_zeros():
 
 
 def torch_newton_schulz(torch, matrix, num_iterations=3):
-    """One matrix [R, C], as in airbench94_muon; the result has the dtype of the matrix."""
+    """Orthogonalizes a matrix [R, C] as airbench94_muon does, in its own dtype."""
     x = matrix / (matrix.norm() + 1e-7)
     is_tall = x.size(0) > x.size(1)
     x = x.T if is_tall else x
@@ -80,7 +80,7 @@ def test_newton_schulz_moves_singular_values_together():
 
 def test_kernels_of_equal_shape_are_orthogonalized_together_and_as_if_alone():
     trees = {f"{name}{i}": (i + 1) * p["kernel"] for name, p in PARAMS.items() for i in range(2)}
-    trees["flat"] = RNG.standard_normal((72, 16)).astype(np.float32)  # that of "thin" as a matrix
+    trees["flat"] = RNG.standard_normal((72, 16)).astype(np.float32)  # as "thin" reshaped
     transform = orthogonalize()
     together, _ = transform.update(trees, transform.init(trees))
     for name, kernel in trees.items():
