@@ -13,8 +13,9 @@ and it has not been run in full yet.
   short training.
 - Learning rate and weight decay: the peak of 0.2 is twice that of the long recipe. The product of
   both, which determines how fast old updates are forgotten, must grow as training gets shorter.
-  Per image and divided by 1 - momentum, it is twice that of the first of these recipes and 0.77
-  times that of the second; with weight decay 1e-4, it would be 0.4 times that of the first.
+  Per image and divided by 1 - momentum, that product is twice as large as in the first of these
+  recipes and 0.77 times as large as in the second; with weight decay 1e-4, it would be 0.4 times as
+  large as in the first.
 - Nesterov momentum, which both have, and label smoothing: 0.1, where airbench96 has 0.2 but no mix.
 - CutMix is milder: with alpha 0.1 instead of 0.2, 81% instead of 67% of the weights are below 0.1
   or above 0.9. Short training fits the images less closely and needs less regularization: below

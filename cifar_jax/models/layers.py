@@ -21,6 +21,9 @@ Linear = partial(nnx.Linear, dot_general=dot_general)
 # Prefixes of the paths of arrays in a network, as in nnx.to_pure_dict: (("blocks", 0), ("dense",)).
 Paths = tuple[tuple[str | int, ...], ...]
 
+# The stems of ResNets: a 3x3 convolution, or a 7x7 one with stride 2 and a max-pool.
+STEMS = ("cifar", "imagenet")
+
 # The default kernel initializers of the write-ups' frameworks.
 keras_init = glorot_uniform()
 # torch.nn.Conv2d and Linear: kaiming_uniform(a=sqrt(5)), i.e. a variance of 1 / (3 fan_in).

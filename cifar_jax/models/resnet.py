@@ -33,6 +33,7 @@ from flax import nnx
 
 from cifar_jax.errors import unknown
 from cifar_jax.models.layers import (
+    STEMS,
     BatchNorm,
     Conv,
     DenseHead,
@@ -57,7 +58,6 @@ CONVENTIONS = {
         dict(momentum=0.99, epsilon=1e-3),
     ),
 }
-STEMS = ("cifar", "imagenet")
 
 
 class BasicBlock(nnx.Module):

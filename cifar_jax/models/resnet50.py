@@ -33,6 +33,7 @@ from flax import nnx
 
 from cifar_jax.errors import unknown
 from cifar_jax.models.layers import (
+    STEMS,
     BatchNorm,
     Conv,
     DenseHead,
@@ -43,7 +44,6 @@ from cifar_jax.models.layers import (
     stage_groups,
     torch_linear,
 )
-from cifar_jax.models.resnet import STEMS
 from cifar_jax.ops.pooling import max_pool
 
 # {framework: (options of convolutions, options of BatchNorm)}.

@@ -10,7 +10,7 @@
 | global average pool, dense classes | classes |
 
 An SE block is a block of ResNet-18 (resnet.py) whose branch, before the shortcut is added, is
-multiplied channel by channel with a gate between 0 and 1: global average pool, dense C / 16, relu,
+multiplied channel by channel by a gate between 0 and 1: global average pool, dense C / 16, relu,
 dense C, sigmoid. senet18 has (2, 2, 2, 2) blocks and 11,309,212 parameters with 100 classes.
 
 Deviations from the paper: the stem is one 3x3 convolution with stride 1, as is customary for CIFAR;
