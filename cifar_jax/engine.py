@@ -301,17 +301,22 @@ class Engine:
         other._average_rates = average_rate and self._jit_rates(average_rate)
         return other
 
-    def upload(self, images: np.ndarray, labels: np.ndarray) -> None:
+    def upload(self, images: np.ndarray, labels: np.ndarray) -> tuple[jax.Array, ...]:
         """Replaces the images and labels on the devices; copies them asynchronously.
 
         Args:
           images: uint8, of the shape that was passed to `__init__`.
           labels: [N] int32.
+
+        Returns:
+          What is copied, to wait for.
         """
         self._labels = np.asarray(labels, np.int32)
         self._data = self._put(images)
-        if self._fit is not None:
-            self._fit_images = distributed.put(images[:NUM_FIT_IMAGES], self.replicated)
+        if self._fit is None:
+            return self._data
+        self._fit_images = distributed.put(images[:NUM_FIT_IMAGES], self.replicated)
+        return *self._data, self._fit_images
 
     def init(self, *, load: bool = True) -> TrainState:
         """Returns the state at step 0.

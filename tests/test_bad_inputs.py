@@ -105,6 +105,9 @@ FIELDS = [
             ("vgg16", "train_sizes=(4,24)", "train_size_epochs=(1,)"),
             ("vgg16", "train_sizes=(16,24.5)", "train_size_epochs=(1,)"),
             ("cnn3", "train_sizes=(16,24)", "train_size_epochs=(1,)"),
+            ("cct_7_3x1", "train_sizes=(16,32)", "train_size_epochs=(1,)"),
+            ("vgg16_bn", "train_sizes=(16,32)", "train_size_epochs=(1,)"),
+            ("airbench", "train_sizes=(20,32)", "train_size_epochs=(1,)"),
         )
     ),
     *(

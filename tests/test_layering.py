@@ -29,12 +29,12 @@ LAYERS = [
     {"errors", "selection"},
 ]
 # Import names of the packages in requirements.txt and requirements-{trackers,transfer,search}.txt,
-# and of two dependencies: ml_dtypes of jax, and sqlalchemy of optuna. PyTorch and TensorFlow are
-# not among them, nor are configs, benchmarks and tests, which are not installed.
+# and of their dependencies: ml_dtypes and scipy of jax, and sqlalchemy of optuna. PyTorch and
+# TensorFlow are not among them, nor are configs, benchmarks and tests, which are not installed.
 LIBRARIES = {
     *("PIL", "absl", "clu", "flatbuffers", "flax", "h5py", "huggingface_hub", "jax", "jinja2"),
     *("matplotlib", "ml_collections", "ml_dtypes", "mlflow", "numpy", "optax", "optuna", "orbax"),
-    *("rich", "safetensors", "sqlalchemy", "tensorboardX", "tensorflow_datasets", "wandb"),
+    *("rich", "safetensors", "scipy", "sqlalchemy", "tensorboardX", "tensorflow_datasets", "wandb"),
 }
 PACKAGE = tiny.ROOT / "cifar_jax"
 

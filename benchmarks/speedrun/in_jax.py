@@ -67,8 +67,8 @@ class InJax:
         labels = self._dataset.train.labels if labels is None else labels
         engine = self._engine.reseeded(seed)
         if self._clock == "T1":
-            engine.upload(images, labels)
-            state = jax.block_until_ready(engine.init(load=False))
+            uploaded = engine.upload(images, labels)
+            _, state = jax.block_until_ready((uploaded, engine.init(load=False)))
             start = time.perf_counter()
             state, metrics = self._train(engine, state)
             accuracy = fetch(self._evaluate(engine.snapshot(state))[0])["accuracy"]

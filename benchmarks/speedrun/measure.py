@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -23,7 +24,7 @@ from cifar_jax.runtime.environment import environment
 # Fields that act between epochs or need more than one call per epoch, unlike a speedrun.
 _UNUSED = (
     *("parallel", "plateau.patience", "early_stopping.patience", "transfer.weights"),
-    *("transfer.train", "selected_on", "data.val_fraction", "steps_per_call", "trackers"),
+    *("transfer.train", "selected_on", "data.val_fraction", "steps_per_call", "trackers", "seed"),
 )
 
 
@@ -58,6 +59,8 @@ def measure(
     Raises:
       UserError: If parts of the config do not fit together, or the data cannot be loaded.
     """
+    if framework == "torch":
+        _check_device(config.dtype)
     dataset = experiment.load_data(config)
     start = time.perf_counter()
     module = importlib.import_module(f"benchmarks.speedrun.in_{framework}")
@@ -88,6 +91,24 @@ def measure(
         outcome = recipe.run(seed)
         load = background_load(before, processor_seconds())
         yield {"seed": seed, **outcome._asdict(), **harness.background(load), **common}
+
+
+def _check_device(dtype: str) -> None:
+    """Checks that a record of PyTorch would name the device and the dtype that it computes with.
+
+    Raises:
+      UserError: If JAX uses another device, or PyTorch another dtype.
+    """
+    import torch
+
+    device = "gpu" if torch.cuda.is_available() else "cpu"
+    if device != jax.default_backend():
+        raise UserError(
+            f"PyTorch would compute on the {device}, but JAX, whose device is recorded, uses the "
+            f"{jax.default_backend()}: install versions of both for the same device"
+        )
+    if device == "cpu" and dtype != "float32":
+        raise UserError(f"on CPUs, PyTorch computes in float32, got dtype={dtype!r}")
 
 
 def config_path(name: str) -> Path:

@@ -197,3 +197,9 @@ def _check_length(config: ConfigDict, steps_per_epoch: int) -> None:
     if config.num_epochs * steps_per_epoch >= 2**31:
         most = (2**31 - 1) // steps_per_epoch
         raise UserError(f"num_epochs must be at most {most}, got {config.num_epochs}")
+    num_steps = config.num_epochs * steps_per_epoch
+    if config.lookahead.every > num_steps:  # only the network at step 0 would be evaluated
+        raise UserError(
+            f"lookahead.every must be at most {num_steps}, the number of steps of the run, got "
+            f"{config.lookahead.every}"
+        )

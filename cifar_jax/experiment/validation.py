@@ -9,7 +9,7 @@ import optax
 from flax import nnx
 from ml_collections import ConfigDict
 
-from cifar_jax import augment, data, gpu_graph, models, step
+from cifar_jax import augment, data, gpu_graph, step
 from cifar_jax.config import check_kinds, flatten
 from cifar_jax.engine import PARALLEL
 from cifar_jax.errors import UserError, unknown
@@ -137,12 +137,6 @@ def _check_train_sizes(config: ConfigDict) -> None:
             "augment.train_size_epochs must be whole numbers that increase, above 0 and below "
             f"num_epochs, got {epochs}"
         )
-    if not models.is_split(config.model.name):
-        others = ", ".join(filter(models.is_split, models.MODELS))
-        raise UserError(
-            f"augment.train_sizes needs a network that takes images of any size, such as {others}; "
-            f"{config.model.name} is not one of them"
-        )
     if config.transfer.train == "head":
         raise UserError("augment.train_sizes needs transfer.train 'all', got 'head'")
 
@@ -161,6 +155,23 @@ def _check_parts(config: ConfigDict) -> None:
         augment.check(config.augment.mix)
     network = step.abstract(partial(build_network, config, 10, jnp.float32))
     _check_optimizer(config, network, build_fine_tuning(config, network))
+    for size in config.augment.train_sizes:
+        _check_train_size(config, network, size)
+
+
+def _check_train_size(config: ConfigDict, network: nnx.Module, size: int) -> None:
+    """Raises UserError if the network's parameters would differ with images of another size."""
+    config = config.copy_and_resolve_references()
+    config.augment.resize = size
+    other = step.abstract(partial(build_network, config, 10, jnp.float32))
+    shapes, expected = (
+        jax.tree.map(jnp.shape, nnx.to_pure_dict(nnx.state(x, nnx.Param))) for x in (other, network)
+    )
+    if shapes != expected:
+        raise UserError(
+            "augment.train_sizes needs a network whose parameters do not depend on the size of the "
+            f"images, but those of {config.model.name} do"
+        )
 
 
 def _check_optimizer(

@@ -93,7 +93,14 @@ class FineTuning(NamedTuple):
             )
         params = join(state.params, found.params)
         batch_stats = join(state.batch_stats, found.batch_stats)
-        average = state.average and {"params": params, "batch_stats": batch_stats}
+        average = state.average
+        if average is not None:
+            # Not `params` itself: the training step donates its state, in which no buffer may occur
+            # twice.
+            average = {
+                "params": join(average["params"], found.params),
+                "batch_stats": join(average["batch_stats"], found.batch_stats),
+            }
         return state.replace(params=params, batch_stats=batch_stats, average=average)
 
     def optimizer(

@@ -91,9 +91,23 @@ def test_a_clock_covers_what_it_says(recipe, clock, seconds, monkeypatch):
     assert run.run(0).seconds == seconds
 
 
+def test_the_upload_has_ended_when_t1_starts(recipe, monkeypatch):
+    run, _ = recipe
+    events, wait = [], jax.block_until_ready
+    monkeypatch.setattr(in_jax.time, "perf_counter", lambda: events.append("clock") or 0.0)
+
+    def noted(tree):
+        events.extend(x.shape for x in jax.tree.leaves(tree))
+        return wait(tree)
+
+    monkeypatch.setattr(in_jax.jax, "block_until_ready", noted)
+    run.run(0)
+    assert (100, 32, 32, 3) in events[: events.index("clock")]
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("parallel", "pmap"), ("steps_per_call", 1), ("early_stopping__patience", 3)],
+    [("parallel", "pmap"), ("steps_per_call", 1), ("early_stopping__patience", 3), ("seed", 1)],
 )
 def test_fields_without_a_use_are_refused(field, value):
     with pytest.raises(UserError, match=f"no use for {field.replace('__', '.')}"):
@@ -151,6 +165,17 @@ def test_the_clock_of_the_published_record_is_the_default(fake_recipe, tmp_path)
     assert run_command("cifar100_75", "--clock", "T1", out=out) == 0
     clocks = [json.loads(line)["clock"] for line in out.read_text().splitlines()]
     assert clocks == ["T2", "T1"]
+
+
+def test_a_record_of_pytorch_names_its_device_and_dtype(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("torch")
+    flags, out = ("airbench94", "--framework", "torch"), tmp_path / "speedrun.jsonl"
+    assert run_command(*flags, "--config.dtype=bfloat16", out=out) == 1
+    assert "PyTorch computes in float32, got dtype='bfloat16'" in capsys.readouterr().err
+    monkeypatch.setattr(measure.jax, "default_backend", lambda: "gpu")
+    assert run_command(*flags, "--config.dtype=float32", out=out) == 1
+    assert "PyTorch would compute on the cpu" in capsys.readouterr().err
+    assert not out.read_text()
 
 
 @pytest.mark.parametrize(

@@ -116,3 +116,13 @@ def test_the_average_starts_as_the_weights_and_decides_what_is_evaluated():
 def test_values_out_of_range_are_refused(fields, message):
     with pytest.raises(UserError, match=message):
         build_averaging(tiny.make_config(**fields), 10)
+
+
+def test_a_run_without_a_move_is_refused():
+    """Three steps per epoch; the average would remain the network at step 0."""
+    with pytest.raises(UserError, match="must be at most 6, the number of steps"):
+        create(num_epochs=2, lookahead__every=7)
+    exp = create(num_epochs=2, lookahead__every=6)
+    config = experiment.checked(tiny.make_config(**FIELDS, num_epochs=1, lookahead__every=6))
+    with pytest.raises(UserError, match="must be at most 3, the number of steps"):
+        experiment.reused(exp, config)

@@ -156,6 +156,14 @@ def test_an_average_starts_as_the_loaded_weights(weights, average):
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("parallel", ["jit", "pmap"])
+def test_a_run_with_an_average_starts_with_a_new_head(tmp_path, weights, parallel):
+    settings = dict(transfer__train="all", ema__decay=0.9, parallel=parallel)
+    dataset = tiny.dataset()
+    dataset = dataset._replace(class_names=(*dataset.class_names, "another"))
+    tiny.train(make_config(weights, **settings), tmp_path / "run", dataset=dataset)
+
+
 def test_groups_train_from_their_epochs_on_and_resume(tmp_path, weights):
     settings = dict(
         transfer__train="all",
