@@ -1,6 +1,8 @@
 """Runs a recipe with several seeds and makes a record of each run."""
 
+import hashlib
 import importlib
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -78,6 +80,7 @@ def measure(
         "clock": clock,
         "framework": framework,
         "changed": [*changed(settings, written), *epochs],
+        "settings_hash": _hash(settings),
         "dtype": config.dtype,
         "num_epochs": config.num_epochs,
         "batch_size": config.batch_size,
@@ -109,6 +112,11 @@ def _check_device(dtype: str) -> None:
         )
     if device == "cpu" and dtype != "float32":
         raise UserError(f"on CPUs, PyTorch computes in float32, got dtype={dtype!r}")
+
+
+def _hash(settings: Record) -> str:
+    """Returns a text that differs if a recipe's file has changed between runs."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def config_path(name: str) -> Path:

@@ -14,6 +14,7 @@ def key(record: Record) -> tuple:
     return (
         *(record[field] for field in fields),
         tuple(record["changed"]),
+        record.get("settings_hash"),  # the first records have none
         tuple(record["device"].values()),
     )
 

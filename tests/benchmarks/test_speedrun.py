@@ -153,6 +153,7 @@ def test_the_command_warms_up_on_random_labels_and_keeps_every_run(fake_recipe, 
     first = records[0]
     assert first["changed"] == ["model.widths=[8, 16, 16]", "num_epochs=4"]
     assert (first["clock"], first["framework"], first["compile_seconds"]) == ("T1", "jax", 12.5)
+    assert {r["settings_hash"] for r in records} == {first["settings_hash"]}
     assert first["git_commit"] and first["versions"]["jax"] == jax.__version__
     printed = capsys.readouterr().out
     assert "run 1 of 3, seed 2: 92.00% in 4.00 s" in printed
@@ -201,3 +202,12 @@ def test_the_summary_has_mean_deviation_and_interval():
     expected = "2.20 s ± {:.2f} ({:.2f} to {:.2f})".format(statistics.stdev(values), *interval)
     assert summary.seconds(values) == expected
     assert summary.seconds([2.0]) == "2.00 s"
+
+
+def test_runs_of_different_settings_are_different_groups(fake_recipe, tmp_path):
+    out = tmp_path / "speedrun.jsonl"
+    for size in (500, 500, 1000):
+        assert run_command("airbench94", f"--config.batch_size={size}", out=out) == 0
+    records = [json.loads(line) for line in out.read_text().splitlines()]
+    one, same, other = (summary.key(record | {"changed": []}) for record in records)
+    assert one == same and one != other
