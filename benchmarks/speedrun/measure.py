@@ -1,7 +1,6 @@
 """Runs a recipe with several seeds and makes a record of each run."""
 
 import hashlib
-import importlib
 import json
 import time
 from collections.abc import Iterator
@@ -65,8 +64,11 @@ def measure(
         _check_device(config.dtype)
     dataset = experiment.load_data(config)
     start = time.perf_counter()
-    module = importlib.import_module(f"benchmarks.speedrun.in_{framework}")
-    recipe = getattr(module, f"In{framework.title()}")(config, dataset, clock)
+    if framework == "torch":
+        from benchmarks.speedrun.in_torch import InTorch as Recipe
+    else:
+        from benchmarks.speedrun.in_jax import InJax as Recipe
+    recipe = Recipe(config, dataset, clock)
     # Random labels, so that nothing about the data set is left from the warm-up.
     rng = np.random.default_rng(first_seed)
     labels = rng.permutation(dataset.train.labels)
