@@ -26,7 +26,11 @@ from cifar_jax.runtime import entry
 
 def main(argv: list[str]) -> int:
     """Runs a recipe, prints a summary and returns the exit code."""
-    args, overrides = make_parser().parse_known_args(argv[1:])
+    parser = make_parser()
+    args, overrides = parser.parse_known_args(argv[1:])
+    others = [arg for arg in overrides if arg.startswith("-") and "config." not in arg]
+    if others or (overrides and not overrides[0].startswith("-")):
+        parser.error(f"unrecognized arguments: {' '.join(others or overrides)}")
     if args.framework == "torch":  # leaves PyTorch the memory of the GPU
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     records = []
@@ -59,7 +63,7 @@ def main(argv: list[str]) -> int:
         return harness.reject(error)
     busiest = max(records, key=lambda record: record["used_elsewhere"] or 0)
     harness.warn_if_busy(busiest)
-    print(summarize(records))
+    print(f"{summarize(records)}\n  records in        {args.out}")
     return 0
 
 

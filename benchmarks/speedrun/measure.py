@@ -68,12 +68,14 @@ def measure(
         from benchmarks.speedrun.in_torch import InTorch as Recipe
     else:
         from benchmarks.speedrun.in_jax import InJax as Recipe
+    print("compiling, then warming up with a run on random labels ...", flush=True)
     recipe = Recipe(config, dataset, clock)
+    made = time.perf_counter()
     # Random labels, so that nothing about the data set is left from the warm-up.
     rng = np.random.default_rng(first_seed)
     labels = rng.permutation(dataset.train.labels)
     recipe.run(first_seed, labels)
-    before_runs = time.perf_counter() - start
+    warm = time.perf_counter()
     settings = what_counts(flatten_json(config))
     written = settings_of(config.experiment)
     epochs = (f"num_epochs={config.num_epochs}",) * (config.num_epochs != written["num_epochs"])
@@ -88,7 +90,8 @@ def measure(
         "batch_size": config.batch_size,
         "num_images": len(dataset.train.labels),
         "compile_seconds": getattr(recipe, "compile_seconds", None),
-        "warm_up_seconds": before_runs,
+        "create_seconds": made - start,
+        "warm_up_seconds": warm - made,
         **_versions(framework),
     }
     for seed in range(first_seed, first_seed + num_runs):

@@ -38,18 +38,21 @@ def summarize(records: Sequence[Record]) -> str:
     first = records[0]
     published = PUBLISHED[first["recipe"]]
     compilation = first["compile_seconds"]
-    compiled = "" if compilation is None else f"compilation {compilation:.1f} s, "
+    compiled = "" if compilation is None else f", of which {compilation:.1f} s compiling"
+    is_other = "" if first["clock"] == published.clock else ": another clock"
     changed = f" with {', '.join(first['changed'])}" if first["changed"] else ""
     views = [r["accuracy"] for r in records]
     once = [r["single_view_accuracy"] for r in records]
     lines = [
         f"{first['recipe']}{changed}: {len(records)} run{'s' * (len(records) > 1)} in "
         f"{first['framework']}, {first['dtype']}, {first['device']['kind']}",
+        "  mean ± standard deviation (95% confidence interval of the mean)",
         f"  accuracy          {percent(views)}",
         f"  with one view     {percent(once)}",
         f"  time ({first['clock']})         {seconds([r['seconds'] for r in records])}",
-        f"  before the runs   {first['warm_up_seconds']:.1f} s: {compiled}a run on random labels",
+        f"  before the runs   {first['create_seconds']:.1f} s{compiled}, and "
+        f"{first['warm_up_seconds']:.1f} s for a run on random labels",
         f"  published         {published.accuracy:.2%} in {published.seconds} s "
-        f"({published.clock}) on {published.device}; {published.source}",
+        f"({published.clock}{is_other}) on {published.device}; {published.source}",
     ]
     return "\n".join(lines)

@@ -32,6 +32,12 @@ def write(
     result = suggest(points, settings["ended_by"])
     has_rates = result["base_learning_rate"] is not None
     result["flags"] = flags_for(config, result) if has_rates else None
+    if has_rates and config.optim.groups.strip():
+        factor = result["max_learning_rate"] / config.optim.learning_rate
+        result["warnings"].append(
+            "the flags leave optim.groups as it is, but the test scaled all learning rates: "
+            f"multiply those in optim.groups by {factor:.3g} too"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "range_test.csv").open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
