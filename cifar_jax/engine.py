@@ -238,17 +238,16 @@ class Engine:
         self._first_epochs = sorted(later or {})
 
         self._init = jax.jit(init, out_shardings=self.replicated)
-        self._fit = self._fit_images = None
-        if fit_to_images is not None:
-            self._fit = jax.jit(fit_to_images, out_shardings=self.replicated)
-            self._fit_images = distributed.put(images[:NUM_FIT_IMAGES], self.replicated)
+        self._fit = fit_to_images and jax.jit(fit_to_images, out_shardings=self.replicated)
         self._no_metrics = jax.jit(Metrics.empty, out_shardings=self.replicated)
         self._order = self._jit_order()
         self._learning_rates = self._jit_rates(schedule or (lambda step: 1.0))
         self._average_rates = average_rate and self._jit_rates(average_rate)
         self._labels = np.asarray(labels, np.int32)
         self._features = images if callable(images) else None
-        self._data = None if callable(images) else self._put(images)
+        self._data = None
+        if not callable(images):
+            self.upload(images, labels)
         data = self._data or self._abstract_data(images)
 
         state, metrics = self.init(load=False), self.no_metrics()

@@ -30,13 +30,13 @@ from torch.nn import functional as F
 
 from benchmarks import torch_models
 from benchmarks.speedrun.outcome import Outcome
+from benchmarks.speedrun.records import CLOCKS
 from cifar_jax import data
 from cifar_jax.config import flatten
 from cifar_jax.errors import UserError, unknown
 
 # {network: whether its whitening uses the covariance instead of the second moment}.
 NETWORKS = {"airbench": False, "speed_resnet": True}
-CLOCKS = ("T1", "T2")
 # Added to the eigenvalues of the patches, and the number of images that these are from.
 WHITENING_EPS, NUM_WHITENING_IMAGES = 5e-4, 5000
 # Fields that change the training and must have these values.
