@@ -163,13 +163,19 @@ class Muon(torch.optim.Optimizer):
 
 
 def whitening_filters(images: torch.Tensor, centered: bool) -> torch.Tensor:
-    """Returns the 24 filters [24, 3, 2, 2] that whiten patches of images [N, 3, H, W] float32."""
+    """Returns the 24 filters [24, 3, 2, 2] that whiten patches of images [N, 3, H, W] float32.
+
+    The filters of the largest eigenvalues are first, as in this suite. airbench94_muon has them
+    last, which makes a difference only where the first convolution has fewer than 24 filters: as a
+    partial identity, it initially drops the last inputs.
+    """
     patches = images.unfold(2, 2, 1).unfold(3, 2, 1)  # [N, 3, H - 1, W - 1, 2, 2]
     patches = patches.permute(0, 2, 3, 1, 4, 5).reshape(-1, 12)
     if centered:
         patches = patches - patches.mean(0)
     values, vectors = torch.linalg.eigh(patches.T @ patches / len(patches))
-    filters = (vectors / (values.clamp(min=0) + WHITENING_EPS).sqrt()).T.reshape(12, 3, 2, 2)
+    filters = (vectors / (values.clamp(min=0) + WHITENING_EPS).sqrt()).T  # ascending eigenvalues
+    filters = filters.flip(0).reshape(12, 3, 2, 2)
     return torch.cat([filters, -filters])
 
 

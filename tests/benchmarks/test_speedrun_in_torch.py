@@ -71,9 +71,24 @@ def test_whitening_equals_numpy(centered):
     if centered:
         moment = np.cov(patches.T, bias=True)
     values, vectors = np.linalg.eigh(moment)
-    expected = (vectors / np.sqrt(values + 5e-4)).T
+    expected = np.flipud((vectors / np.sqrt(values + 5e-4)).T)
     signs = np.sign(np.sum(expected * filters[:12], axis=1, keepdims=True))
     np.testing.assert_allclose(filters[:12], signs * expected, atol=2e-4 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("centered", (False, True))
+def test_whitening_filters_have_the_engines_order(centered):
+    from cifar_jax.models.whitening import whitening_kernel
+
+    images = images_of((50, 3, 9, 8))
+    images[:, 1] += 0.5 * images[:, 0]
+    ours = in_torch.whitening_filters(images, centered)
+    kernel = whitening_kernel(
+        jnp.asarray(images.permute(0, 2, 3, 1)), eps=in_torch.WHITENING_EPS, centered=centered
+    )
+    engines = np.asarray(kernel).transpose(3, 2, 0, 1)
+    signs = np.sign(np.sum(ours.numpy() * engines, axis=(1, 2, 3), keepdims=True))
+    np.testing.assert_allclose(ours, signs * engines, atol=2e-4 * np.abs(engines).max())
 
 
 @pytest.mark.parametrize("shape", [(7, 4, 3, 3), (4, 7, 3, 3), (5, 5, 1, 1), (6, 3, 2, 2)])
