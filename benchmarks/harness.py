@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 
 # The message on Ctrl-C: a record is written as soon as its measurement is complete.
-STOPPED = b"stopped; complete measurements have been recorded\n"
+STOPPED = b"stopped; each measurement that was complete has been recorded\n"
 # The form of a case on the command line.
 CASE = "MODEL[:BATCH[:DTYPE]]"
 # The data sets have 50,000 training images.
@@ -249,10 +249,13 @@ def open_output(path: Path) -> TextIO:
     Commands call this before they measure anything, so that a wrong path costs no measurement.
 
     Raises:
-      OSError: If the file cannot be opened.
+      UserError: If the file cannot be opened.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path.open("a")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("a")
+    except OSError as error:
+        raise UserError(f"--out {path} cannot be written: {error.strerror or error}") from error
 
 
 def append(file: TextIO, *records: Record) -> None:

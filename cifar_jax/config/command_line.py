@@ -34,6 +34,7 @@ def parse(
       SystemExit: After --help.
     """
     path, argv = _take_config(argv)
+    argv = _last_of_each_field(argv)
     if _take_config(argv)[0] is not None:
         raise UserError("--config is given twice; to set a field, use --config.FIELD=VALUE")
     wants_help = any(re.fullmatch("--?h(elp)?", arg) for arg in argv[1:])
@@ -173,6 +174,17 @@ def _check_fields(config: ConfigDict, names: Iterable[str]) -> None:
 def config_path(argv: list[str]) -> Path | None:
     """Returns the config file that a command line names, or None."""
     return _take_config(argv)[0]
+
+
+def _last_of_each_field(argv: list[str]) -> list[str]:
+    """Drops all but the last of --config.FIELD=VALUE; absl would join tuples that are repeated."""
+    fields = [re.match(r"--?config\.[^=]+(?==)", arg) for arg in argv]
+    last = {match[0].lstrip("-"): i for i, match in enumerate(fields) if match}
+    return [
+        arg
+        for i, (arg, match) in enumerate(zip(argv, fields, strict=True))
+        if not match or last[match[0].lstrip("-")] == i
+    ]
 
 
 def _take_config(argv: list[str]) -> tuple[Path | None, list[str]]:

@@ -27,7 +27,8 @@ def whitening_kernel(images: jax.Array, *, eps: float, centered: bool = False) -
 
     The first 4 C filters are ordered by eigenvalue, the largest first; the others are their
     negatives. The order matters only if the next convolution has fewer filters, because as a
-    partial identity it initially drops the last inputs: see dirac.py. The function can be jitted and computes in float32.
+    partial identity it initially drops the last inputs: see dirac.py. The function can be jitted
+    and computes in float32.
 
     An eigenvector's sign is arbitrary and differs between devices and libraries. Here, the first
     entry, the top left pixel's first channel, is not negative; otherwise two devices would train

@@ -1,5 +1,6 @@
 import argparse
 import json
+import re
 from functools import partial
 
 import pytest
@@ -121,6 +122,13 @@ def test_parsers_name_their_command():
     parser = harness.make_parser("epoch", "Text.")
     assert isinstance(parser, argparse.ArgumentParser)
     assert parser.prog == "python -m benchmarks.epoch" and not parser.allow_abbrev
+
+
+def test_a_file_that_cannot_be_opened_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    for path, reason in ((tmp_path, "Is a directory"), (tmp_path / "file/a.jsonl", "File exists")):
+        with pytest.raises(UserError, match=re.escape(f"--out {path} cannot be written: {reason}")):
+            harness.open_output(path)
 
 
 def test_records_go_to_a_file_of_the_command_by_default(tmp_path, monkeypatch):
