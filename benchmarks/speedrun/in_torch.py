@@ -2,8 +2,8 @@
 
 It follows the published scripts (KellerJordan/cifar10-airbench and the submission NAVIER-STOKED to
 AIDDA-Institute/CIFAR-100-speedrun) and reads only hyper-parameters from the config: initialization,
-whitening, augmentation, schedules, optimizers, lookahead and evaluation are written here in plain
-PyTorch. Random numbers come from PyTorch, so accuracies agree with those of JAX only statistically.
+whitening, augmentation, schedules, optimizers, lookahead and evaluation are in plain PyTorch, here
+and in torch_*.py. Random numbers come from PyTorch, so accuracies agree with those of JAX only statistically.
 
 On CPUs it computes in float32. On NVIDIA GPUs it is compiled with autotuning, and with the dtype
 bfloat16 it uses autocast, and bfloat16 for Muon's iterations and for the normalized images.
@@ -13,32 +13,31 @@ squares have the exact mean color, and BatchNorm keeps the unbiased running vari
 autocast, the head computes in bfloat16.
 """
 
-import ast
 import bisect
 import math
 import re
 import time
-from collections.abc import Mapping
 from fnmatch import fnmatchcase
-from typing import Any
 
 import numpy as np
 import torch
 from ml_collections import ConfigDict
-from torch import nn
 from torch.nn import functional as F
 
 from benchmarks import torch_models
 from benchmarks.speedrun.outcome import Outcome
 from benchmarks.speedrun.records import CLOCKS
+from benchmarks.speedrun.torch_images import crop, erase, mirror_half, views
+from benchmarks.speedrun.torch_initialization import initialize, whitening_filters
+from benchmarks.speedrun.torch_optimizers import Muon, learning_rates, newton_schulz, parse_groups
 from cifar_jax import data
 from cifar_jax.config import flatten
 from cifar_jax.errors import UserError, unknown
 
 # {network: whether its whitening uses the covariance instead of the second moment}.
 NETWORKS = {"airbench": False, "speed_resnet": True}
-# Added to the eigenvalues of the patches, and the number of images that these are from.
-WHITENING_EPS, NUM_WHITENING_IMAGES = 5e-4, 5000
+# The number of images whose patches are whitened.
+NUM_WHITENING_IMAGES = 5000
 # Fields that change the training and must have these values.
 _FIXED = {
     **{"drop_last": True, "ema.decay": 0.0, "augment.mix": "", "augment.resize": 0},
@@ -52,200 +51,6 @@ _OPS = re.compile(
     r"(?P<flip>alternating_flip)?\|?(crop\((?P<padding>\d+), mode='reflect'\))?\|?"
     r"(random_erasing\(1\.0, \((?P<area>[\d.]+), (?P=area)\), \(1\.0, 1\.0\).*\))?"
 )
-
-
-def parse_groups(text: str, defaults: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    """Parses `config.optim.groups`, whose text has been checked.
-
-    Args:
-      text: Lines, or parts separated by ";", of the form "PATTERN: FIELD=VALUE, FIELD=VALUE".
-      defaults: The fields of `config.optim`.
-
-    Returns:
-      The pattern and all fields of each group. The last pattern matches every parameter.
-    """
-    groups = []
-    for line in filter(None, map(str.strip, re.split("[;\n]", text))):
-        pattern, _, assignments = line.partition(":")
-        call = ast.parse(f"dict({assignments})", mode="eval").body
-        fields = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
-        # The first and the last learning rate are proportional to the peak.
-        ratio = fields.get("learning_rate", defaults["learning_rate"]) / defaults["learning_rate"]
-        ends = ("base_learning_rate", "final_learning_rate")
-        ends = {field: ratio * defaults[field] for field in ends}
-        groups.append((pattern.strip(), {**defaults, **ends, **fields}))
-    return [*groups, ("*", dict(defaults))]
-
-
-def learning_rates(
-    fields: Mapping[str, Any], steps_per_epoch: int, num_epochs: int
-) -> tuple[np.ndarray, int]:
-    """Returns the learning rate of a group at every step [num_steps], and the step where it ends.
-
-    Args:
-      fields: The fields of the group, as from `parse_groups`.
-      steps_per_epoch: The number of steps per epoch.
-      num_epochs: The duration of the run.
-
-    Raises:
-      UserError: If the schedule is not one of the speedruns'.
-    """
-    peak, base, final = (fields[f"{x}learning_rate"] for x in ("", "base_", "final_"))
-    end = round(fields.get("num_epochs", num_epochs) * steps_per_epoch)
-    warmup = round(fields["warmup_epochs"] * steps_per_epoch)
-    steps = np.arange(num_epochs * steps_per_epoch)
-    t, length = np.maximum(steps - warmup, 0), end - warmup
-    match fields["schedule"]:
-        case "polynomial":
-            rates = np.interp(t, [0, length], [peak, final])
-        case "linear_one_cycle":
-            rates = np.interp(t, [0, fields["rise"] * length, length], [base, peak, final])
-        case "triangular":
-            cycles = t / (2 * fields["half_cycle_epochs"] * steps_per_epoch)
-            rates = base + (peak - base) * (1 - np.abs(2 * (cycles % 1) - 1))
-        case other:
-            raise unknown("schedule", other, ("polynomial", "linear_one_cycle", "triangular"))
-    if warmup:
-        rates = rates * np.minimum(steps / warmup, 1)
-    return np.where(steps < end, rates, 0.0), end
-
-
-def newton_schulz(matrices: list[torch.Tensor]) -> list[torch.Tensor]:
-    """Orthogonalizes matrices approximately, as airbench94_muon does, in their own dtype."""
-    results = []
-    for matrix in matrices:
-        is_tall = matrix.size(0) > matrix.size(1)
-        x = matrix.T if is_tall else matrix
-        x = x / (x.norm() + 1e-7)
-        for _ in range(3):
-            a = x @ x.T
-            x = 3.4445 * x + (-4.7750 * a + 2.0315 * a @ a) @ x
-        results.append(x.T if is_tall else x)
-    return results
-
-
-class Muon(torch.optim.Optimizer):
-    """Momentum whose matrices are orthogonalized, as in airbench94_muon.
-
-    Args:
-      params: Kernels of convolutions [O, I, h, w], or a group of them.
-      lr: The learning rate, which each step reads.
-      momentum: The factor of the velocity.
-      nesterov: Whether to use Nesterov momentum.
-      rescales: Whether each step first gives a kernel the norm sqrt(O).
-      dtype: The dtype in which to orthogonalize.
-      orthogonalize: `newton_schulz`, or the same function compiled.
-    """
-
-    def __init__(
-        self, params, lr: float, *, momentum: float, nesterov: bool, rescales: bool, dtype,
-        orthogonalize=newton_schulz,
-    ):  # fmt: skip
-        super().__init__(params, dict(lr=lr, momentum=momentum, nesterov=nesterov))
-        self._rescales, self._dtype, self._orthogonalize = rescales, dtype, orthogonalize
-
-    @torch.no_grad()
-    def step(self):
-        """Updates all kernels from their gradients."""
-        for group in self.param_groups:
-            kernels, matrices = group["params"], []
-            for kernel in kernels:
-                velocity = self.state[kernel].setdefault("velocity", torch.zeros_like(kernel))
-                velocity.mul_(group["momentum"]).add_(kernel.grad)
-                update = velocity
-                if group["nesterov"]:
-                    update = kernel.grad.add(velocity, alpha=group["momentum"])
-                matrices.append(update.to(self._dtype).reshape(len(kernel), -1))
-            for kernel, matrix in zip(kernels, self._orthogonalize(matrices), strict=True):
-                if self._rescales:
-                    kernel.mul_(len(kernel) ** 0.5 / kernel.norm())
-                kernel.sub_(matrix.reshape(kernel.shape), alpha=group["lr"])
-
-
-def whitening_filters(images: torch.Tensor, centered: bool) -> torch.Tensor:
-    """Returns the 24 filters [24, 3, 2, 2] that whiten patches of images [N, 3, H, W] float32.
-
-    The filters of the largest eigenvalues are first, as in this suite. airbench94_muon has them
-    last, which makes a difference only where the first convolution has fewer than 24 filters: as a
-    partial identity, it initially drops the last inputs.
-    """
-    patches = images.unfold(2, 2, 1).unfold(3, 2, 1)  # [N, 3, H - 1, W - 1, 2, 2]
-    patches = patches.permute(0, 2, 3, 1, 4, 5).reshape(-1, 12)
-    if centered:
-        patches = patches - patches.mean(0)
-    values, vectors = torch.linalg.eigh(patches.T @ patches / len(patches))
-    filters = (vectors / (values.clamp(min=0) + WHITENING_EPS).sqrt()).T  # ascending eigenvalues
-    filters = filters.flip(0).reshape(12, 3, 2, 2)
-    return torch.cat([filters, -filters])
-
-
-@torch.no_grad()
-def initialize(network: nn.Module, init: str) -> None:
-    """Draws new parameters, in place, except the whitening filters; resets the statistics.
-
-    Args:
-      network: A network of benchmarks/torch_models.
-      init: "muon" for the head and the stem's bias of airbench94_muon, "sgd" for those of others.
-    """
-    for layer in network.modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            layer.reset_running_stats()
-            layer.bias.zero_()
-            if layer.weight is not None:
-                layer.weight.fill_(1)
-        elif isinstance(layer, nn.Conv2d | nn.Linear):
-            layer.reset_parameters()  # uniform in +-1 / sqrt(fan-in), the bias too
-        if isinstance(layer, nn.Conv2d) and layer is not network.conv_stem:
-            dirac_(layer.weight)
-    if init == "muon":
-        network.dense.weight.div_(network.dense.weight.std())
-    else:
-        network.conv_stem.bias.zero_()
-
-
-def dirac_(weight: torch.Tensor) -> None:
-    """Lets the first min(O, I) filters of a kernel [O, I, h, w] copy an input channel each."""
-    count = min(weight.shape[:2])
-    height, width = weight.shape[2:]
-    weight[:count] = 0
-    weight[:count, :count, height // 2, width // 2] = torch.eye(count, device=weight.device)
-
-
-def mirror_half(images: torch.Tensor) -> torch.Tensor:
-    """Mirrors a random half of the images [N, 3, H, W]."""
-    chosen = torch.rand(len(images), 1, 1, 1, device=images.device) < 0.5
-    return torch.where(chosen, images.flip(3), images)
-
-
-def crop(images: torch.Tensor, padding: int) -> torch.Tensor:
-    """Pads images [N, 3, H, W] by reflection and crops each of them at a random position."""
-    padded = F.pad(images, (padding,) * 4, mode="reflect")
-    height, width = images.shape[2:]
-    windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # a view with all positions
-    device = images.device
-    top, left = torch.randint(2 * padding + 1, (2, len(images)), device=device)
-    return windows[torch.arange(len(images), device=device), :, top, left]
-
-
-def erase(images: torch.Tensor, size: int) -> torch.Tensor:
-    """Erases a square of `size` pixels at a random position inside each image [N, 3, S, S]."""
-    pixels = images.shape[2]
-    corners = torch.randint(pixels - size + 1, (2, len(images), 1), device=images.device)
-    distance = torch.arange(pixels, device=images.device) - corners
-    rows, columns = (distance >= 0) & (distance < size)
-    return images.masked_fill(rows[:, None, :, None] & columns[:, None, None, :], 0)
-
-
-def views(images: torch.Tensor, count: int) -> list[tuple[float, torch.Tensor]]:
-    """Returns 1, 2 or 6 views of images [N, 3, H, W] with their weights; the first is unchanged."""
-    if count == 1:
-        return [(1.0, images)]
-    shifted = [(0.5, images)]
-    if count == 6:
-        padded = F.pad(images, (1, 1, 1, 1), mode="reflect")
-        others = padded[..., :-2, :-2], padded[..., 2:, 2:]
-        shifted = [(0.25, images), *((0.125, x) for x in others)]
-    return [(weight, view) for weight, x in shifted for view in (x, x.flip(3))]
 
 
 class InTorch:

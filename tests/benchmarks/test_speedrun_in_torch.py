@@ -19,7 +19,12 @@ from cifar_jax.metrics import fetch
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
-from benchmarks.speedrun import in_torch  # noqa: E402
+from benchmarks.speedrun import (  # noqa: E402
+    in_torch,
+    torch_images,
+    torch_initialization,
+    torch_optimizers,
+)
 from benchmarks.torch_models import weights  # noqa: E402
 
 NAMES = ("airbench94", "airbench95", "airbench96", "cifar100_75")
@@ -62,7 +67,7 @@ def images_of(shape, seed=0):
 def test_whitening_equals_numpy(centered):
     images = images_of((50, 3, 9, 8))
     images[:, 1] += 0.5 * images[:, 0]
-    filters = np.float64(in_torch.whitening_filters(images, centered)).reshape(24, 12)
+    filters = np.float64(torch_initialization.whitening_filters(images, centered)).reshape(24, 12)
     np.testing.assert_array_equal(filters[12:], -filters[:12])
 
     windows = sliding_window_view(np.float64(images), (2, 2), axis=(2, 3))
@@ -82,9 +87,11 @@ def test_whitening_filters_have_the_engines_order(centered):
 
     images = images_of((50, 3, 9, 8))
     images[:, 1] += 0.5 * images[:, 0]
-    ours = in_torch.whitening_filters(images, centered)
+    ours = torch_initialization.whitening_filters(images, centered)
     kernel = whitening_kernel(
-        jnp.asarray(images.permute(0, 2, 3, 1)), eps=in_torch.WHITENING_EPS, centered=centered
+        jnp.asarray(images.permute(0, 2, 3, 1)),
+        eps=torch_initialization.WHITENING_EPS,
+        centered=centered,
     )
     engines = np.asarray(kernel).transpose(3, 2, 0, 1)
     signs = np.sign(np.sum(ours.numpy() * engines, axis=(1, 2, 3), keepdims=True))
@@ -95,7 +102,7 @@ def test_whitening_filters_have_the_engines_order(centered):
 def test_dirac_equals_pytorch(shape):
     count = min(shape[:2])
     weight = torch.full(shape, 0.5)
-    in_torch.dirac_(weight)
+    torch_initialization.dirac_(weight)
     expected = torch.nn.init.dirac_(torch.empty(count, *shape[1:]))
     assert torch.equal(weight[:count], expected)
     assert torch.all(weight[count:] == 0.5)
@@ -109,7 +116,7 @@ def test_initialization(name):
         for x in network.state_dict().values():
             x.fill_(7)
     torch.manual_seed(0)
-    in_torch.initialize(network, init)
+    torch_initialization.initialize(network, init)
     state = network.state_dict()
     bias, head = state["conv_stem.bias"], state["dense.weight"]
     if name == "airbench94":
@@ -142,7 +149,7 @@ def test_two_steps_of_muon_follow_the_published_formula(shape):
     rng = np.random.default_rng(0)
     start, *grads = (rng.standard_normal(shape) for _ in range(3))
     kernel = torch.nn.Parameter(torch.tensor(start, dtype=torch.float32))
-    muon = in_torch.Muon(
+    muon = torch_optimizers.Muon(
         [kernel], 0.24, momentum=0.6, nesterov=True, rescales=True, dtype=torch.float32
     )
     expected, velocity = start, 0
@@ -160,7 +167,7 @@ def test_crops_and_squares_are_uniform_and_inside():
     torch.manual_seed(0)
     image = images_of((1, 3, 8, 8))
     padded = np.pad(image[0], ((0, 0), (2, 2), (2, 2)), "reflect")
-    crops = in_torch.crop(image.expand(500, -1, -1, -1), 2).numpy()
+    crops = torch_images.crop(image.expand(500, -1, -1, -1), 2).numpy()
     found = {
         (i, j): np.all(crops == padded[:, i : i + 8, j : j + 8], axis=(1, 2, 3)).sum()
         for i in range(5)
@@ -168,7 +175,7 @@ def test_crops_and_squares_are_uniform_and_inside():
     }
     assert sum(found.values()) == 500 and min(found.values()) >= 8
 
-    erased = in_torch.erase(torch.ones(500, 3, 6, 6), 4).numpy() == 0
+    erased = torch_images.erase(torch.ones(500, 3, 6, 6), 4).numpy() == 0
     corners = set()
     for mask in erased:
         rows, columns = (np.flatnonzero(mask.any(axis=(0, axis))) for axis in (2, 1))
@@ -181,7 +188,7 @@ def test_images_are_mirrored_in_every_other_epoch():
     torch.manual_seed(0)
     augment = make("airbench94", augment__ops="alternating_flip").augment
     images = images_of((60, 3, 4, 4))
-    first = in_torch.mirror_half(images)
+    first = torch_images.mirror_half(images)
     is_mirrored = (first == images.flip(3)).all(dim=(1, 2, 3))
     assert 15 < is_mirrored.sum() < 45
     assert torch.equal(first[~is_mirrored], images[~is_mirrored])
@@ -195,7 +202,7 @@ def test_views_equal_those_of_the_engine(count):
 
     images = images_of((3, 3, 6, 6))
     expected, expected_weights = make_views(jnp.asarray(images.permute(0, 2, 3, 1)), count)
-    found = in_torch.views(images, count)
+    found = torch_images.views(images, count)
     np.testing.assert_allclose([weight for weight, _ in found], expected_weights)
     found = torch.cat([view for _, view in found]).permute(0, 2, 3, 1)
     np.testing.assert_array_equal(found, expected)

@@ -1,0 +1,56 @@
+"""The initialization of the speedruns' networks, in PyTorch."""
+
+import torch
+from torch import nn
+
+# Added to the eigenvalues of the patches.
+WHITENING_EPS = 5e-4
+
+
+def whitening_filters(images: torch.Tensor, centered: bool) -> torch.Tensor:
+    """Returns the 24 filters [24, 3, 2, 2] that whiten patches of images [N, 3, H, W] float32.
+
+    The filters of the largest eigenvalues are first, as in this suite. airbench94_muon has them
+    last, which makes a difference only where the first convolution has fewer than 24 filters: as a
+    partial identity, it initially drops the last inputs.
+    """
+    patches = images.unfold(2, 2, 1).unfold(3, 2, 1)  # [N, 3, H - 1, W - 1, 2, 2]
+    patches = patches.permute(0, 2, 3, 1, 4, 5).reshape(-1, 12)
+    if centered:
+        patches = patches - patches.mean(0)
+    values, vectors = torch.linalg.eigh(patches.T @ patches / len(patches))
+    filters = (vectors / (values.clamp(min=0) + WHITENING_EPS).sqrt()).T  # ascending eigenvalues
+    filters = filters.flip(0).reshape(12, 3, 2, 2)
+    return torch.cat([filters, -filters])
+
+
+@torch.no_grad()
+def initialize(network: nn.Module, init: str) -> None:
+    """Draws new parameters, in place, except the whitening filters; resets the statistics.
+
+    Args:
+      network: A network of benchmarks/torch_models.
+      init: "muon" for the head and the stem's bias of airbench94_muon, "sgd" for those of others.
+    """
+    for layer in network.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.reset_running_stats()
+            layer.bias.zero_()
+            if layer.weight is not None:
+                layer.weight.fill_(1)
+        elif isinstance(layer, nn.Conv2d | nn.Linear):
+            layer.reset_parameters()  # uniform in +-1 / sqrt(fan-in), the bias too
+        if isinstance(layer, nn.Conv2d) and layer is not network.conv_stem:
+            dirac_(layer.weight)
+    if init == "muon":
+        network.dense.weight.div_(network.dense.weight.std())
+    else:
+        network.conv_stem.bias.zero_()
+
+
+def dirac_(weight: torch.Tensor) -> None:
+    """Lets the first min(O, I) filters of a kernel [O, I, h, w] copy an input channel each."""
+    count = min(weight.shape[:2])
+    height, width = weight.shape[2:]
+    weight[:count] = 0
+    weight[:count, :count, height // 2, width // 2] = torch.eye(count, device=weight.device)
