@@ -3,7 +3,8 @@
 It follows the published scripts (KellerJordan/cifar10-airbench and the submission NAVIER-STOKED to
 AIDDA-Institute/CIFAR-100-speedrun) and reads only hyper-parameters from the config: initialization,
 whitening, augmentation, schedules, optimizers, lookahead and evaluation are in plain PyTorch, here
-and in torch_*.py. Random numbers come from PyTorch, so accuracies agree with those of JAX only statistically.
+and in torch_*.py. Random numbers come from PyTorch, so accuracies agree with those of JAX only
+statistically.
 
 On CPUs it computes in float32. On NVIDIA GPUs it is compiled with autotuning, and with the dtype
 bfloat16 it uses autocast, and bfloat16 for Muon's iterations and for the normalized images.
