@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 
 # The message on Ctrl-C: a record is written as soon as its measurement is complete.
-STOPPED = b"stopped; each measurement that was complete has been recorded\n"
+STOPPED = b"stopped; completed measurements have been recorded\n"
 # The form of a case on the command line.
 CASE = "MODEL[:BATCH[:DTYPE]]"
 # The data sets have 50,000 training images.
@@ -255,7 +255,8 @@ def open_output(path: Path) -> TextIO:
         path.parent.mkdir(parents=True, exist_ok=True)
         return path.open("a")
     except OSError as error:
-        raise UserError(f"--out {path} cannot be written: {error.strerror or error}") from error
+        reason = f"{error.filename}: {error.strerror or error}"
+        raise UserError(f"cannot write to {path}: {reason}") from error
 
 
 def append(file: TextIO, *records: Record) -> None:
@@ -283,7 +284,8 @@ def run_cases(
       The exit code, 1 if a case failed.
 
     Raises:
-      OSError: If the file cannot be opened or written.
+      UserError: If the file cannot be opened.
+      OSError: If it cannot be written.
     """
     import jax
 

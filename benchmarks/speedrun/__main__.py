@@ -10,13 +10,14 @@ seeds. Every run is recorded. The clocks are those of the published results:
       The clock of cifar10-airbench, whose evaluation averages several views of each image.
   T2  initialization of the parameters, upload of the data, whitening, augmentation and training;
       no evaluation. The clock of the CIFAR-100 speedrun.
-Neither covers compilation, whose time is printed and recorded. --framework torch runs an
+Neither covers compilation, which takes place before the timed runs. --framework torch runs an
 independent implementation of the recipe in PyTorch (`make reference` installs PyTorch); on a GPU it
 compiles the network. Fields of the config are set as in training, for example for a smaller trial.
 One line of JSON per run is appended to FILE; the summary covers the runs of this command.
 """
 
 import os
+import re
 
 from benchmarks import harness
 from benchmarks.speedrun.records import CLOCKS, PUBLISHED
@@ -28,9 +29,9 @@ def main(argv: list[str]) -> int:
     """Runs a recipe, prints a summary and returns the exit code."""
     parser = make_parser()
     args, overrides = parser.parse_known_args(argv[1:])
-    others = [arg for arg in overrides if arg.startswith("-") and "config." not in arg]
-    if others or (overrides and not overrides[0].startswith("-")):
-        parser.error(f"unrecognized arguments: {' '.join(others or overrides)}")
+    others = [arg for arg in overrides if not re.match(r"--?(no)?config\.", arg)]
+    if others:
+        parser.error(f"unrecognized arguments: {' '.join(others)}")
     if args.framework == "torch":  # leaves PyTorch the memory of the GPU
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     records = []

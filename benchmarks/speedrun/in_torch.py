@@ -141,7 +141,7 @@ class InTorch:
     def augment(self, images: torch.Tensor, epoch: int) -> torch.Tensor:
         """Returns all images [N, 3, 32, 32] as they are seen in an epoch, counted from 0.
 
-        Images are mirrored in every other epoch; half of them are when they are passed.
+        Images are mirrored in every other epoch; half of those passed already are.
         """
         if self._padding:
             images = crop(images, self._padding)
@@ -156,7 +156,7 @@ class InTorch:
         self.network.conv_stem.weight.data.copy_(filters)
 
     def start(self) -> None:
-        """Creates the optimizers and the average for a run from the network's present parameters.
+        """Creates the optimizers and the average for a run from the network's current parameters.
 
         Raises:
           UserError: If a group's optimizer is neither SGD nor Muon, or its schedule is unknown.

@@ -90,6 +90,7 @@ def measure(
         "batch_size": config.batch_size,
         "num_images": len(dataset.train.labels),
         "compile_seconds": getattr(recipe, "compile_seconds", None),
+        # Older records have none: there, it is part of warm_up_seconds.
         "create_seconds": made - start,
         "warm_up_seconds": warm - made,
         **_versions(framework),

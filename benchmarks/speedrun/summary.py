@@ -39,7 +39,9 @@ def summarize(records: Sequence[Record]) -> str:
     published = PUBLISHED[first["recipe"]]
     compilation = first["compile_seconds"]
     compiled = "" if compilation is None else f", of which {compilation:.1f} s compiling"
-    is_other = "" if first["clock"] == published.clock else ": another clock"
+    created = first.get("create_seconds")
+    before = "" if created is None else f"{created:.1f} s{compiled}, and "
+    note = "" if first["clock"] == published.clock else ", not comparable"
     changed = f" with {', '.join(first['changed'])}" if first["changed"] else ""
     views = [r["accuracy"] for r in records]
     once = [r["single_view_accuracy"] for r in records]
@@ -50,9 +52,8 @@ def summarize(records: Sequence[Record]) -> str:
         f"  accuracy          {percent(views)}",
         f"  with one view     {percent(once)}",
         f"  time ({first['clock']})         {seconds([r['seconds'] for r in records])}",
-        f"  before the runs   {first['create_seconds']:.1f} s{compiled}, and "
-        f"{first['warm_up_seconds']:.1f} s for a run on random labels",
+        f"  before the runs   {before}{first['warm_up_seconds']:.1f} s for a run on random labels",
         f"  published         {published.accuracy:.2%} in {published.seconds} s "
-        f"({published.clock}{is_other}) on {published.device}; {published.source}",
+        f"({published.clock}{note}) on {published.device}; {published.source}",
     ]
     return "\n".join(lines)

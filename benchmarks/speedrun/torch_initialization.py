@@ -10,9 +10,10 @@ WHITENING_EPS = 5e-4
 def whitening_filters(images: torch.Tensor, centered: bool) -> torch.Tensor:
     """Returns the 24 filters [24, 3, 2, 2] that whiten patches of images [N, 3, H, W] float32.
 
-    The filters of the largest eigenvalues are first, as in this suite. airbench94_muon has them
-    last, which makes a difference only where the first convolution has fewer than 24 filters: as a
-    partial identity, it initially drops the last inputs.
+    As in this suite, the filters of the largest eigenvalues are first, and the first entry of each
+    is not negative. Order and signs matter only if the first convolution has fewer than 24 filters:
+    it initially copies its first inputs and ignores the rest. airbench94_muon has the filters of
+    the smallest eigenvalues first.
     """
     patches = images.unfold(2, 2, 1).unfold(3, 2, 1)  # [N, 3, H - 1, W - 1, 2, 2]
     patches = patches.permute(0, 2, 3, 1, 4, 5).reshape(-1, 12)
@@ -20,7 +21,8 @@ def whitening_filters(images: torch.Tensor, centered: bool) -> torch.Tensor:
         patches = patches - patches.mean(0)
     values, vectors = torch.linalg.eigh(patches.T @ patches / len(patches))
     filters = (vectors / (values.clamp(min=0) + WHITENING_EPS).sqrt()).T  # ascending eigenvalues
-    filters = filters.flip(0).reshape(12, 3, 2, 2)
+    filters = filters.flip(0)
+    filters = torch.where(filters[:, :1] < 0, -filters, filters).reshape(12, 3, 2, 2)
     return torch.cat([filters, -filters])
 
 

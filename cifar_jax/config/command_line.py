@@ -177,7 +177,10 @@ def config_path(argv: list[str]) -> Path | None:
 
 
 def _last_of_each_field(argv: list[str]) -> list[str]:
-    """Drops all but the last of --config.FIELD=VALUE; absl would join tuples that are repeated."""
+    """Drops all but the last of each --config.FIELD=VALUE, as absl would join repeated tuples.
+
+    The form "--config.FIELD VALUE" is not handled.
+    """
     fields = [re.match(r"--?config\.[^=]+(?==)", arg) for arg in argv]
     last = {match[0].lstrip("-"): i for i, match in enumerate(fields) if match}
     return [

@@ -26,7 +26,7 @@ def whitening_kernel(images: jax.Array, *, eps: float, centered: bool = False) -
     """Returns the kernel [2, 2, C, 8 C] of a convolution that whitens patches of 2x2 pixels.
 
     The first 4 C filters are ordered by eigenvalue, the largest first; the others are their
-    negatives. The order matters only if the next convolution has fewer filters, because as a
+    negatives. Order and signs matter only if the next convolution has fewer filters, because as a
     partial identity it initially drops the last inputs: see dirac.py. The function can be jitted
     and computes in float32.
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -32,11 +33,11 @@ def write(
     result = suggest(points, settings["ended_by"])
     has_rates = result["base_learning_rate"] is not None
     result["flags"] = flags_for(config, result) if has_rates else None
-    if has_rates and config.optim.groups.strip():
+    if has_rates and re.search(r"\blearning_rate\s*=", config.optim.groups):
         factor = result["max_learning_rate"] / config.optim.learning_rate
         result["warnings"].append(
-            "the flags leave optim.groups as it is, but the test scaled all learning rates: "
-            f"multiply those in optim.groups by {factor:.3g} too"
+            "the flags do not change optim.groups, although the test scaled all learning rates: "
+            f"multiply the learning rates in optim.groups by {factor:.3g}"
         )
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "range_test.csv").open("w", newline="") as file:

@@ -15,7 +15,7 @@ divided by it. Muon's updates do not depend on the norm of the gradient.
 
 Deviations: bfloat16 and float32 instead of float16; on CPUs, float32 for Muon's iterations instead
 of bfloat16; the same half of the images starts mirrored with every seed; BatchNorm keeps the biased
-running variance.
+running variance; the whitening filters are in the opposite order, which permutes channels.
 """
 
 from cifar_jax.config import base

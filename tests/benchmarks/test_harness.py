@@ -126,8 +126,12 @@ def test_parsers_name_their_command():
 
 def test_a_file_that_cannot_be_opened_is_named(tmp_path):
     (tmp_path / "file").touch()
-    for path, reason in ((tmp_path, "Is a directory"), (tmp_path / "file/a.jsonl", "File exists")):
-        with pytest.raises(UserError, match=re.escape(f"--out {path} cannot be written: {reason}")):
+    below = tmp_path / "file/a.jsonl"
+    for path, reason in (
+        (tmp_path, f"{tmp_path}: Is a directory"),
+        (below, f"{below.parent}: File exists"),
+    ):
+        with pytest.raises(UserError, match=re.escape(f"cannot write to {path}: {reason}")):
             harness.open_output(path)
 
 

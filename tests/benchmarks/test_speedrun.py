@@ -197,7 +197,14 @@ def test_invalid_commands_end_in_one_line(flags, message, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "flags", [["--rnus", "3"], ["airbench95"], ["--config", "configs/cnn3.py"]]
+    "flags",
+    [
+        ["--rnus", "3"],
+        ["airbench95"],
+        ["airbench95", "--config.seed=1"],
+        ["--config", "configs/cnn3.py"],
+        ["--config=configs/cnn3.py"],
+    ],
 )
 def test_arguments_that_are_not_fields_are_refused(flags, tmp_path, capsys):
     with pytest.raises(SystemExit):
