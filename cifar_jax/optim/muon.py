@@ -113,7 +113,7 @@ def muon(
     nesterov: bool = False,
     weight_decay: float = 0.0,
     weight_decay_mask: str = "all",
-    newton_schulz_dtype: str = "float32",
+    newton_schulz_dtype: str = "auto",
 ) -> optax.GradientTransformation:
     """Muon, for kernels of convolutions and dense layers; see the module's docstring.
 
@@ -128,9 +128,12 @@ def muon(
       nesterov: Whether to use Nesterov momentum.
       weight_decay: This multiple of the weights is added to the update.
       weight_decay_mask: See config/base.py.
-      newton_schulz_dtype: The dtype of the iterations, one of NEWTON_SCHULZ_DTYPES.
+      newton_schulz_dtype: The dtype of the iterations, one of NEWTON_SCHULZ_DTYPES, or "auto" for
+        float32. (A config's "auto" is replaced by the dtype of the network's computation.)
     """
     require_momentum(momentum, nesterov)
+    if newton_schulz_dtype == "auto":
+        newton_schulz_dtype = "float32"
     if newton_schulz_dtype not in NEWTON_SCHULZ_DTYPES:
         raise unknown("optim.newton_schulz_dtype", newton_schulz_dtype, NEWTON_SCHULZ_DTYPES)
     transforms = [orthogonalize(newton_schulz_dtype)]
