@@ -3,6 +3,7 @@
 On CPUs, these forms replace `jax.lax.conv_general_dilated`:
 
 - 3x3 kernels with stride 1: `winograd`, which halves the multiplications.
+- Dilated kernels with stride 1: `dilated`, which reduces them to kernels without dilation.
 - Depthwise convolutions: `depthwise`, tap by tap, with the images' gradient in the same form.
 - All others: `library`, which calls XLA's library even inside loops, with faster forms for images
   with few channels (`stem`), for gradients with strides or 1x1 kernels (`strided`), and for images
@@ -23,7 +24,7 @@ import functools
 import jax.numpy as jnp
 from jax import lax
 
-from cifar_jax.ops import depthwise, library, winograd
+from cifar_jax.ops import depthwise, dilated, library, winograd
 from cifar_jax.ops.options import NHWC, Options, is_plain
 
 
@@ -92,6 +93,8 @@ def _conv_on_cpu(images, kernel, options: Options, num_groups: int):
 
 
 def _ungrouped_conv(images, kernel, options: Options):
+    if dilated.is_applicable(images.shape, options):
+        return dilated.conv(images, kernel, options, _ungrouped_conv)
     if is_plain(images, kernel, options) and winograd.is_applicable(
         images.shape, kernel.shape, options.padding, images.dtype
     ):

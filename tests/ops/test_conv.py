@@ -1,5 +1,6 @@
 import functools
 import itertools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -183,3 +184,41 @@ def test_depthwise_in_bfloat16_sums_in_float32():
     np.testing.assert_array_equal(conv(images, kernel), exact.astype(jnp.bfloat16))
     # One convolution per channel would take minutes to compile.
     assert "stablehlo.convolution" not in program(conv, images, kernel)
+
+
+@pytest.mark.parametrize(
+    ("size", "taps", "padding", "dilation"),
+    [
+        ((8, 8), (3, 3), [(2, 2), (2, 2)], (2, 2)),
+        ((6, 8), (3, 3), [(3, 0), (0, 4)], (3, 4)),
+        ((8, 6), (2, 3), [(0, 0), (2, 4)], (1, 2)),
+        ((4, 4), (3, 3), [(4, 4), (4, 4)], (4, 4)),
+    ],
+)
+@pytest.mark.parametrize("features", [(3, 5), (16, 17)])
+def test_dilated_kernels_become_kernels_without_dilation(size, taps, padding, dilation, features):
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(2, *size, features[0])).astype(np.float32)
+    kernel = rng.normal(size=(*taps, *features)).astype(np.float32)
+    case = images, kernel, (1, 1), padding, dilation
+    for ours, theirs in zip(*(forward_and_gradients(c, *case) for c in CONVS)):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+
+    def gradients(conv):
+        return lambda *args: forward_and_gradients(conv, *args, (1, 1), padding, dilation)
+
+    ours, theirs = (program(gradients(conv), images, kernel) for conv in CONVS)
+    assert is_dilated(theirs) and not is_dilated(ours)
+
+
+def test_dilated_kernels_keep_their_dilation_if_phases_differ_in_size():
+    images, kernel = np.zeros((2, 7, 8, 4), np.float32), np.zeros((3, 3, 4, 4), np.float32)
+    case = (1, 1), [(2, 2), (2, 2)], (2, 2)
+    assert is_dilated(
+        program(lambda *x: CONVS[0](*x, *case[:2], None, case[2], NHWC), images, kernel)
+    )
+
+
+def is_dilated(text):
+    """Returns whether a program has a convolution with a dilated kernel."""
+    return any(d != "1, 1" for d in re.findall(r"rhs_dilate = \[([^\]]*)\]", text))

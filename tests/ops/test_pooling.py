@@ -81,3 +81,24 @@ def test_max_pool_keeps_its_gradient_between_batch_norms():
 def test_max_pool_propagates_nan():
     x = jnp.zeros((4, 2, 2, 1)).reshape(4, 4).at[jnp.diag_indices(4)].set(jnp.nan)
     assert np.isnan(max_pool(x.reshape(4, 2, 2, 1), 2)).all()
+
+
+@pytest.mark.parametrize(("window", "stride"), [(2, 2), (2, 1), (3, 1), (3, 2)])
+def test_the_first_of_equal_values_receives_the_gradient(window, stride):
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 3, (2, 7, 8, 3)).astype(np.float32)
+    size = [(n - window) // stride + 1 for n in x.shape[1:3]]
+    grad, expected = rng.normal(size=(2, *size, 3)), np.zeros(x.shape)
+    for b, i, j, c in np.ndindex(grad.shape):
+        top, left = stride * i, stride * j
+        part = x[b, top : top + window, left : left + window, c]
+        row, column = np.unravel_index(part.argmax(), part.shape)  # the first one, row by row
+        expected[b, top + row, left + column, c] += grad[b, i, j, c]
+    _, pullback = jax.vjp(lambda x: max_pool(x, window, stride), x)
+    np.testing.assert_allclose(pullback(jnp.float32(grad))[0], expected, atol=1e-6)
+
+
+def test_overlapping_windows_propagate_nan():
+    x = jnp.zeros((1, 6, 6, 1)).at[0, 2, 3, 0].set(jnp.nan)
+    assert np.array_equal(np.isnan(max_pool(x, 3, 1)), np.isnan(reduce_window(x, 3, 1)))
+    assert np.count_nonzero(np.isnan(max_pool(x, 3, 1))) == 9
