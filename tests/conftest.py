@@ -16,8 +16,10 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 # the fixture `optimized` compile as training does.
 _XLA_FLAGS = ["--xla_backend_optimization_level=0"]
 if version("jaxlib").startswith("0.10."):
-    # Compiles in half the time. Newer versions do not know this flag, and end the process.
+    # Each saves half or a quarter of the compilation. Newer versions do not know the first, and end
+    # the process. By default, each program is compiled in up to 32 parts.
     _XLA_FLAGS.append("--xla_cpu_use_fusion_emitters=false")
+    _XLA_FLAGS.append("--xla_cpu_parallel_codegen_split_count=1")
 os.environ.setdefault("XLA_FLAGS", " ".join(_XLA_FLAGS))
 # Tests, and the processes that they start, compile the same few programs repeatedly.
 CACHE = Path(__file__).resolve().parent.parent / ".pytest_cache"
@@ -106,6 +108,7 @@ def optimized(monkeypatch):
     monkeypatch.setitem(compiler._CPU_OPTIONS, "xla_backend_optimization_level", 3)
     if "xla_cpu_use_fusion_emitters" in os.environ["XLA_FLAGS"]:
         monkeypatch.setitem(compiler._CPU_OPTIONS, "xla_cpu_use_fusion_emitters", True)
+        monkeypatch.setitem(compiler._CPU_OPTIONS, "xla_cpu_parallel_codegen_split_count", 32)
 
 
 @pytest.fixture
@@ -114,6 +117,15 @@ def library_convolutions(monkeypatch):
     from cifar_jax.ops import winograd
 
     monkeypatch.setattr(winograd, "is_applicable", lambda *_: False)
+
+
+@pytest.fixture
+def untrained(monkeypatch):
+    """Leaves training programs uncompiled, for tests that only initialize or evaluate networks."""
+    from cifar_jax import engine
+
+    monkeypatch.setattr(engine, "compile_for_backend", lambda *_: None)
+    monkeypatch.setattr(engine, "_program_bytes", lambda program: 0)
 
 
 @pytest.fixture
@@ -131,15 +143,19 @@ _experiments = {}
 
 @pytest.fixture
 def compiled_once(monkeypatch):
-    """Lets runs with equal configs, data and devices share their compiled programs."""
+    """Lets runs that need the same program, on the same data and devices, share it.
+
+    Their configs may differ in learning rates, seed and number of epochs. tests/test_reuse.py
+    checks that such runs are bitwise those that compile their own programs.
+    """
     from cifar_jax import experiment
 
     create = experiment.create
 
     def create_once(config, dataset, *, mesh):
-        key = config.to_json(), dataset.train.images.tobytes(), mesh
+        key = experiment.program_key(config) or config.to_json(), dataset.checksum, mesh
         if key not in _experiments:
             _experiments[key] = create(config, dataset, mesh=mesh)
-        return _experiments[key]._replace(callbacks=experiment.make_callbacks(config))
+        return experiment.reused(_experiments[key], config)
 
     monkeypatch.setattr(experiment, "create", create_once)

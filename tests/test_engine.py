@@ -195,7 +195,11 @@ def test_alternating_flips_and_mixes_give_the_same_loss_on_one_and_eight_devices
 
 
 @pytest.mark.usefixtures("optimized")
-@pytest.mark.parametrize(("name", "options"), [("cnn_small", {}), ("resnet18", {"width": 16})])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    # One block per stage has convolutions of all shapes of two.
+    [("cnn_small", {}), ("resnet18", {"width": 16, "depths": (1, 1, 1, 1)})],
+)
 def test_a_step_as_shipped_equals_one_without_the_forms_for_cpus(name, options, monkeypatch):
     """The reference runs lax's convolutions and products on the CPU, as a GPU would."""
     setup = dict(options=options, optimizer=optax.sgd(1.0), batch_size=4, ops="")

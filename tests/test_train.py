@@ -20,7 +20,7 @@ from cifar_jax.step import Batch
 from cifar_jax.trained import restore as trained
 from cifar_jax.transfer import run_weights
 
-pytestmark = pytest.mark.usefixtures("default_signals")
+pytestmark = pytest.mark.usefixtures("default_signals", "compiled_once")
 
 
 def summary_fields_of_cb05e25():
@@ -62,7 +62,7 @@ def test_a_run_writes_the_documented_files(tmp_path, capsys):
 
     assert json.loads((tmp_path / "summary.json").read_text()) == summary
     assert summary.keys() >= summary_fields_of_cb05e25()
-    assert summary["steps"] == 12 and summary["num_params"] == 132_826
+    assert summary["steps"] == 12 and summary["num_params"] == 66_306
     rows = read_csv(tmp_path / "metrics.csv")
     assert [row["step"] for row in rows] == ["4", "8", "12"]
     best = max(rows, key=lambda row: float(row["val_accuracy"]))
@@ -95,7 +95,6 @@ def test_a_run_that_will_take_long_says_so_once(tmp_path, monkeypatch, capsys):
     assert "an epoch takes about 0 minutes and the rest of the run 0.0 hours" in line
 
 
-@pytest.mark.usefixtures("compiled_once")
 def test_the_estimate_counts_the_steps_that_are_left(tmp_path, monkeypatch):
     counts = []
     monkeypatch.setattr(trainer, "_estimate", lambda _, *steps: counts.append(steps) or "")
@@ -135,7 +134,6 @@ def train_until(stop_at, config, workdir):
     assert stopped.value.exit_code == 143
 
 
-@pytest.mark.usefixtures("compiled_once")
 @pytest.mark.parametrize("stop_at", [1, 4, 6, 11])
 def test_a_run_stopped_by_sigterm_and_resumed_equals_an_uninterrupted_one(
     tmp_path, straight, stop_at
@@ -148,7 +146,7 @@ def test_a_run_stopped_by_sigterm_and_resumed_equals_an_uninterrupted_one(
     assert_same_run(tmp_path, straight)
 
 
-@pytest.mark.usefixtures("library_convolutions", "compiled_once")
+@pytest.mark.usefixtures("library_convolutions")
 @pytest.mark.parametrize("average", [{"ema__decay": 0.9}, {"lookahead__every": 2}])
 def test_a_run_with_an_average_and_growing_images_can_be_interrupted(tmp_path, average):
     config = tiny.make_config(
@@ -179,7 +177,7 @@ def test_a_run_with_an_average_and_growing_images_can_be_interrupted(tmp_path, a
     )
 
 
-@pytest.mark.usefixtures("library_convolutions", "compiled_once")
+@pytest.mark.usefixtures("library_convolutions")
 def test_a_run_with_groups_of_parameters_and_muon_can_be_interrupted(tmp_path):
     config = tiny.make_config(
         num_epochs=3,
@@ -201,17 +199,15 @@ def test_a_run_with_groups_of_parameters_and_muon_can_be_interrupted(tmp_path):
     # The kernels of muon have norm sqrt(output features) before their last, small update.
     params = params_of(tmp_path / "undisturbed")[1]
     norms = [np.linalg.norm(params["layers"][i]["kernel"]) for i in ("0", "3")]
-    np.testing.assert_allclose(norms, [8**0.5, 16**0.5], rtol=0.02)
+    np.testing.assert_allclose(norms, [4**0.5, 8**0.5], rtol=0.02)
 
 
-@pytest.mark.usefixtures("compiled_once")
 def test_more_epochs_continue_a_complete_run(tmp_path, straight):
     train(tiny.make_config(num_epochs=1), tmp_path)
     train(tiny.make_config(num_epochs=3), tmp_path)
     assert_same_run(tmp_path, straight)
 
 
-@pytest.mark.usefixtures("compiled_once")
 def test_a_run_can_switch_between_one_and_eight_devices(tmp_path, straight):
     for num_epochs, num_devices in ((1, 8), (2, 1), (3, 8)):
         train(tiny.make_config(num_epochs=num_epochs), tmp_path, num_devices=num_devices)
@@ -247,7 +243,6 @@ def test_the_epoch_selected_on_the_test_set_is_reported(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("compiled_once")
 def test_callbacks_make_the_same_decisions_in_an_interrupted_run(tmp_path):
     config = tiny.make_config(
         num_epochs=9,
@@ -277,7 +272,6 @@ def test_callbacks_make_the_same_decisions_in_an_interrupted_run(tmp_path):
     assert train(config, tmp_path / "straight") == straight  # complete, although epochs are left
 
 
-@pytest.mark.usefixtures("compiled_once")
 @pytest.mark.parametrize("selected_on", ["last", "test"])
 def test_the_epoch_at_which_a_callback_stops_training_is_evaluated(tmp_path, selected_on):
     config = tiny.make_config(
@@ -297,11 +291,10 @@ def test_the_epoch_at_which_a_callback_stops_training_is_evaluated(tmp_path, sel
     assert_same_run(tmp_path / "resumed", tmp_path / "straight")
 
 
-@pytest.mark.usefixtures("compiled_once")
 def test_the_best_epoch_before_a_stop_is_restored_in_an_interrupted_run(tmp_path):
     config = tiny.make_config(
         num_epochs=9,
-        seed=1,  # with this seed, the best epoch is not the last one
+        seed=6,  # with this seed, the best epoch is not the last one
         selected_on="train",
         optim__learning_rate=1e-2,
         early_stopping__monitor="accuracy",
@@ -392,7 +385,6 @@ def test_train_loss_is_the_mean_over_all_examples(tmp_path):
         assert float(row[f"train_{name}"]) == pytest.approx(float(row[f"test_{name}"]), rel=1e-5)
 
 
-@pytest.mark.usefixtures("compiled_once")
 def test_an_evaluation_is_queued_once_behind_the_last_call_of_an_epoch(tmp_path, monkeypatch):
     """The first one is not: compiling its program would count as training time."""
     order, create, wait = [], experiment.create, clock.Clock.wait
@@ -424,7 +416,6 @@ def test_a_state_that_fails_in_evaluation_is_not_saved(tmp_path, monkeypatch):
     assert params_of(tmp_path)[0] == 4
 
 
-@pytest.mark.usefixtures("compiled_once")
 def test_damaged_metrics_of_a_complete_run_are_rebuilt(tmp_path, capsys):
     config, path = tiny.make_config(num_epochs=2), tmp_path / "metrics.csv"
     summary = train(config, tmp_path)
@@ -450,7 +441,6 @@ def test_a_run_that_fails_to_start_does_not_claim_the_workdir(tmp_path):
     assert (tmp_path / "summary.json").read_text() == before
 
 
-@pytest.mark.usefixtures("compiled_once")
 def test_messages_name_corrupt_files(tmp_path):
     config = tiny.make_config(num_epochs=1)
     summary = train(config, tmp_path)
@@ -517,7 +507,6 @@ def test_evaluation_every_second_epoch_survives_an_extension(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("compiled_once")
 def test_a_resumed_pmap_run_is_bitwise_equal(tmp_path):
     thin = ConfigDict({"name": "resnet18", "width": 4, "depths": (1, 1)})
     options = dict(parallel="pmap", model=thin)

@@ -166,8 +166,9 @@ def test_a_resumed_run_keeps_the_whitening_kernel(tmp_path):
 
 
 @pytest.mark.usefixtures("library_convolutions", "default_signals")
-def test_loaded_weights_keep_the_kernel_of_the_images_that_they_were_trained_on(tmp_path):
+def test_loaded_weights_keep_the_kernel_of_the_images_that_they_were_trained_on(tmp_path, request):
     tiny.train(make_config(num_epochs=1), tmp_path)
+    request.getfixturevalue("untrained")
     dataset = tiny.dataset()
     darker = dataset._replace(train=dataset.train._replace(images=dataset.train.images // 2))
     config = experiment.checked(make_config(transfer__weights=str(tmp_path)))
