@@ -50,8 +50,8 @@ def test_predictions_use_the_preprocessing_of_the_run(tmp_path):
 def test_predictions_come_from_the_reported_epoch(tmp_path):
     # The learning rate after the first epoch makes training diverge.
     config = tiny.make_config(
-        num_epochs=3, selected_on="test", optim__schedule="step", optim__step_epochs=(1,),
-        optim__step_factor=1000.0,
+        num_epochs=3, selected_on="test", optim__learning_rate=0.01, optim__schedule="step",
+        optim__step_epochs=(1,), optim__step_factor=100.0,
     )  # fmt: skip
     summary = tiny.train(config, tmp_path)
     assert summary["best_epoch"] == 1
