@@ -77,7 +77,7 @@ def test_steps_use_the_learning_rates_of_the_schedule(parallel):
     def schedule(step):
         return 0.01 / (1.0 + step)
 
-    setup = dict(name="cnn_small", num_devices=2, parallel=parallel)
+    setup = dict(num_devices=2, parallel=parallel)
     eng = tiny.make_engine(optimizer=optax.sgd(1.0, 0.9), schedule=schedule, **setup)
     reference = tiny.make_engine(optimizer=optax.sgd(schedule, 0.9), **setup)
     state, wanted = (tiny.run_steps(e, e.init(), 10)[0] for e in (eng, reference))
@@ -94,6 +94,7 @@ def test_learning_rates_and_seed_are_arguments_of_the_program(monkeypatch):
     assert programs[0] == programs[1] != programs[2]
 
 
+@pytest.mark.usefixtures("untrained")
 def test_different_seeds_give_different_parameters():
     first, second = (tiny.make_engine(seed=seed).init().params for seed in (0, 2**32 - 1))
     assert tiny.distance(first, second) > 0.1

@@ -29,7 +29,7 @@ QUICKSTART = ("--config", "configs/quickstart.py")
 # A run of one epoch on a few images.
 SMALL = [
     *QUICKSTART, "--config.num_epochs=1", "--config.model.name=cnn2",
-    "--config.model.filters=(8,16)", "--config.model.dense_units=32", "--config.batch_size=32",
+    "--config.model.filters=(4,8)", "--config.model.dense_units=32", "--config.batch_size=32",
     "--config.eval_batch_size=16", "--config.data.limit=100", "--config.data.val_fraction=0.0",
     "--config.selected_on=last",
 ]  # fmt: skip

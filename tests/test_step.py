@@ -74,25 +74,32 @@ def test_mixing_pairs_mixes_their_losses():
     images, labels = tiny.dataset(8).train
     batch = step.Batch(jnp.asarray(images), jnp.asarray(labels), jnp.ones(8), 8.0)
 
-    def loss_and_params(mix, labels):
-        train_step = step.make_train_step(
+    def train_step(mix):
+        return step.make_train_step(
             step.split_networks(create).train,
             optimizer,
             augment=augment.parse(""),
             preprocess=partial(augment.normalize, mean=0.5, std=0.25),
             mix=mix,
         )
-        after, new = jax.jit(train_step)(state, batch._replace(labels=labels))
+
+    @jax.jit
+    def take_mixed_step(batch, lam):
+        mix = lambda key, images: (images, jnp.arange(8)[::-1], jnp.full(8, lam))  # noqa: E731
+        return train_step(mix)(state, batch)
+
+    take_plain_step = jax.jit(partial(train_step(None), state))
+
+    def loss_and_params(labels, lam=None):
+        given = batch._replace(labels=labels)
+        after, new = take_plain_step(given) if lam is None else take_mixed_step(given, lam)
         return metrics.fetch(new)["loss"], after.params
 
-    def mix(lam):
-        return lambda key, images: (images, jnp.arange(8)[::-1], jnp.full(8, lam))
-
-    own, own_params = loss_and_params(None, batch.labels)
-    others, others_params = loss_and_params(None, batch.labels[::-1])
+    own, own_params = loss_and_params(batch.labels)
+    others, others_params = loss_and_params(batch.labels[::-1])
     assert own != pytest.approx(others, rel=1e-4)
     for lam, loss, params in ((1.0, own, own_params), (0.0, others, others_params)):
-        found, found_params = loss_and_params(mix(lam), batch.labels)
+        found, found_params = loss_and_params(batch.labels, lam)
         assert found == pytest.approx(loss, rel=1e-6)
         assert tiny.largest_difference(found_params, params) < 1e-5
-    assert loss_and_params(mix(0.25), batch.labels)[0] == pytest.approx(0.25 * own + 0.75 * others)
+    assert loss_and_params(batch.labels, 0.25)[0] == pytest.approx(0.25 * own + 0.75 * others)

@@ -298,7 +298,7 @@ def test_gradients_and_statistics(case, float64):
     """With SGD, the update of a parameter is proportional to its gradient."""
     name, options = case
     pair = Pair(name, dtype=float64, random=True, **options)
-    pair.assert_same_step(*make_data(6))
+    pair.assert_same_step(*make_data(4))
 
 
 @pytest.mark.parametrize(

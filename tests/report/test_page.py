@@ -10,6 +10,7 @@ import reporting
 import tiny
 from flax import nnx
 from reporting import Page
+from thin import THIN
 
 from cifar_jax import config, data, models
 from cifar_jax.errors import UserError
@@ -246,7 +247,8 @@ def test_layers_are_the_same_when_asked_for_again():
 @pytest.mark.usefixtures("library_convolutions")
 @pytest.mark.parametrize("name", sorted(models.MODELS))
 def test_layers_account_for_all_parameters(name):
-    options = json.loads(json.dumps(models.options_of(name)))  # as read from config.json
+    options = models.options_of(name) | THIN.get(name, {})
+    options = json.loads(json.dumps(options))  # as read from config.json
     layers = network.layers(name, 100, options)
     shapes = nnx.eval_shape(lambda: models.create(name, 100, make_rngs(params=0), **options))
     params = jax.tree.leaves(nnx.state(shapes, nnx.Param))

@@ -22,7 +22,7 @@ from configs import quickstart
 def get_config():
     config = quickstart.get_config()
     config.model.name = "cnn2"
-    config.model.filters = (8, 16)
+    config.model.filters = (4, 8)
     config.model.dense_units = 32
     config.batch_size = 32
     config.eval_batch_size = 16

@@ -73,7 +73,7 @@ def test_malformed_spaces(text, message):
     [
         ("optim.learning_rat in log(1e-3, 1)", "did you mean 'optim.learning_rate'"),
         ("optim in {1}", "optim, which is a group"),
-        ("model.filters[2] in {8, 16}", r"model.filters[2], but model.filters is (8, 16)"),
+        ("model.filters[2] in {8, 16}", r"model.filters[2], but model.filters is (4, 8)"),
         ("batch_size[0] in {8, 16}", "batch_size[0], but batch_size is 32"),
         ("batch_size in {16, '32'}", "batch_size cannot be '32': batch_size must be a whole"),
         ("batch_size in uniform(16, 32)", "batch_size cannot be 16.0: batch_size must be a whole"),
@@ -97,17 +97,17 @@ def test_values_are_checked_one_by_one(text, message):
 def test_values_are_applied_to_a_copy():
     config = searching.make_config()
     parameters = space.parse(
-        "model.filters[1] in {4, 32}; optim.learning_rate in {1, 2}; augment.ops in {'', 'flip'};"
+        "model.filters[1] in {16, 32}; optim.learning_rate in {1, 2}; augment.ops in {'', 'flip'};"
         "model.dropout in {(0.0, 0.1, 0.2), (0.5, 0.5, 0.5)}"
     )
     space.check(config, parameters)
-    values = {"model.filters[1]": 4, "optim.learning_rate": 2, "augment.ops": "flip"}
+    values = {"model.filters[1]": 16, "optim.learning_rate": 2, "augment.ops": "flip"}
     values |= {"model.dropout": (0.5, 0.5, 0.5)}
     trial = space.applied(config, parameters, values)
-    assert trial.model.filters == (8, 4) and trial.model.dropout == (0.5, 0.5, 0.5)
+    assert trial.model.filters == (4, 16) and trial.model.dropout == (0.5, 0.5, 0.5)
     assert trial.augment.ops == "flip"
     assert trial.optim.learning_rate == 2.0 and type(trial.optim.learning_rate) is float
-    assert config.model.filters == (8, 16) and trial.batch_size == config.batch_size
+    assert config.model.filters == (4, 8) and trial.batch_size == config.batch_size
     assert trial.is_locked
 
 

@@ -18,7 +18,7 @@ from cifar_jax.trained import restore
 from cifar_jax.transfer import features
 
 # A body with everything that differs between training and evaluation, and a head with dropout.
-LAYERS = (8, "M", "B", "D", 16, "M", "F", 16, "B", "D")
+LAYERS = (4, "M", "B", "D", 8, "M", "F", 16, "B", "D")
 NETWORK = {"name": "vgg16", "layers": LAYERS, "dropout": 0.2}
 BODY = ("layers.0.", "layers.2.", "layers.4.")
 
@@ -140,6 +140,7 @@ def test_a_resumed_run_needs_no_weights_and_equals_an_uninterrupted_one(tmp_path
     jax.tree.map(np.testing.assert_array_equal, found, wanted)
 
 
+@pytest.mark.usefixtures("untrained")
 @pytest.mark.parametrize("average", [dict(ema__decay=0.99), dict(lookahead__every=2)])
 def test_an_average_starts_as_the_loaded_weights(weights, average):
     config = experiment.checked(make_config(weights, **average))
@@ -164,6 +165,7 @@ def test_a_run_with_an_average_starts_with_a_new_head(tmp_path, weights, paralle
     tiny.train(make_config(weights, **settings), tmp_path / "run", dataset=dataset)
 
 
+@pytest.mark.usefixtures("compiled_once")
 def test_groups_train_from_their_epochs_on_and_resume(tmp_path, weights):
     settings = dict(
         transfer__train="all",
@@ -235,7 +237,7 @@ def test_the_optimizers_tree_does_not_depend_on_the_steps_per_epoch(epoch):
 def test_features_that_do_not_fit_into_memory_are_refused(weights, monkeypatch):
     monkeypatch.setattr(features, "_free_bytes", lambda device: 10_000)
     config = experiment.checked(make_config(weights))
-    message = r"1,024 features for each of 140 images need .* only 0.0 GB are free"
+    message = r"512 features for each of 140 images need .* only 0.0 GB are free"
     with pytest.raises(UserError, match=message):
         experiment.create(config, tiny.dataset())
 
@@ -251,7 +253,7 @@ def test_a_normalization_other_than_that_of_the_weights_gets_a_note(weights, nor
 
 def test_wrong_weights_are_refused_before_data_is_read(weights, tmp_path, monkeypatch):
     monkeypatch.setattr(experiment, "load_data", lambda config: pytest.fail("data is read"))
-    model = ConfigDict(NETWORK | {"layers": (4, *LAYERS[1:])})
+    model = ConfigDict(NETWORK | {"layers": (5, *LAYERS[1:])})
     for config, message in (
         (make_config(tmp_path / "nothing.h5"), r"nothing\.h5 cannot be read: No such file"),
         (make_config(weights, model=model), r"layers\.0\.kernel in .* has the shape"),
@@ -263,6 +265,7 @@ def test_wrong_weights_are_refused_before_data_is_read(weights, tmp_path, monkey
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.usefixtures("untrained")
 def test_weights_are_loaded_once_and_only_if_needed(weights, monkeypatch):
     calls, load = [], transfer.load
     monkeypatch.setattr(transfer, "load", lambda *args: calls.append(args) or load(*args))

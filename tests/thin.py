@@ -1,0 +1,32 @@
+"""Options that make each network thin and short, with all of its kinds of layers."""
+
+_LAYERS = {"layers": (4, "B", "M", 8, "M", "D", "F", 8), "dropout": 0.5}
+THIN = {
+    "airbench": {"widths": (4, 6, 8), "depth": 3},
+    "cct_7_3x1": {"depth": 2, "width": 8, "num_heads": 2, "attention_dropout": 0.5},
+    "cnn13": _LAYERS,
+    "cnn2": {"dropout": (0.5,), "filters": (4, 8)},
+    "cnn4": {"filters": (4, 4, 8, 8)},
+    "cnn9": _LAYERS,
+    "convnext_t": {"depths": (1, 2), "width": 4, "drop_path": 0.5},
+    "densenet121": {"depths": (2, 1), "growth": 4},
+    "inception_resnet": {"features": (6, 12), "depth": 1, "stem_features": 4},
+    "mobilenetv2": {"width": 0.25, "depths": (1, 2, 1), "dropout": 0.5},
+    "preact_resnet18": {"width": 4, "depths": (1, 1)},
+    "pyramidnet": {"depth": 8, "alpha": 6},
+    "resnet18": {"width": 4},
+    "resnet34": {"width": 4, "depths": (1, 2, 1, 1)},
+    "resnet50": {"width": 4, "depths": (2, 1, 1, 1)},
+    "resnext29": {"depths": (1,), "cardinality": 2, "width": 2},
+    "school": _LAYERS,
+    "senet18": {"width": 4, "depths": (1, 1), "reduction": 2},
+    "simple": _LAYERS,
+    "simple_initial": _LAYERS,
+    "speed_resnet": {"widths": (4, 6, 8), "mid_widths": (4, 4, 6)},
+    "stacked3": _LAYERS,
+    "vgg16": {"layers": (4, "M", "F")},
+    "vgg16_bn": {"layers": (4, "M", 8, 8, "M"), "dense_units": 16},
+    "vgg19": {"layers": (4, "M", "A", 8, "D"), "dropout": 0.5},
+    "wide_resnet_28_10": {"depth": 10, "widen_factor": 1, "dropout": 0.5},
+    "xception": {"widths": (4, 4, 4, 8, 8, 8, 8, 8), "depth": 1},
+}
