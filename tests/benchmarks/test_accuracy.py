@@ -1,8 +1,10 @@
 import json
+import math
 import os
 import shutil
 import signal
 import sys
+from types import SimpleNamespace
 
 import jax
 import pytest
@@ -10,7 +12,7 @@ import tiny
 
 from benchmarks import results
 from benchmarks.accuracy import __main__ as accuracy
-from benchmarks.accuracy import jobs, runs
+from benchmarks.accuracy import jobs, runs, sequential
 from benchmarks.accuracy.table import table
 from cifar_jax import config, data, engine, experiment, models
 from cifar_jax.errors import UserError
@@ -113,9 +115,15 @@ def test_a_log_with_different_settings_does_not_count_as_complete(small, tmp_pat
         assert f"{name}/seed0_1epochs holds a log with different settings: augment" in printed.err
 
 
-def test_a_run_is_saved_at_the_time_limit_and_the_next_call_resumes_it(small, tmp_path, capsys):
+def test_a_run_is_saved_at_the_time_limit_and_the_next_call_resumes_it(
+    small, tmp_path, monkeypatch, capsys
+):
     flags = [*small, "--epochs", "3"]
-    assert accuracy.main([*flags, "--minutes", "0.001"]) == 0
+    with monkeypatch.context() as patch:
+        times = iter([0.0])  # the first run starts in time, however busy the machine is
+        clock = SimpleNamespace(monotonic=lambda: next(times, math.inf))
+        patch.setattr(sequential, "time", clock)
+        assert accuracy.main([*flags, "--minutes", "0.001"]) == 0
     printed = capsys.readouterr().out
     assert "saved at step 0 of" in printed and "minutes is reached" in printed
     assert f"{IDS[1]}, seed 0:" not in printed  # the second was not started
