@@ -8,8 +8,8 @@ the number of epochs. Here the body is frozen and followed by one dense layer, w
 epochs on images of 32 pixels scaled to [0, 1]. The epoch that is best on the test set is reported.
 Without internet access, set --config.transfer.weights to a file.
 
-This reaches 36.73%. Other protocols, with one seed each and logs in
-benchmarks/results/checks/vgg16_transfer, reach:
+This reaches 36.73% (benchmarks/results/accuracy/coarse/vgg16_transfer). Other protocols, with one
+seed each and logs in benchmarks/results/checks/vgg16_transfer, reach:
 
 - SGD instead of Adam, learning rate 1e-3: 14.68%; 1e-2: 26.87%
 - pixels in [0, 255]: 28.99%; Keras's own preprocessing ("caffe"): 35.91%
