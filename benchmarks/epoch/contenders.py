@@ -81,14 +81,10 @@ def make_keras(images: np.ndarray, labels: np.ndarray) -> Epoch:
 
 
 def make_torch(images: np.ndarray, labels: np.ndarray, workers: int = 0) -> Epoch:
-    """Returns an epoch of a PyTorch training loop over a DataLoader."""
+    """Returns an epoch of a PyTorch training loop over a DataLoader, which augments each image."""
     import torch
 
-    from benchmarks.torch_models.cnn3 import CNN3
-
-    max_shift = int(SHIFT * 32)
-    # Indices of the padded pixels, which take the value of the nearest pixel inside the image.
-    padded = np.clip(np.arange(-max_shift, 32 + max_shift), 0, 31)
+    max_shift, padded = _padded_indices()
 
     class Images(torch.utils.data.Dataset):
         def __init__(self, count):
@@ -106,16 +102,64 @@ def make_torch(images: np.ndarray, labels: np.ndarray, workers: int = 0) -> Epoc
             image = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
             return image.float() / 255, int(labels[i])
 
+    return _make_torch_epoch(
+        lambda count: torch.utils.data.DataLoader(
+            Images(count), BATCH_SIZE, shuffle=True, num_workers=workers
+        )
+    )
+
+
+def make_torch_with_workers(images: np.ndarray, labels: np.ndarray) -> Epoch:
+    """Returns the epoch of `make_torch` with two DataLoader worker processes."""
+    return make_torch(images, labels, workers=2)
+
+
+def make_torch_by_batch(images: np.ndarray, labels: np.ndarray) -> Epoch:
+    """Returns an epoch of a PyTorch training loop that augments whole batches, without a loader."""
+    import torch
+
+    max_shift, padded = _padded_indices()
+    x, y = torch.from_numpy(np.ascontiguousarray(images)), torch.from_numpy(labels).long()
+    padded, window = torch.from_numpy(padded), torch.arange(32)
+
+    def batches(count: int):
+        for chosen in torch.randperm(count).split(BATCH_SIZE):
+            down, right = torch.randint(2 * max_shift + 1, (2, len(chosen), 1))
+            rows, columns = padded[down + window], padded[right + window]
+            columns = torch.where(torch.rand(len(chosen), 1) < 0.5, 31 - columns, columns)
+            batch = x[chosen[:, None, None], rows[:, :, None], columns[:, None, :]]
+            yield batch.permute(0, 3, 1, 2).float() / 255, y[chosen]
+
+    return _make_torch_epoch(batches)
+
+
+def _padded_indices() -> tuple[int, np.ndarray]:
+    """Returns the largest shift, and the indices of the pixels of an image padded by as many.
+
+    Padded pixels take the value of the nearest pixel inside the image.
+    """
+    max_shift = int(SHIFT * 32)
+    return max_shift, np.clip(np.arange(-max_shift, 32 + max_shift), 0, 31)
+
+
+def _make_torch_epoch(batches: Callable) -> Epoch:
+    """Returns an epoch of a PyTorch training loop.
+
+    Args:
+      batches: Returns the batches of the first `count` images, each with images [N, 3, 32, 32]
+        between 0 and 1 and int64 labels [N].
+    """
+    import torch
+
+    from benchmarks.torch_models.cnn3 import CNN3
+
     layout = torch.channels_last
     model = CNN3(100).to(memory_format=layout).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE, fused=True)
 
     def epoch(count: int) -> tuple[float, float]:
-        loader = torch.utils.data.DataLoader(
-            Images(count), BATCH_SIZE, shuffle=True, num_workers=workers
-        )
         total_loss, num_correct = 0.0, 0
-        for x, y in loader:
+        for x, y in batches(count):
             logits = model(x.to(memory_format=layout))
             loss = torch.nn.functional.cross_entropy(logits, y)
             optimizer.zero_grad()
@@ -128,15 +172,11 @@ def make_torch(images: np.ndarray, labels: np.ndarray, workers: int = 0) -> Epoc
     return epoch
 
 
-def make_torch_with_workers(images: np.ndarray, labels: np.ndarray) -> Epoch:
-    """Returns the epoch of `make_torch` with two DataLoader worker processes."""
-    return make_torch(images, labels, workers=2)
-
-
 CONTENDERS = {
     "cifar_jax": make_cifar_jax,
     "keras_jax": make_keras,
     "keras_torch": make_keras,
     "torch": make_torch,
     "torch_workers": make_torch_with_workers,
+    "torch_by_batch": make_torch_by_batch,
 }

@@ -3,7 +3,7 @@
 import statistics
 
 from benchmarks.table.accuracy import comparable
-from benchmarks.table.speed import CONTENDER_NAMES, GRAPHS, graphs, idle_records
+from benchmarks.table.speed import CONTENDER_NAMES, GRAPHS, graphs, has_all_contenders, idle_records
 
 
 def headline() -> str:
@@ -25,8 +25,7 @@ def _throughput() -> str:
 
 
 def _epoch() -> str:
-    full = [r for r in idle_records("epoch") if r["seconds"].keys() == CONTENDER_NAMES.keys()]
-    r = _latest(full, "benchmarks.epoch with all contenders")
+    r = _latest(list(filter(has_all_contenders, idle_records("epoch"))), "benchmarks.epoch with all contenders")
     ratio, cores = r["times_as_fast"], r["device"]["cores"]
     fastest_other = CONTENDER_NAMES[r["fastest_other"]]
     return (

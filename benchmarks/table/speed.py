@@ -6,6 +6,7 @@ idle.
 
 import json
 import statistics
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ CONTENDER_NAMES = {
     "keras_torch": "Keras on PyTorch",
     "torch": "PyTorch with a DataLoader",
     "torch_workers": "PyTorch with a DataLoader, two workers",
+    "torch_by_batch": "PyTorch, augmenting whole batches",
 }
 
 
@@ -40,13 +42,21 @@ def versus_torch() -> str:
             f"{r['compile_seconds']:.1f} s",
             device(r),
         )
-        for (model, batch_size, dtype), r in newest("versus_torch", "model", "batch_size", "dtype")
+        for (model, batch_size, dtype), r in newest(
+            "versus_torch", "model", "batch_size", "dtype", is_valid=_is_full_comparison
+        )
     ]
     titles = (
         *("network", "batch", "dtype", "JAX", "PyTorch", "JAX / PyTorch", "PyTorch defaults"),
         *("JAX / PyTorch defaults", "memory, JAX and PyTorch", "compilation", "device"),
     )
     return table(titles, rows)
+
+
+def _is_full_comparison(record: dict) -> bool:
+    """Returns whether PyTorch ran in several settings, among them, on a CPU, its defaults."""
+    on_gpu = record["device"]["platform"] == "gpu"
+    return len(record["ms_of_settings"]) > 1 and bool(on_gpu or record.get("default_ms"))
 
 
 def _mebibytes(peaks: dict[str, int] | None) -> str:
@@ -126,7 +136,7 @@ class Contender(NamedTuple):
 
 
 def epochs() -> list[Contender]:
-    """Returns the contenders of each device's newest record of benchmarks.epoch.
+    """Returns the contenders of each device's newest record of benchmarks.epoch with all of them.
 
     Those of one record are sorted by time, the fastest first.
     """
@@ -143,9 +153,14 @@ def epochs() -> list[Contender]:
             relative_time(r["turns"], name),
             r,
         )
-        for _, r in newest("epoch", "config", "images")
+        for _, r in newest("epoch", "config", "images", is_valid=has_all_contenders)
         for name, seconds in sorted(r["seconds"].items(), key=lambda item: item[1])
     ]
+
+
+def has_all_contenders(record: dict) -> bool:
+    """Returns whether a record of benchmarks.epoch has every contender."""
+    return record["seconds"].keys() == CONTENDER_NAMES.keys()
 
 
 def epoch() -> str:
@@ -194,14 +209,18 @@ def graphs(tag: str) -> dict[str, dict]:
     return {r["case"]: r for r in records(harness.ROOT / GRAPHS) if r["tag"] == tag}
 
 
-def newest(name: str, *fields: str) -> list[tuple[tuple, dict]]:
+def newest(
+    name: str, *fields: str, is_valid: Callable[[dict], bool] = lambda record: True
+) -> list[tuple[tuple, dict]]:
     """Returns (field values, newest record) for each case and device.
 
     Args:
       name: A file in benchmarks/results, as in `idle_records`.
       *fields: The fields that distinguish cases.
+      is_valid: Returns whether a record counts.
     """
-    latest = {(*(r[field] for field in fields), device(r)): r for r in idle_records(name)}
+    valid = filter(is_valid, idle_records(name))
+    latest = {(*(r[field] for field in fields), device(r)): r for r in valid}
     return [(key[:-1], latest[key]) for key in sorted(latest)]
 
 

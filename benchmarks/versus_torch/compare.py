@@ -34,10 +34,10 @@ NUM_BATCHES = 64
 # A turn without --steps has as many steps as PyTorch runs in this time.
 SECONDS_PER_TURN = 0.5
 # Without --rounds, each contender gets about this time in total, in a bounded number of rounds.
-SECONDS, MIN_ROUNDS, MAX_ROUNDS = 10.0, 5, 21
-# Settings slower than the fastest one by more than this factor in the first measurement are
-# dropped.
-NEAR = 1.25
+SECONDS, MIN_ROUNDS, MAX_ROUNDS = 10.0, 10, 21
+# Settings slower than the fastest one by more than this factor are dropped after a first
+# measurement, the faster of FIRST_TURNS turns.
+NEAR, FIRST_TURNS = 1.25, 2
 # Untimed steps before each turn, because the previous contender may have left threads spinning, and
 # its data in the caches.
 WARM_UP_STEPS = 2
@@ -166,7 +166,7 @@ def _make_contender(*args: Any) -> TimedLoop:
 def _try_settings(
     make: Callable[[Setting], TimedLoop], names: Iterable[str], num_steps: int | None
 ) -> tuple[dict[str, TimedLoop], dict[str, float | None]]:
-    """Times PyTorch once in each setting, and keeps those that are nearly as fast as the fastest.
+    """Times PyTorch in each setting, and keeps those that are nearly as fast as the fastest.
 
     Args:
       make: Creates the contender for a setting.
@@ -188,7 +188,8 @@ def _try_settings(
             # A compiled contender records CUDA graphs in its first steps.
             contender(5 if setting.compiled else WARM_UP_STEPS)
             count = num_steps or harness.calibrate(contender, SECONDS_PER_TURN / 2)
-            first_ms[name] = 1e3 * harness.seconds_per_step(contender, count)
+            turns = [harness.seconds_per_step(contender, count) for _ in range(FIRST_TURNS)]
+            first_ms[name] = 1e3 * min(turns)
         except Exception:  # for example because there is no compiler; the other settings remain
             traceback.print_exc()
             first_ms[name] = None

@@ -32,6 +32,7 @@ SETTINGS = {
         "torch_fused": Setting(torch.contiguous_format, True),
         "torch_channels_last_fused": Setting(torch.channels_last, True),
         "torch_channels_last_fused_huge": Setting(torch.channels_last, True, True),
+        "torch_compiled": Setting(torch.channels_last, True, True, compiled="default"),
     },
     "gpu": {
         "torch_channels_last_fused": Setting(torch.channels_last, True),

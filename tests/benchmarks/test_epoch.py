@@ -1,3 +1,4 @@
+import importlib
 import json
 
 import jax
@@ -8,7 +9,7 @@ from benchmarks.epoch import __main__ as epoch
 from benchmarks.epoch import contenders, measure
 from cifar_jax import data, engine, experiment, loop
 
-pytest.importorskip("torch")
+torch = pytest.importorskip("torch")
 pytest.importorskip("lazy_keras")
 
 
@@ -48,13 +49,40 @@ def test_the_record_holds_every_contender(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("one_torch_thread")
-@pytest.mark.parametrize("name", ["keras_torch", "torch"])
+@pytest.mark.parametrize("name", ["keras_torch", "torch", "torch_by_batch"])
 def test_other_contenders_learn(name):
+    torch.manual_seed(0)
+    if name.startswith("keras"):
+        importlib.import_module("keras").utils.set_random_seed(0)
     run = contenders.CONTENDERS[name](*data.load("synthetic", limit=96).train)
     losses = [run(96)[0] for _ in range(5)]
     assert losses[0] == pytest.approx(np.log(100), rel=0.1)
     # Dropout alone changes the loss by about 1% from epoch to epoch.
     assert losses[-1] < 0.97 * losses[0]
+
+
+def test_batches_are_augmented_as_single_images_are():
+    """Every image is one of the 98 shifts and flips of its original, and they vary."""
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (64, 32, 32, 3), np.uint8), np.arange(64, dtype=np.int32)
+    seen = set()
+    with pytest.MonkeyPatch.context() as patch:
+        taken = []
+        patch.setattr(contenders, "_make_torch_epoch", lambda batches: taken.append(batches))
+        contenders.make_torch_by_batch(images, labels)
+        (batches,) = taken
+    torch.manual_seed(0)
+    for x, y in batches(64):
+        assert x.dtype == torch.float32 and y.dtype == torch.int64 and len(x) == 32
+        for image, label in zip((255 * x).round().numpy().astype(np.uint8), y.tolist(), strict=True):
+            variants = {}
+            for flipped in (images[label], images[label][:, ::-1]):
+                padded = np.pad(flipped, ((3, 3), (3, 3), (0, 0)), "edge")
+                for down, right in np.ndindex(7, 7):
+                    variant = padded[down : down + 32, right : right + 32]
+                    variants[variant.tobytes()] = len(variants)
+            seen.add(variants[image.transpose(1, 2, 0).tobytes()])
+    assert len(seen) > 30
 
 
 def test_cifar_jax_is_compared_with_the_fastest_other_contender():

@@ -104,19 +104,45 @@ def test_speed_tables_show_the_newest_record_of_each_idle_device(tmp_path, monke
 
 def test_contenders_of_an_epoch_are_sorted_by_time(tmp_path, monkeypatch):
     monkeypatch.setattr(harness, "RESULTS", tmp_path)
+    seconds = {"torch": 30.0, "cifar_jax": 20.0, "keras_jax": 50.0, "keras_torch": 60.0}
+    seconds |= {"torch_workers": 40.0, "torch_by_batch": 25.0}
     record = {
-        "config": "assignment/cnn3", "seconds": {"torch": 30.0, "cifar_jax": 20.0}, "images": 1000,
-        "turns": {
-            "torch": [{"images": 1000, "seconds": 30.0}],
-            "cifar_jax": [{"images": 1000, "seconds": 20.0}],
-        },
-        "used_elsewhere": 0.0, "device": {"kind": "Abacus", "count": 1},
+        "config": "assignment/cnn3", "seconds": seconds, "images": 1000, "used_elsewhere": 0.0,
+        "turns": {name: [{"images": 1000, "seconds": s}] for name, s in seconds.items()},
+        "device": {"kind": "Abacus", "count": 1},
     }  # fmt: skip
-    (tmp_path / "epoch.jsonl").write_text(json.dumps(record) + "\n")
-    assert speed.epoch().splitlines()[2:] == [
+    partial = record | {"seconds": {"torch": 1.0, "cifar_jax": 2.0}}
+    (tmp_path / "epoch.jsonl").write_text(json.dumps(record) + "\n" + json.dumps(partial) + "\n")
+    assert speed.epoch().splitlines()[2:5] == [
         "| cifar_jax | 20.0 s | 50 | 1.00 | Abacus |",
+        "| PyTorch, augmenting whole batches | 25.0 s | 40 | 1.25 | Abacus |",
         "| PyTorch with a DataLoader | 30.0 s | 33 | 1.50 | Abacus |",
     ]
+
+
+@pytest.mark.parametrize(
+    "platform, settings, default_ms, is_shown",
+    [
+        ("cpu", ["torch", "torch_fused"], 3.0, True),
+        ("cpu", ["torch"], 3.0, False),
+        ("cpu", ["torch_fused", "torch_compiled"], None, False),
+        ("gpu", ["torch_channels_last_fused", "torch_compiled"], None, True),
+        ("gpu", ["torch_autotuned"], None, False),
+    ],
+)
+def test_a_comparison_with_selected_settings_is_not_shown(
+    platform, settings, default_ms, is_shown, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(harness, "RESULTS", tmp_path)
+    ratio = {"median": 0.5, "min": 0.4, "max": 0.6}
+    record = {
+        "model": "cnn3", "batch_size": 32, "dtype": "float32", "jax_ms": 1.0, "torch_ms": 2.0,
+        "ratio": ratio, "ms_of_settings": dict.fromkeys(settings, 2.0), "default_ms": default_ms,
+        "ratio_to_default": ratio, "compile_seconds": 1.0, "used_elsewhere": 0.0,
+        "device": {"platform": platform, "kind": "Abacus", "count": 1},
+    }  # fmt: skip
+    (tmp_path / "versus_torch.jsonl").write_text(json.dumps(record) + "\n")
+    assert bool(speed.versus_torch().splitlines()[2:]) == is_shown
 
 
 def epoch_record(cores=2, ratio=2.0, **changes):
