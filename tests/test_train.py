@@ -336,6 +336,10 @@ def test_another_runs_workdir_is_refused(straight):
         (dict(batch_size=101), "1 to 100, the number of training images, got 101"),
         (dict(model__name="cnn33"), "unknown model 'cnn33'; did you mean 'cnn3'"),
         (dict(selected_on="val"), "needs data.val_fraction above 0"),
+        (
+            dict(optim__sam_rho=0.05, transfer__unfreeze_epochs=(0, 1)),
+            "optim.sam_rho and transfer.unfreeze_epochs cannot be combined",
+        ),
         (dict(selected_on="best"), "unknown selected_on 'best'"),
         (dict(selected_by="acuracy"), "unknown selected_by 'acuracy'; did you mean 'accuracy'"),
         (dict(plateau__patience=2, plateau__factor=2.0), "plateau.factor must be .* got 2.0"),

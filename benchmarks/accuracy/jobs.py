@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.accuracy.runs import PlannedRun, is_done
+from benchmarks.accuracy.runs import SHARING, PlannedRun, is_done
 from cifar_jax.errors import UserError, shorten
 from cifar_jax.runtime.signals import Preempted, handled
 
@@ -44,8 +44,9 @@ def train_all(runs: list[PlannedRun], args: argparse.Namespace, deadline: float)
                 run = _next(waiting, failed)
                 if run is not None:
                     gpu = gpus[slot % len(gpus)] if gpus else None
+                    sharing = -(-args.jobs // max(len(gpus), 1))
                     minutes = (deadline - time.monotonic()) / 60
-                    running[slot] = _start(run, minutes, gpu, args), run
+                    running[slot] = _start(run, minutes, gpu, sharing, args), run
             time.sleep(0.2)
             for slot, (process, run) in list(running.items()):
                 if process.poll() is None:
@@ -113,9 +114,17 @@ def _forwarded_signals(
 
 
 def _start(
-    run: PlannedRun, minutes: float, gpu: str | None, args: argparse.Namespace
+    run: PlannedRun, minutes: float, gpu: str | None, sharing: int, args: argparse.Namespace
 ) -> subprocess.Popen:
-    """Starts a run in its own process, on the given GPU if there is one."""
+    """Starts a run in its own process, on the given GPU if there is one.
+
+    Args:
+      run: The run.
+      minutes: The time after which it saves and stops.
+      gpu: The CUDA identifier of its GPU, or None.
+      sharing: The number of runs that share the GPU or, without one, the cores.
+      args: The command's options, which the process receives.
+    """
     seed = run.settings.seed
     log = _log_file(run, args)
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -126,7 +135,7 @@ def _start(
         *([f"--epochs={args.epochs}"] if args.epochs is not None else []),
     ]
     # By default, the first process would reserve three quarters of a GPU's memory.
-    environ = os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    environ = os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", SHARING: str(sharing)}
     if gpu is not None:
         environ["CUDA_VISIBLE_DEVICES"] = gpu
     with log.open("w") as file:

@@ -17,7 +17,7 @@ The record holds, per step:
   FLOPs: The FLOPs of convolutions and matrix products, as compiled.
   at least: A lower bound on the time. It is a sum over the kernels: for each, the largest of
     2 us, bytes / bandwidth and FLOPs / peak. Convolutions take longer: those of ResNet-18 reach
-    about half of the peak.
+    about half of the peak. A kernel whose arrays are in the cache (50 MB) can take less.
 It also holds the number of steps that the program takes in a run. One line of JSON per program is
 appended to FILE.
 """

@@ -25,6 +25,8 @@ TORCH_CASES = (
     *("resnet18:512:bfloat16", "resnet18:128:bfloat16", "resnet34:512:bfloat16"),
     "resnet18:512:float32",
 )
+# The settings of PyTorch on a GPU, without autotuning; see benchmarks/versus_torch/settings.py.
+GPU_SETTINGS = ("torch_channels_last_fused", "torch_compiled")
 # Experiments that train at the same time.
 NUM_JOBS = 4
 # The time that PyTorch takes to autotune and measure one case.
@@ -80,8 +82,11 @@ def headline(suite: Suite) -> None:
         return
     flags = ("--rounds", "5", *_quick_settings(suite))
     _measure_missing(suite, "versus_torch", TORCH_CASES, flags)
-    if _is_on_gpu(suite) and suite.seconds_left > AUTOTUNING_SECONDS:
-        flags = ("--rounds", "5", "--settings", "torch_autotuned")
+    is_autotuned = any(
+        "torch_autotuned" in r["ms_of_settings"] for r in suite.records("versus_torch")
+    )
+    if _is_on_gpu(suite) and not is_autotuned and suite.seconds_left > AUTOTUNING_SECONDS:
+        flags = ("--rounds", "5", "--settings", *GPU_SETTINGS, "torch_autotuned")
         out = str(suite.out / "versus_torch.jsonl")
         suite.call("benchmarks.versus_torch", TORCH_CASES[0], *flags, "--out", out)
 
@@ -111,7 +116,7 @@ def _quick_settings(suite: Suite) -> tuple[str, ...]:
     """Returns the flags that leave out PyTorch's autotuning, which takes half an hour in all."""
     if not _is_on_gpu(suite):
         return ("--settings", "torch") if suite.small else ()
-    return ("--settings", "torch_channels_last_fused", "torch_compiled")
+    return ("--settings", *GPU_SETTINGS)
 
 
 def _measure_missing(suite: Suite, name: str, cases: Sequence[str], flags: Sequence[str]) -> None:
@@ -132,15 +137,24 @@ def _measure_missing(suite: Suite, name: str, cases: Sequence[str], flags: Seque
 
 def _done(suite: Suite, name: str) -> Iterator[str]:
     """Yields all names of the cases that have a record."""
+    # `experiment.resolved` would occupy the GPU, which this process leaves to others.
+    auto = "bfloat16" if _is_on_gpu(suite) else "float32"
     for r in suite.records(name):
-        yield from _names(r["model"], r["batch_size"], r["dtype"])
+        yield from _names(r["model"], r["batch_size"], r["dtype"], auto)
 
 
-def _names(model: str, batch_size: int, dtype: str) -> Iterator[str]:
-    """Yields the names, on the command line, of the case to which a record belongs."""
+def _names(model: str, batch_size: int, dtype: str, auto: str) -> Iterator[str]:
+    """Yields the names, on the command line, of the case to which a record belongs.
+
+    Args:
+      model: The name of the network.
+      batch_size: The number of images per step.
+      dtype: The dtype of the computation.
+      auto: The dtype that a config's "auto" stands for on this device.
+    """
     yield f"{model}:{batch_size}:{dtype}"
     settings = load_config(config_of(model))
-    if dtype == settings.dtype:
+    if dtype == (auto if settings.dtype == "auto" else settings.dtype):
         yield f"{model}:{batch_size}"
         if batch_size == settings.batch_size:
             yield model

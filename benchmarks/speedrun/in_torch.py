@@ -186,7 +186,9 @@ class InTorch:
     def _create_optimizer(self, fields, params, lr) -> torch.optim.Optimizer:
         options = dict(lr=lr, momentum=fields["momentum"], nesterov=fields["nesterov"])
         if fields["name"] == "sgd":
-            return torch.optim.SGD(params, weight_decay=fields["weight_decay"], **options)
+            return torch.optim.SGD(
+                params, weight_decay=fields["weight_decay"], fused=self._on_gpu, **options
+            )
         if fields["name"] != "muon" or fields["weight_decay"]:
             raise UserError(
                 "in PyTorch, optimizers must be 'sgd', or 'muon' without weight decay, got "

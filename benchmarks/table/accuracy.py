@@ -16,7 +16,7 @@ from cifar_jax.models.rngs import make_rngs
 from cifar_jax.report.page import milliseconds
 
 # The (commit, device) pairs of logs that were written while nine runs shared one GPU through
-# NVIDIA's MPS, which lengthens their step times.
+# NVIDIA's MPS, which lengthens their step times. Newer logs say how many runs shared a device.
 _SHARED_GPU = {("fa6179f", "NVIDIA H100 80GB HBM3")}
 _ALL_TITLES = (
     *("experiment", "published", "measured", "runs", "difference", "epochs"),
@@ -120,7 +120,10 @@ def _published(row: Row) -> str:
 
 def _shared_gpu(summary: dict) -> bool:
     """Returns whether other runs trained on the GPU at the same time."""
-    return (summary.get("git_commit"), summary["device"]["kind"]) in _SHARED_GPU
+    device = summary["device"]
+    if device.get("platform") == "gpu" and summary.get("runs_on_device", 1) > 1:
+        return True
+    return (summary.get("git_commit"), device["kind"]) in _SHARED_GPU
 
 
 def _epochs(row: Row) -> str:

@@ -16,16 +16,26 @@ def headline() -> str:
 
 
 def _throughput() -> str:
-    case = "resnet18 reference:512:bfloat16"
-    r = _latest([r for name, r in graphs("on").items() if name == case], f"{case} in {GRAPHS}")
+    model, batch_size, dtype = case = "resnet18 reference", 512, "bfloat16"
+    logged = [r for name, r in graphs("on").items() if name == ":".join(map(str, case))]
+    log = f"[log]({GRAPHS}), tag `on`"
+    timed = [
+        r
+        for r in idle_records("throughput")
+        if (r["model"], r["batch_size"], r["dtype"], r["device"]["platform"]) == (*case, "gpu")
+    ]
+    if timed:
+        logged, log = timed, "[log](benchmarks/results/throughput.jsonl)"
+    r = _latest(logged, f"{model}:{batch_size}:{dtype} on a GPU")
     return (
-        f"**{r['images_per_second']:,.0f} images/s** training ResNet-18 in bfloat16 on one "
-        f"{r['device']['kind']}, at batch size {r['batch_size']} ([log]({GRAPHS}), tag `on`)"
+        f"**{r['images_per_second']:,.0f} images/s** training ResNet-18 in {dtype} on one "
+        f"{r['device']['kind']}, at batch size {batch_size} ({log})"
     )
 
 
 def _epoch() -> str:
-    r = _latest(list(filter(has_all_contenders, idle_records("epoch"))), "benchmarks.epoch with all contenders")
+    full = list(filter(has_all_contenders, idle_records("epoch")))
+    r = _latest(full, "benchmarks.epoch with all contenders")
     ratio, cores = r["times_as_fast"], r["device"]["cores"]
     fastest_other = CONTENDER_NAMES[r["fastest_other"]]
     return (

@@ -24,7 +24,8 @@ def complete() -> str:
         link = f"[{recipe}](configs/speedrun/{recipe}.py)"
         record = f"{published.accuracy:.2%} in {published.seconds} s, {published.device}"
         for group in measured[recipe]:
-            rows.append((link, record, *_cells(group), device(group[0])))
+            *cells, _ = _cells(group)
+            rows.append((link, record, *cells, _idle_time(group), device(group[0])))
         if not measured[recipe]:
             rows.append((link, record, "no complete run yet", "", "", "", "", ""))
     titles = ("recipe", "published", "framework", "runs", "accuracy", "one view", "time", "device")
@@ -112,6 +113,15 @@ def _cells(group: list[Record]) -> tuple[str, ...]:
         percent([r["single_view_accuracy"] for r in group]),
         f"{seconds([r['seconds'] for r in group])} ({first['clock']})",
     )
+
+
+def _idle_time(group: list[Record]) -> str:
+    """Returns the time of the runs for which the machine was otherwise nearly idle."""
+    idle = [r for r in group if not harness.background(r["used_elsewhere"])["is_busy"]]
+    if not idle:
+        return "machine was busy"
+    count = "" if len(idle) == len(group) else f", {len(idle)} of {len(group)} runs"
+    return f"{seconds([r['seconds'] for r in idle])} ({idle[0]['clock']}{count})"
 
 
 def _losses(group: list[Record]) -> str:

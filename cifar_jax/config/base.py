@@ -100,7 +100,8 @@ def get_config() -> ConfigDict:
     # Max global norm of the gradients; 0 for no clipping.
     config.optim.clip_norm = 0.0
     # Sharpness-aware minimization: Euclidean distance between the weights and the point at which a
-    # second pass over each batch takes the gradient. 0 for none; 0.05 and 0.15 are common.
+    # second pass over each batch takes the gradient. 0 for none; 0.05 and 0.15 are common. The
+    # distance includes parameters whose group no longer trains.
     config.optim.sam_rho = 0.0
     # Groups of parameters with fields of their own, one "PATTERN: FIELD=VALUE, FIELD=VALUE" per
     # line or separated by ";", as in "*/bias: learning_rate=0.1, weight_decay=0; head/*:

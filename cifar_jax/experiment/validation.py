@@ -98,6 +98,11 @@ def check_fields(config: ConfigDict) -> None:
         raise UserError(f"augment.views must be one of {augment.VIEWS}, got {config.augment.views}")
     if not 0 <= config.optim.sam_rho < math.inf:
         raise UserError(f"optim.sam_rho must be at least 0, got {config.optim.sam_rho}")
+    if config.optim.sam_rho and config.transfer.unfreeze_epochs:
+        raise UserError(
+            "optim.sam_rho and transfer.unfreeze_epochs cannot be combined: SAM would move layers "
+            "that do not train yet"
+        )
     if config.selected_on == "val" and not config.data.val_fraction:
         raise UserError("selected_on 'val' needs data.val_fraction above 0")
     if config.selected_on == "test" and config.data.val_fraction:

@@ -70,7 +70,8 @@ class MlflowTracker:
             self.epoch(row)
 
     def _resume(self) -> None:
-        history = self._client.get_metric_history(self._run_id, "train_loss")
+        # A row is complete once its last metric has been logged.
+        history = self._client.get_metric_history(self._run_id, "images_per_second")
         self._last_step = max((metric.step for metric in history), default=-1)
         self._client.update_run(self._run_id, status="RUNNING")
 
@@ -118,7 +119,8 @@ class WandbTracker:
         import wandb
 
         note = folder / "wandb_run"
-        if not (rows and note.exists()):
+        is_new = not (rows and note.exists())
+        if is_new:
             with atomic.replacing(note) as part:
                 part.write_text(uuid.uuid4().hex[:8])
         self._folder = folder
@@ -131,6 +133,9 @@ class WandbTracker:
             config=config,
             mode=os.environ.get("WANDB_MODE", "offline"),
         )
+        if is_new:  # the tracker was added when the run was resumed
+            for row in rows:
+                self.epoch(row)
 
     def progress(self, epoch: int, step: int, values: Row, images_per_second: float) -> None:
         """Does nothing: one point per epoch is enough."""

@@ -76,7 +76,7 @@ class StopRequest:
 
 @contextlib.contextmanager
 def catch_signals(deadline: float = math.inf) -> Iterator[StopRequest]:
-    """Records the first SIGTERM, SIGINT or SIGHUP; a second one exits immediately.
+    """Records the first SIGTERM, SIGINT or SIGHUP; a second SIGTERM or SIGINT exits immediately.
 
     Args:
       deadline: Value of time.monotonic() at which to request a stop without a signal.
@@ -88,8 +88,9 @@ def catch_signals(deadline: float = math.inf) -> Iterator[StopRequest]:
         request.note(signum)
         for s in signals:
             signal.signal(s, signal.SIG_DFL)
-        if signum == signal.SIGHUP:  # often sent twice, by the kernel and by the shell
-            signal.signal(signum, signal.SIG_IGN)
+        # A closing session sends it along with SIGTERM, or twice, by the kernel and by the shell.
+        if signal.SIGHUP in signals:
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
     note.request = request
     previous = {}

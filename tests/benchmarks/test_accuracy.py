@@ -161,7 +161,8 @@ def test_jobs_run_in_separate_processes(tmp_path, monkeypatch, capsys):
     for name in ("quickstart", "cnn3"):
         assert f"started {name}, seed 0" in printed
     folder = tmp_path / "out" / "quickstart" / "seed0_1epochs_64images"
-    assert json.loads((folder / "summary.json").read_text())["epochs"] == 1
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["epochs"] == 1 and summary["runs_on_device"] == 2
     log = tmp_path / "runs" / "quickstart" / "seed0_1epochs_64images.log"
     assert "train loss" in log.read_text()
     assert "ended: quickstart, seed 0" in printed

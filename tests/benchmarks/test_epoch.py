@@ -74,7 +74,9 @@ def test_batches_are_augmented_as_single_images_are():
     torch.manual_seed(0)
     for x, y in batches(64):
         assert x.dtype == torch.float32 and y.dtype == torch.int64 and len(x) == 32
-        for image, label in zip((255 * x).round().numpy().astype(np.uint8), y.tolist(), strict=True):
+        for image, label in zip(
+            (255 * x).round().numpy().astype(np.uint8), y.tolist(), strict=True
+        ):
             variants = {}
             for flipped in (images[label], images[label][:, ::-1]):
                 padded = np.pad(flipped, ((3, 3), (3, 3), (0, 0)), "edge")

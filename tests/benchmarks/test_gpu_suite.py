@@ -62,6 +62,17 @@ def test_cases_with_a_record_are_not_measured_again(tmp_path, calls):
     assert arguments[:2] == ("resnet18 reference:512:bfloat16", "resnet34:512:bfloat16")
 
 
+@pytest.mark.parametrize("environment, dtype", [(GPU, "bfloat16"), (CPU, "float32")])
+def test_a_dtype_of_auto_is_that_of_the_device(tmp_path, calls, environment, dtype):
+    suite = make_suite(tmp_path, environment)
+    done = [dict(model="airbench", batch_size=2000, dtype=dtype)]
+    assert load_config("speedrun/airbench94").dtype == "auto"
+    write_records(suite, "throughput", *done)
+    stages.throughput(suite)
+    ((_, arguments),) = calls
+    assert "airbench" not in arguments and "cct_7_3x1" in arguments
+
+
 def test_no_benchmark_runs_if_no_record_is_missing(tmp_path, calls):
     suite = make_suite(tmp_path, small=True)
     for name in ("throughput", "versus_torch"):
@@ -100,6 +111,13 @@ def test_autotuning_on_gpus_comes_last_and_only_with_time_left(
     suite = make_suite(tmp_path, environment, deadline=time.monotonic() + 1000)
     stages.headline(suite)
     assert ("torch_autotuned" in calls[-1][1]) == is_limited
+    assert ("torch_compiled" in calls[-1][1]) == is_limited
+    times = {"torch_compiled": 1.0, "torch_autotuned": 1.0}
+    done = dict(model="resnet18", batch_size=512, dtype="bfloat16", ms_of_settings=times)
+    write_records(suite, "versus_torch", done)
+    calls.clear()
+    stages.headline(suite)
+    assert not any("torch_autotuned" in arguments for _, arguments in calls)
 
 
 def test_compiled_programs_are_packed_unless_they_are_too_large(tmp_path, monkeypatch):

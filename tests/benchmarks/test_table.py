@@ -70,6 +70,35 @@ def test_step_times_from_a_shared_gpu_are_marked(write_log):
     assert "| 7.25 ms |" in accuracy.complete()
 
 
+@pytest.mark.parametrize("platform, is_marked", [("gpu", True), ("cpu", False)])
+def test_step_times_of_several_jobs_on_a_gpu_are_marked(platform, is_marked, write_log):
+    device = {"platform": platform, "kind": "Abacus", "count": 1}
+    write_log("coarse/cnn4", 0.55, device=device, runs_on_device=4)
+    assert ("| 7.25 ms (shared GPU) |" in accuracy.complete()) == is_marked
+
+
+@pytest.mark.parametrize(
+    "loads, shown",
+    [
+        ((0.0, 0.0), "3.00 s ± 1.41 (0.00 to 15.71) (T1)"),
+        ((0.0, 0.5), "2.00 s (T1, 1 of 2 runs)"),
+        ((0.5, 0.5), "machine was busy"),
+    ],
+)
+def test_times_of_speedruns_are_from_an_idle_machine(loads, shown, tmp_path, monkeypatch):
+    monkeypatch.setattr(harness, "RESULTS", tmp_path)
+    common = {
+        "recipe": "airbench94", "clock": "T1", "framework": "jax", "dtype": "bfloat16",
+        "num_images": 50_000, "changed": [], "accuracy": 0.94, "single_view_accuracy": 0.93,
+        "device": {"kind": "Abacus", "count": 1},
+    }  # fmt: skip
+    times = zip(loads, (2.0, 4.0), strict=True)
+    runs = [common | {"used_elsewhere": load, "seconds": seconds} for load, seconds in times]
+    (tmp_path / "speedrun.jsonl").write_text("".join(json.dumps(run) + "\n" for run in runs))
+    (row,) = (row for row in speedrun.complete().splitlines() if "Abacus" in row)
+    assert f"| {shown} | Abacus |" in row and "| 2 |" in row
+
+
 def test_pipes_in_cells_are_escaped():
     assert markdown.table(("a",), [("x|y",)]).splitlines()[-1] == r"| x\|y |"
 
@@ -185,6 +214,22 @@ def test_the_headline_takes_the_latest_epoch_of_all_contenders(
     assert re.match(line, headline._epoch().replace("**", ""))
 
 
+def test_the_headline_prefers_the_benchmark_of_throughput(tmp_path, monkeypatch):
+    assert f"({speed.GRAPHS})" in headline._throughput()
+    monkeypatch.setattr(harness, "RESULTS", tmp_path)
+    record = {
+        "model": "resnet18 reference", "batch_size": 512, "dtype": "bfloat16",
+        "images_per_second": 12_345.0, "used_elsewhere": 0.0,
+        "device": {"platform": "gpu", "kind": "Abacus", "count": 1},
+    }  # fmt: skip
+    on_cpu = record | {"device": {"platform": "cpu", "kind": "Abacus", "count": 1}}
+    lines = [json.dumps(r) + "\n" for r in (record, record | {"batch_size": 128}, on_cpu)]
+    (tmp_path / "throughput.jsonl").write_text("".join(lines))
+    line = headline._throughput()
+    assert "**12,345 images/s** training ResNet-18 in bfloat16 on one Abacus" in line
+    assert "benchmarks/results/throughput.jsonl" in line
+
+
 def test_a_headline_without_a_record_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(harness, "RESULTS", tmp_path)
     with pytest.raises(ValueError, match=r"no record of benchmarks\.epoch with all contenders"):
@@ -202,7 +247,8 @@ def test_speedruns_are_grouped_by_what_they_have_in_common(tmp_path, monkeypatch
     first = {
         "recipe": "airbench94", "clock": "T1", "framework": "jax", "dtype": "bfloat16",
         "num_images": 50_000, "changed": [], "seed": 0, "seconds": 1.25, "accuracy": 0.94,
-        "single_view_accuracy": 0.93, "train_loss": 1.0, "device": {"kind": "Abacus", "count": 1},
+        "single_view_accuracy": 0.93, "train_loss": 1.0, "used_elsewhere": 0.0,
+        "device": {"kind": "Abacus", "count": 1},
     }  # fmt: skip
     thin = {"changed": ["num_epochs=2"], "accuracy": 0.5, "train_loss": 1.5}
     second = first | {"seed": 1, "seconds": 1.75, "accuracy": 0.95}

@@ -57,6 +57,26 @@ def test_mlflow_shows_an_interrupted_run_once(folder, tmp_path):
     assert len(other.get_metric_history(again.info.run_id, "train_loss")) == len(rows)
 
 
+def test_mlflow_completes_the_row_of_a_killed_process(folder, tmp_path, monkeypatch):
+    mlflow = pytest.importorskip("mlflow")
+    rows = reporting.read(folder).rows[:2]
+    log_metric = mlflow.MlflowClient.log_metric
+
+    def stop_before_images_per_second(client, run_id, name, value, step):
+        if name == "images_per_second" and step == rows[1]["step"]:
+            raise KeyboardInterrupt
+        log_metric(client, run_id, name, value, step=step)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(mlflow.MlflowClient, "log_metric", stop_before_images_per_second)
+        log("mlflow", folder, rows, ends=False)
+    log("mlflow", folder, [], completed=rows, ends=False)
+    client = mlflow.MlflowClient(tracking_uri=f"file:{tmp_path / 'mlruns'}")
+    (run,) = client.search_runs([client.get_experiment_by_name("cifar_jax").experiment_id])
+    history = client.get_metric_history(run.info.run_id, "images_per_second")
+    assert [m.step for m in history] == [row["step"] for row in rows]
+
+
 def test_unreachable_mlflow_server_is_disabled_soon(folder, monkeypatch, capsys):
     pytest.importorskip("mlflow")
     for name in ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT"):
@@ -107,6 +127,18 @@ def test_bug_in_a_tracker_keeps_its_traceback(folder, monkeypatch, capsys):
     log("mlflow", folder, reporting.read(folder).rows)
     stderr = capsys.readouterr().err
     assert "raise ZeroDivisionError" in stderr and "mlflow disabled: ZeroDivisionError" in stderr
+
+
+def test_wandb_added_on_resume_gets_the_completed_epochs(folder, monkeypatch):
+    wandb = pytest.importorskip("wandb")
+    rows = reporting.read(folder).rows
+    steps = []
+    monkeypatch.setattr(
+        wandb.sdk.wandb_run.Run, "log", lambda self, values, step: steps.append(step)
+    )
+    log("wandb", folder, rows[2:3], completed=rows[:2], ends=False)
+    log("wandb", folder, rows[3:], completed=rows[:3], ends=False)
+    assert steps == [row["step"] for row in rows]
 
 
 def test_wandb_writes_the_run_offline(folder):

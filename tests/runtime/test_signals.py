@@ -36,6 +36,20 @@ def test_second_signal_ends_the_process():
     assert done.returncode == -signal.SIGTERM and done.stdout == b"still here\n"
 
 
+def test_a_hangup_after_another_signal_is_ignored():
+    """systemd ends a session with SIGTERM and SIGHUP together."""
+    program = (
+        "import os, signal\n"
+        "from cifar_jax.runtime.signals import catch_signals\n"
+        "with catch_signals():\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    os.kill(os.getpid(), signal.SIGHUP)\n"
+        "    print('saved', flush=True)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=tiny.ROOT, capture_output=True)
+    assert done.returncode == 0 and done.stdout == b"saved\n"
+
+
 def test_other_threads_do_not_change_handlers():
     before = signal.getsignal(signal.SIGTERM)
     seen = []
