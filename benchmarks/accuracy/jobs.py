@@ -44,7 +44,9 @@ def train_all(runs: list[PlannedRun], args: argparse.Namespace, deadline: float)
                 run = _next(waiting, failed)
                 if run is not None:
                     gpu = gpus[slot % len(gpus)] if gpus else None
-                    sharing = -(-args.jobs // max(len(gpus), 1))
+                    num_slots = min(args.jobs, len(runs))
+                    on_same_gpu = range(slot % len(gpus), num_slots, len(gpus)) if gpus else ()
+                    sharing = len(on_same_gpu) if gpus else num_slots
                     minutes = (deadline - time.monotonic()) / 60
                     running[slot] = _start(run, minutes, gpu, sharing, args), run
             time.sleep(0.2)

@@ -5,9 +5,10 @@
 All contenders follow configs/assignment/cnn3.py: the 41,500 training images of CIFAR-100, stored as
 uint8, are shuffled, flipped and shifted by up to a tenth of their size; training uses batches of
 32, dropout, Adam at 1e-4 and float32, and computes loss and accuracy. Keras augments with its
-layers RandomFlip and RandomTranslation inside `fit`. PyTorch augments with NumPy in a Dataset that
-a DataLoader reads in the training process or in two worker processes; it shifts by whole pixels,
-which is less work, and uses channels_last and a fused Adam, its fastest setting for this network.
+layers RandomFlip and RandomTranslation inside `fit`. PyTorch augments single images with NumPy
+in a Dataset that a DataLoader reads in the training process or in two worker processes, or whole
+batches with tensor operations and without a DataLoader. It shifts by whole pixels, which is less
+work, and uses channels_last and a fused Adam, its fastest setting for this network.
 No contender draws a progress bar. All of them keep large arrays in huge pages, as
 `python -m cifar_jax.main` does by default.
 

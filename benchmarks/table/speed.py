@@ -22,7 +22,7 @@ CONTENDER_NAMES = {
     "keras_torch": "Keras on PyTorch",
     "torch": "PyTorch with a DataLoader",
     "torch_workers": "PyTorch with a DataLoader, two workers",
-    "torch_by_batch": "PyTorch, augmenting whole batches",
+    "torch_by_batch": "PyTorch augmenting whole batches",
 }
 
 
@@ -55,8 +55,9 @@ def versus_torch() -> str:
 
 def _is_full_comparison(record: dict) -> bool:
     """Returns whether PyTorch ran in several settings, among them, on a CPU, its defaults."""
+    settings = record["ms_of_settings"]
     on_gpu = record["device"]["platform"] == "gpu"
-    return len(record["ms_of_settings"]) > 1 and bool(on_gpu or record.get("default_ms"))
+    return len(settings) > 1 and (on_gpu or settings.get("torch") is not None)
 
 
 def _mebibytes(peaks: dict[str, int] | None) -> str:

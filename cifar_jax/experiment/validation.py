@@ -70,7 +70,7 @@ def checked(config: ConfigDict) -> ConfigDict:
 
 
 def check_fields(config: ConfigDict) -> None:
-    """Checks every field by itself, and the split on which the reported epoch is selected.
+    """Checks every field by itself, and the few combinations that need no network.
 
     Raises:
       UserError: If a field is invalid.

@@ -3,9 +3,8 @@
 XLA's CPU compiler passes matrix products to Eigen unchanged. The gradient with respect to a dense
 layer's inputs contracts over the columns of the kernel, which takes up to seven times longer than
 with explicit transposes: 4.7 ms instead of 0.65 ms for 32 inputs of a layer with 2,048 inputs and
-512 units, on one core of a Zen 4. Transposing the result in blocks takes a step of cnn2, cnn3 and
-cnn4 to 0.94 to 0.96 of its time on two cores of a Xeon
-(benchmarks/results/checks/dense_transpose.txt).
+512 units, on one core of a Zen 4. Transposing the result in blocks shortens a step of cnn2, cnn3
+and cnn4 by 4 to 6% on two cores of a Xeon (benchmarks/results/checks/dense_transpose.txt).
 """
 
 import functools

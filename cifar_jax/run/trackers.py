@@ -120,14 +120,12 @@ class WandbTracker:
 
         note = folder / "wandb_run"
         is_new = not (rows and note.exists())
-        if is_new:
-            with atomic.replacing(note) as part:
-                part.write_text(uuid.uuid4().hex[:8])
+        name = uuid.uuid4().hex[:8] if is_new else note.read_text()
         self._folder = folder
         self._run = wandb.init(
             project="cifar_jax",
             name=f"{config['experiment']}_{config['seed']}",
-            id=note.read_text(),
+            id=name,
             resume="allow",
             dir=str(folder),
             config=config,
@@ -136,6 +134,8 @@ class WandbTracker:
         if is_new:  # the tracker was added when the run was resumed
             for row in rows:
                 self.epoch(row)
+            with atomic.replacing(note) as part:
+                part.write_text(name)
 
     def progress(self, epoch: int, step: int, values: Row, images_per_second: float) -> None:
         """Does nothing: one point per epoch is enough."""

@@ -87,10 +87,9 @@ def catch_signals(deadline: float = math.inf) -> Iterator[StopRequest]:
     def note(signum: int, frame: FrameType | None) -> None:
         request.note(signum)
         for s in signals:
-            signal.signal(s, signal.SIG_DFL)
-        # A closing session sends it along with SIGTERM, or twice, by the kernel and by the shell.
-        if signal.SIGHUP in signals:
-            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+            # A closing session sends SIGHUP along with SIGTERM, or twice, by the kernel and by the
+            # shell. It must not end the process even for a moment.
+            signal.signal(s, signal.SIG_IGN if s == signal.SIGHUP else signal.SIG_DFL)
 
     note.request = request
     previous = {}

@@ -65,7 +65,7 @@ def test_batches_are_augmented_as_single_images_are():
     """Every image is one of the 98 shifts and flips of its original, and they vary."""
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 256, (64, 32, 32, 3), np.uint8), np.arange(64, dtype=np.int32)
-    seen = set()
+    seen, used = set(), []
     with pytest.MonkeyPatch.context() as patch:
         taken = []
         patch.setattr(contenders, "_make_torch_epoch", lambda batches: taken.append(batches))
@@ -74,6 +74,7 @@ def test_batches_are_augmented_as_single_images_are():
     torch.manual_seed(0)
     for x, y in batches(64):
         assert x.dtype == torch.float32 and y.dtype == torch.int64 and len(x) == 32
+        used += y.tolist()
         for image, label in zip(
             (255 * x).round().numpy().astype(np.uint8), y.tolist(), strict=True
         ):
@@ -84,7 +85,8 @@ def test_batches_are_augmented_as_single_images_are():
                     variant = padded[down : down + 32, right : right + 32]
                     variants[variant.tobytes()] = len(variants)
             seen.add(variants[image.transpose(1, 2, 0).tobytes()])
-    assert len(seen) > 30
+    assert sorted(used) == list(range(64))  # every image once
+    assert len(seen) > 30 and min(sum(i < 49 for i in seen), sum(i >= 49 for i in seen)) > 10
 
 
 def test_cifar_jax_is_compared_with_the_fastest_other_contender():

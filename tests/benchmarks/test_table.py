@@ -144,7 +144,7 @@ def test_contenders_of_an_epoch_are_sorted_by_time(tmp_path, monkeypatch):
     (tmp_path / "epoch.jsonl").write_text(json.dumps(record) + "\n" + json.dumps(partial) + "\n")
     assert speed.epoch().splitlines()[2:5] == [
         "| cifar_jax | 20.0 s | 50 | 1.00 | Abacus |",
-        "| PyTorch, augmenting whole batches | 25.0 s | 40 | 1.25 | Abacus |",
+        "| PyTorch augmenting whole batches | 25.0 s | 40 | 1.25 | Abacus |",
         "| PyTorch with a DataLoader | 30.0 s | 33 | 1.50 | Abacus |",
     ]
 
@@ -153,6 +153,7 @@ def test_contenders_of_an_epoch_are_sorted_by_time(tmp_path, monkeypatch):
     "platform, settings, default_ms, is_shown",
     [
         ("cpu", ["torch", "torch_fused"], 3.0, True),
+        ("cpu", ["torch", "torch_fused"], None, True),  # as the oldest records
         ("cpu", ["torch"], 3.0, False),
         ("cpu", ["torch_fused", "torch_compiled"], None, False),
         ("gpu", ["torch_channels_last_fused", "torch_compiled"], None, True),
