@@ -213,7 +213,7 @@ def test_a_job_receives_no_signals_from_the_terminal(tmp_path, monkeypatch):
     flags = ["cnn3", "--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]
     args = accuracy.make_parser().parse_args(flags)
     [run] = runs.plan(["cnn3"], args)
-    process = jobs._start(run, 1.0, None, args)
+    process = jobs._start(run, 1.0, None, 1, args)
     assert process.wait() == 0
     assert int(jobs._log_file(run, args).read_text()) == process.pid
 

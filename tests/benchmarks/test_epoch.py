@@ -1,4 +1,3 @@
-import importlib
 import json
 
 import jax
@@ -10,7 +9,7 @@ from benchmarks.epoch import contenders, measure
 from cifar_jax import data, engine, experiment, loop
 
 torch = pytest.importorskip("torch")
-pytest.importorskip("lazy_keras")
+lazy_keras = pytest.importorskip("lazy_keras")
 
 
 def test_cifar_jax_trains_one_epoch_of_its_config(monkeypatch):
@@ -53,7 +52,7 @@ def test_the_record_holds_every_contender(tmp_path, monkeypatch):
 def test_other_contenders_learn(name):
     torch.manual_seed(0)
     if name.startswith("keras"):
-        importlib.import_module("keras").utils.set_random_seed(0)
+        lazy_keras.keras.utils.set_random_seed(0)
     run = contenders.CONTENDERS[name](*data.load("synthetic", limit=96).train)
     losses = [run(96)[0] for _ in range(5)]
     assert losses[0] == pytest.approx(np.log(100), rel=0.1)
