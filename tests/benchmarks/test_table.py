@@ -22,8 +22,8 @@ def write_log(tmp_path, monkeypatch):
     monkeypatch.setattr(accuracy, "ROOT", tmp_path)
     monkeypatch.setattr(harness, "RESULTS", tmp_path / "benchmarks/results")
 
-    def write(experiment, test_accuracy, num_epochs=None, **summary_fields):
-        folder = tmp_path / "benchmarks/results/accuracy" / experiment / "seed0"
+    def write(experiment, test_accuracy, num_epochs=None, name="seed0", **summary_fields):
+        folder = tmp_path / "benchmarks/results/accuracy" / experiment / name
         options = {} if num_epochs is None else {"num_epochs": num_epochs}
         tiny.write_log(folder, experiment, test_accuracy, **options)
         path = folder / "summary.json"
@@ -55,6 +55,16 @@ def test_a_complete_run_is_listed_with_the_complete_runs(write_log):
     assert len(rows) == len(PUBLISHED) - 1
     (row,) = (row for row in rows if "[coarse/cnn4]" in row)
     assert row.endswith("| 55.2% | 100 | 2,165,428 |")
+
+
+def test_the_overview_has_the_device_with_the_most_runs(write_log):
+    other = {"kind": "Other", "count": 1}
+    write_log("coarse/cnn4", 0.5)
+    for i in range(2):
+        write_log("coarse/cnn4", 0.6, name=f"other{i}", device=other, test_loss=1.0 + i)
+    assert len(accuracy.complete().splitlines()[2:]) == 2
+    (row,) = accuracy.overview().splitlines()[2:]
+    assert "| 60.00% ± 0.00" in row and "| Other |" in row
 
 
 def test_early_stopping_is_shown_in_the_epochs(write_log):
