@@ -54,7 +54,7 @@ def test_examples_use_runs_that_earlier_ones_made(name):
 def test_the_readme_is_short():
     """Its tables are not counted: they grow with the results."""
     text = (tiny.ROOT / "README.md").read_text()
-    assert len(re.sub(r"<!-- table:.*?<!-- end:", "", text, flags=re.DOTALL).splitlines()) <= 135
+    assert len(re.sub(r"<!-- table:.*?<!-- end:", "", text, flags=re.DOTALL).splitlines()) <= 140
 
 
 def example(text_in_it):
