@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import torch
-import torch._inductor.config
 
 from benchmarks import harness, torch_models
 from benchmarks.harness import TimedLoop
@@ -130,8 +129,6 @@ def make_torch(
         return torch.nn.functional.cross_entropy(logits.float(), labels)
 
     if setting.compiled:
-        if device == "cpu":  # processes that compile in parallel would outlive this contender
-            torch._inductor.config.compile_threads = 1
         # All cases share the code of compute_loss. Without a reset, the second network would be
         # compiled for dynamic batch sizes, and the ninth would not be compiled at all.
         torch.compiler.reset()

@@ -43,7 +43,12 @@ class SubprocessContender:
         self._process = context.Process(
             target=_serve, args=(end, num_threads, make, *args), daemon=True
         )
-        with mock.patch.dict(os.environ, GLIBC_TUNABLES=f"glibc.malloc.hugetlb={int(huge_pages)}"):
+        environ = {
+            "GLIBC_TUNABLES": f"glibc.malloc.hugetlb={int(huge_pages)}",
+            # Processes that compile in parallel would outlive this one.
+            "TORCHINDUCTOR_COMPILE_THREADS": "1",
+        }
+        with mock.patch.dict(os.environ, environ):
             self._process.start()
         end.close()
         try:
