@@ -44,9 +44,7 @@ def train_all(runs: list[PlannedRun], args: argparse.Namespace, deadline: float)
                 run = _next(waiting, failed)
                 if run is not None:
                     gpu = gpus[slot % len(gpus)] if gpus else None
-                    num_slots = min(args.jobs, len(runs))
-                    on_same_gpu = range(slot % len(gpus), num_slots, len(gpus)) if gpus else ()
-                    sharing = len(on_same_gpu) if gpus else num_slots
+                    sharing = _num_sharing(slot, min(args.jobs, len(runs)), len(gpus))
                     minutes = (deadline - time.monotonic()) / 60
                     running[slot] = _start(run, minutes, gpu, sharing, args), run
             time.sleep(0.2)
@@ -75,6 +73,12 @@ def _next(waiting: deque[PlannedRun], failed: dict[str, str]) -> PlannedRun | No
             print(f"error: {error}", file=sys.stderr)
             failed[run.title] = str(error)
     return None
+
+
+def _num_sharing(slot: int, num_slots: int, num_gpus: int) -> int:
+    """Returns how many of the slots share a slot's GPU or, without GPUs, the cores."""
+    num_devices = max(num_gpus, 1)
+    return len(range(slot % num_devices, num_slots, num_devices))
 
 
 def _log_file(run: PlannedRun, args: argparse.Namespace) -> Path:

@@ -16,6 +16,7 @@ from benchmarks.results import load_config
 from cifar_jax import config
 from cifar_jax.errors import UserError, unknown
 from cifar_jax.run.storage import saved_steps
+from cifar_jax.run.summary import write_json
 from cifar_jax.run.workdir import what_counts
 
 # The environment variable with the number of runs that share a device; see jobs.py.
@@ -170,10 +171,10 @@ def copy_log(run: PlannedRun) -> None:
     run.log.mkdir(parents=True, exist_ok=True)
     settings = json.loads((run.workdir / "config.json").read_text())
     settings["data"]["dir"] = ""  # the path is private to this machine
-    (run.log / "config.json").write_text(json.dumps(settings, indent=2) + "\n")
+    write_json(run.log / "config.json", settings)
     shutil.copy(run.workdir / "metrics.csv", run.log / "metrics.csv")
     summary = json.loads((run.workdir / "summary.json").read_text())
     sharing = int(os.environ.get(SHARING, 1))
     if sharing > 1:  # the run's times are longer than by itself
         summary["runs_on_device"] = sharing
-    (run.log / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    write_json(run.log / "summary.json", summary)

@@ -15,6 +15,7 @@ from benchmarks.published import PUBLISHED
 from benchmarks.results import load_config
 from benchmarks.throughput.cases import config_of, names
 from benchmarks.throughput.measure import NUM_IMAGES
+from cifar_jax.experiment.parts import compute_dtype
 
 # Cases in addition to the batch sizes and dtypes of the write-ups.
 REFERENCE_CASES = (
@@ -109,7 +110,11 @@ def _has_torch(suite: Suite) -> bool:
 
 
 def _is_on_gpu(suite: Suite) -> bool:
-    return read_environment(suite.out)["device"]["platform"] == "gpu"
+    return _platform(suite) == "gpu"
+
+
+def _platform(suite: Suite) -> str:
+    return read_environment(suite.out)["device"]["platform"]
 
 
 def _quick_settings(suite: Suite) -> tuple[str, ...]:
@@ -137,24 +142,23 @@ def _measure_missing(suite: Suite, name: str, cases: Sequence[str], flags: Seque
 
 def _done(suite: Suite, name: str) -> Iterator[str]:
     """Yields all names of the cases that have a record."""
-    # `experiment.resolved` would occupy the GPU, which this process leaves to others.
-    auto = "bfloat16" if _is_on_gpu(suite) else "float32"
     for r in suite.records(name):
-        yield from _names(r["model"], r["batch_size"], r["dtype"], auto)
+        yield from _names(r["model"], r["batch_size"], r["dtype"], _platform(suite))
 
 
-def _names(model: str, batch_size: int, dtype: str, auto: str) -> Iterator[str]:
+def _names(model: str, batch_size: int, dtype: str, platform: str) -> Iterator[str]:
     """Yields the names, on the command line, of the case to which a record belongs.
 
     Args:
       model: The name of the network.
       batch_size: The number of images per step.
       dtype: The dtype of the computation.
-      auto: The dtype that a config's "auto" stands for on this device.
+      platform: The device's, "cpu" or "gpu". This process must not ask JAX for it, which would
+        occupy the GPU.
     """
     yield f"{model}:{batch_size}:{dtype}"
     settings = load_config(config_of(model))
-    if dtype == (auto if settings.dtype == "auto" else settings.dtype):
+    if dtype == compute_dtype(settings.dtype, platform):
         yield f"{model}:{batch_size}"
         if batch_size == settings.batch_size:
             yield model

@@ -236,7 +236,12 @@ def idle_records(name: str) -> list[dict]:
     """
     path = harness.RESULTS / f"{name}.jsonl"
     all_records = records(path) if path.exists() else ()
-    return [r for r in all_records if not harness.background(r["used_elsewhere"])["is_busy"]]
+    return list(filter(is_idle, all_records))
+
+
+def is_idle(record: dict) -> bool:
+    """Returns whether the machine was otherwise nearly idle, or its load is unknown."""
+    return not harness.background(record["used_elsewhere"])["is_busy"]
 
 
 def records(path: Path) -> list[dict]:

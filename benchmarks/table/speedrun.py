@@ -8,7 +8,7 @@ from benchmarks.results import percent
 from benchmarks.speedrun.records import PUBLISHED
 from benchmarks.speedrun.summary import key, seconds
 from benchmarks.table.markdown import device, table
-from benchmarks.table.speed import records
+from benchmarks.table.speed import is_idle, records
 
 _NAMES = {"jax": "cifar_jax", "torch": "PyTorch"}
 
@@ -24,8 +24,7 @@ def complete() -> str:
         link = f"[{recipe}](configs/speedrun/{recipe}.py)"
         record = f"{published.accuracy:.2%} in {published.seconds} s, {published.device}"
         for group in measured[recipe]:
-            *cells, _ = _cells(group)
-            rows.append((link, record, *cells, _idle_time(group), device(group[0])))
+            rows.append((link, record, *_cells(group), _idle_time(group), device(group[0])))
         if not measured[recipe]:
             rows.append((link, record, "no complete run yet", "", "", "", "", ""))
     titles = ("recipe", "published", "framework", "runs", "accuracy", "one view", "time", "device")
@@ -35,7 +34,7 @@ def complete() -> str:
 def trials() -> str:
     """Returns the table of shortened runs, without times, since other processes ran too."""
     rows = [
-        (group[0]["recipe"], ", ".join(group[0]["changed"]), *_cells(group)[:-1], _losses(group))
+        (group[0]["recipe"], ", ".join(group[0]["changed"]), *_cells(group), _losses(group))
         for group in _groups()
         if group[0]["changed"]
     ]
@@ -104,20 +103,19 @@ def _groups() -> list[list[Record]]:
 
 
 def _cells(group: list[Record]) -> tuple[str, ...]:
-    """Returns the framework, the number of runs, both accuracies and the time."""
+    """Returns the framework, the number of runs and both accuracies."""
     first = group[0]
     return (
         f"{_NAMES[first['framework']]}, {first['dtype']}",
         str(len(group)),
         percent([r["accuracy"] for r in group]),
         percent([r["single_view_accuracy"] for r in group]),
-        f"{seconds([r['seconds'] for r in group])} ({first['clock']})",
     )
 
 
 def _idle_time(group: list[Record]) -> str:
     """Returns the time of the runs for which the machine was otherwise nearly idle."""
-    idle = [r for r in group if not harness.background(r["used_elsewhere"])["is_busy"]]
+    idle = list(filter(is_idle, group))
     if not idle:
         return "machine was busy"
     count = "" if len(idle) == len(group) else f", {len(idle)} of {len(group)} runs"

@@ -164,10 +164,16 @@ def build_fine_tuning(config: ConfigDict, network: nnx.Module) -> fine_tuning.Fi
     return tuning._replace(fixed=fixed)
 
 
-def compute_dtype(name: str) -> jnp.dtype:
-    """Returns the dtype of the computation; "auto" is float32 on CPUs and bfloat16 elsewhere."""
+def compute_dtype(name: str, platform: str | None = None) -> jnp.dtype:
+    """Returns the dtype of the computation; "auto" is float32 on CPUs and bfloat16 elsewhere.
+
+    Args:
+      name: The config's dtype.
+      platform: "cpu", "gpu" or another; that of the default device if None.
+    """
     if name == "auto":
-        name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+        platform = platform or jax.default_backend()
+        name = "float32" if platform == "cpu" else "bfloat16"
     return jnp.dtype(name)
 
 

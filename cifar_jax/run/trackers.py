@@ -120,12 +120,12 @@ class WandbTracker:
 
         note = folder / "wandb_run"
         is_new = not (rows and note.exists())
-        name = uuid.uuid4().hex[:8] if is_new else note.read_text()
+        run_id = uuid.uuid4().hex[:8] if is_new else note.read_text()
         self._folder = folder
         self._run = wandb.init(
             project="cifar_jax",
             name=f"{config['experiment']}_{config['seed']}",
-            id=name,
+            id=run_id,
             resume="allow",
             dir=str(folder),
             config=config,
@@ -135,7 +135,7 @@ class WandbTracker:
             for row in rows:
                 self.epoch(row)
             with atomic.replacing(note) as part:
-                part.write_text(name)
+                part.write_text(run_id)
 
     def progress(self, epoch: int, step: int, values: Row, images_per_second: float) -> None:
         """Does nothing: one point per epoch is enough."""

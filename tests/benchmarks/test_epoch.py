@@ -60,23 +60,19 @@ def test_other_contenders_learn(name):
     assert losses[-1] < 0.97 * losses[0]
 
 
-def test_batches_are_augmented_as_single_images_are():
+def test_batches_are_augmented_as_single_images_are(monkeypatch):
     """Every image is one of the 98 shifts and flips of its original, and they vary."""
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 256, (64, 32, 32, 3), np.uint8), np.arange(64, dtype=np.int32)
+    monkeypatch.setattr(contenders, "_make_torch_epoch", lambda batches: batches)
+    batches = contenders.make_torch_by_batch(images, labels)
     seen, used = set(), []
-    with pytest.MonkeyPatch.context() as patch:
-        taken = []
-        patch.setattr(contenders, "_make_torch_epoch", lambda batches: taken.append(batches))
-        contenders.make_torch_by_batch(images, labels)
-        (batches,) = taken
     torch.manual_seed(0)
     for x, y in batches(64):
         assert x.dtype == torch.float32 and y.dtype == torch.int64 and len(x) == 32
         used += y.tolist()
-        for image, label in zip(
-            (255 * x).round().numpy().astype(np.uint8), y.tolist(), strict=True
-        ):
+        pixels = (255 * x).round().numpy().astype(np.uint8)
+        for image, label in zip(pixels, y.tolist(), strict=True):
             variants = {}
             for flipped in (images[label], images[label][:, ::-1]):
                 padded = np.pad(flipped, ((3, 3), (3, 3), (0, 0)), "edge")
