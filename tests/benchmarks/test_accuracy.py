@@ -169,6 +169,13 @@ def test_jobs_run_in_separate_processes(tmp_path, monkeypatch, capsys):
     assert "failed: cnn3, seed 0: exit code 1: " in printed and str(tmp_path / "data") in printed
 
 
+@pytest.mark.parametrize(
+    "slots, gpus, sharing", [(4, 0, [4, 4, 4, 4]), (1, 1, [1]), (4, 1, [4] * 4), (3, 2, [2, 1, 2])]
+)
+def test_runs_that_share_a_device_are_counted(slots, gpus, sharing):
+    assert [jobs._num_sharing(slot, slots, gpus) for slot in range(slots)] == sharing
+
+
 def test_complete_runs_start_no_process(small, tmp_path, monkeypatch, capsys):
     flags = [*small, "--epochs", "1"]
     assert accuracy.main(flags) == 0
