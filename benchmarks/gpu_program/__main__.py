@@ -5,8 +5,8 @@
 A case is one of benchmarks.throughput, MODEL[:BATCH[:DTYPE]], or a config in a subfolder of
 configs/, such as speedrun/airbench94. Of a model, only the training program is compiled; of a
 config, all programs: one for each size of the training images, and one that evaluates the test set.
-Without a case, every network and every speedrun is compiled, which takes about fifteen minutes on
-two CPU cores. This needs Python 3.12 or newer and
+Without a case, every network of the write-ups and every speedrun is compiled, which takes about
+fifteen minutes on two CPU cores. This needs Python 3.12 or newer and
 `pip install -r requirements-gpu-program.txt`, but no GPU.
 
 The record holds, per step:

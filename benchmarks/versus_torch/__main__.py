@@ -7,11 +7,11 @@ weights: in training mode with the network's own dropout, with the same optimize
 augmentation, and with the data on the device. The JAX side is the training loop of cifar_jax, so it
 also gathers its batches, normalizes uint8 images and counts metrics, whereas PyTorch's batches are
 prepared in advance. For bfloat16, PyTorch uses autocast. A MODEL without BATCH uses the batch size
-of its write-up; "all" selects every network.
+of its write-up; "all" selects every network that has a version in PyTorch.
 
 PyTorch is first timed in each of its settings. On a CPU these are eager with either memory layout,
-with or without a fused optimizer, and with or without huge pages for large arrays, and compiled
-with channels last, a fused optimizer and huge pages; on a GPU they are eager, compiled, and
+with or without a fused optimizer, and eager or compiled with channels last, a fused optimizer and
+huge pages for large arrays; on a GPU they are eager, compiled, and
 compiled with autotuning, which takes minutes (use --settings to select some). The settings within
 25% of the fastest one are then interleaved with JAX; on a CPU, PyTorch's default setting ("torch")
 is always among them. The record's ratio is to the setting with the lowest median, and a second

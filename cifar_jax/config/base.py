@@ -217,8 +217,8 @@ def get_config() -> ConfigDict:
     # of work). Affects only the speed.
     config.steps_per_call = 0
     # On NVIDIA GPUs: "on" runs the steps of a call as one CUDA graph, without the host; "off" lets
-    # the host launch every step; "auto" tries once per device whether that works and is faster.
-    # Results are unaffected.
+    # the host launch every step; "auto" tries once per device whether that works and is not
+    # slower. Results are unaffected.
     config.gpu_graph = "auto"
     # How to use all local devices: "jit" (one global batch) or "pmap" (BatchNorm statistics per
     # replica, so that the number of devices is part of the recipe).

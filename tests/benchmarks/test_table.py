@@ -226,7 +226,8 @@ def test_the_headline_takes_the_latest_epoch_of_all_contenders(
 
 
 def test_the_headline_prefers_the_benchmark_of_throughput(tmp_path, monkeypatch):
-    assert f"({speed.GRAPHS})" in headline._throughput()
+    old = headline._throughput()
+    assert f"({speed.GRAPHS})" in old and "without CutMix on one" in old
     monkeypatch.setattr(harness, "RESULTS", tmp_path)
     record = {
         "model": "resnet18 reference", "batch_size": 512, "dtype": "bfloat16",
