@@ -301,9 +301,13 @@ def accepted(*args, **kwargs):
 
 
 def names_input(shown, *texts):
-    """Returns whether a message has a word of the input."""
-    words = re.findall(r"\w+|^=", " ".join(text.removeprefix("--config.") for text in texts))
-    return any(word[:10] in shown for word in words)
+    """Returns whether a message has a word of the last two texts, or a longer one of the last four.
+
+    Short words, and the texts before, could be there by chance.
+    """
+    near, last = (" ".join(t.removeprefix("--config.") for t in texts[-n:]) for n in (4, 2))
+    words = re.findall(r"\w{3,}", near) + re.findall(r"\w+|^=", last)
+    return any(re.search(rf"(?<!\w)(?<!\d\.){re.escape(word[:10])}", shown) for word in words)
 
 
 def names(cases):

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -297,3 +299,15 @@ def test_a_lowered_program_takes_the_arguments_of_the_engine(drop_last, schedule
     order, rates = lowered.args_info[0][3][:2]
     assert order.shape == ((6, 16) if drop_last else (7, 16))
     assert rates.shape == order.shape[:1] + (() if schedule is None else (3,))
+
+
+def test_the_size_of_a_program_counts_donated_arguments_once():
+    sizes = SimpleNamespace(
+        argument_size_in_bytes=1000,
+        output_size_in_bytes=100,
+        alias_size_in_bytes=90,
+        temp_size_in_bytes=10_000,
+    )
+    program = SimpleNamespace(memory_analysis=lambda: sizes)
+    assert engine._program_bytes(program) == 11_010
+    assert engine._program_bytes(SimpleNamespace(memory_analysis=lambda: None)) is None

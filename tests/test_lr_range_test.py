@@ -68,16 +68,21 @@ def test_groups_of_parameters_keep_the_ratios_of_their_learning_rates(tmp_path, 
     np.testing.assert_allclose(rates[:, 1], 5 * rates[:, 0], rtol=1e-5)
 
 
-def test_the_configs_own_schedule_has_no_effect(tmp_path):
-    own = ["schedule=triangular2", "base_learning_rate=9e-4", "half_cycle_epochs=4.0"]
+@pytest.mark.parametrize(
+    "own",
+    [
+        ["schedule=triangular2", "base_learning_rate=9e-4", "half_cycle_epochs=4.0"],
+        ["warmup_epochs=3.0"],
+        ["warmup_epochs=3.0", "groups=*/bias: warmup_epochs=4.5, schedule='cosine'"],
+    ],
+)
+def test_the_configs_own_schedule_has_no_effect(tmp_path, own):
+    """Its warm-up may be longer than the test."""
     flags = [f"--config.optim.{field}" for field in own]
-    assert command(tmp_path, *flags, "--from=1e-4", "--to=1e-2", "--epochs=2") == 0
-
-
-@pytest.mark.parametrize("groups", ["", "*/bias: warmup_epochs=4.5, schedule='cosine'"])
-def test_warm_ups_may_be_longer_than_the_test(tmp_path, groups):
-    flags = ["--config.optim.warmup_epochs=3.0", f"--config.optim.groups={groups}"]
     assert command(tmp_path, *flags, "--from=1e-4", "--to=1e-2", "--epochs=1") == 0
+    with (tmp_path / "range_test.csv").open() as file:
+        rates = [float(row["learning_rate"]) for row in csv.DictReader(file)]
+    np.testing.assert_allclose(rates, np.geomspace(1e-4, 1e-2, 4), rtol=1e-3)
 
 
 @pytest.mark.usefixtures("library_convolutions")

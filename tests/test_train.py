@@ -2,6 +2,7 @@ import csv
 import json
 import math
 import os
+import re
 import signal
 import tarfile
 
@@ -64,10 +65,15 @@ def test_a_run_writes_the_documented_files(tmp_path, capsys):
     assert summary.keys() >= summary_fields_of_cb05e25()
     assert summary["steps"] == 12 and summary["num_params"] == 66_306
     rows = read_csv(tmp_path / "metrics.csv")
+    seconds = [float(row["seconds"]) for row in rows]
+    assert summary["train_seconds"] == pytest.approx(sum(seconds))
+    assert summary["images_per_second"] == pytest.approx(3 * 100 / sum(seconds))
+    assert 0 < summary["step_time_ms"]["median"] <= summary["step_time_ms"]["p95"]
     assert [row["step"] for row in rows] == ["4", "8", "12"]
     best = max(rows, key=lambda row: float(row["val_accuracy"]))
     assert summary["best_epoch"] == int(best["epoch"])
     assert summary["val_accuracy"] == float(best["val_accuracy"])
+    assert summary["train_accuracy"] == float(best["train_accuracy"])
 
     saved = np.load(tmp_path / "predictions.npz")
     assert saved["logits"].shape == (40, 10)
@@ -75,7 +81,8 @@ def test_a_run_writes_the_documented_files(tmp_path, capsys):
     assert np.mean(saved["predictions"] == saved["labels"]) == summary["test_accuracy"]
     losses = -jax.nn.log_softmax(saved["logits"])[np.arange(40), saved["labels"]]
     assert summary["test_loss"] == pytest.approx(float(losses.mean()), rel=1e-5)
-
+    top5 = np.argsort(saved["logits"])[:, -5:] == saved["labels"][:, None]
+    assert summary["top5_accuracy"] == pytest.approx(top5.any(1).mean())
     assert json.loads((tmp_path / "config.json").read_text())["num_epochs"] == 3
     events = {p.parent.name for p in (tmp_path / "tensorboard").rglob("events.*")}
     assert events == {"train", "val"}
@@ -203,8 +210,12 @@ def test_a_run_with_groups_of_parameters_and_muon_can_be_interrupted(tmp_path):
 
 
 def test_more_epochs_continue_a_complete_run(tmp_path, straight):
+    longer = tiny.make_config(num_epochs=3)
     train(tiny.make_config(num_epochs=1), tmp_path)
-    train(tiny.make_config(num_epochs=3), tmp_path)
+    train_until(6, longer, tmp_path)
+    # Otherwise, the next command would take the longer run for complete.
+    assert not (tmp_path / "summary.json").exists()
+    assert train(longer, tmp_path)["epochs"] == 3
     assert_same_run(tmp_path, straight)
 
 
@@ -231,6 +242,9 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(t
     step, params = params_of(tmp_path)
     assert step == before[0] == 8
     jax.tree.map(np.testing.assert_array_equal, params, before[1])
+    assert re.match(r"the loss became (nan|inf)", (tmp_path / "diverged.txt").read_text())
+    train(wild, tmp_path)  # at the usual learning rate
+    assert not (tmp_path / "diverged.txt").exists()
 
 
 def test_the_epoch_selected_on_the_test_set_is_reported(tmp_path):
@@ -289,6 +303,43 @@ def test_the_epoch_at_which_a_callback_stops_training_is_evaluated(tmp_path, sel
     train_until(10, config, tmp_path / "resumed")
     train(config, tmp_path / "resumed")
     assert_same_run(tmp_path / "resumed", tmp_path / "straight")
+
+
+def test_callbacks_ignore_the_evaluation_of_the_last_epoch_if_a_longer_run_would_not_make_it(
+    tmp_path,
+):
+    config = tiny.make_config(
+        num_epochs=3,
+        eval_every_epochs=2,
+        early_stopping__monitor="accuracy",
+        early_stopping__min_delta=1.0,  # no evaluation after the first is an improvement
+        early_stopping__patience=1,
+    )
+    train(config, tmp_path)
+    rows = read_csv(tmp_path / "metrics.csv")
+    assert [bool(row["test_loss"]) for row in rows] == [False, True, True]
+    assert [row["events"] for row in rows] == ["", "", ""]
+
+
+def test_the_curves_hold_the_learning_rate_of_the_last_step_of_each_epoch(tmp_path):
+    train(tiny.make_config(optim__schedule="step", optim__step_epochs=(1,)), tmp_path)
+    rates = [float(row["learning_rate"]) for row in read_csv(tmp_path / "metrics.csv")]
+    assert rates == pytest.approx([1e-3, 1e-4])
+
+
+def test_the_time_before_an_interruption_counts(tmp_path, monkeypatch):
+    config, wait = tiny.make_config(), clock.Clock.wait
+
+    def wait_long(self, call):
+        self.seconds += 1000.0
+        return wait(self, call)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(clock.Clock, "wait", wait_long)
+        train_until(6, config, tmp_path)  # after two or three of the second epoch's four steps
+    train(config, tmp_path)
+    first, second = (float(row["seconds"]) for row in read_csv(tmp_path / "metrics.csv"))
+    assert 4000 < first < 4100 and 2000 < second < 3100
 
 
 def test_the_best_epoch_before_a_stop_is_restored_in_an_interrupted_run(tmp_path):

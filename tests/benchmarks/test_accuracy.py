@@ -192,6 +192,24 @@ def test_complete_runs_start_no_process(small, tmp_path, monkeypatch, capsys):
     assert f"failed: {IDS[0]}, seed 1: {tmp_path}" in capsys.readouterr().out
 
 
+def test_jobs_use_the_visible_gpus_in_turn(tmp_path, monkeypatch):
+    started = []
+
+    def start(run, minutes, gpu, sharing, args):
+        started.append((run.settings.seed, gpu, sharing))
+        jobs._log_file(run, args).parent.mkdir(parents=True, exist_ok=True)
+        jobs._log_file(run, args).write_text("a line")
+        return SimpleNamespace(returncode=1, poll=lambda: 1)
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    monkeypatch.setattr(jobs, "_start", start)
+    monkeypatch.setattr(jobs.time, "sleep", lambda _: None)
+    folders = ["--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]
+    flags = ["cnn3", "--limit", "64", "--jobs", "3", "--seeds", "4", *folders]
+    assert accuracy.main(["", *flags]) == 1
+    assert started == [(0, "3", 2), (1, "5", 1), (2, "3", 2), (3, "3", 2)]
+
+
 @pytest.mark.usefixtures("default_signals")
 def test_jobs_that_ctrl_c_stops_have_not_failed(tmp_path, monkeypatch, capsys):
     class Process:

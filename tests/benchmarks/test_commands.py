@@ -14,7 +14,10 @@ USES_CACHE = {
     "accuracy": True,
     "augmentation": True,
     "epoch": False,
+    "gpu_program": False,
+    "scaling": False,
     "search_samplers": True,
+    "speedrun": True,
     "throughput": False,
     "versus_torch": False,
 }

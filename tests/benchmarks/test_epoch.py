@@ -1,4 +1,5 @@
 import json
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -45,6 +46,21 @@ def test_the_record_holds_every_contender(tmp_path, monkeypatch):
     assert times == record["seconds"][record["fastest_other"]] / record["seconds"]["cifar_jax"]
     assert record["versions"]["torch"] and "git_commit" in record
     assert f"{times:.2f} times as fast" in epoch.table(record)
+
+
+@pytest.mark.parametrize("name, backend", [("keras_jax", "jax"), ("keras_torch", "torch")])
+def test_keras_runs_on_the_named_backend(monkeypatch, name, backend):
+    calls = []
+
+    def run(argv, env, **_):
+        calls.append((argv, env))
+        return SimpleNamespace(stdout='a line of Keras\n{"seconds": 2.0}\n')
+
+    monkeypatch.setattr(measure.subprocess, "run", run)
+    assert measure.time_epoch_in_subprocess(name, "folder", 64) == {"seconds": 2.0}
+    [(argv, env)] = calls
+    assert env["KERAS_BACKEND"] == backend and env["JAX_PLATFORMS"] == "cpu"
+    assert argv[3:] == [name, "--one", "--limit", "64", "--data_dir", "folder"]
 
 
 @pytest.mark.usefixtures("one_torch_thread")

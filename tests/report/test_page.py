@@ -238,12 +238,6 @@ def test_images_of_another_test_set_are_not_shown(monkeypatch, run):
     assert images is None and "differs from the run's" in note
 
 
-def test_layers_are_the_same_when_asked_for_again():
-    assert network.layers("resnet18", 10, {"width": 4}) == network.layers(
-        "resnet18", 10, {"width": 4}
-    )
-
-
 @pytest.mark.usefixtures("library_convolutions")
 @pytest.mark.parametrize("name", sorted(models.MODELS))
 def test_layers_account_for_all_parameters(name):

@@ -64,6 +64,21 @@ def test_file_systems_without_locks_are_supported(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
+    ("num_epochs", "overrides"), [(1, {}), (3, {"lookahead__every": 2}), (3, {"seed": 1})]
+)
+def test_a_complete_run_is_not_shortened_or_continued_differently(
+    tmp_path, monkeypatch, num_epochs, overrides
+):
+    """The rates of lookahead depend on the length of the run."""
+    monkeypatch.setattr(workdir, "saved_steps", lambda folder: [8])
+    same = {name: value for name, value in overrides.items() if name != "seed"}
+    workdir.claim(tiny.make_config(num_epochs=2, **same), tmp_path)
+    assert workdir.check(tiny.make_config(num_epochs=2, **same), tmp_path) is None
+    with pytest.raises(UserError, match=r"holds another run: (num_epochs is 2|seed is 0) there"):
+        workdir.check(tiny.make_config(num_epochs=num_epochs, **overrides), tmp_path)
+
+
+@pytest.mark.parametrize(
     ("groups", "is_refused"),
     [
         ("*/bias: learning_rate=0.1", False),

@@ -157,12 +157,20 @@ def test_an_average_starts_as_the_loaded_weights(weights, average):
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.usefixtures("untrained")
 @pytest.mark.parametrize("parallel", ["jit", "pmap"])
-def test_a_run_with_an_average_starts_with_a_new_head(tmp_path, weights, parallel):
+def test_a_run_with_an_average_starts_with_a_new_head(weights, parallel):
     settings = dict(transfer__train="all", ema__decay=0.9, parallel=parallel)
     dataset = tiny.dataset()
     dataset = dataset._replace(class_names=(*dataset.class_names, "another"))
-    tiny.train(make_config(weights, **settings), tmp_path / "run", dataset=dataset)
+    config = experiment.checked(make_config(weights, **settings))
+    mesh = experiment.make_mesh(jax.devices()[:1])
+    engine = experiment.create(config, dataset, mesh=mesh).engine
+    state = engine.snapshot(engine.init())
+    start = state_of(weights)[0]
+    for params in map(flat, (state.params, state.evaluated[0])):
+        jax.tree.map(np.testing.assert_array_equal, body(params), body(start))
+        assert params["dense.kernel"].shape == (start["dense.kernel"].shape[0], 11)
 
 
 @pytest.mark.usefixtures("compiled_once")
