@@ -86,6 +86,8 @@ def _load(workdir: Path | None, weights: Path | None) -> "Trained":
     from cifar_jax.trained.restore import from_workdir
 
     compilation_cache.use_users_folder()
+    if weights is not None and weights.is_dir():
+        raise UserError(f"--weights {weights} is a folder; for the workdir of a run, use --workdir")
     network = read(weights) if workdir is None else from_workdir(workdir)
     if network.progress:
         text = f"the run is not complete; the predictions are from {network.progress}"

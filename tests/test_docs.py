@@ -7,15 +7,12 @@ import jax.numpy as jnp
 import optax
 import pytest
 import tiny
-from flax import nnx
 from models import test_models
 
 from cifar_jax import experiment, models, optim
 from cifar_jax.config import base
 from cifar_jax.errors import UserError
 from cifar_jax.experiment.parts import build_optimizer, build_schedule
-from cifar_jax.models import layers
-from cifar_jax.ops import pooling
 from cifar_jax.optim.options import require
 
 DOCS = tiny.ROOT / "docs"
@@ -69,7 +66,7 @@ def example(text_in_it):
 
 
 def test_the_example_network_passes_the_tests_of_networks(monkeypatch):
-    scope = {"nnx": nnx, "jnp": jnp, "max_pool": pooling.max_pool, **vars(layers)}
+    scope = {}
     exec(example("OneConv"), scope)
     monkeypatch.setitem(models.MODELS, "one_conv", scope["OneConv"])
     monkeypatch.setitem(test_models.NUM_PARAMS, "one_conv", 820_196)

@@ -40,6 +40,7 @@ SMALL = [
     [
         ((), "--config is missing, as in: python -m cifar_jax.main --config configs/resnet18.py"),
         (("configs/quickstart.py",), "--config is missing (put it before the file)"),
+        (("--cofnig", "configs/quickstart.py"), "--config is missing (is --cofnig misspelled?)"),
         (("--config", "README.md"), "README.md is not a Python file: configs/ has"),
         ((*QUICKSTART, "--config.model.drop=1"), "unknown option of cnn3 'model.drop'"),
         (
@@ -93,11 +94,14 @@ def test_the_last_of_repeated_fields_counts():
         ("optim.power=1.0", ""),
         ("optim.beta1=0.8", ""),
         ("optim.weight_decay_mask=kernels", "has no effect with optim.weight_decay 0"),
+        ("optim.momentum=0.9", ""),  # an error
+        ("data.dir=folder", "has no effect with data.name 'synthetic'"),
+        ("transfer.unfreeze_epochs=(0,2)", ""),
         ("optim.sam_rho=0.1", ""),
         ("selected_by=loss", ""),
         ("data.val_seed=1", ""),
         ("transfer.cache_features=False", "has no effect with transfer.train 'all'"),
-        ("transfer.unfreeze_epochs=(0,900)", ""),
+        ("transfer.unfreeze_epochs=(0,900)", "layers that start at epoch 900 do not train in"),
     ],
 )
 def test_a_field_without_effect_gets_a_note(flag, note, capsys):

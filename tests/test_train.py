@@ -13,7 +13,7 @@ import tiny
 from ml_collections import ConfigDict
 from tiny import train
 
-from cifar_jax import clock, experiment, loop, trainer
+from cifar_jax import clock, experiment, loop, models, trainer
 from cifar_jax.errors import UserError
 from cifar_jax.run import checkpoint, workdir
 from cifar_jax.runtime.signals import Preempted
@@ -371,6 +371,15 @@ def test_the_reported_epoch_may_be_that_with_the_lowest_loss(tmp_path):
     losses = [float(row["test_loss"]) for row in read_csv(tmp_path / "metrics.csv")]
     assert summary["best_epoch"] == 1 + int(np.argmin(losses))
     assert summary["test_loss"] == pytest.approx(min(losses), rel=1e-5)
+
+
+def test_a_network_with_another_number_of_logits_is_refused(tmp_path, monkeypatch):
+    create = models.create
+    monkeypatch.setattr(models, "create", lambda name, _, *a, **k: create(name, 7, *a, **k))
+    message = r"the network cnn2 returns \(32, 7\) for 32 images of 10 classes, not logits of shape"
+    with pytest.raises(UserError, match=message):
+        train(tiny.make_config(eval_batch_size=8), tmp_path / "run")
+    assert not (tmp_path / "run" / "config.json").exists()
 
 
 def test_another_runs_workdir_is_refused(straight):

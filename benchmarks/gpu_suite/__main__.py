@@ -47,10 +47,13 @@ def main(argv: list[str]) -> int:
         if environment is not None and environment["small"] != args.small:
             before = "without" if args.small else "with"
             raise UserError(f"{args.out} was started {before} --small")
+        stages = list(args.only or STAGES)
         suite = make_suite(args)
+        # Checked now, because the stages before the first that needs images take minutes.
+        if any(STAGES[name].needs_images for name in stages) and not suite.data_dir.is_dir():
+            raise UserError(f"--data_dir {args.data_dir} is not a folder")
     except (UserError, OSError) as error:
         return harness.reject(error)
-    stages = list(args.only or STAGES)
     if environment is None and "environment" not in stages:
         stages.insert(0, "environment")
     for name in stages:

@@ -313,21 +313,23 @@ class Stage(NamedTuple):
       run: Runs the parts of the stage that have no results yet.
       minutes: About how many minutes the whole stage takes on an H100: an estimate from the
         programs that are compiled and the steps that are run.
+      needs_images: Whether it trains on CIFAR.
     """
 
     run: Callable[[Suite], None]
     minutes: float
+    needs_images: bool = False
 
 
 STAGES = {
     "environment": Stage(check_environment, 0.5),
     "probe": Stage(probe, 0.5),
     "headline": Stage(headline, 5),
-    "speedrun": Stage(speedrun, 12),
+    "speedrun": Stage(speedrun, 12, needs_images=True),
     "throughput": Stage(throughput, 15),
-    "experiments": Stage(experiments, 20),
+    "experiments": Stage(experiments, 20, needs_images=True),
     "versus_torch_zoo": Stage(versus_torch_zoo, 45),
-    "references": Stage(references, 12),
+    "references": Stage(references, 12, needs_images=True),
     "augmentation": Stage(augmentation, 3),
-    "hybrid": Stage(hybrid, 65),
+    "hybrid": Stage(hybrid, 65, needs_images=True),
 }

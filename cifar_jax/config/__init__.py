@@ -58,7 +58,7 @@ def load(path: str | Path) -> ConfigDict:
         if field not in fields:
             raise UserError(
                 f"--config {path} lacks the field {field}: get_config has to start from "
-                "cifar_jax.config.base.get_config()"
+                "cifar_jax.config.base.get_config(), and to set fields, not groups of fields"
             )
     try:
         check_kinds(config)

@@ -50,7 +50,10 @@ def parse(
     if path is None and wants_help:
         raise SystemExit(0)
     if path is None:
-        hint = " (put it before the file)" if any(arg.endswith(".py") for arg in argv[1:]) else ""
+        files = [i for i, arg in enumerate(argv) if i and arg.endswith(".py")]
+        hint = " (put it before the file)" if files else ""
+        if files and argv[files[0] - 1].startswith("--"):
+            hint = f" (is {shorten(argv[files[0] - 1], 80)} misspelled?)"
         raise UserError(f"--config is missing{hint}, as in: {usage.splitlines()[2].strip()}")
     config = load(path)
     matches = (re.match(r"--?(?:no)?config\.([^=]*)=?(.*)", arg) for arg in argv)
@@ -127,7 +130,19 @@ def without_effect(config: ConfigDict, names: Iterable[str]) -> list[str]:
         reasons["optim.weight_decay_mask"] = "optim.weight_decay 0"
     if step_epochs and min(step_epochs) >= config.num_epochs:
         reasons["optim.step_epochs"] = f"num_epochs {config.num_epochs}"
-    return [
+    if config.data.name == "synthetic":
+        reasons["data.dir"] = "data.name 'synthetic'"
+    # The optimizers that do not know these refuse them.
+    for field in ("optim.momentum", "optim.nesterov"):
+        reasons.pop(field, None)
+    notes = []
+    late = [epoch for epoch in config.transfer.unfreeze_epochs if epoch >= config.num_epochs]
+    if late and "transfer.unfreeze_epochs" in names:
+        notes = [
+            f"--config.transfer.unfreeze_epochs: layers that start at epoch {late[0]} do not train "
+            f"in {config.num_epochs} epochs"
+        ]
+    return notes + [
         f"--config.{name} has no effect with {reasons[name]}"
         for name in names
         if name in reasons and fields[name] != defaults[name]

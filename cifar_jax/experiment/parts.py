@@ -85,6 +85,7 @@ def make_parts(
     forward = step.classify_images
     if on_features:
         forward, preprocess = step.classify_features, lambda features: features
+    forward = _with_checked_logits(forward, config.model.name, info.num_classes)
     averaging = build_averaging(config, steps_per_epoch)
     make_train_step = partial(
         step.make_train_step,
@@ -122,6 +123,28 @@ def make_parts(
         features_step,
         tuning,
     )
+
+
+def _with_checked_logits(forward: step.Forward, name: str, num_classes: int) -> step.Forward:
+    """Returns a function that raises UserError if the logits are not one per image and class.
+
+    Otherwise, a loss could be computed from logits of another shape, and mean nothing.
+    """
+
+    def checked_forward(model: nnx.Module, inputs: jax.Array, rngs: nnx.Rngs | None) -> jax.Array:
+        logits = forward(model, inputs, rngs)
+        found, expected = (
+            getattr(logits, "shape", type(logits).__name__),
+            (len(inputs), num_classes),
+        )
+        if found != expected:
+            raise UserError(
+                f"the network {name} returns {found} for {len(inputs)} images of {num_classes} "
+                f"classes, not logits of shape {expected}"
+            )
+        return logits
+
+    return checked_forward
 
 
 def _fit_to_images(

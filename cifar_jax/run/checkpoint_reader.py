@@ -72,20 +72,47 @@ class CheckpointReader:
 
         Raises:
           Damaged: If it is incomplete or does not match its checksums.
-          UserError: If the files cannot be read. If `target` does not match what was saved, Orbax's
-            ValueError propagates.
+          UserError: If the files cannot be read, or `target` has other arrays or shapes than what
+            was saved. For a checkpoint without checksums, Orbax's ValueError propagates.
         """
+        meta, sums = self._meta_and_checksums(step)
+        self._check_target(step, target, sums)
         abstract = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), target
         )
-        args = ocp.args.Composite(
-            state=ocp.args.StandardRestore(abstract), meta=ocp.args.JsonRestore()
-        )
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
         with self.reading(step):
             restored = self._orbax.restore(self._path / str(step), args=args)
-        meta, sums = self._checked_meta(step, restored.meta)
         self._check_arrays(step, restored.state, sums)
         return restored.state, meta
+
+    def _check_target(self, step: int, target: Any, sums: dict | None) -> None:
+        """Raises UserError if a checkpoint holds other arrays than `target`, or other shapes.
+
+        Does nothing if the files do not hold the arrays that have checksums: then the checkpoint is
+        damaged, or from an older version without checksums.
+        """
+        with self.reading(step):
+            saved = self._pytree.metadata(self._path / str(step) / "state").item_metadata.tree
+        found = {name: tuple(leaf.shape) for name, leaf in checksums.named(saved).items()}
+        if sums is None or found.keys() != sums["arrays"].keys():
+            return
+        # Keys are saved as their raw data, whose shape depends on the implementation.
+        wanted = {
+            name: found.get(name, ()) if distributed.is_key(leaf) else leaf.shape
+            for name, leaf in checksums.named(target).items()
+        }
+        differing = [n for n in found.keys() | wanted.keys() if found.get(n) != wanted.get(n)]
+        if differing:
+            name = min(differing, key=lambda name: ("/params/" not in name, name))
+            there, here = (
+                list(shapes[name]) if name in shapes else "absent" for shapes in (found, wanted)
+            )
+            raise UserError(
+                f"the checkpoint {self._directory / str(step)} does not fit this network: "
+                f"{name.removeprefix('state/')} is {there} in the checkpoint and {here} here. If "
+                "the code of the network has changed, choose another --workdir"
+            )
 
     def restore_arrays(self, step: int, fields: Sequence[str]) -> dict[str, Any]:
         """Returns some fields of the saved TrainState, nested dicts of NumPy arrays.

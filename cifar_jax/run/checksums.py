@@ -20,8 +20,13 @@ def of_arrays(tree: Any) -> dict[str, int]:
     Args:
       tree: Tree of NumPy arrays, or of JAX arrays that are replicated on all devices.
     """
+    return {name: _crc(on_host(leaf)) for name, leaf in named(tree).items()}
+
+
+def named(tree: Any) -> dict[str, Any]:
+    """Returns the leaves of a tree by their paths, such as "state/params/conv/kernel"."""
     return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): _crc(on_host(leaf))
+        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
     }
 

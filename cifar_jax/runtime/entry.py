@@ -4,7 +4,9 @@ Signals are handled from the start of the process: until `run` or `run_tool` is 
 cifar_jax/__init__.py.
 """
 
+import os
 import sys
+import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -62,7 +64,22 @@ def _exit(main: Callable[[], int]) -> NoReturn:
         code = main()
     except SystemExit as stop:  # raised by argparse
         code = stop.code
+    except (RuntimeError, AssertionError) as error:
+        if not (os.environ.get("JAX_PLATFORMS") and _is_from_backend_selection(error)):
+            raise
+        reason = str(error) or "there is no such device, or jaxlib does not support it"
+        print(
+            f"error: JAX_PLATFORMS={os.environ['JAX_PLATFORMS']} cannot be used: {reason}",
+            file=sys.stderr,
+        )
+        code = 1
     sys.exit(output.exit_code(code))
+
+
+def _is_from_backend_selection(error: BaseException) -> bool:
+    """Returns whether JAX raised an exception while it initialized the devices."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return frames[-1].filename.endswith("xla_bridge.py")
 
 
 def silence_libraries() -> None:

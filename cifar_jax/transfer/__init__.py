@@ -19,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from cifar_jax.errors import UserError
 from cifar_jax.transfer import hub, run_weights, weight_file
 from cifar_jax.transfer.fitting import Pretrained, fit
 from cifar_jax.transfer.hub import Unavailable
@@ -65,6 +66,11 @@ def load(
         or lacks an array of the body.
     """
     path = find(weights, model_name)
+    if not os.path.exists(path):
+        raise UserError(
+            f"transfer.weights: {weights} does not exist; it must be a file, the workdir of a run, "
+            f"{hub.KERAS!r} or '{hub.HUGGING_FACE}OWNER/REPO'"
+        )
     # os.path.isdir, unlike Path.is_dir, raises no OSError if the path is too long.
     read = run_weights.read if os.path.isdir(path) else weight_file.read
     return fit(read(path), model_name, template, is_head)

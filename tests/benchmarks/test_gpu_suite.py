@@ -242,6 +242,8 @@ def test_a_signal_ends_the_benchmark_that_runs(tmp_path, monkeypatch):
         (["--minutes", "nan"], "--minutes must be above 0, got nan"),
         (["--seeds", "0"], "--seeds must be from 1 to 1,000, got 0"),
         (["--work", "/dev/null/x"], "/dev/null is not a writable directory"),
+        (["--data_dir", "/nowhere"], "--data_dir /nowhere is not a folder"),
+        (["--data_dir", "/nowhere", "--only", "probe", "speedrun"], "/nowhere is not a folder"),
     ],
 )
 def test_invalid_flags_are_rejected(tmp_path, calls, flags, message, capsys):

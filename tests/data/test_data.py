@@ -110,6 +110,17 @@ def test_prepares_the_data_set_on_first_use(monkeypatch, tmp_path):
     assert prepared.find("cifar10", tmp_path / "new")
 
 
+@pytest.mark.parametrize("below", ["cifar10", "cifar10/below"])
+def test_a_folder_below_that_of_the_data_set_is_refused(monkeypatch, tmp_path, below):
+    monkeypatch.setattr(builders, "prepare", lambda *_: pytest.fail("prepared"))
+    shrink(monkeypatch)
+    fake = write("cifar10", tmp_path)
+    (fake.folder.parent / below).mkdir(parents=True)
+    message = f"cifar10 is not in .*{below}, but in {fake.folder.parent}: set data.dir"
+    with pytest.raises(UserError, match=message):
+        data.load("cifar10", data_dir=fake.folder.parent / below)
+
+
 @pytest.mark.parametrize("way", ["argument", "variable"])
 def test_directory_that_does_not_exist_is_not_created(tmp_path, monkeypatch, way):
     monkeypatch.setattr(builders, "prepare", lambda *_: pytest.fail("prepared"))

@@ -151,12 +151,25 @@ def test_unexpected_exceptions_of_a_restore_propagate(tmp_path, monkeypatch, fai
         assert caught.value is failure
 
 
-def test_restoring_into_another_structure_does_not_advise_removal(tmp_path):
+@pytest.mark.parametrize(
+    ("name", "array", "message"),
+    [
+        (
+            "w",
+            jnp.zeros((5, 3)),
+            r"w is \[4, 3\] in the checkpoint and \[5, 3\] here",
+        ),
+        ("b", jnp.zeros(3), r"b is absent in the checkpoint and \[3\] here"),
+        ("w", None, r"w is \[4, 3\] in the checkpoint and absent here"),
+    ],
+)
+def test_a_checkpoint_of_another_network_is_refused_and_kept(tmp_path, name, array, message):
+    target = {k: v for k, v in (tree(0.0) | {name: array}).items() if v is not None}
     with open_checkpoints(tmp_path) as checkpoints:
         checkpoints.save(1, tree(1.0), {})
-        with pytest.raises(ValueError, match="do not match") as caught:
-            checkpoints.restore(1, {"other": jnp.zeros(3)}, replicated(1))
-        assert not isinstance(caught.value, UserError)
+        with pytest.raises(UserError, match=f"does not fit this network: {message}") as caught:
+            checkpoints.restore_latest(target, replicated(1), is_valid=lambda meta: True)
+        assert "remove" not in str(caught.value) and checkpoints.latest_step == 1
 
 
 def _raise(error):

@@ -263,7 +263,7 @@ def test_wrong_weights_are_refused_before_data_is_read(weights, tmp_path, monkey
     monkeypatch.setattr(experiment, "load_data", lambda config: pytest.fail("data is read"))
     model = ConfigDict(NETWORK | {"layers": (5, *LAYERS[1:])})
     for config, message in (
-        (make_config(tmp_path / "nothing.h5"), r"nothing\.h5 cannot be read: No such file"),
+        (make_config(tmp_path / "nothing.h5"), r"nothing\.h5 does not exist"),
         (make_config(weights, model=model), r"layers\.0\.kernel in .* has the shape"),
     ):
         with pytest.raises(UserError, match=message):
