@@ -166,6 +166,7 @@ def assert_close(folder, other, tolerance):
     assert error <= tolerance
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one_even_if_they_are_killed_and_restarted(start, tmp_path):
     fields = THIN_CNN2 | {"num_epochs": 4, "steps_per_call": 1}
     one = train(start, tmp_path / "one", 1, fields, num_devices=2)
