@@ -148,12 +148,13 @@ def compiled_once(monkeypatch):
     Their configs may differ in learning rates, seed and number of epochs. tests/test_reuse.py
     checks that such runs are bitwise those that compile their own programs.
     """
-    from cifar_jax import experiment
+    from cifar_jax import experiment, models
 
     create = experiment.create
 
     def create_once(config, dataset, *, mesh):
         key = experiment.program_key(config) or config.to_json(), dataset.checksum, mesh
+        key += (models.create,)  # tests replace it by tiny.create_network
         if key not in _experiments:
             _experiments[key] = create(config, dataset, mesh=mesh)
         return experiment.reused(_experiments[key], config)

@@ -21,7 +21,7 @@ IDS = ("coarse/cnn2_batch64", "cifar10/cnn_small")
 
 
 @pytest.fixture
-def small(monkeypatch, tmp_path):
+def small(monkeypatch, tmp_path, compiled_once):
     """Returns flags that train two experiments with a tiny network and data on one device."""
     mesh = engine.make_mesh(jax.devices()[:1])
     monkeypatch.setattr(experiment, "make_mesh", lambda: mesh)
