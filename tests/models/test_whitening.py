@@ -133,10 +133,9 @@ def assert_whitens_the_tiny_images(kernel):
 
 
 @pytest.mark.usefixtures("library_convolutions")
-@pytest.mark.parametrize(("parallel", "num_devices"), [("jit", 1), ("pmap", 2)])
-def test_a_run_starts_with_the_whitening_kernel_and_keeps_it(parallel, num_devices):
-    mesh = engine.make_mesh(jax.devices()[:num_devices])
-    config = experiment.checked(make_config(parallel=parallel, lookahead__every=2))
+def test_replicas_start_with_the_whitening_kernel_and_keep_it():
+    mesh = engine.make_mesh(jax.devices()[:2])
+    config = experiment.checked(make_config(parallel="pmap", lookahead__every=2))
     program = experiment.create(config, tiny.dataset(), mesh=mesh).engine
     state = program.init()
     start = jax.device_get(program.snapshot(state))
@@ -150,31 +149,32 @@ def test_a_run_starts_with_the_whitening_kernel_and_keeps_it(parallel, num_devic
     assert np.all(end.params["conv_stem"]["bias"] != start.params["conv_stem"]["bias"])
 
 
-@pytest.mark.usefixtures("library_convolutions", "default_signals")
-def test_a_resumed_run_keeps_the_whitening_kernel(tmp_path):
+@pytest.mark.usefixtures("library_convolutions", "default_signals", "compiled_once")
+def test_a_resumed_run_keeps_the_whitening_kernel_and_trains_the_bias(tmp_path):
     import orbax.checkpoint as ocp
 
-    kernels = []
+    stems = []
     for num_epochs in (1, 2):
         tiny.train(make_config(num_epochs=num_epochs, ema__decay=0.9), tmp_path)
         path = tmp_path / "checkpoints" / str(4 * num_epochs) / "state"
         state = ocp.StandardCheckpointer().restore(path.resolve())["state"]
-        kernels += [x["conv_stem"]["kernel"] for x in (state["params"], state["average"]["params"])]
-    assert_whitens_the_tiny_images(kernels[0])
-    for kernel in kernels[1:]:
-        np.testing.assert_array_equal(kernel, kernels[0])
+        stems += [x["conv_stem"] for x in (state["params"], state["average"]["params"])]
+    assert_whitens_the_tiny_images(stems[0]["kernel"])
+    for stem in stems[1:]:
+        np.testing.assert_array_equal(stem["kernel"], stems[0]["kernel"])
+    assert np.all(stems[2]["bias"] != stems[0]["bias"])  # after one epoch and after two
 
 
-@pytest.mark.usefixtures("library_convolutions", "default_signals")
+@pytest.mark.usefixtures("library_convolutions", "default_signals", "compiled_once")
 def test_loaded_weights_keep_the_kernel_of_the_images_that_they_were_trained_on(tmp_path, request):
-    tiny.train(make_config(num_epochs=1), tmp_path)
+    tiny.train(make_config(num_epochs=1, ema__decay=0.9), tmp_path)
     request.getfixturevalue("untrained")
     dataset = tiny.dataset()
     darker = dataset._replace(train=dataset.train._replace(images=dataset.train.images // 2))
     config = experiment.checked(make_config(transfer__weights=str(tmp_path)))
     mesh = engine.make_mesh(jax.devices()[:1])
     state = experiment.create(config, darker, mesh=mesh).engine.init()
-    loaded = restore.from_workdir(tmp_path).state.params
+    loaded = restore.from_workdir(tmp_path).state.average["params"]
     jax.tree.map(np.testing.assert_array_equal, state.params, loaded)
     with pytest.raises(AssertionError):  # the kernel of the darker images differs
         config = experiment.checked(make_config())
