@@ -127,6 +127,7 @@ class Pair:
 
         self._dtype, self._label_smoothing = getattr(torch, dtype), label_smoothing
         self._sam_rho, self._clip_norm = sam_rho, clip_norm
+        self.clipped = []  # whether the gradient of each step was larger than clip_norm
         self._module = torch_models.create(name, NUM_CLASSES, **options).to(self._dtype)
         self._optimizer = make_torch_optimizer(self._module.parameters())
         self.transplant()
@@ -157,7 +158,7 @@ class Pair:
             self._second_pass(images, labels)
         if self._clip_norm:
             norm = torch.nn.utils.clip_grad_norm_(self._module.parameters(), self._clip_norm)
-            assert norm > self._clip_norm
+            self.clipped.append(bool(norm > self._clip_norm))
         self._optimizer.step()
         return loss.item()
 
@@ -375,10 +376,10 @@ def test_sgd_with_nesterov_decay_and_smoothing_on_resnet18(float64):
     pair.assert_same_logits(images)
 
 
-@pytest.mark.parametrize("clip_norm", [0.0, 0.5])
-def test_sam_on_resnet18(float64, clip_norm):
+def test_sam_on_resnet18(float64):
     """The gradient of the second pass is clipped, that of the first pass is not."""
     torch_sgd = partial(torch.optim.SGD, lr=0.1, momentum=0.9, weight_decay=1e-3)
+    clip_norm = 2.0
     ours = optim.create("sgd", 0.1, momentum=0.9, weight_decay=1e-3, clip_norm=clip_norm)
     pair = Pair(
         "resnet18",
@@ -390,8 +391,10 @@ def test_sam_on_resnet18(float64, clip_norm):
         depths=(1, 1),
     )
     images, labels = make_data(8)
+    labels[:4] = 0  # gradients of the same class add up
     for part in (slice(0, 4), slice(4, 8)):
         pair.assert_same_step(images[part], labels[part])
+    assert pair.clipped == [True, False]  # clipping hides the scale of a gradient
 
 
 def test_partial_batch_equals_a_smaller_batch(float64):
