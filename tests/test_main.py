@@ -13,18 +13,6 @@ from cifar_jax import main as command
 from cifar_jax import parameter_table
 from cifar_jax.config import command_line
 
-
-def main(*args, cwd=tiny.ROOT, **env):
-    return subprocess.run(
-        [sys.executable, "-m", "cifar_jax.main", *map(str, args)],
-        cwd=cwd,
-        env=os.environ | {"PYTHONPATH": str(tiny.ROOT)} | env,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-
-
 QUICKSTART = ("--config", "configs/quickstart.py")
 # A run of one epoch on a few images.
 SMALL = [
@@ -133,10 +121,8 @@ def test_a_field_that_a_group_of_parameters_may_use_gets_no_note(capsys):
 
 
 @pytest.mark.usefixtures("default_signals")
-@pytest.mark.parametrize(
-    ("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
-)
-def test_signal_before_training_exits_immediately(tmp_path, signum, code):
+def test_signal_before_training_exits_immediately(tmp_path):
+    """tests/runtime/test_entry.py sends SIGINT and SIGTERM during the imports."""
     process = subprocess.Popen(
         [sys.executable, "-m", "cifar_jax.main", *QUICKSTART, "--workdir", tmp_path / "run"],
         cwd=tiny.ROOT,
@@ -147,39 +133,52 @@ def test_signal_before_training_exits_immediately(tmp_path, signum, code):
     while not (tmp_path / "run").exists():  # the workdir is created after jax is imported
         assert process.poll() is None
         time.sleep(0.01)
-    process.send_signal(signum)
+    process.send_signal(signal.SIGHUP)
     _, stderr = process.communicate(timeout=60)
-    assert process.returncode == code
+    assert process.returncode == 128 + signal.SIGHUP
     assert stderr == "stopped before training began; nothing to save\n"
 
 
-def test_help_lists_the_fields_of_the_config():
-    assert "--config configs/resnet18.py" in main("--help").stdout
-    fields = main(*QUICKSTART, "--help").stdout
+def test_help_lists_the_fields_of_the_config(monkeypatch, capsys):
+    monkeypatch.chdir(tiny.ROOT)
+
+    def shown(*args):
+        with pytest.raises(SystemExit) as stop:
+            command.main(["", *args, "--help"])
+        assert stop.value.code == 0
+        return capsys.readouterr().out
+
+    assert "--config configs/resnet18.py" in shown()
+    fields = shown(*QUICKSTART)
     assert "--config.optim.learning_rate=0.001" in fields
     assert "--config.model.dropout=(0.1, 0.25, 0.5)" in fields
-    other = main(*QUICKSTART, "--config.model.name=resnet34", "--help").stdout
+    other = shown(*QUICKSTART, "--config.model.name=resnet34")
     assert "--config.model.depths=(3, 4, 6, 3)" in other and "dropout" not in other
 
 
 def test_missing_data_error_lists_the_remedies(tmp_path):
     """A proxy on a port where nothing listens simulates a machine without network."""
-    closed = "http://127.0.0.1:9"
-    result = main(
-        "--config", "configs/cnn3.py", f"--config.data.dir={tmp_path}",
-        "--workdir", tmp_path / "run",
-        http_proxy=closed, https_proxy=closed, HTTP_PROXY=closed, HTTPS_PROXY=closed,
-    )  # fmt: skip
+    proxies = ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")
+    flags = ("--config", "configs/cnn3.py", f"--config.data.dir={tmp_path}")
+    result = subprocess.run(
+        [sys.executable, "-m", "cifar_jax.main", *flags, "--workdir", tmp_path / "run"],
+        cwd=tiny.ROOT,
+        env=os.environ | dict.fromkeys(proxies, "http://127.0.0.1:9"),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert result.returncode == 1, result.stderr
     for remedy in ("cifar_jax.prepare cifar100", "--config.data.dir", "data.name=synthetic"):
         assert remedy in result.stderr
     assert "Traceback" not in result.stderr
 
 
-def test_configs_work_from_any_directory(tmp_path):
+def test_configs_work_from_any_directory(tmp_path, monkeypatch, capsys):
     config = tiny.ROOT / "configs" / "quickstart.py"
-    result = main("--config", config, "--config.model.name=none", cwd=tmp_path)
-    assert "unknown model 'none'" in result.stderr
+    monkeypatch.chdir(tmp_path)
+    assert command.main(["", "--config", str(config), "--config.model.name=none"]) == 1
+    assert "unknown model 'none'" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -206,6 +205,7 @@ def test_pictures_of_a_complete_run_are_drawn_once(tmp_path, monkeypatch, capsys
     assert "rebuilding it from the checkpoint" in printed.out and "no figures" in printed.err
 
 
+@pytest.mark.usefixtures("compiled_once")
 def test_flags_leave_config_and_results_as_they_are(tmp_path, monkeypatch, capsys):
     """Runs in this process, on a few images of the synthetic data set and on all devices."""
     monkeypatch.setattr(command, "exit_on_signals", lambda *_: None)
