@@ -19,19 +19,19 @@ VGG_BLOCKS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
 
 
 class VGG(nn.Module):
-    """torchvision's VGG, with fewer units in the head."""
+    """torchvision's VGG, with fewer filters, and fewer units in the head."""
 
     def __init__(self, name, num_classes, size, units):
         super().__init__()
         layers, channels = [], 3
-        for width, count in zip((64, 128, 256, 512, 512), VGG_BLOCKS[name], strict=True):
+        for width, count in zip((4, 8, 16, 32, 32), VGG_BLOCKS[name], strict=True):
             for _ in range(count):
                 layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU()]
                 channels = width
             layers.append(nn.MaxPool2d(2))
         self.features = nn.Sequential(*layers)
         self.classifier = nn.Sequential(
-            *(nn.Linear((size // 32) ** 2 * 512, units), nn.ReLU(), nn.Dropout()),
+            *(nn.Linear((size // 32) ** 2 * channels, units), nn.ReLU(), nn.Dropout()),
             *(nn.Linear(units, units), nn.ReLU(), nn.Dropout()),
             nn.Linear(units, num_classes),
         )
@@ -126,10 +126,9 @@ RESNETS = {
 @pytest.mark.parametrize("name", RESNETS)
 def test_logits_equal_torchvision_resnet(tmp_path, name):
     depths, is_bottleneck, options = RESNETS[name]
-    width = 8 if name == "resnet34" else 64
-    theirs = randomize(ResNet(depths, is_bottleneck, 7, width))
+    theirs = randomize(ResNet(depths, is_bottleneck, 7, width=8))
     safetensors.save_model(theirs, tmp_path / "model.safetensors")
-    ours = Network(name, 7, width=width, **options)
+    ours = Network(name, 7, width=8, **options)
     found = ours.load(tmp_path / "model.safetensors")
     images = random_images(64)
     assert not found.notes
@@ -139,9 +138,10 @@ def test_logits_equal_torchvision_resnet(tmp_path, name):
 def timm_names(state):
     """Renames the head of a VGG as timm does, whose first dense layers are convolutions."""
     kernel = state["classifier.0.weight"]
-    side = round((kernel.shape[1] / 512) ** 0.5)
+    channels = state["features.0.weight"].shape[0] * 8
+    side = round((kernel.shape[1] / channels) ** 0.5)
     new = {name: tensor for name, tensor in state.items() if name.startswith("features.")}
-    new["pre_logits.fc1.weight"] = kernel.reshape(-1, 512, side, side)
+    new["pre_logits.fc1.weight"] = kernel.reshape(-1, channels, side, side)
     new["pre_logits.fc2.weight"] = state["classifier.3.weight"][:, :, None, None]
     new["head.fc.weight"] = state["classifier.6.weight"]
     for i, layer in ((0, "pre_logits.fc1"), (3, "pre_logits.fc2"), (6, "head.fc")):
@@ -155,13 +155,14 @@ def test_logits_equal_vgg_whose_features_are_flattened(tmp_path, name, is_timm):
     state = theirs.state_dict()
     safetensors.save_file(timm_names(state) if is_timm else state, tmp_path / "model.safetensors")
     layers = plain.VGG19 if name == "vgg19" else plain.VGG16
+    layers = [layer if isinstance(layer, str) else layer // 16 for layer in layers]
     ours = Network(name, 7, layers=(*layers, 24, 24), image_size=64)
     found = ours.load(tmp_path / "model.safetensors")
     images = random_images(64)
     assert not found.notes
     assert relative(ours.logits(found, images), predict(theirs, images)) < 1e-4
     # With the suite's own head, one dense layer, the body is the same.
-    body = Network(name, 7, image_size=64)
+    body = Network(name, 7, layers=layers, image_size=64)
     found = body.load(tmp_path / "model.safetensors")
     assert set(found.params) == {"layers"} and "at random" in found.notes[0]
 
