@@ -3,6 +3,7 @@ import json
 import re
 from functools import partial
 
+import jax
 import pytest
 
 from benchmarks import harness
@@ -67,7 +68,10 @@ def test_ratios_are_taken_within_rounds():
     assert ratios == {"median": 3.0, "min": 1.5, "max": 30.0}
 
 
-def test_a_failed_case_does_not_stop_the_others(tmp_path, capsys):
+def test_a_failed_case_does_not_stop_the_others(tmp_path, monkeypatch, capsys):
+    cleared = []
+    monkeypatch.setattr(jax, "clear_caches", lambda: cleared.append(1))
+
     def fail():
         raise RuntimeError("out of memory")
 
@@ -82,9 +86,11 @@ def test_a_failed_case_does_not_stop_the_others(tmp_path, capsys):
     printed = capsys.readouterr()
     assert printed.out == "title\na\nc\n"
     assert "out of memory" in printed.err and "failed (see above): b" in printed.err
+    assert len(cleared) == 3  # after every case, also one that failed
 
 
-def test_run_cases_succeeds_if_every_case_does(tmp_path):
+def test_run_cases_succeeds_if_every_case_does(tmp_path, monkeypatch):
+    monkeypatch.setattr(jax, "clear_caches", lambda: None)  # would trace all functions of JAX again
     path = tmp_path / "records.jsonl"
     assert harness.run_cases([("a", dict)], path, lambda records: "title") == 0
 

@@ -57,12 +57,13 @@ def test_training_on_other_labels_leaves_no_trace(recipe):
     assert after[1:] == before[1:]
 
 
-def test_views_are_averaged_only_in_the_reported_accuracy(recipe):
+def test_views_are_averaged_only_in_the_reported_accuracy(recipe, request):
     run, cfg = recipe
     assert cfg.augment.views == 6
     state = run._engine.fit(run._engine.init(load=False))
     logits, once = run._evaluate(state)[1], run._evaluate_once(state)[1]
     assert np.abs(logits - once).max() > 1e-6
+    request.getfixturevalue("untrained")
     single = compiled(thin(augment__views=1), "T1")
     assert single._evaluate is single._evaluate_once
 
