@@ -224,12 +224,6 @@ def test_a_wrong_path_gets_the_closest_one(monkeypatch, path, message):
     assert len(str(caught.value)) < 200
 
 
-def test_the_published_recipe_of_cnn2_batch64():
-    cfg = config.load(tiny.ROOT / "configs" / "coarse" / "cnn2_batch64.py")
-    assert (cfg.batch_size, cfg.num_epochs, cfg.optim.learning_rate) == (64, 20, 1e-3)
-    assert (cfg.data.label, cfg.data.val_fraction, cfg.selected_on) == ("coarse", 0.0, "test")
-
-
 def test_the_recipe_of_wide_resnet_has_the_batches_and_the_clipping_of_its_source():
     cfg = config.load(tiny.ROOT / "configs" / "recipes" / "wide_resnet_28_10.py")
     assert (cfg.batch_size, cfg.num_epochs, cfg.optim.learning_rate) == (256, 200, 0.1)
