@@ -40,6 +40,13 @@ def main(argv: list[str]) -> int:
     try:
         config, values = command_line.parse(argv, __doc__, define)
         workdir = Path(values.workdir or Path("runs") / config.experiment)
+        late = [epoch for epoch in config.transfer.unfreeze_epochs if epoch >= config.num_epochs]
+        if late:
+            print(
+                f"note: layers that start to train at epoch {late[0]:g} (transfer.unfreeze_epochs) "
+                f"never do with num_epochs {config.num_epochs}",
+                file=sys.stderr,
+            )
         # These import jax, which takes a second: an invalid command line fails without that delay.
         from cifar_jax.loop import Diverged
         from cifar_jax.runtime import distributed

@@ -16,6 +16,7 @@ still classified. Reads PNG, JPEG, WebP, AVIF, GIF, BMP, TIFF and PPM files.
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -86,7 +87,8 @@ def _load(workdir: Path | None, weights: Path | None) -> "Trained":
     from cifar_jax.trained.restore import from_workdir
 
     compilation_cache.use_users_folder()
-    if weights is not None and weights.is_dir():
+    # os.path.isdir, unlike Path.is_dir, raises no OSError if the path is too long.
+    if weights is not None and os.path.isdir(weights):
         raise UserError(f"--weights {weights} is a folder; for the workdir of a run, use --workdir")
     network = read(weights) if workdir is None else from_workdir(workdir)
     if network.progress:

@@ -522,6 +522,8 @@ OTHERS = [
             ("--workdir", "run"),
             ("--workdir", "nothing", "image.png"),
             ("--workdir", "file", "image.png"),
+            ("--weights", LONG, "image.png"),
+            ("--weights", "folder", "image.png"),
             ("--workdir", LONG, "image.png"),
             ("--workdir", "run", "--weights", "file", "image.png"),
             ("image.png",),

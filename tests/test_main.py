@@ -11,6 +11,7 @@ import tiny
 
 from cifar_jax import main as command
 from cifar_jax import parameter_table
+from cifar_jax import train as training
 from cifar_jax.config import command_line
 
 QUICKSTART = ("--config", "configs/quickstart.py")
@@ -29,6 +30,7 @@ SMALL = [
         ((), "--config is missing, as in: python -m cifar_jax.main --config configs/resnet18.py"),
         (("configs/quickstart.py",), "--config is missing (put it before the file)"),
         (("--cofnig", "configs/quickstart.py"), "--config is missing (is --cofnig misspelled?)"),
+        (("--workdir=x", "configs/quickstart.py"), "--config is missing (put it before the file)"),
         (("--config", "README.md"), "README.md is not a Python file: configs/ has"),
         ((*QUICKSTART, "--config.model.drop=1"), "unknown option of cnn3 'model.drop'"),
         (
@@ -84,12 +86,11 @@ def test_the_last_of_repeated_fields_counts():
         ("optim.weight_decay_mask=kernels", "has no effect with optim.weight_decay 0"),
         ("optim.momentum=0.9", ""),  # an error
         ("data.dir=folder", "has no effect with data.name 'synthetic'"),
-        ("transfer.unfreeze_epochs=(0,2)", ""),
         ("optim.sam_rho=0.1", ""),
         ("selected_by=loss", ""),
         ("data.val_seed=1", ""),
         ("transfer.cache_features=False", "has no effect with transfer.train 'all'"),
-        ("transfer.unfreeze_epochs=(0,900)", "layers that start at epoch 900 do not train in"),
+        ("transfer.unfreeze_epochs=(0,900)", ""),
     ],
 )
 def test_a_field_without_effect_gets_a_note(flag, note, capsys):
@@ -224,6 +225,16 @@ def test_flags_leave_config_and_results_as_they_are(tmp_path, monkeypatch, capsy
     assert (plain / "config.json").read_bytes() == (profiled / "config.json").read_bytes()
     first, second = (np.load(folder / "predictions.npz") for folder in (plain, profiled))
     np.testing.assert_array_equal(first["logits"], second["logits"])
+
+
+def test_layers_that_never_train_get_a_note(monkeypatch, capsys):
+    monkeypatch.setattr(training, "train", lambda *_, **__: None)
+    monkeypatch.setattr(command, "_draw", lambda _: None)
+    for epochs, note in (((0, 2), ""), ((0, 30), "note: layers that start to train at epoch 30 (")):
+        flags = [f"--config.transfer.unfreeze_epochs={epochs}", "--config.num_epochs=3"]
+        assert command.main(["", *QUICKSTART, *flags]) == 0
+        shown = capsys.readouterr().err
+        assert shown.startswith(note) and bool(shown) == bool(note)
 
 
 def test_bug_while_drawing_keeps_its_traceback(tmp_path, monkeypatch):

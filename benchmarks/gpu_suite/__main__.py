@@ -48,10 +48,7 @@ def main(argv: list[str]) -> int:
             before = "without" if args.small else "with"
             raise UserError(f"{args.out} was started {before} --small")
         stages = list(args.only or STAGES)
-        suite = make_suite(args)
-        # Checked now, because the stages before the first that needs images take minutes.
-        if any(STAGES[name].needs_images for name in stages) and not suite.data_dir.is_dir():
-            raise UserError(f"--data_dir {args.data_dir} is not a folder")
+        suite = make_suite(args, any(STAGES[name].needs_images for name in stages))
     except (UserError, OSError) as error:
         return harness.reject(error)
     if environment is None and "environment" not in stages:
@@ -75,14 +72,25 @@ def main(argv: list[str]) -> int:
     return harness.report_failed(suite.failed)
 
 
-def make_suite(args: argparse.Namespace) -> Suite:
-    """Creates the directories of a suite, and unpacks the logs that it already holds."""
+def make_suite(args: argparse.Namespace, needs_images: bool) -> Suite:
+    """Creates the directories of a suite, and unpacks the logs that it already holds.
+
+    Raises:
+      UserError: If a folder cannot be used.
+    """
     deadline = time.monotonic() + 60 * args.minutes
     out, work = args.out.resolve(), args.work.resolve()
     for name, folder in (("OUT", out), ("--work", work)):
         harness.check_folder(name, folder)
-        folder.mkdir(parents=True, exist_ok=True)
     data_dir = args.data_dir.expanduser().resolve()
+    # Checked now, because the stages before the first that needs images take minutes.
+    if needs_images and not data_dir.is_dir():
+        raise UserError(
+            f"--data_dir {args.data_dir} is not a folder (--only STAGE ... selects stages; some "
+            "need no images)"
+        )
+    for folder in (out, work):
+        folder.mkdir(parents=True, exist_ok=True)
     if (out / "accuracy.tar.gz").exists():
         unpack(out / "accuracy.tar.gz", work / "accuracy")
     if (out / "programs.tar.gz").exists():

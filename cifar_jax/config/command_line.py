@@ -52,8 +52,9 @@ def parse(
     if path is None:
         files = [i for i, arg in enumerate(argv) if i and arg.endswith(".py")]
         hint = " (put it before the file)" if files else ""
-        if files and argv[files[0] - 1].startswith("--"):
-            hint = f" (is {shorten(argv[files[0] - 1], 80)} misspelled?)"
+        flag = argv[files[0] - 1] if files else ""
+        if re.fullmatch(r"--?\w+", flag) and flag.lstrip("-") not in other_flags:
+            hint = f" (is {shorten(flag, 80)} misspelled?)"
         raise UserError(f"--config is missing{hint}, as in: {usage.splitlines()[2].strip()}")
     config = load(path)
     matches = (re.match(r"--?(?:no)?config\.([^=]*)=?(.*)", arg) for arg in argv)
@@ -135,14 +136,7 @@ def without_effect(config: ConfigDict, names: Iterable[str]) -> list[str]:
     # The optimizers that do not know these refuse them.
     for field in ("optim.momentum", "optim.nesterov"):
         reasons.pop(field, None)
-    notes = []
-    late = [epoch for epoch in config.transfer.unfreeze_epochs if epoch >= config.num_epochs]
-    if late and "transfer.unfreeze_epochs" in names:
-        notes = [
-            f"--config.transfer.unfreeze_epochs: layers that start at epoch {late[0]} do not train "
-            f"in {config.num_epochs} epochs"
-        ]
-    return notes + [
+    return [
         f"--config.{name} has no effect with {reasons[name]}"
         for name in names
         if name in reasons and fields[name] != defaults[name]

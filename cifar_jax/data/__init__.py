@@ -196,11 +196,11 @@ def _prepare(name: str, data_dir: str | Path | None) -> Path:
             f"{field}: {directory} {state}; "
             f"to create one, run `python -m cifar_jax.prepare {name} --data_dir DIRECTORY`"
         )
-    found = [folder for folder in directory.resolve().parents[:2] if _find(name, folder)]
-    if data_dir and found:
-        raise UserError(
-            f"{name} is not in {directory}, but in {found[0]}: set data.dir (--data_dir) to that"
-        )
+    for folder in directory.resolve().parents[:2] if data_dir else ():
+        if any(folder.glob(f"{name}/*/dataset_info.json")) or archive.find(name, folder):
+            raise UserError(
+                f"{name} is not in {directory}, but in {folder}: set data.dir (--data_dir) to that"
+            )
     from cifar_jax.data import builders  # imports TFDS, which takes about a second
 
     return builders.prepare(name, directory)

@@ -72,47 +72,59 @@ class CheckpointReader:
 
         Raises:
           Damaged: If it is incomplete or does not match its checksums.
-          UserError: If the files cannot be read, or `target` has other arrays or shapes than what
-            was saved. For a checkpoint without checksums, Orbax's ValueError propagates.
+          UserError: If the files cannot be read, or `target` has other arrays, shapes or dtypes
+            than what was saved. Without checksums, Orbax's ValueError propagates.
         """
-        meta, sums = self._meta_and_checksums(step)
-        self._check_target(step, target, sums)
         abstract = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), target
         )
-        args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
-        with self.reading(step):
-            restored = self._orbax.restore(self._path / str(step), args=args)
-        self._check_arrays(step, restored.state, sums)
+        args = ocp.args.Composite(
+            state=ocp.args.StandardRestore(abstract), meta=ocp.args.JsonRestore()
+        )
+        try:
+            with self.reading(step):
+                restored = self._orbax.restore(self._path / str(step), args=args)
+            meta, sums = self._checked_meta(step, restored.meta)
+            self._check_arrays(step, restored.state, sums)
+        except ValueError as error:  # from Orbax, or Damaged: it converts arrays of another dtype
+            if misfit := self._misfit(step, target):
+                raise UserError(misfit) from error
+            raise
         return restored.state, meta
 
-    def _check_target(self, step: int, target: Any, sums: dict | None) -> None:
-        """Raises UserError if a checkpoint holds other arrays than `target`, or other shapes.
+    def _misfit(self, step: int, target: Any) -> str | None:
+        """Returns what is wrong if a checkpoint holds other arrays than `target`, else None.
 
-        Does nothing if the files do not hold the arrays that have checksums: then the checkpoint is
-        damaged, or from an older version without checksums.
+        Returns None if the checkpoint's own list of arrays cannot be read or differs from its
+        checksums: then it is damaged, or from an older version.
         """
-        with self.reading(step):
+        found, expected = {}, {}
+        with contextlib.suppress(Exception):
             saved = self._pytree.metadata(self._path / str(step) / "state").item_metadata.tree
-        found = {name: tuple(leaf.shape) for name, leaf in checksums.named(saved).items()}
-        if sums is None or found.keys() != sums["arrays"].keys():
-            return
+            found = {
+                n: (tuple(x.shape), np.dtype(x.dtype)) for n, x in checksums.named(saved).items()
+            }
+            expected = self._meta_and_checksums(step)[1]["arrays"]
+        if not found or found.keys() != expected.keys():
+            return None
         # Keys are saved as their raw data, whose shape depends on the implementation.
         wanted = {
-            name: found.get(name, ()) if distributed.is_key(leaf) else leaf.shape
+            name: found.get(name) if distributed.is_key(leaf) else (leaf.shape, leaf.dtype)
             for name, leaf in checksums.named(target).items()
         }
         differing = [n for n in found.keys() | wanted.keys() if found.get(n) != wanted.get(n)]
-        if differing:
-            name = min(differing, key=lambda name: ("/params/" not in name, name))
-            there, here = (
-                list(shapes[name]) if name in shapes else "absent" for shapes in (found, wanted)
-            )
-            raise UserError(
-                f"the checkpoint {self._directory / str(step)} does not fit this network: "
-                f"{name.removeprefix('state/')} is {there} in the checkpoint and {here} here. If "
-                "the code of the network has changed, choose another --workdir"
-            )
+        if not differing:
+            return None
+        name = min(differing, key=lambda name: ("/params/" not in name, name))
+        there, here = (
+            "absent" if arrays.get(name) is None else f"{list(arrays[name][0])} {arrays[name][1]}"
+            for arrays in (found, wanted)
+        )
+        return (
+            f"the checkpoint {self._directory / str(step)} does not fit this network: "
+            f"{name.removeprefix('state/')} is {there} in the checkpoint and {here} here. If the "
+            "code of the network has changed, choose another --workdir"
+        )
 
     def restore_arrays(self, step: int, fields: Sequence[str]) -> dict[str, Any]:
         """Returns some fields of the saved TrainState, nested dicts of NumPy arrays.

@@ -6,7 +6,6 @@ cifar_jax/__init__.py.
 
 import os
 import sys
-import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -64,22 +63,28 @@ def _exit(main: Callable[[], int]) -> NoReturn:
         code = main()
     except SystemExit as stop:  # raised by argparse
         code = stop.code
-    except (RuntimeError, AssertionError) as error:
-        if not (os.environ.get("JAX_PLATFORMS") and _is_from_backend_selection(error)):
+    except (RuntimeError, AssertionError):
+        reason = _why_jax_has_no_device()
+        if reason is None:
             raise
-        reason = str(error) or "there is no such device, or jaxlib does not support it"
-        print(
-            f"error: JAX_PLATFORMS={os.environ['JAX_PLATFORMS']} cannot be used: {reason}",
-            file=sys.stderr,
-        )
+        print(f"error: {reason}", file=sys.stderr)
         code = 1
     sys.exit(output.exit_code(code))
 
 
-def _is_from_backend_selection(error: BaseException) -> bool:
-    """Returns whether JAX raised an exception while it initialized the devices."""
-    frames = traceback.extract_tb(error.__traceback__)
-    return frames[-1].filename.endswith("xla_bridge.py")
+def _why_jax_has_no_device() -> str | None:
+    """Returns why JAX cannot use the platform of $JAX_PLATFORMS, or None if that is not so."""
+    platform = os.environ.get("JAX_PLATFORMS")
+    if not platform or "jax" not in sys.modules:
+        return None
+    import jax
+
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error) or "there is no such device, or jaxlib does not support it"
+        return f"JAX_PLATFORMS={platform} cannot be used: {reason}"
+    return None
 
 
 def silence_libraries() -> None:

@@ -66,11 +66,15 @@ def load(
         or lacks an array of the body.
     """
     path = find(weights, model_name)
-    if not os.path.exists(path):
+    try:
+        os.stat(path)
+    except FileNotFoundError as error:
         raise UserError(
             f"transfer.weights: {weights} does not exist; it must be a file, the workdir of a run, "
             f"{hub.KERAS!r} or '{hub.HUGGING_FACE}OWNER/REPO'"
-        )
+        ) from error
+    except (OSError, ValueError):  # a NUL byte, or what `read` reports
+        pass
     # os.path.isdir, unlike Path.is_dir, raises no OSError if the path is too long.
     read = run_weights.read if os.path.isdir(path) else weight_file.read
     return fit(read(path), model_name, template, is_head)

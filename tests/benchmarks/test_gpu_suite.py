@@ -265,7 +265,8 @@ def test_out_must_be_a_folder_and_its_logs_sound(tmp_path, calls, capsys):
     assert gpu_suite.main(["", str(tmp_path / "file")]) == 1
     assert "OUT" in capsys.readouterr().err
     (tmp_path / "accuracy.tar.gz").write_bytes(b"damaged")
-    assert gpu_suite.main(["", str(tmp_path), "--work", str(tmp_path / "work")]) == 1
+    flags = ["--work", str(tmp_path / "work"), "--data_dir", str(tmp_path)]
+    assert gpu_suite.main(["", str(tmp_path), *flags]) == 1
     assert "accuracy.tar.gz is damaged" in capsys.readouterr().err
     assert not calls
 

@@ -128,6 +128,6 @@ def test_the_peak_counts_two_flops_per_multiplication(monkeypatch):
     assert peak.data_sheet("float32") is None  # unknown for CPUs
 
 
-def test_the_peak_is_that_of_products_which_are_compiled_as_training_is(monkeypatch):
+def test_the_measured_peak_is_plausible(monkeypatch):
     monkeypatch.setattr(peak, "_SECONDS", 0.02)
     assert 1e8 < peak.measured.__wrapped__("float32") < 1e15

@@ -154,13 +154,10 @@ def test_unexpected_exceptions_of_a_restore_propagate(tmp_path, monkeypatch, fai
 @pytest.mark.parametrize(
     ("name", "array", "message"),
     [
-        (
-            "w",
-            jnp.zeros((5, 3)),
-            r"w is \[4, 3\] in the checkpoint and \[5, 3\] here",
-        ),
-        ("b", jnp.zeros(3), r"b is absent in the checkpoint and \[3\] here"),
-        ("w", None, r"w is \[4, 3\] in the checkpoint and absent here"),
+        ("w", jnp.zeros((5, 3)), r"w is \[4, 3\] float32 in the .* and \[5, 3\] float32 here"),
+        ("w", jnp.zeros((4, 3), jnp.int32), r"w is \[4, 3\] float32 in the .* and \[4, 3\] int32"),
+        ("b", jnp.zeros(3), r"b is absent in the checkpoint and \[3\] float32 here"),
+        ("w", None, r"w is \[4, 3\] float32 in the checkpoint and absent here"),
     ],
 )
 def test_a_checkpoint_of_another_network_is_refused_and_kept(tmp_path, name, array, message):

@@ -432,6 +432,15 @@ def test_summaries_with_other_values_are_refused(copy, field, value):
     assert workdir.check(config, folder) is None  # so the command rebuilds it
 
 
+def test_a_checkpoint_is_restored_without_its_list_of_arrays(two_checkpoints, monkeypatch):
+    """Only the explanation of why another network does not fit needs it."""
+    monkeypatch.setattr(checkpoint_reader.ocp.Checkpointer, "metadata", lambda *_: None)
+    with open_checkpoints(two_checkpoints, read_only=True) as checkpoints:
+        assert checkpoints.restore(3, STATE, SHARDING)[1] == META
+        with pytest.raises(ValueError, match="do not match"):
+            checkpoints.restore(3, {"other": STATE["w"]}, SHARDING)
+
+
 def test_a_file_system_that_fails_deletes_no_checkpoint(copy, monkeypatch):
     """TensorStore reports a failing disk by a ValueError, like a damaged file."""
     config, folder = copy

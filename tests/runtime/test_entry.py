@@ -109,11 +109,12 @@ def test_what_a_failed_save_or_read_abandons_prints_nothing():
 @pytest.mark.parametrize("platform", ["cuda", "gpuu"])
 def test_a_platform_that_jax_cannot_use_is_reported_in_one_line(platform):
     code = (
-        "import sys; from cifar_jax.runtime import entry; import jax; entry.run_tool(jax.devices)"
+        "from cifar_jax.runtime import entry; import jax; entry.run_tool(lambda: jax.numpy.ones(1))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
-        cwd=tiny.ROOT, capture_output=True, text=True, env=os.environ | {"JAX_PLATFORMS": platform},
+        cwd=tiny.ROOT, capture_output=True, text=True,
+        env=os.environ | {"JAX_PLATFORMS": platform, "CUDA_VISIBLE_DEVICES": ""},
     )  # fmt: skip
     last = done.stderr.splitlines()[-1]
     assert done.returncode == 1 and last.startswith(f"error: JAX_PLATFORMS={platform} cannot be")
