@@ -100,6 +100,14 @@ def test_a_field_without_effect_gets_a_note(flag, note, capsys):
     assert (note in shown and shown.startswith("note: --config.")) if note else shown == ""
 
 
+@pytest.mark.parametrize("file", ["callbacks/school_improved", "speedrun/airbench95", "cnn3"])
+@pytest.mark.parametrize(("group", "switch"), command_line.SWITCHES.items())
+def test_callbacks_and_averages_can_be_switched_off(file, group, switch):
+    argv = ["", "--config", str(tiny.ROOT / f"configs/{file}.py"), f"--config.{group}.{switch}=0"]
+    config, _ = command_line.parse(argv, "usage\n\nexample")
+    assert config[group][switch] == 0
+
+
 def test_notes_depend_on_the_other_fields(capsys):
     argv = ["", "--config", str(tiny.ROOT / "configs/cnn3.py"), "--config.num_epochs=2"]
     argv += ["--config.optim.schedule=step", "--config.optim.step_epochs=(3,)"]

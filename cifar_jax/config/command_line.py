@@ -12,6 +12,8 @@ from ml_collections import ConfigDict, config_flags
 from cifar_jax.config import base, check_kinds, choose_model, flatten, load
 from cifar_jax.errors import UserError, quote, shorten, unknown
 
+# {group of fields: its field that turns it on}. The other fields are refused while it is 0.
+SWITCHES = {"plateau": "patience", "early_stopping": "patience", "lookahead": "every"}
 # Fields of config.optim that do not belong to a schedule or an optimizer.
 _OTHER_FIELDS = ("groups", "rescale_kernels", "sam_rho")
 
@@ -91,9 +93,9 @@ def parse(
     if values.workdir == "":
         raise UserError("--workdir is empty")
     check_kinds(values.config)
-    switches = {"plateau": "patience", "early_stopping": "patience", "lookahead": "every"}
-    for group, switch in switches.items():
-        fields = [name for name in overrides if name.startswith(f"{group}.")]
+    for group, switch in SWITCHES.items():
+        others = overrides.keys() - {f"{group}.{switch}"}
+        fields = sorted(name for name in others if name.startswith(f"{group}."))
         if fields and not values.config[group][switch]:
             raise UserError(f"{fields[0]} has no effect while {group}.{switch} is 0")
     for note in without_effect(values.config, overrides):

@@ -147,8 +147,8 @@ def check(config: ConfigDict, folder: Path) -> dict[str, Any] | None:
             f"--workdir {folder} holds checkpoints, but no readable config.json that says which "
             "run they belong to. Choose another --workdir, or remove that folder"
         )
-    defaults = _defaults(config)
-    _check_same(defaults | flatten(previous), defaults | flatten_json(config), folder)
+    filled = defaults(config)
+    _check_same(filled | flatten(previous), filled | flatten_json(config), folder)
     summary = _read(folder / "summary.json")
     if previous.get("num_epochs") == config.num_epochs and summary and is_complete(summary):
         return summary
@@ -201,11 +201,11 @@ def claim(config: ConfigDict, folder: Path) -> None:
     (folder / "diverged.txt").unlink(missing_ok=True)
 
 
-def _defaults(config: ConfigDict) -> dict[str, Any]:
+def defaults(config: ConfigDict) -> dict[str, Any]:
     """Returns the defaults of all fields, for those that the config of an older run lacks."""
-    defaults = base.get_config()
-    choose_model(defaults, config.model.name)
-    return flatten_json(defaults)
+    complete = base.get_config()
+    choose_model(complete, config.model.name)
+    return flatten_json(complete)
 
 
 def _check_same(old: dict[str, Any], new: dict[str, Any], folder: Path) -> None:

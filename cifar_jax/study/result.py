@@ -8,7 +8,7 @@ from typing import Any
 from ml_collections import ConfigDict
 from optuna.trial import FrozenTrial, TrialState
 
-from cifar_jax.config import choose_model, flatten, load
+from cifar_jax.config import choose_model, command_line, flatten, load
 
 
 def best_of(trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
@@ -55,19 +55,19 @@ def command(path: str, config: ConfigDict, winner: ConfigDict, workdir: Path) ->
         with winner.unlocked():
             winner.data.val_fraction, winner.selected_on = 0.0, "last"
     before = load(path)
-    choose_model(before, before.model.name)
-    if winner.model.name != before.model.name:
-        choose_model(before, winner.model.name)
+    own = before.model.name
+    choose_model(before, winner.model.name)
+    if winner.model.name != own:
         before.model.name = ""
-    # The other fields of a callback that is off are refused.
-    off = tuple(f"{name}." for name in ("plateau", "early_stopping") if not winner[name].patience)
+    off = tuple(f"{g}." for g, switch in command_line.SWITCHES.items() if not winner[g][switch])
+    switches = [f"{group}.{switch}" for group, switch in command_line.SWITCHES.items()]
     old, new = flatten(before), flatten(winner)
     changed = [
         f"--config.{name}={_flag(new[name])}"
         for name in sorted(new, key=lambda name: name != "model.name")
         if new[name] != old[name]
         and not name.startswith("search.")
-        and (name.endswith(".patience") or not name.startswith(off))
+        and (name in switches or not name.startswith(off))
     ]
     words = ["python", "-m", "cifar_jax.main", "--config", path, "--workdir", str(workdir)]
     return shlex.join([*words, *changed])

@@ -15,7 +15,7 @@ from cifar_jax.config import completed, flatten_json
 from cifar_jax.errors import UserError, unknown
 from cifar_jax.run import config_json
 from cifar_jax.run.summary import write_json
-from cifar_jax.run.workdir import NON_SEMANTIC_FIELDS, SEARCH_FILE, differences
+from cifar_jax.run.workdir import NON_SEMANTIC_FIELDS, SEARCH_FILE, defaults, differences
 
 SAMPLERS = ("random", "tpe")
 PRUNERS = ("none", "median", "hyperband")
@@ -119,7 +119,7 @@ def claim(config: ConfigDict, folder: Path, storage: str | None) -> str:
             f"--workdir {folder} holds a search with --storage {there.get('storage')}, not "
             f"{mine['storage']}: choose another --workdir"
         )
-    old = flatten_json(completed(there["config"]))
+    old = defaults(config) | flatten_json(completed(there["config"]))
     differing = differences(old, flatten_json(config), _MAY_CHANGE)
     if differing:
         raise UserError(

@@ -26,8 +26,9 @@ _EXAMPLE = "as in optim.learning_rate in log(1e-4, 1e-1)"
 
 def longest(config: ConfigDict, parameters: "Sequence[Parameter]") -> int:
     """Returns the number of epochs of the longest trial."""
-    values = [max(p.values) for p in parameters if p.field == "num_epochs"]
-    return values[0] if values else config.num_epochs
+    # `check` refuses values of other types.
+    values = [v for p in parameters if p.field == "num_epochs" for v in p.values if type(v) is int]
+    return max(values, default=config.num_epochs)
 
 
 class Parameter(NamedTuple):
@@ -184,7 +185,8 @@ def applied(
 ) -> ConfigDict:
     """Returns a copy of a config with the values of a trial.
 
-    If the network is one of the values, options that it lacks are left out, as on the command line.
+    If the network is one of the values, options that it lacks are left out, as on the command line,
+    and options that have the default of the config's network get the default of the trial's.
 
     Args:
       config: A complete config.
@@ -197,6 +199,7 @@ def applied(
     """
     config = config.copy_and_resolve_references()
     if _NETWORK in values:  # first, because it determines which options exist
+        _drop_default_options(config)
         choose_model(config, values[_NETWORK])
     fields = flatten(config)
     parameters = [p for p in space if p.name in values]
@@ -214,6 +217,17 @@ def applied(
     return config.lock()
 
 
+def _drop_default_options(config: ConfigDict) -> None:
+    """Removes the options of the network that have its defaults: another network has others."""
+    from cifar_jax import models
+
+    defaults = models.options_of(config.model.name)
+    with config.unlocked():
+        config.model = ConfigDict(
+            {k: v for k, v in config.model.items() if k == "name" or v != defaults[k]}
+        )
+
+
 def _check_field(parameter: Parameter, fields: Mapping[str, Any]) -> None:
     field = parameter.field
     if any(name.startswith(f"{field}.") for name in fields):
@@ -225,6 +239,13 @@ def _check_field(parameter: Parameter, fields: Mapping[str, Any]) -> None:
     value, index = fields[field], parameter.index
     if index is not None and not (isinstance(value, tuple | list) and index < len(value)):
         raise UserError(f"search.space has {parameter.name}, but {field} is {quote(value)}")
+
+
+def _check_is_flag(config: ConfigDict, parameter: Parameter, value: Any) -> None:
+    """Raises UserError if a flag, as in the command that trains the winner, cannot set a value."""
+    old = flatten(config).get(parameter.field)
+    if isinstance(value, tuple) and parameter.index is None and not isinstance(old, tuple | list):
+        raise UserError(f"the config has {quote(old)} there, not a list")
 
 
 def _replaced(old: Any, parameter: Parameter, new: Any) -> Any:
@@ -256,6 +277,7 @@ def check(config: ConfigDict, space: Sequence[Parameter]) -> None:
         for value in parameter.values:
             for base in bases:
                 try:
+                    _check_is_flag(applied(config, space, base), parameter, value)
                     experiment.checked(applied(config, space, base | {parameter.name: value}))
                 except UserError as error:
                     raise UserError(

@@ -157,6 +157,10 @@ def test_a_search_is_identified_by_its_config(command, tmp_path):
     assert len(list((tmp_path / "w/trials").iterdir())) == 2
     saved = json.loads((tmp_path / "w/search.json").read_text())
     assert saved["config"]["search"]["num_trials"] == 1
+    # A version that lacked an option of the network may have started the search.
+    del saved["config"]["model"]["dropout"], saved["config"]["gpu_graph"]
+    (tmp_path / "w/search.json").write_text(json.dumps(saved))
+    assert "holds another search" not in command(space, "--trials=2")[1].err
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,14 @@
 import pytest
 import searching
 import tiny
+from ml_collections import ConfigDict
 
+from cifar_jax.config import command_line
 from cifar_jax.errors import UserError
 from cifar_jax.study import space
 from cifar_jax.study.space import Parameter
+
+USAGE = "usage\n\nexample"
 
 
 def test_statements_are_separated_by_lines_or_semicolons():
@@ -82,6 +86,8 @@ def test_malformed_spaces(text, message):
         ("model.filters[1] in {8, 0}", "model.filters[1] cannot be 0: filters must be positive"),
         ("optim.learning_rate in uniform(-1, 1)", "optim.learning_rate cannot be -1.0"),
         ("model.name in {'cnn2', 'cnn22'}", "unknown model 'cnn22'"),
+        ("label_smoothing in {0.1, (0.1, 0.2)}", "the config has 0.0 there, not a list"),
+        ("num_epochs in {5, '10'}", "num_epochs cannot be '10': num_epochs must be a whole"),
         ("selected_by in {'loss', 'accuracy'}", "cannot have selected_by"),
         ("data.val_fraction in {0.1, 0.2}", "cannot have data.val_fraction"),
         ("data.limit in {100, 200}", "cannot have data.limit"),
@@ -109,6 +115,35 @@ def test_values_are_applied_to_a_copy():
     assert trial.optim.learning_rate == 2.0 and type(trial.optim.learning_rate) is float
     assert config.model.filters == (4, 8) and trial.batch_size == config.batch_size
     assert trial.is_locked
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("resnet18", "resnet34"),  # other defaults of the same options
+        ("resnet18", "resnet50"),
+        ("callbacks/simple", "vgg16"),
+    ],
+)
+def test_a_network_is_built_as_on_the_command_line(file, name):
+    flags = ["--config", str(tiny.ROOT / "configs" / f"{file}.py")]
+    config, _ = command_line.parse(["", *flags], USAGE)
+    expected, _ = command_line.parse(["", *flags, f"--config.model.name={name}"], USAGE)
+    parameters = space.parse(f"model.name in {{'{config.model.name}', '{name}'}}")
+    assert space.applied(config, parameters, {"model.name": name}).model == expected.model
+    same = space.applied(config, parameters, {"model.name": config.model.name})
+    assert same.model == config.model
+
+
+def test_networks_may_have_other_kinds_of_options():
+    config = tiny.make_config(model=ConfigDict({"name": "cnn2", "filters": (32, 64)}))
+    space.check(config, space.parse("model.name in {'cnn2', 'cnn4'}"))  # with two and four filters
+
+
+def test_the_longest_trial_is_that_with_the_most_epochs():
+    config = searching.make_config()
+    assert space.longest(config, space.parse("num_epochs in {5, 10, '20'}")) == 10
+    assert space.longest(config, space.parse("num_epochs in {'a'}")) == config.num_epochs
 
 
 def test_a_network_comes_with_its_own_options():
