@@ -38,6 +38,7 @@ lock:
 
 # The packages that an image with JAX and PyTorch lacks, for a GPU machine without a network.
 gpu-wheels:
+	rm -rf .whl
 	$(PYTHON) -m pip download --quiet --no-deps --only-binary=:all: --python-version 3.12 \
 	  --platform any --platform manylinux_2_28_x86_64 --dest .whl clu ml_collections tensorboardX
 

@@ -81,6 +81,13 @@ class Row(NamedTuple):
         return statistics.mean(self.accuracies) - self.published.test_accuracy
 
     @property
+    def is_complete(self) -> bool:
+        """Whether there are runs, and the config file describes them, up to the last epoch."""
+        if not self.logs or self.changed:
+            return False
+        return self.logs[0].settings["num_epochs"] == self.num_epochs
+
+    @property
     def reason(self) -> str:
         """Why the measured and published results are not comparable; "" if they are."""
         if not self.logs:

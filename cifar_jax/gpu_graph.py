@@ -5,9 +5,10 @@ an H100 takes 0.76 to 0.96 times as long (docs/performance.md), but with other c
 versions of jaxlib, a program may fail, crash its process, or be slower. gpu_graph="auto" therefore
 tries a program in a separate process first, and keeps the answer next to the compiled programs.
 
-    python -m cifar_jax.gpu_graph [--steps N]
+    python -m cifar_jax.gpu_graph [--steps N | --decide]
 
-prints the measurement that the answer is based on, as one line of JSON.
+prints the measurement that the answer is based on, as one line of JSON; with --decide, it prints
+and keeps the answer, as training would.
 """
 
 import argparse
@@ -55,12 +56,13 @@ def decide(setting: str) -> bool:
     if setting not in SETTINGS:
         raise unknown("gpu_graph", setting, SETTINGS)
     if setting == "auto":
-        return jax.default_backend() == "gpu" and _decide_automatically()
+        return jax.default_backend() == "gpu" and _decide_automatically()["use"]
     return setting == "on"
 
 
 @functools.cache
-def _decide_automatically() -> bool:
+def _decide_automatically() -> dict[str, Any]:
+    """Returns the verdict of `probe` on the first GPU, from an earlier process if possible."""
     folder = jax.config.jax_compilation_cache_dir
     path = Path(folder) / FILE if folder and "://" not in folder else None
     device = jax.local_devices()[0]
@@ -75,8 +77,8 @@ def _decide_automatically() -> bool:
                 replacing(path) as part,
             ):  # if this fails, the next process tries again
                 part.write_text(json.dumps(known | {key: verdict}, indent=2) + "\n")
-        return verdict["use"]
-    return known[key]["use"]
+        return verdict
+    return known[key]
 
 
 def _read(path: Path | None) -> dict[str, dict[str, Any]]:
@@ -193,8 +195,18 @@ def _train(steps_per_call: int, cuda_graph: bool) -> tuple[Any, float]:
     return jax.device_get(state.params), 1e3 * min(seconds[2:]) / steps_per_call
 
 
-if __name__ == "__main__":
+def main(argv: list[str]) -> None:
+    """Prints the measurement or, with --decide, the answer, as one line of JSON."""
     parser = argparse.ArgumentParser(prog="python -m cifar_jax.gpu_graph", description=__doc__)
     parser.add_argument("--steps", type=int, default=100, help="steps per call (default: 100)")
+    parser.add_argument("--decide", action="store_true", help="print and keep the answer")
+    args = parser.parse_args(argv[1:])
+    if args.decide:
+        print(json.dumps(_decide_automatically()))
+        return
     signal.alarm(TIMEOUT_SECONDS)  # a trial that hangs ends even if the training was killed
-    print(json.dumps(measure(parser.parse_args().steps)))
+    print(json.dumps(measure(args.steps)))
+
+
+if __name__ == "__main__":
+    main(sys.argv)

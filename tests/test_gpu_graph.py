@@ -84,6 +84,14 @@ def test_a_final_answer_is_kept(stand_in, gpu, capsys):
     assert jax.__version__ in key and jax.devices()[0].device_kind in key
 
 
+def test_the_answer_can_be_decided_in_advance(stand_in, gpu, capsys):
+    stand_in(answer())
+    gpu_graph.main(["", "--decide"])
+    verdict = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert verdict["use"] and [verdict] == [*json.loads(gpu.read_text()).values()]
+    assert gpu_graph.decide("auto") and stand_in.count() == 1
+
+
 def test_a_failed_trial_is_repeated_and_a_damaged_file_is_ignored(stand_in, gpu):
     gpu.parent.mkdir()
     gpu.write_text('{"key": 1}')

@@ -67,7 +67,6 @@ def main(argv: list[str]) -> int:
         finally:
             pack_programs(suite)
     text = summarize(suite)
-    (suite.out / "summary.txt").write_text(text + "\n")
     print("\n" + text)
     return harness.report_failed(suite.failed)
 

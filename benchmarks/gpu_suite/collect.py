@@ -97,8 +97,18 @@ def collect(out: Path) -> None:
             with harness.open_output(target) as file:
                 harness.append(file, *new)
         print(f"{name}: {len(new)} new records")
+    _collect_probe(out, environment)
     if (out / "accuracy.tar.gz").exists():
         print(f"accuracy: {_collect_logs(out / 'accuracy.tar.gz')} new logs")
+
+
+def _collect_probe(out: Path, environment: dict[str, Any]) -> None:
+    """Adds the environment and the decision on CUDA graphs to the log of GPU machines."""
+    record = environment | {"gpu_graph": read_records(out / "gpu_graph.jsonl")}
+    target = harness.RESULTS / "checks" / "gpu" / "machines.jsonl"
+    if record not in read_records(target):
+        with harness.open_output(target) as file:
+            harness.append(file, record)
 
 
 def _collect_logs(archive: Path) -> int:

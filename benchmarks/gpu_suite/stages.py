@@ -1,6 +1,8 @@
 """The stages of the suite, the most valuable ones first."""
 
+import contextlib
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -12,12 +14,13 @@ from benchmarks.gpu_suite.collect import pack, read_environment
 from benchmarks.gpu_suite.suite import MIN_SECONDS, Suite
 from benchmarks.harness import ROOT
 from benchmarks.published import PUBLISHED
-from benchmarks.results import load_config
+from benchmarks.results import load_config, rows
 from benchmarks.throughput.cases import config_of, names
 from benchmarks.throughput.measure import NUM_IMAGES
+from cifar_jax import data
 from cifar_jax.experiment.parts import compute_dtype
 
-# Cases in addition to the batch sizes and dtypes of the write-ups.
+# Cases in addition to the batch sizes and dtypes of the write-ups. The first ones are the headline.
 REFERENCE_CASES = (
     *("resnet18 reference:512:bfloat16", "resnet18 reference:128:bfloat16"),
     "resnet34:512:bfloat16",
@@ -28,27 +31,34 @@ TORCH_CASES = (
 )
 # The settings of PyTorch on a GPU, without autotuning; see benchmarks/versus_torch/settings.py.
 GPU_SETTINGS = ("torch_channels_last_fused", "torch_compiled")
-# Experiments that train at the same time.
-NUM_JOBS = 4
+# Experiments that train at the same time, without and with NVIDIA's Multi-Process Service.
+NUM_JOBS, NUM_MPS_JOBS = 4, 8
+# Epochs of the shortened runs of hybrid/.
+SHORT_EPOCHS = 30
 # The time that PyTorch takes to autotune and measure one case.
 AUTOTUNING_SECONDS = 300
 # (recipe, framework, runs), the most valuable first.
+FIRST_SPEEDRUNS = (("airbench94", "jax", 5), ("cifar100_75", "jax", 5))
 SPEEDRUNS = (
     *(("airbench94", "jax", 50), ("cifar100_75", "jax", 50), ("airbench95", "jax", 10)),
     *(("airbench96", "jax", 5), ("airbench94", "torch", 10), ("cifar100_75", "torch", 10)),
 )
 MAX_PROGRAM_BYTES = 14 * 2**20
-# The recipes to train, the shortest first.
-REFERENCES = ("resnet18_30epochs", "resnet18", "resnet34")
+# The long recipes to train, after resnet18_30epochs.
+REFERENCES = ("resnet18", "resnet34")
 
 
 def check_environment(suite: Suite) -> None:
     """Writes environment.json with the device, the versions and the speed of a matrix product.
 
     Raises:
-      SystemExit: If a package is missing or the commit is unknown.
+      SystemExit: If a package is missing, the commit is unknown, or the file is from another GPU.
     """
-    if read_environment(suite.out) is not None:
+    known = read_environment(suite.out)
+    if known is not None:
+        kind, name = known["device"].get("kind"), _gpu_name()
+        if _is_on_gpu(suite) and name not in (None, kind):
+            raise SystemExit(f"{suite.out} holds measurements on {kind}, but this is {name}")
         return
     command = [sys.executable, "-m", "benchmarks.gpu_suite.environment"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
@@ -61,40 +71,66 @@ def check_environment(suite: Suite) -> None:
     print(json.dumps(environment))
 
 
+def _gpu_name() -> str | None:
+    """Returns the name of the first visible GPU, or None if there is none."""
+    query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    try:
+        return subprocess.run(
+            query, capture_output=True, text=True, check=True
+        ).stdout.splitlines()[0]
+    except (OSError, subprocess.SubprocessError, IndexError):
+        return None
+
+
 def probe(suite: Suite) -> None:
-    """Tries a call as one CUDA graph, and keeps the measurement; see cifar_jax/gpu_graph.py."""
+    """Decides whether calls run as one CUDA graph; see cifar_jax/gpu_graph.py.
+
+    The answer is kept next to the compiled programs, where the other stages find it.
+    """
     if not suite.records("gpu_graph"):
-        flags = ("--steps", "1") if suite.small else ()
+        flags = ("--steps", "1") if suite.small else ("--decide",)
         suite.call("cifar_jax.gpu_graph", *flags, save_output=suite.out / "gpu_graph.jsonl")
 
 
 def headline(suite: Suite) -> None:
-    """Times ResNets at large batch sizes, and compares them with PyTorch.
-
-    Autotuning in PyTorch takes minutes, so it comes last and only if there is time left.
-    """
+    """Times ResNet-18 at a large batch size, and compares it with PyTorch."""
     if suite.small:
         _measure_missing(suite, "throughput", ["cnn_small:8"], ("--seconds", "0.1"))
         flags = ("--rounds", "1", "--steps", "2", *_quick_settings(suite))
         _measure_missing(suite, "versus_torch", ["cnn_small:8"], flags)
         return
-    _measure_missing(suite, "throughput", REFERENCE_CASES, ("--no_input_share",))
-    if not _has_torch(suite):
+    _time_resnets(suite, REFERENCE_CASES[:1], TORCH_CASES[:1])
+
+
+def resnets(suite: Suite) -> None:
+    """Times ResNets at other batch sizes and dtypes, and compares them with PyTorch."""
+    if not suite.small:
+        _time_resnets(suite, REFERENCE_CASES, TORCH_CASES)
+
+
+def _time_resnets(suite: Suite, cases: Sequence[str], torch_cases: Sequence[str]) -> None:
+    _measure_missing(suite, "throughput", cases, ("--no_input_share",))
+    if _has_torch(suite):
+        flags = ("--rounds", "5", *_quick_settings(suite))
+        _measure_missing(suite, "versus_torch", torch_cases, flags)
+
+
+def autotuning(suite: Suite) -> None:
+    """Compares ResNet-18 with PyTorch after its autotuning, if there is enough time."""
+    tuned = any("torch_autotuned" in r["ms_of_settings"] for r in suite.records("versus_torch"))
+    if suite.small or tuned or not _is_on_gpu(suite) or not _has_torch(suite):
         return
-    flags = ("--rounds", "5", *_quick_settings(suite))
-    _measure_missing(suite, "versus_torch", TORCH_CASES, flags)
-    is_autotuned = any(
-        "torch_autotuned" in r["ms_of_settings"] for r in suite.records("versus_torch")
-    )
-    if _is_on_gpu(suite) and not is_autotuned and suite.seconds_left > AUTOTUNING_SECONDS:
+    if suite.seconds_left > AUTOTUNING_SECONDS:
         flags = ("--rounds", "5", "--settings", *GPU_SETTINGS, "torch_autotuned")
         out = str(suite.out / "versus_torch.jsonl")
         suite.call("benchmarks.versus_torch", TORCH_CASES[0], *flags, "--out", out)
 
 
 def throughput(suite: Suite) -> None:
-    """Times every network at the batch size and dtype of its write-up."""
-    cases, flags = names(), ("--no_input_share",)
+    """Times every network at the batch size and dtype of its write-up, those of write-ups first."""
+    own = {load_config(experiment).model.name for experiment in PUBLISHED}
+    cases = sorted(names(), key=lambda name: name.partition(" ")[0] not in own)
+    flags = ("--no_input_share",)
     if suite.small:
         cases, flags = ["cnn_small:8", "cnn2:8"], ("--seconds", "0.1")
     _measure_missing(suite, "throughput", cases, flags)
@@ -165,15 +201,27 @@ def _names(model: str, batch_size: int, dtype: str, platform: str) -> Iterator[s
 
 
 def speedrun(suite: Suite) -> None:
-    """Times the recipes in configs/speedrun/, and after them two of them in PyTorch.
+    """Times a few runs of the two shortest recipes in configs/speedrun/."""
+    if not suite.small:
+        _time_speedruns(suite, FIRST_SPEEDRUNS)
+        return
+    small = ("data.limit=200", "batch_size=100", "num_epochs=1", "model.widths=8,8,8")
+    _time_speedruns(suite, [("airbench94", "jax", 1)], [f"--config.{field}" for field in small])
 
-    PyTorch's autotuning takes minutes, so these start only if enough time is left.
+
+def more_speedruns(suite: Suite) -> None:
+    """Times more runs of all recipes, and after them of two of them in PyTorch."""
+    if not suite.small:
+        _time_speedruns(suite, SPEEDRUNS)
+
+
+def _time_speedruns(
+    suite: Suite, recipes: Sequence[tuple[str, str, int]], flags: Sequence[str] = ()
+) -> None:
+    """Times the runs that are missing.
+
+    PyTorch's autotuning takes minutes, so PyTorch starts only if enough time is left.
     """
-    recipes, flags = SPEEDRUNS, ()
-    if suite.small:
-        recipes = (("airbench94", "jax", 1),)
-        small = ("data.limit=200", "batch_size=100", "num_epochs=1", "model.widths=8,8,8")
-        flags = tuple(f"--config.{setting}" for setting in small)
     for name, framework, num_runs in recipes:
         needed = AUTOTUNING_SECONDS if framework == "torch" else MIN_SECONDS
         done = [(r["recipe"], r["framework"]) for r in suite.records("speedrun")]
@@ -182,6 +230,8 @@ def speedrun(suite: Suite) -> None:
             continue
         if framework == "torch" and not _has_torch(suite):
             return
+        if not _has_images(suite, load_config(f"speedrun/{name}").data.name):
+            continue
         suite.call(
             "benchmarks.speedrun", name, "--framework", framework, *flags,
             *("--runs", str(num_runs - num_done), "--first_seed", str(num_done)),
@@ -199,32 +249,69 @@ def augmentation(suite: Suite) -> None:
 
 
 def experiments(suite: Suite) -> None:
-    """Trains the published experiments outside hybrid/, several at once.
-
-    Those with a published accuracy come first, and the cheapest first among these. hybrid/, which
-    takes six times as long as all others, follows with 30 epochs.
-    """
-    jobs = ("--seeds", str(suite.seeds), "--jobs", str(NUM_JOBS))
+    """Trains the published experiments outside hybrid/, several at once."""
     if suite.small:
         flags = ("--limit", "500", "--epochs", "1", "--jobs", "2")
         _train(suite, ["cifar10/cnn_small", "assignment/cnn3"], flags)
-        return
-    short, hybrid = _by_value(suite)
-    _train(suite, short, jobs)
-    _train(suite, hybrid, (*jobs, "--epochs", "30"))
+    else:
+        _train_together(suite, _by_value(suite)[0])
+
+
+def hybrid_short(suite: Suite) -> None:
+    """Trains the experiments in hybrid/, six times the work of all others, for SHORT_EPOCHS."""
+    if not suite.small:
+        longer = [e for e in _by_value(suite)[1] if load_config(e).num_epochs > SHORT_EPOCHS]
+        _train_together(suite, longer, ("--epochs", str(SHORT_EPOCHS)))
 
 
 def hybrid(suite: Suite) -> None:
-    """Trains the experiments in hybrid/ at full length, the cheapest first."""
+    """Trains the experiments in hybrid/ at full length."""
     if not suite.small:
-        _train(suite, _by_value(suite)[1], ("--seeds", str(suite.seeds), "--jobs", str(NUM_JOBS)))
+        _train_together(suite, _by_value(suite)[1])
+
+
+def _train_together(suite: Suite, experiments: Sequence[str], flags: Sequence[str] = ()) -> None:
+    """Trains experiments several at once."""
+    with _shared_gpu(suite) as num_jobs:
+        jobs = ("--seeds", str(suite.seeds), "--jobs", str(num_jobs))
+        _train(suite, experiments, (*jobs, *flags))
+
+
+@contextlib.contextmanager
+def _shared_gpu(suite: Suite) -> Iterator[int]:
+    """Starts NVIDIA's Multi-Process Service if it is installed, and stops it at the end.
+
+    Without it, only one of several processes at a time uses a GPU, and four small networks
+    train more slowly together than one after the other (docs/performance.md).
+
+    Yields:
+      The number of runs to train at the same time.
+    """
+    command = shutil.which("nvidia-cuda-mps-control")
+    if command is None or not _is_on_gpu(suite):
+        yield NUM_JOBS
+        return
+    # Fails if the service already runs; then it is somebody else's to stop.
+    started = subprocess.run([command, "-d"], capture_output=True).returncode == 0
+    try:
+        yield NUM_MPS_JOBS
+    finally:
+        if started:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                subprocess.run([command], input=b"quit\n", capture_output=True, timeout=30)
 
 
 def _by_value(suite: Suite) -> tuple[list[str], list[str]]:
-    """Returns the experiments outside hybrid/ and those in it, in the order to train them in."""
+    """Returns the experiments outside hybrid/ and those in it, in the order to train them in.
 
-    def value(experiment: str) -> tuple[bool, float]:
-        return PUBLISHED[experiment].test_accuracy is None, _cost(suite, experiment)
+    Those come first that have no complete run in benchmarks/results, then those with a published
+    accuracy, and among these the cheapest.
+    """
+    complete = {row.experiment for row in rows() if row.is_complete}
+
+    def value(experiment: str) -> tuple[bool, bool, float]:
+        lacks_accuracy = PUBLISHED[experiment].test_accuracy is None
+        return experiment in complete, lacks_accuracy, _cost(suite, experiment)
 
     ordered = sorted(PUBLISHED, key=value)
     return (
@@ -233,19 +320,25 @@ def _by_value(suite: Suite) -> tuple[list[str], list[str]]:
     )
 
 
-def references(suite: Suite) -> None:
-    """Trains this suite's own ResNet recipes."""
+def recipe(suite: Suite) -> None:
+    """Trains this suite's short ResNet recipe."""
     if suite.small:
         _train(suite, ["cnn3"], ("--limit", "128", "--epochs", "1"))
-        return
-    for name in REFERENCES:
+    else:
+        _train(suite, ["resnet18_30epochs"], ())
+
+
+def references(suite: Suite) -> None:
+    """Trains this suite's long ResNet recipes."""
+    for name in () if suite.small else REFERENCES:
         _train(suite, [name], ())
 
 
 def _train(suite: Suite, experiments: Sequence[str], flags: Sequence[str]) -> None:
     """Trains the experiments that have no log yet, and packs the logs."""
     minutes = suite.seconds_left / 60 - 0.75  # leaves time to start, and to save at the end
-    if minutes <= 0:
+    experiments = [e for e in experiments if _has_images(suite, load_config(e).data.name)]
+    if minutes <= 0 or not experiments:
         return
     data_dir = find_data(suite.data_dir, suite.work)
     suite.call(
@@ -287,6 +380,20 @@ def pack_programs(suite: Suite) -> None:
         archive.unlink()
 
 
+def _has_images(suite: Suite, name: str) -> bool:
+    """Returns whether a data set is there, or could be prepared with TensorFlow Datasets."""
+    try:
+        data_dir = find_data(suite.data_dir, suite.work)
+    except subprocess.CalledProcessError as error:
+        print(f"{suite.data_dir}/unpack.py failed with exit code {error.returncode}")
+        suite.failed.append("unpack.py")
+        return False
+    if data.is_there(name, data_dir) or util.find_spec("tensorflow_datasets") is not None:
+        return True
+    print(f"without {name}, which is not in {data_dir}")
+    return False
+
+
 def find_data(data_dir: Path, work: Path) -> Path:
     """Returns the directory of the images, after unpacking the available data sets if necessary.
 
@@ -324,12 +431,17 @@ class Stage(NamedTuple):
 STAGES = {
     "environment": Stage(check_environment, 0.5),
     "probe": Stage(probe, 0.5),
-    "headline": Stage(headline, 5),
-    "speedrun": Stage(speedrun, 12, needs_images=True),
+    "headline": Stage(headline, 3),
+    "recipe": Stage(recipe, 2, needs_images=True),
+    "speedrun": Stage(speedrun, 4, needs_images=True),
+    "experiments": Stage(experiments, 12, needs_images=True),
+    "resnets": Stage(resnets, 5),
     "throughput": Stage(throughput, 15),
-    "experiments": Stage(experiments, 20, needs_images=True),
+    "references": Stage(references, 10, needs_images=True),
+    "more_speedruns": Stage(more_speedruns, 12, needs_images=True),
+    "hybrid_short": Stage(hybrid_short, 10, needs_images=True),
     "versus_torch_zoo": Stage(versus_torch_zoo, 45),
-    "references": Stage(references, 12, needs_images=True),
+    "autotuning": Stage(autotuning, 5),
     "augmentation": Stage(augmentation, 3),
     "hybrid": Stage(hybrid, 65, needs_images=True),
 }

@@ -44,14 +44,14 @@ def complete() -> str:
 
 def shortened() -> str:
     """Returns the table of runs whose epochs or other settings differ from their config file."""
-    chosen = [row for row in rows() if row.logs and not _is_complete(row)]
+    chosen = [row for row in rows() if row.logs and not row.is_complete]
     return _accuracy_table(chosen, _ALL_TITLES)
 
 
 def not_run() -> str:
     """Returns the table of experiments without a logged complete run."""
     all_rows = rows()
-    done = {row.experiment for row in all_rows if _is_complete(row)}
+    done = {row.experiment for row in all_rows if row.is_complete}
     missing = {row.experiment: row for row in all_rows if row.experiment not in done}
     titles = ("experiment", "published", "epochs", "parameters")
     return table(
@@ -75,14 +75,7 @@ def comparable() -> list[Row]:
 
 def _complete_rows() -> list[Row]:
     """Returns the rows of complete runs."""
-    return [row for row in rows() if _is_complete(row)]
-
-
-def _is_complete(row: Row) -> bool:
-    """Returns whether a row's runs are those that the config file describes."""
-    if not row.logs or row.changed:
-        return False
-    return row.logs[0].settings["num_epochs"] == row.num_epochs
+    return [row for row in rows() if row.is_complete]
 
 
 def _accuracy_table(chosen: list[Row], titles: tuple[str, ...]) -> str:

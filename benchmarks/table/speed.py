@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks import harness
+from benchmarks.gpu_program import h100
 from benchmarks.table.markdown import device, table
 from cifar_jax.report.page import milliseconds
 
@@ -54,10 +55,13 @@ def versus_torch() -> str:
 
 
 def _is_full_comparison(record: dict) -> bool:
-    """Returns whether PyTorch ran in several settings, among them, on a CPU, its defaults."""
+    """Returns whether PyTorch ran in several settings.
+
+    On a GPU, these include one that is compiled, and on a CPU the defaults.
+    """
     settings = record["ms_of_settings"]
-    on_gpu = record["device"]["platform"] == "gpu"
-    return len(settings) > 1 and (on_gpu or settings.get("torch") is not None)
+    needed = "torch_compiled" if record["device"]["platform"] == "gpu" else "torch"
+    return len(settings) > 1 and settings.get(needed) is not None
 
 
 def _mebibytes(peaks: dict[str, int] | None) -> str:
@@ -201,13 +205,15 @@ def cuda_graphs() -> str:
     return table((*titles, "images/s, one graph", "device"), lines)
 
 
-def graphs(tag: str) -> dict[str, dict]:
+def graphs(tag: str, kind: str = h100.NAME) -> dict[str, dict]:
     """Returns the newest record of each case in the log of CUDA graphs.
 
     Args:
       tag: "on" with one graph per call, "default" with launches by the host.
+      kind: The kind of device.
     """
-    return {r["case"]: r for r in records(harness.ROOT / GRAPHS) if r["tag"] == tag}
+    logged = records(harness.ROOT / GRAPHS)
+    return {r["case"]: r for r in logged if (r["tag"], r["device"]["kind"]) == (tag, kind)}
 
 
 def newest(

@@ -27,5 +27,5 @@ def count_flops(settings: ConfigDict, dataset: data.Dataset) -> float | None:
             step = jax.jit(parts.make_train_step(None)).trace(state, batch, np.float32(0))
             program = step.lower(lowering_platforms=("cuda",))
             return (program.cost_analysis() or {}).get("flops")
-    except (RuntimeError, NotImplementedError):  # no CPU backend next to the accelerator
+    except Exception:  # no CPU backend, or a program that it cannot lower: the times still count
         return None

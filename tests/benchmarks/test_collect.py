@@ -27,6 +27,7 @@ def test_measurements_are_collected_once(tmp_path, monkeypatch, capsys):
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "throughput.jsonl").write_text('{"model": "old"}\n')
     write_records(suite, "throughput", {"model": "a"}, {"model": "b"})
+    write_records(suite, "gpu_graph", {"use": True})
     # Another machine has already trained the same experiment with the same seed.
     before = tmp_path / "results" / "accuracy" / "assignment/cnn3/seed0"
     tiny.write_log(before, "assignment/cnn3", 0.4)
@@ -36,6 +37,8 @@ def test_measurements_are_collected_once(tmp_path, monkeypatch, capsys):
         assert gpu_suite.main(["", str(suite.out), "--collect"]) == 0
     lines = (tmp_path / "results" / "throughput.jsonl").read_text().splitlines()
     assert [json.loads(line)["model"] for line in lines] == ["old", "a", "b"]
+    (line,) = (tmp_path / "results/checks/gpu/machines.jsonl").read_text().splitlines()
+    assert json.loads(line) == CPU | {"gpu_graph": [{"use": True}]}
     log = before.with_name("seed0_abacus")
     assert json.loads((log / "summary.json").read_text())["test_accuracy"] == 0.5
     assert (log / "config.json").exists()

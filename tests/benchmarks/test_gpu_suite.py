@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -56,10 +57,16 @@ def test_cases_with_a_record_are_not_measured_again(tmp_path, calls):
     ((module, arguments),) = calls
     assert module == "benchmarks.throughput"
     assert {"cnn2", "resnet18"} <= set(arguments) and "cnn3" not in arguments
-    stages.headline(suite)
-    module, arguments = calls[1]
-    assert module == "benchmarks.throughput"
-    assert arguments[:2] == ("resnet18 reference:512:bfloat16", "resnet34:512:bfloat16")
+    assert arguments.index("vgg16") < arguments.index("airbench")  # that of a write-up is first
+    for stage, cases in (
+        (stages.headline, ["resnet18 reference:512:bfloat16"]),
+        (stages.resnets, ["resnet18 reference:512:bfloat16", "resnet34:512:bfloat16"]),
+    ):
+        calls.clear()
+        stage(suite)
+        module, arguments = calls[0]
+        assert module == "benchmarks.throughput"
+        assert [argument for argument in arguments if ":" in argument] == cases
 
 
 @pytest.mark.parametrize("environment, dtype", [(GPU, "bfloat16"), (CPU, "float32")])
@@ -85,7 +92,9 @@ def test_speedruns_continue_with_the_next_seed(tmp_path, calls):
     suite = make_suite(tmp_path)
     done = [dict(recipe="airbench94", framework="jax")] * 20
     write_records(suite, "speedrun", *done, *[dict(recipe="cifar100_75", framework="jax")] * 50)
-    stages.speedrun(suite)
+    stages.speedrun(suite)  # has enough runs
+    assert not calls
+    stages.more_speedruns(suite)
     (module, arguments), *others = calls
     assert module == "benchmarks.speedrun" and arguments[0] == "airbench94"
     options = dict(zip(arguments[1::2], arguments[2::2], strict=True))
@@ -96,7 +105,7 @@ def test_speedruns_continue_with_the_next_seed(tmp_path, calls):
 
 
 @pytest.mark.parametrize(("environment", "is_limited"), [(GPU, True), (CPU, False)])
-def test_autotuning_on_gpus_comes_last_and_only_with_time_left(
+def test_autotuning_runs_only_on_gpus_in_a_stage_of_its_own_with_time_left(
     tmp_path, calls, environment, is_limited
 ):
     pytest.importorskip("torch")
@@ -108,16 +117,19 @@ def test_autotuning_on_gpus_comes_last_and_only_with_time_left(
     assert all(("torch_compiled" in flags) == is_limited for flags in (large, zoo))
     assert "torch_autotuned" not in (*large, *zoo)
     calls.clear()
+    stages.autotuning(suite)
+    assert not calls
     suite = make_suite(tmp_path, environment, deadline=time.monotonic() + 1000)
-    stages.headline(suite)
-    assert ("torch_autotuned" in calls[-1][1]) == is_limited
-    assert ("torch_compiled" in calls[-1][1]) == is_limited
+    stages.autotuning(suite)
+    assert [{"torch_compiled", "torch_autotuned"} <= set(flags) for _, flags in calls] == (
+        [True] if is_limited else []
+    )
     times = {"torch_compiled": 1.0, "torch_autotuned": 1.0}
     done = dict(model="resnet18", batch_size=512, dtype="bfloat16", ms_of_settings=times)
     write_records(suite, "versus_torch", done)
     calls.clear()
-    stages.headline(suite)
-    assert not any("torch_autotuned" in arguments for _, arguments in calls)
+    stages.autotuning(suite)
+    assert not calls
 
 
 def test_compiled_programs_are_packed_unless_they_are_too_large(tmp_path, monkeypatch):
@@ -175,8 +187,11 @@ def test_a_truncated_line_is_ignored(tmp_path):
     assert suite.records("throughput") == [{"model": "a"}]
 
 
-def test_experiments_are_trained_in_order_of_value(tmp_path, calls):
+def test_experiments_are_trained_in_order_of_value(tmp_path, calls, monkeypatch):
     suite = make_suite(tmp_path, seeds=3)
+    complete = SimpleNamespace(experiment="coarse/cnn2_batch64", is_complete=True)
+    shortened = SimpleNamespace(experiment="cifar10/cnn_small", is_complete=False)
+    monkeypatch.setattr(stages, "rows", lambda: [complete, shortened])
     write_records(
         suite,
         "throughput",
@@ -184,16 +199,19 @@ def test_experiments_are_trained_in_order_of_value(tmp_path, calls):
           for model, speed in (("cnn_small", 1e6), ("cnn2", 1e4), ("cnn4", 1.0))),
     )  # fmt: skip
     stages.experiments(suite)
+    stages.hybrid_short(suite)
     stages.hybrid(suite)
     assert [module for module, _ in calls] == 3 * ["benchmarks.accuracy"]
     short, hybrid, full = (arguments for _, arguments in calls)
     trained = [e for e in short if e in PUBLISHED]
     assert sorted(trained) == sorted(e for e in PUBLISHED if not e.startswith("hybrid/"))
+    assert trained[0] == "cifar10/cnn_small"
+    assert trained.pop() == "coarse/cnn2_batch64"  # the only one that is complete
     lacking = [PUBLISHED[e].test_accuracy is None for e in trained]
     assert lacking == sorted(lacking) and True in lacking
-    assert trained[0] == "cifar10/cnn_small"
-    assert trained.index("coarse/cnn4") > trained.index("coarse/cnn2_batch64")
-    assert all(f in hybrid and f in full for f in PUBLISHED if f.startswith("hybrid/"))
+    assert trained.index("coarse/cnn4") > trained.index("coarse/cnn2_lr1e2")
+    assert all(f in full for f in PUBLISHED if f.startswith("hybrid/"))
+    assert "hybrid/resnet18" in hybrid and "hybrid/lr_range_test" not in hybrid  # has 25 epochs
     assert hybrid[hybrid.index("--epochs") + 1] == "30" and "--epochs" not in full
     for arguments in (short, hybrid, full):
         assert arguments[arguments.index("--seeds") + 1] == "3" and "--jobs" in arguments
@@ -201,6 +219,8 @@ def test_experiments_are_trained_in_order_of_value(tmp_path, calls):
 
 
 def test_the_short_form_of_a_recipe_is_trained_before_the_long_one(tmp_path, calls):
+    assert list(stages.STAGES).index("recipe") < list(stages.STAGES).index("references")
+    stages.recipe(make_suite(tmp_path))
     stages.references(make_suite(tmp_path))
     trained = [arguments[0] for _, arguments in calls]
     assert trained == ["resnet18_30epochs", "resnet18", "resnet34"]
@@ -269,6 +289,56 @@ def test_out_must_be_a_folder_and_its_logs_sound(tmp_path, calls, capsys):
     assert gpu_suite.main(["", str(tmp_path), *flags]) == 1
     assert "accuracy.tar.gz is damaged" in capsys.readouterr().err
     assert not calls
+
+
+def test_what_needs_missing_images_is_skipped(tmp_path, calls, monkeypatch, capsys):
+    monkeypatch.setattr(stages.util, "find_spec", lambda name: None)  # cannot prepare them
+    monkeypatch.setattr(stages.data, "is_there", lambda name, _: name == "cifar100")
+    suite = make_suite(tmp_path)
+    stages.speedrun(suite)
+    assert [arguments[0] for _, arguments in calls] == ["cifar100_75"]
+    calls.clear()
+    stages.experiments(suite)
+    ((_, arguments),) = calls
+    trained = {load_config(e).data.name for e in arguments if e in PUBLISHED}
+    assert trained == {"cifar100"} and not suite.failed
+    assert f"without cifar10, which is not in {tmp_path}" in capsys.readouterr().out
+
+
+def test_images_that_cannot_be_unpacked_are_reported(tmp_path, calls, capsys):
+    (tmp_path / "unpack.py").write_text("raise SystemExit(3)")
+    (tmp_path / "cifar100").mkdir()
+    suite = make_suite(tmp_path)
+    stages.recipe(suite)
+    assert suite.failed == ["unpack.py"] and not calls
+    assert "unpack.py failed with exit code 3" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("code", "stops"), [(0, True), (1, False)])
+def test_runs_share_a_gpu_through_mps_where_it_is_installed(tmp_path, monkeypatch, code, stops):
+    for environment in (GPU, CPU):  # without the program, and without a GPU
+        with stages._shared_gpu(make_suite(tmp_path, environment)) as num_jobs:
+            assert num_jobs == stages.NUM_JOBS
+        program, said = tmp_path / "nvidia-cuda-mps-control", tmp_path / "said"
+        program.write_text(
+            f"#!/bin/sh\necho $@ >> {said}; [ $# = 1 ] || cat >> {said}; exit {code}"
+        )
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert not said.exists()
+    with stages._shared_gpu(make_suite(tmp_path, GPU)) as num_jobs:
+        assert num_jobs == stages.NUM_MPS_JOBS and said.read_text() == "-d\n"
+    assert said.read_text().split() == (["-d", "quit"] if stops else ["-d"])
+
+
+def test_measurements_on_another_gpu_are_not_continued(tmp_path, monkeypatch):
+    suite = make_suite(tmp_path, {"device": {"platform": "gpu", "kind": "Abacus"}, "small": False})
+    for name in ("Abacus", None):
+        monkeypatch.setattr(stages, "_gpu_name", lambda name=name: name)
+        stages.check_environment(suite)
+    monkeypatch.setattr(stages, "_gpu_name", lambda: "Slide rule")
+    with pytest.raises(SystemExit, match="holds measurements on Abacus, but this is Slide rule"):
+        stages.check_environment(suite)
 
 
 def test_images_are_unpacked_once(tmp_path):

@@ -248,7 +248,9 @@ def test_a_headline_without_a_record_is_an_error(tmp_path, monkeypatch):
         headline._epoch()
     path = tmp_path / speed.GRAPHS
     path.parent.mkdir(parents=True)
-    path.write_text('{"tag": "on", "case": "resnet18:512:bfloat16"}\n')
+    device = {"kind": "NVIDIA H100 80GB HBM3"}
+    record = {"tag": "on", "case": "resnet18:512:bfloat16", "device": device}
+    path.write_text(f"{json.dumps(record)}\n")
     monkeypatch.setattr(harness, "ROOT", tmp_path)
     with pytest.raises(ValueError, match="no record of resnet18 reference:512:bfloat16"):
         headline._throughput()
