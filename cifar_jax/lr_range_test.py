@@ -49,6 +49,7 @@ def main(argv: list[str]) -> int:
         # These import jax, which takes a second: an invalid command line fails without that delay.
         from cifar_jax.range_test import files, sweep
         from cifar_jax.run import workdir
+        from cifar_jax.run.storage import writing
 
         with workdir.locked(folder):
             if (folder / "config.json").exists():
@@ -56,7 +57,8 @@ def main(argv: list[str]) -> int:
             by_epoch = values.by == "epoch"
             points, ending = sweep.run(config, lowest, highest, num_epochs, by_epoch=by_epoch)
             settings = {"from": lowest, "to": highest, "epochs": num_epochs, "by": values.by}
-            with catch_signals():  # so that Ctrl-C does not interrupt writing the files
+            # Ctrl-C does not interrupt writing the files.
+            with catch_signals(), writing(folder, then="run the test again"):
                 settings["ended_by"] = ending.reason
                 _print(files.write(config, points, folder, settings), folder)
     except Preempted as stopped:

@@ -10,6 +10,8 @@ from typing import Any
 import jax
 
 from cifar_jax.clock import Clock
+from cifar_jax.engine import PmapEngine
+from cifar_jax.errors import UserError
 from cifar_jax.experiment import Experiment
 from cifar_jax.loop import Diverged
 from cifar_jax.metrics import Metrics, from_checkpoint, to_checkpoint
@@ -82,6 +84,7 @@ def save(checkpoints: Checkpoints, run: RunState, exp: Experiment, score: float 
         "seconds": run.clock.seconds,
         "step_times": [*run.clock.step_times],
         "callbacks": run.callbacks.state_dict(),
+        "devices": exp.engine.mesh.size,
         # For predict.py, which does not load the data set.
         "classes": [*exp.dataset.class_names],
         "mean": exp.dataset.mean.tolist(),
@@ -97,12 +100,19 @@ def resume(checkpoints: Checkpoints, run: RunState, exp: Experiment) -> bool:
       Whether there is a checkpoint.
 
     Raises:
-      UserError: If there are checkpoints, but none can be restored.
+      UserError: If there are checkpoints, but none can be restored, or the run uses pmap and was
+        saved on another number of devices.
     """
     latest = checkpoints.restore_latest(_arrays_of(run, exp), exp.engine.replicated, is_valid)
     if latest is None:
         return False
     run.step, saved, meta = latest
+    before, now = meta.get("devices"), exp.engine.mesh.size  # older checkpoints do not say it
+    if isinstance(exp.engine, PmapEngine) and before not in (None, now):
+        raise UserError(
+            f"with parallel='pmap', the number of devices is part of the recipe: this run was "
+            f"saved on {before} and cannot continue on {now}"
+        )
     run.state = exp.engine.place(train_state(saved))
     run.metrics = exp.engine.place(from_checkpoint(saved["metrics"]))
     run.rows = meta["rows"]

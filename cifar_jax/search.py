@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 
 from absl import flags
+from ml_collections import ConfigDict
 
 from cifar_jax.config import command_line
 from cifar_jax.errors import UserError
@@ -28,7 +29,7 @@ _STOPPED = b"stopped; the same command continues the search\n"
 def main(argv: list[str]) -> int:
     """Parses the command line, trains trials, and returns the exit code."""
     try:
-        config, values = command_line.parse(argv, __doc__, _define)
+        config, values = command_line.parse(argv, __doc__, _define, _varied)
         if values.trials is not None:
             config.search.num_trials = values.trials
         if values.storage == "":
@@ -57,6 +58,14 @@ def main(argv: list[str]) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+
+
+def _varied(config: ConfigDict) -> set[str]:
+    """Returns the fields that differ in trials; see study/settings.py for the last two."""
+    from cifar_jax.study import space
+
+    fields = {parameter.field for parameter in space.parse(config.search.space)}
+    return fields | {"selected_on", "data.val_fraction"}
 
 
 def _define(values: flags.FlagValues) -> None:

@@ -71,7 +71,7 @@ def train(
     with distributed.only_main_prints(), _holding(folder):
         distributed.check_same("config", lambda: _settings(config) | {"profile": profile})
         complete = distributed.on_main(lambda: workdir.check(config, folder))
-        if complete and distributed.on_main(lambda: _has_files(folder, complete["epochs"])):
+        if complete and distributed.on_main(lambda: _is_intact(folder, complete["epochs"])):
             print(f"{config.experiment} is complete:\n{summary.table(complete, given)}")
             return complete
         if not distributed.on_main(lambda: saved_steps(folder / "checkpoints")):
@@ -146,8 +146,13 @@ def _opened_checkpoints(folder: Path) -> Iterator[Checkpoints | SharedCheckpoint
         yield own if distributed.num_processes() == 1 else SharedCheckpoints(own)
 
 
-def _has_files(folder: Path, num_epochs: int) -> bool:
-    """Returns whether a complete run's files can be read; otherwise says that they are rebuilt."""
+def _is_intact(folder: Path, num_epochs: int) -> bool:
+    """Returns whether a complete run's files can be read; otherwise says that they are rebuilt.
+
+    Without checkpoints, they cannot be rebuilt, and count as intact.
+    """
+    if not saved_steps(folder / "checkpoints"):
+        return True
     path = folder / "metrics.csv"
     try:
         predictions.read(folder / "predictions.npz")

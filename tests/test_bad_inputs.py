@@ -553,6 +553,7 @@ OTHERS = [
             ("cifar10", "--source", "nothing", "--data_dir", "data"),
             ("cifar10", "--source", "file", "--data_dir", "data"),
             ("cifar10", "--source", "folder", "--data_dir", "data"),
+            ("cifar10", "--data_dir", LONG),
             ("cifar10", "--unknown"),
         )
     ),

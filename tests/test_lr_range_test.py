@@ -1,4 +1,5 @@
 import csv
+import errno
 import json
 import math
 import os
@@ -9,7 +10,8 @@ import pytest
 import tiny
 
 from cifar_jax import lr_range_test
-from cifar_jax.range_test import sweep
+from cifar_jax.range_test import files, sweep
+from cifar_jax.range_test.suggestion import Point
 
 
 def command(folder, *flags):
@@ -98,6 +100,20 @@ def test_the_recipes_of_the_speedruns_can_be_tested_in_one_epoch(tmp_path, name)
     with (tmp_path / "range_test.csv").open() as file:
         rates = [float(row["learning_rate"]) for row in csv.DictReader(file)]
     np.testing.assert_allclose(rates, np.geomspace(1e-4, 1e-2, 4), rtol=1e-3)
+
+
+def test_a_full_disk_is_an_error_in_one_line(tmp_path, monkeypatch, capsys):
+    def fill_the_disk(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(files, "draw", fill_the_disk)
+    monkeypatch.setattr(
+        sweep, "run", lambda *_, **__: ([Point(0, 1e-3, 4.6, 0.1)], sweep.Ending("rate", 0))
+    )
+    assert command(tmp_path) == 1
+    shown = capsys.readouterr().err
+    assert shown.startswith("error: ") and shown.count("\n") == 1
+    assert "No space left on device. Once there is space, run the test again" in shown
 
 
 @pytest.mark.usefixtures("default_signals")

@@ -108,6 +108,12 @@ def test_callbacks_and_averages_can_be_switched_off(file, group, switch):
     assert config[group][switch] == 0
 
 
+def test_the_value_of_a_flag_may_follow_it():
+    argv = ["", *QUICKSTART, "--config.model.name", "cnn2", "--config.model.filters", "4,8"]
+    config, _ = command_line.parse([*argv, "--config.seed", "3"], "usage\n\nexample")
+    assert (config.model.name, config.model.filters, config.seed) == ("cnn2", (4, 8), 3)
+
+
 def test_notes_depend_on_the_other_fields(capsys):
     argv = ["", "--config", str(tiny.ROOT / "configs/cnn3.py"), "--config.num_epochs=2"]
     argv += ["--config.optim.schedule=step", "--config.optim.step_epochs=(3,)"]

@@ -3,6 +3,7 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import tarfile
 
@@ -226,6 +227,30 @@ def test_a_run_can_switch_between_one_and_eight_devices(tmp_path, straight):
     # If a gradient near zero differs in its last bit, Adam's whole update may differ. An epoch with
     # different random numbers would give a distance of more than 0.05.
     assert tiny.distance(params, params_of(straight)[1]) < 2e-3
+
+
+def test_a_run_with_pmap_continues_only_on_the_same_number_of_devices(tmp_path):
+    for num_epochs in (1, 2):
+        config = tiny.make_config(num_epochs=num_epochs, parallel="pmap")
+        train(config, tmp_path, num_devices=2)
+    longer = tiny.make_config(num_epochs=3, parallel="pmap")
+    with pytest.raises(UserError, match="was saved on 2 and cannot continue on 1"):
+        train(longer, tmp_path, num_devices=1)
+    assert params_of(tmp_path)[0] == 8
+
+
+def test_a_complete_run_without_checkpoints_is_not_trained_again(tmp_path, capsys):
+    config = tiny.make_config()
+    summary = train(config, tmp_path)
+    shutil.rmtree(tmp_path / "checkpoints")
+    assert train(config, tmp_path) == summary and "is complete" in capsys.readouterr().out
+    (tmp_path / "predictions.npz").unlink()  # cannot be rebuilt
+    assert train(config, tmp_path) == summary
+    with pytest.raises(UserError, match="holds another run: seed is 0 there and 1 here"):
+        train(tiny.make_config(seed=1), tmp_path)
+    with pytest.raises(UserError, match="without its checkpoints, which cannot be continued"):
+        train(tiny.make_config(num_epochs=3), tmp_path)
+    assert not (tmp_path / "checkpoints").exists()
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(tmp_path):

@@ -112,7 +112,8 @@ def get_config() -> ConfigDict:
     # same factor.
     config.optim.groups = ""
     # Whether the kernels that muon trains are rescaled to Frobenius norm sqrt(output features)
-    # before each update. Suits kernels that are followed by BatchNorm.
+    # before each update, even if their group no longer trains. Suits kernels that are followed by
+    # BatchNorm.
     config.optim.rescale_kernels = False
     # muon: dtype of the Newton-Schulz iterations, "float32" or "bfloat16"; "auto" for the dtype of
     # the network's computation (config.dtype).
@@ -209,8 +210,8 @@ def get_config() -> ConfigDict:
     # Whether the BatchNorm layers before the head normalize with the running statistics that were
     # loaded, and do not update them. With train "head", this is always so.
     config.transfer.freeze_batch_norm = False
-    # With train "head", and images that are neither augmented nor mixed: whether to compute the
-    # features of every image once and keep them on the device. Affects only the speed.
+    # With train "head", and one view of images that are neither augmented nor mixed: whether to
+    # compute the features of every image once and keep them on the device. Affects only the speed.
     config.transfer.cache_features = True
 
     # Steps per compiled call: 1 for a single step without a loop, 0 for automatic (about a second

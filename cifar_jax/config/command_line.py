@@ -19,7 +19,10 @@ _OTHER_FIELDS = ("groups", "rescale_kernels", "sam_rho")
 
 
 def parse(
-    argv: list[str], usage: str, define: Callable[[flags.FlagValues], None] = lambda values: None
+    argv: list[str],
+    usage: str,
+    define: Callable[[flags.FlagValues], None] = lambda values: None,
+    varied: Callable[[ConfigDict], Iterable[str]] = lambda config: (),
 ) -> tuple[ConfigDict, flags.FlagValues]:
     """Parses --config FILE, --config.FIELD=VALUE, --workdir and a command's own flags.
 
@@ -27,6 +30,8 @@ def parse(
       argv: The command line, starting with the program.
       usage: The command's usage, printed by --help. Its third line must be an example.
       define: Adds the command's own flags.
+      varied: Maps the config to the fields that the command sets to other values itself. Whether
+        other fields have an effect is not judged by these.
 
     Returns:
       The complete, locked config and the values of the other flags.
@@ -59,8 +64,7 @@ def parse(
             hint = f" (is {shorten(flag, 80)} misspelled?)"
         raise UserError(f"--config is missing{hint}, as in: {usage.splitlines()[2].strip()}")
     config = load(path)
-    matches = (re.match(r"--?(?:no)?config\.([^=]*)=?(.*)", arg) for arg in argv)
-    overrides = dict(match.groups() for match in matches if match)
+    overrides = _overrides(argv)
     _check_fields(config, [name for name in overrides if not name.startswith("model.")])
     choose_model(config, overrides.get("model.name", config.model.name))
     _check_fields(config, overrides)
@@ -93,18 +97,34 @@ def parse(
     if values.workdir == "":
         raise UserError("--workdir is empty")
     check_kinds(values.config)
+    varying = set(varied(values.config))
     for group, switch in SWITCHES.items():
         others = overrides.keys() - {f"{group}.{switch}"}
         fields = sorted(name for name in others if name.startswith(f"{group}."))
-        if fields and not values.config[group][switch]:
+        if fields and not values.config[group][switch] and f"{group}.{switch}" not in varying:
             raise UserError(f"{fields[0]} has no effect while {group}.{switch} is 0")
-    for note in without_effect(values.config, overrides):
+    for note in without_effect(values.config, overrides, varying):
         print(f"note: {note}", file=sys.stderr)
     return values.config, values
 
 
-def without_effect(config: ConfigDict, names: Iterable[str]) -> list[str]:
+def _overrides(argv: list[str]) -> dict[str, str]:
+    """Returns the values of the config fields on a command line, "" for flags without a value."""
+    following = [*argv[1:], ""]
+    matches = [re.match(r"--?(?:no)?config\.([^=]*)(=?)(.*)", arg, re.DOTALL) for arg in argv]
+    return {
+        match[1]: match[3] if match[2] or after.startswith("-") else after
+        for match, after in zip(matches, following, strict=True)
+        if match
+    }
+
+
+def without_effect(
+    config: ConfigDict, names: Iterable[str], varying: Iterable[str] = ()
+) -> list[str]:
     """Returns a note for each named field that has no effect, given the values of the others.
+
+    There is no note if that depends on a field that varies.
 
     A field that is set to its default gets no note: it may override the config file's value.
     """
@@ -141,7 +161,9 @@ def without_effect(config: ConfigDict, names: Iterable[str]) -> list[str]:
     return [
         f"--config.{name} has no effect with {reasons[name]}"
         for name in names
-        if name in reasons and fields[name] != defaults[name]
+        if name in reasons
+        and fields[name] != defaults[name]
+        and not any(field in reasons[name] for field in varying)
     ]
 
 

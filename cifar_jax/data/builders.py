@@ -10,6 +10,7 @@ import errno
 import io
 import os
 import re
+import shlex
 import shutil
 import sys
 import tempfile
@@ -129,7 +130,7 @@ def _download(name: str, data_dir: Path) -> Path:
         raise UserError(
             f"{name} is not in {data_dir} and cannot be downloaded ({e}). Either download "
             f"{path.name} yourself and run `python -m cifar_jax.prepare {name} "
-            f"--source ARCHIVE_OR_FOLDER --data_dir {data_dir}`; or pass "
+            f"--source ARCHIVE_OR_FOLDER --data_dir {shlex.quote(str(data_dir))}`; or pass "
             f"`--config.data.dir=DIRECTORY` with a directory in which {name} is prepared; or use "
             "`--config.data.name=synthetic`, which needs no download"
         ) from e

@@ -140,7 +140,8 @@ def _check_train_sizes(config: ConfigDict) -> None:
     if not is_valid or list(epochs) != sorted(set(epochs)):
         raise UserError(
             "augment.train_size_epochs must be whole numbers that increase, above 0 and below "
-            f"num_epochs, got {epochs}"
+            f"num_epochs, got {epochs}; for a short trial, add --config.augment.train_sizes=() "
+            "--config.augment.train_size_epochs=()"
         )
     if config.transfer.train == "head":
         raise UserError("augment.train_sizes needs transfer.train 'all', got 'head'")

@@ -68,7 +68,7 @@ def create(
     if warmup_epochs >= num_epochs:
         raise UserError(
             f"optim.warmup_epochs must be less than num_epochs = {num_epochs}, got "
-            f"{warmup_epochs}; for a short trial, add --config.optim.warmup_epochs=0"
+            f"{warmup_epochs}; for a short trial, set warmup_epochs to 0"
         )
     num_warmup_steps = round(warmup_epochs * steps_per_epoch)
     total = round(num_epochs * steps_per_epoch)

@@ -9,8 +9,10 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from cifar_jax import experiment
+from cifar_jax.errors import UserError
 from cifar_jax.range_test.plot import draw
-from cifar_jax.range_test.suggestion import Point, flags_for, smooth, suggest
+from cifar_jax.range_test.suggestion import Point, fields_for, flags_for, smooth, suggest
 from cifar_jax.run.summary import write_json
 from cifar_jax.runtime.environment import environment
 
@@ -32,7 +34,11 @@ def write(
     """
     result = suggest(points, settings["ended_by"])
     has_rates = result["base_learning_rate"] is not None
-    result["flags"] = flags_for(config, result) if has_rates else None
+    result["flags"] = None
+    if has_rates:
+        fields = fields_for(config, result)
+        result["flags"] = flags_for(fields)
+        result["warnings"] += _refusal(config, fields)
     if has_rates and re.search(r"\blearning_rate\s*=", config.optim.groups):
         factor = result["max_learning_rate"] / config.optim.learning_rate
         result["warnings"].append(
@@ -51,3 +57,15 @@ def write(
     write_json(folder / "range_test.json", everything)
     draw(points, result, config.experiment, folder / "range_test.png")
     return result
+
+
+def _refusal(config: ConfigDict, fields: dict[str, str | float]) -> list[str]:
+    """Returns a warning if a config would be refused with other fields of config.optim."""
+    config = config.copy_and_resolve_references()
+    with config.unlocked():
+        config.optim.update(fields)
+    try:
+        experiment.checked(config)
+    except UserError as error:
+        return [f"with these flags, the config is refused: {error}"]
+    return []

@@ -93,16 +93,22 @@ def suggest(points: Sequence[Point], ended_by: str = "rate") -> dict[str, Any]:
     }
 
 
-def flags_for(config: ConfigDict, suggested: dict[str, Any]) -> str:
-    """Returns the flags that train a config with triangular2 between the suggested values."""
+def fields_for(config: ConfigDict, suggested: dict[str, Any]) -> dict[str, str | float]:
+    """Returns the fields of config.optim that train with triangular2 between suggested values."""
     fields = {
         "schedule": "triangular2",
-        "base_learning_rate": f"{suggested['base_learning_rate']:.3g}",
-        "learning_rate": f"{suggested['max_learning_rate']:.3g}",
-        "half_cycle_epochs": "4",
+        "base_learning_rate": float(f"{suggested['base_learning_rate']:.3g}"),
+        "learning_rate": float(f"{suggested['max_learning_rate']:.3g}"),
+        "half_cycle_epochs": 4.0,
     }
     # Reset fields of the config's own schedule that conflict with this one.
     for name in ("warmup_epochs", "decay", "final_learning_rate"):
         if config.optim[name]:
-            fields[name] = "0"
-    return " ".join(f"--config.optim.{name}={value}" for name, value in fields.items())
+            fields[name] = 0.0
+    return fields
+
+
+def flags_for(fields: dict[str, str | float]) -> str:
+    """Returns fields of config.optim as flags."""
+    values = {k: v if isinstance(v, str) else f"{v:.3g}" for k, v in fields.items()}
+    return " ".join(f"--config.optim.{name}={value}" for name, value in values.items())

@@ -26,7 +26,9 @@ def saved_steps(checkpoints: Path) -> list[int]:
 
 
 @contextlib.contextmanager
-def writing(folder: Path, size: int = 0) -> Iterator[None]:
+def writing(
+    folder: Path, size: int = 0, *, then: str = "the same command continues"
+) -> Iterator[None]:
     """Turns the errors of a full disk or a read-only file system into a UserError.
 
     Args:
@@ -36,6 +38,7 @@ def writing(folder: Path, size: int = 0) -> Iterator[None]:
         traceback for every array. If the body raises any other error while there is too little
         space, that is the reason: Orbax writes in several threads, and may raise, for example,
         that a file is missing which another thread could not write.
+      then: What the user can do afterwards.
     """
     try:
         if size and size > shutil.disk_usage(folder).free:
@@ -51,7 +54,7 @@ def writing(folder: Path, size: int = 0) -> Iterator[None]:
         if number == errno.ENOSPC and size:
             text += f" ({_lacking(folder, size)})"
         when = "there is space" if number in (errno.ENOSPC, errno.EDQUOT) else "it can be written"
-        raise UserError(f"{text}. Once {when}, the same command continues") from error
+        raise UserError(f"{text}. Once {when}, {then}") from error
 
 
 def error_number(error: Exception) -> int | None:

@@ -120,7 +120,8 @@ def _lock(handle: int, folder: Path) -> None:
 def check(config: ConfigDict, folder: Path) -> dict[str, Any] | None:
     """Checks that the folder belongs to this config or to no run, without changing it.
 
-    A folder without a checkpoint belongs to no run, even if it contains other files of a run.
+    A folder without a checkpoint belongs to a run only if that is complete, even if it contains
+    other files of a run.
 
     Returns:
       The content of summary.json if the config's run is complete, otherwise None.
@@ -138,10 +139,12 @@ def check(config: ConfigDict, folder: Path) -> dict[str, Any] | None:
         raise UserError(
             f"{folder / 'checkpoints'} is not a folder: move it, or choose another --workdir"
         )
-    if not saved_steps(folder / "checkpoints"):
+    previous, summary = _read(folder / "config.json"), _read(folder / "summary.json")
+    has_checkpoints = bool(saved_steps(folder / "checkpoints"))
+    is_done = previous is not None and summary is not None and is_complete(summary)
+    if not has_checkpoints and not is_done:
         _check_not_foreign(folder)
         return None
-    previous = _read(folder / "config.json")
     if previous is None:
         raise UserError(
             f"--workdir {folder} holds checkpoints, but no readable config.json that says which "
@@ -149,9 +152,13 @@ def check(config: ConfigDict, folder: Path) -> dict[str, Any] | None:
         )
     filled = defaults(config)
     _check_same(filled | flatten(previous), filled | flatten_json(config), folder)
-    summary = _read(folder / "summary.json")
-    if previous.get("num_epochs") == config.num_epochs and summary and is_complete(summary):
+    if is_done and previous.get("num_epochs") == config.num_epochs:
         return summary
+    if not has_checkpoints:
+        raise UserError(
+            f"--workdir {folder} holds a complete run without its checkpoints, which cannot be "
+            "continued: choose another --workdir, or remove that folder"
+        )
     return None  # an unreadable summary is rebuilt from the checkpoint
 
 

@@ -4,7 +4,7 @@ import tiny
 
 from cifar_jax import config
 from cifar_jax.experiment.parts import build_schedule
-from cifar_jax.range_test.suggestion import Point, flags_for, smooth, suggest
+from cifar_jax.range_test.suggestion import Point, fields_for, flags_for, smooth, suggest
 
 
 def test_suggestions_for_a_curve_that_rises_from_1e4_to_1e2_and_falls():
@@ -47,7 +47,7 @@ def test_curve_that_rises_to_the_end_gives_a_warning():
 def test_the_flags_fit_every_config(path):
     cfg = config.load(path)
     found = {"base_learning_rate": 1e-4, "max_learning_rate": 2e-3}
-    for flag in flags_for(cfg, found).split():
+    for flag in flags_for(fields_for(cfg, found)).split():
         name, _, value = flag.removeprefix("--config.optim.").partition("=")
         cfg.optim[name] = type(cfg.optim[name])(value)
     schedule = build_schedule(cfg, 100)

@@ -5,6 +5,7 @@ import pytest
 import searching  # noqa: F401  (skips these tests without optuna)
 import tiny
 
+from cifar_jax import search
 from cifar_jax.config import command_line, flatten
 from cifar_jax.study import result, space
 
@@ -51,3 +52,24 @@ def test_the_printed_command_describes_the_winner(file, flags, values):
         for name in [name for name in fields if name.startswith(("search.", *off))]:
             del fields[name]
     assert found == wanted
+
+
+@pytest.mark.parametrize(
+    ("file", "space_text", "flags"),
+    [
+        ("cnn2", "plateau.patience in {2, 4}", ["plateau.factor=0.5"]),
+        ("cnn2", "lookahead.every in {0, 5}", ["lookahead.decay=0.9"]),
+        ("search/coarse_cnn4", "", ["selected_by=loss", "data.val_seed=7"]),
+        ("cnn2", "optim.schedule in {'cosine', 'one_cycle'}", ["optim.base_learning_rate=1e-4"]),
+        ("cnn2", "optim.name in {'adam', 'sgd'}", ["optim.beta1=0.8"]),
+    ],
+)
+def test_a_field_that_some_trial_uses_is_accepted_without_a_note(file, space_text, flags, capsys):
+    argv = ["", "--config", str(tiny.ROOT / "configs" / f"{file}.py")]
+    argv += [f"--config.search.space={space_text}"] if space_text else []
+    argv += [f"--config.{flag}" for flag in flags]
+    command_line.parse(argv, USAGE, varied=search._varied)
+    assert not capsys.readouterr().err
+    command_line.parse([*argv, "--config.optim.power=2.0"], USAGE, varied=search._varied)
+    has_note = "optim.power has no effect" in capsys.readouterr().err
+    assert has_note == ("optim." not in space_text)
