@@ -115,7 +115,8 @@ def choose_model(config: ConfigDict, name: str) -> None:
     """Sets `model.name`, and adds the default of every network option that the config omits.
 
     The config, and thus config.json, records every option that the network is built with. If `name`
-    is not the network that the config was written for, options that `name` lacks are dropped.
+    is not the network that the config was written for, options that `name` lacks are dropped, and
+    so are those that have the default of the config's network: `name` may have another one.
 
     Raises:
       UserError: If the network is unknown, or the config sets an option that its own network lacks.
@@ -128,6 +129,9 @@ def choose_model(config: ConfigDict, name: str) -> None:
         for option in given:
             if option not in defaults:
                 raise unknown(f"option of {name}", option, defaults)
+    elif config.model.name in models.MODELS:
+        own = models.options_of(config.model.name)
+        given = {k: v for k, v in given.items() if k not in own or v != own[k]}
     with config.unlocked():
         config.model = ConfigDict(
             {"name": name} | {k: given.get(k, default) for k, default in defaults.items()}

@@ -126,12 +126,19 @@ def create(
     for option, value in options.items():
         if option not in known:
             raise unknown(f"option of {name}", option, known)
-        _check_kind(option, value, known[option])
+        _check_kind(option, value, known[option], takes_list=option in _takes_list(name))
     return MODELS[name](num_classes, rngs, dtype=dtype, **options, **derived)
 
 
-def _check_kind(option: str, value: Any, default: Any) -> None:
-    """Raises UserError unless `value` is of the same kind as the default."""
+def _check_kind(option: str, value: Any, default: Any, *, takes_list: bool) -> None:
+    """Raises UserError unless `value` is of the same kind as the default.
+
+    Args:
+      option: The name of the option.
+      value: Its value.
+      default: Its default.
+      takes_list: Whether it may be a list where the default is a float.
+    """
     default_values, values = (x if isinstance(x, tuple | list) else (x,) for x in (default, value))
     if isinstance(default, bool | str):
         check_kind(option, value, default)
@@ -143,8 +150,10 @@ def _check_kind(option: str, value: Any, default: Any) -> None:
             raise UserError(f"{option} must be {kind}, as in {default}, got {quote(value)}")
     elif all(isinstance(x, int | float) for x in default_values):
         # Where the default is a tuple, a single number is valid too: it applies to every layer.
-        if not (values and all(map(is_number, values))):
-            raise UserError(f"{option} must be numbers, as in {default}, got {quote(value)}")
+        is_list, may_be = isinstance(value, tuple | list), takes_list or default_values is default
+        if not (values and all(map(is_number, values)) and (may_be or not is_list)):
+            kind = "numbers" if may_be else "a number"
+            raise UserError(f"{option} must be {kind}, as in {default}, got {quote(value)}")
     elif not isinstance(value, tuple | list):  # the layers of a network
         raise UserError(f"{option} must be a list, as in {default}, got {quote(value)}")
 
@@ -175,6 +184,12 @@ def _network(name: str) -> tuple[Callable[..., nnx.Module], dict[str, Any]]:
         raise unknown("model", name, MODELS)
     factory = MODELS[name]
     return (factory.func, factory.keywords) if isinstance(factory, partial) else (factory, {})
+
+
+def _takes_list(name: str) -> set[str]:
+    """Returns the options of a network whose annotations allow a list."""
+    parameters = inspect.signature(_network(name)[0].__init__).parameters
+    return {k for k, p in parameters.items() if "Sequence" in str(p.annotation)}
 
 
 def _keywords(name: str) -> dict[str, Any]:

@@ -33,7 +33,16 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.nn.initializers import lecun_normal, normal
 
-from cifar_jax.models.layers import Conv, DenseHead, LayerNorm, Linear, Paths, gelu, stage_groups
+from cifar_jax.models.layers import (
+    Conv,
+    DenseHead,
+    LayerNorm,
+    Linear,
+    Paths,
+    gelu,
+    mean_over_pixels,
+    stage_groups,
+)
 from cifar_jax.models.stochastic_depth import StochasticDepth, linear_rates
 
 
@@ -149,7 +158,7 @@ class ConvNeXt(DenseHead):
                 x = self.downsamples[stage - 1](x)
             for block in itertools.islice(blocks, depth):
                 x = block(x, rngs)
-        return self.norm(jnp.mean(x, axis=(1, 2)))
+        return self.norm(mean_over_pixels(x))
 
     def groups(self) -> tuple[Paths, ...]:
         """Returns the prefixes of the head, the stages (the last one first) and the stem.

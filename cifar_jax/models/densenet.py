@@ -33,7 +33,14 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from cifar_jax.models.layers import BatchNorm, DenseHead, Paths, he_conv, torch_linear
+from cifar_jax.models.layers import (
+    BatchNorm,
+    DenseHead,
+    Paths,
+    he_conv,
+    mean_over_pixels,
+    torch_linear,
+)
 
 
 class DenseLayer(nnx.Module):
@@ -124,7 +131,7 @@ class DenseNet(DenseHead):
                 x = self.transitions[i - 1](x)
             for layer in itertools.islice(layers, depth):
                 x = layer(x)
-        return jnp.mean(nnx.relu(self.bn(x)), axis=(1, 2))
+        return mean_over_pixels(nnx.relu(self.bn(x)))
 
     def groups(self) -> tuple[Paths, ...]:
         """Returns the prefixes of the head, the dense blocks (the last one first) and the stem.

@@ -230,6 +230,17 @@ def stage_groups(
     return ((("dense",),), *reversed(stages), stem)
 
 
+def mean_over_pixels(x: jax.Array) -> jax.Array:
+    """Returns the mean over height and width: [B, H, W, C] to [B, C].
+
+    Raises:
+      UserError: If there are no pixels, because the image has been halved too often.
+    """
+    if not (x.shape[1] and x.shape[2]):
+        raise UserError(f"the stages of the network leave no pixels: their output is {x.shape}")
+    return jnp.mean(x, axis=(1, 2))
+
+
 def per_layer(value: float | Sequence[float], count: int, name: str) -> tuple[float, ...]:
     """Returns `value` as one number per layer; a single number applies to every layer.
 

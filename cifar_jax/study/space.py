@@ -185,8 +185,8 @@ def applied(
 ) -> ConfigDict:
     """Returns a copy of a config with the values of a trial.
 
-    If the network is one of the values, options that it lacks are left out, as on the command line,
-    and options that have the default of the config's network get the default of the trial's.
+    If the network is one of the values, its options are chosen as on the command line; see
+    config.choose_model.
 
     Args:
       config: A complete config.
@@ -199,7 +199,6 @@ def applied(
     """
     config = config.copy_and_resolve_references()
     if _NETWORK in values:  # first, because it determines which options exist
-        _drop_default_options(config)
         choose_model(config, values[_NETWORK])
     fields = flatten(config)
     parameters = [p for p in space if p.name in values]
@@ -215,17 +214,6 @@ def applied(
                 group = group[name]
             group[last] = _replaced(group[last], parameter, values[parameter.name])
     return config.lock()
-
-
-def _drop_default_options(config: ConfigDict) -> None:
-    """Removes the options of the network that have its defaults: another network has others."""
-    from cifar_jax import models
-
-    defaults = models.options_of(config.model.name)
-    with config.unlocked():
-        config.model = ConfigDict(
-            {k: v for k, v in config.model.items() if k == "name" or v != defaults[k]}
-        )
 
 
 def _check_field(parameter: Parameter, fields: Mapping[str, Any]) -> None:

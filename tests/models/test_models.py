@@ -199,6 +199,15 @@ def test_split_networks_take_images_of_any_size(name):
         assert logits.shape == (2, 10) and logits.dtype == jnp.float32
 
 
+@pytest.mark.parametrize(("name", "size"), [("convnext_t", "width"), ("densenet121", "growth")])
+def test_stages_that_leave_no_pixels_are_refused(name, size):
+    model = nnx.eval_shape(lambda: build(name, depths=7 * (1,), **{size: 4}))
+    graphdef, state = nnx.split(model)
+    images = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
+    with pytest.raises(UserError, match=r"the stages of the network leave no pixels"):
+        jax.eval_shape(lambda *args: _run(graphdef, *args), state, images, jax.random.key(0))
+
+
 def test_other_networks_refuse_images_of_another_size():
     with pytest.raises(UserError, match=r"cnn3 takes only images of 32 pixels, .* resnet18"):
         build("cnn3", image_size=64)
@@ -316,6 +325,11 @@ def test_options_of_returns_the_defaults():
         ("senet18", dict(reduction=65)),
         ("vgg16_bn", dict(layers=(4, "M") * 6)),
         ("vgg16_bn", dict(layers=("M",))),
+        ("vgg16_bn", dict(dropout=(0.5, 0.3))),
+        ("mobilenetv2", dict(width=(1.0, 2.0))),
+        ("pyramidnet", dict(shake_drop=(0.5,))),
+        ("airbench", dict(logit_scale=(1.0, 2.0))),
+        ("inception_resnet", dict(features=7 * (3,))),
     ],
 )
 def test_options_of_the_wrong_kind_are_rejected(name, options):

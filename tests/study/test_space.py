@@ -3,6 +3,7 @@ import searching
 import tiny
 from ml_collections import ConfigDict
 
+from cifar_jax import models
 from cifar_jax.config import command_line
 from cifar_jax.errors import UserError
 from cifar_jax.study import space
@@ -122,6 +123,10 @@ def test_values_are_applied_to_a_copy():
     [
         ("resnet18", "resnet34"),  # other defaults of the same options
         ("resnet18", "resnet50"),
+        ("resnet18", "mobilenetv2"),  # a factor of the same name
+        ("resnet18", "convnext_t"),
+        ("cnn3", "cnn13"),  # other layers with dropout
+        ("cnn2", "cnn4"),
         ("callbacks/simple", "vgg16"),
     ],
 )
@@ -131,6 +136,8 @@ def test_a_network_is_built_as_on_the_command_line(file, name):
     expected, _ = command_line.parse(["", *flags, f"--config.model.name={name}"], USAGE)
     parameters = space.parse(f"model.name in {{'{config.model.name}', '{name}'}}")
     assert space.applied(config, parameters, {"model.name": name}).model == expected.model
+    own = {k: v for k, v in models.options_of(name).items() if k in expected.model}
+    assert expected.model.to_dict() == {"name": name} | own
     same = space.applied(config, parameters, {"model.name": config.model.name})
     assert same.model == config.model
 
