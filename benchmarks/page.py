@@ -17,7 +17,8 @@ from matplotlib.figure import Figure
 from benchmarks import harness
 from benchmarks.published import WRITE_UPS
 from benchmarks.results import Row, percent, points, rows
-from benchmarks.table.speed import epochs, newest
+from benchmarks.table.markdown import device
+from benchmarks.table.speed import epochs, is_full_comparison, newest
 from cifar_jax.errors import UserError
 from cifar_jax.report import figures
 from cifar_jax.report.page import Chart, render, write
@@ -48,10 +49,11 @@ def html() -> str:
         {
             "title": "cifar_jax: measured and published results",
             "write_ups": WRITE_UPS,
+            "device": device,
             "rows": [_row(row) for row in all_rows],
             "chart": _chart(all_rows),
             "throughput": [r for _, r in newest("throughput", *_CASE)],
-            "versus": [r for _, r in newest("versus_torch", *_CASE)],
+            "versus": [r for _, r in newest("versus_torch", *_CASE, is_valid=is_full_comparison)],
             "epochs": epochs(),
             "augmentation": [r for _, r in newest("augmentation", "augmentation", "batch_size")],
         },

@@ -143,11 +143,11 @@ def _row(experiment: str, logs: list[Log]) -> Row:
 def _distinct(logs: list[Log]) -> tuple[Log, ...]:
     """Returns logs without exact repetitions, which add no information.
 
-    On one machine a seed gives bitwise the same result. The result is compared too because a kind
-    of device, such as "AMD EPYC", may include machines that round differently.
+    On one machine and with one version, a seed gives bitwise the same result, whereas a difference
+    in rounding, as between machines of a kind, changes the loss.
     """
     first = {}
-    fields = ("seed", "device", "versions", "git_commit", "test_accuracy", "test_loss")
+    fields = ("seed", "test_accuracy", "test_loss")
     for log in logs:
         same = json.dumps([log.summary.get(field) for field in fields], sort_keys=True)
         first.setdefault(same, log)

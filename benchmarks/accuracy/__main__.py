@@ -9,10 +9,10 @@ interrupted or reached the end of --minutes are resumed. Experiments whose pretr
 be downloaded are skipped.
 
 The log of a completed run (config.json, metrics.csv and summary.json) is copied from its workdir
-under --runs to --out. The default of --out is benchmarks/results/accuracy, from which
-`python -m benchmarks.table` builds the tables of README and docs; with --limit, which is for
-trials, the default is a directory under --runs. Runs whose number of epochs differs from the config
-have separate logs and separate rows in the table.
+under --runs to --out, by default a folder under --runs. The logs of this checkout, from which
+`python -m benchmarks.table` builds the tables of README and docs, are in
+benchmarks/results/accuracy. Runs whose number of epochs differs from the config have separate logs
+and separate rows in the table.
 
 --jobs K trains up to K runs at the same time, each in its own process, and distributes them over
 the GPUs. While one run compiles, others train, and a GPU can train several small networks at once.
@@ -32,8 +32,8 @@ from cifar_jax.runtime.signals import Preempted
 def main(argv: list[str]) -> int:
     """Trains the experiments on the command line and returns the exit code, 1 if one failed."""
     args = make_parser().parse_args(argv[1:])
-    if args.out is None:  # a trial on a subset of the images is not a result
-        args.out = args.runs / "logs" if args.limit else harness.RESULTS / "accuracy"
+    if args.out is None:
+        args.out = args.runs / "logs"
     deadline = time.monotonic() + 60 * args.minutes
     try:
         check(args)
@@ -93,7 +93,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--runs", type=Path, default=Path("runs/accuracy"), help="directory of the workdirs"
     )
-    parser.add_argument("--out", type=Path, help="directory of the logs (default: see above)")
+    parser.add_argument(
+        "--out", type=Path, help="directory of the logs (default: the folder logs in --runs)"
+    )
     return parser
 
 
@@ -114,6 +116,8 @@ def check(args: argparse.Namespace) -> None:
     # Checked before training, so that a run is not lost because a directory cannot be written.
     harness.check_folder("--runs", args.runs)
     harness.check_folder("--out", args.out)
+    if args.out.resolve() == args.runs.resolve():
+        raise UserError(f"--out and --runs are both {args.out}: choose two folders")
 
 
 if __name__ == "__main__":

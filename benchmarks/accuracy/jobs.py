@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.accuracy.runs import SHARING, PlannedRun, is_done
-from cifar_jax.errors import UserError, shorten
+from cifar_jax.errors import shorten
 from cifar_jax.runtime.signals import Preempted, handled
 
 
@@ -47,6 +47,8 @@ def train_all(runs: list[PlannedRun], args: argparse.Namespace, deadline: float)
                     sharing = _num_sharing(slot, min(args.jobs, len(runs)), len(gpus))
                     minutes = (deadline - time.monotonic()) / 60
                     running[slot] = _start(run, minutes, gpu, sharing, args), run
+                    if stopped:  # meanwhile, so the signal was not forwarded to it
+                        running[slot][0].send_signal(stopped[-1])
             time.sleep(0.2)
             for slot, (process, run) in list(running.items()):
                 if process.poll() is None:
@@ -69,8 +71,8 @@ def _next(waiting: deque[PlannedRun], failed: dict[str, str]) -> PlannedRun | No
         try:
             if not is_done(run):
                 return run
-        except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
+        except Exception as error:  # such as a missing file: the others train nevertheless
+            print(f"error: {run.title}: {error}", file=sys.stderr)
             failed[run.title] = str(error)
     return None
 

@@ -106,6 +106,7 @@ def without_weights(runs: list[PlannedRun]) -> dict[str, str]:
     for run in runs:
         source = run.settings.transfer.weights, run.settings.model.name
         is_complete = (run.log / "summary.json").exists()
+        is_complete |= _is_complete(run.workdir, run.settings)
         if not source[0] or is_complete or saved_steps(run.workdir / "checkpoints"):
             continue
         if source not in reasons:

@@ -106,7 +106,7 @@ def _check_device(dtype: str) -> None:
     """Checks that a record of PyTorch would name the device and the dtype that it computes with.
 
     Raises:
-      UserError: If JAX uses another device, or PyTorch another dtype.
+      UserError: If JAX uses another device or several, or PyTorch another dtype.
     """
     import torch
 
@@ -115,6 +115,11 @@ def _check_device(dtype: str) -> None:
         raise UserError(
             f"PyTorch would compute on the {device}, but JAX, whose device is recorded, uses the "
             f"{jax.default_backend()}: install versions of both for the same device"
+        )
+    if device == "gpu" and jax.device_count() > 1:
+        raise UserError(
+            f"PyTorch would use one GPU, but the record would name {jax.device_count()}: set "
+            "CUDA_VISIBLE_DEVICES to one of them"
         )
     if device == "cpu" and dtype != "float32":
         raise UserError(f"on CPUs, PyTorch computes in float32, got dtype={dtype!r}")

@@ -23,7 +23,8 @@ def _throughput() -> str:
     timed = [
         r
         for r in idle_records("throughput")
-        if (r["model"], r["batch_size"], r["dtype"], r["device"]["platform"]) == (*case, "gpu")
+        if (r["model"], r["batch_size"], r["dtype"]) == case
+        and (r["device"]["platform"], r["device"]["count"]) == ("gpu", 1)
     ]
     if timed:
         logged, recipe, log = timed, "", "[log](benchmarks/results/throughput.jsonl)"

@@ -44,7 +44,7 @@ def versus_torch() -> str:
             device(r),
         )
         for (model, batch_size, dtype), r in newest(
-            "versus_torch", "model", "batch_size", "dtype", is_valid=_is_full_comparison
+            "versus_torch", "model", "batch_size", "dtype", is_valid=is_full_comparison
         )
     ]
     titles = (
@@ -54,7 +54,7 @@ def versus_torch() -> str:
     return table(titles, rows)
 
 
-def _is_full_comparison(record: dict) -> bool:
+def is_full_comparison(record: dict) -> bool:
     """Returns whether PyTorch ran in several settings.
 
     On a GPU, these include one that is compiled, and on a CPU the defaults.

@@ -94,12 +94,16 @@ def _run_seconds(record: Record) -> float:
 
 
 def _groups() -> list[list[Record]]:
-    """Returns the runs of each recipe, framework, setting and device."""
+    """Returns the runs of each recipe, framework, setting and device, without repetitions.
+
+    Of the runs with the same seed and result, which add no information, the last one counts.
+    """
     path = harness.RESULTS / "speedrun.jsonl"
-    groups = defaultdict(list)
+    groups = defaultdict(dict)
     for record in records(path) if path.exists() else ():
-        groups[key(record)].append(record)
-    return [groups[group] for group in sorted(groups, key=str)]
+        result = record["seed"], record["accuracy"], record["train_loss"]
+        groups[key(record)][result] = record
+    return [list(groups[group].values()) for group in sorted(groups, key=str)]
 
 
 def _cells(group: list[Record]) -> tuple[str, ...]:

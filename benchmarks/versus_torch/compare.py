@@ -86,6 +86,7 @@ def compare_network(
     _close(contenders.values())
     record = environment()
     record["versions"]["torch"] = torch.__version__
+    record["device"]["count"] = 1  # both sides use the first one
     return {
         "model": model,
         "batch_size": batch_size,

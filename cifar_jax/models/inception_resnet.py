@@ -108,7 +108,7 @@ class InceptionResNet(nnx.Module):
                 f"features must be multiples of 3, the number of branches, got {features}"
             )
         if len(features) > 6:  # 32 pixels can be halved five times
-            raise UserError(f"features must have at most 6 stages, got {features}")
+            raise UserError(f"features must be at most 6 numbers, one per stage, got {features}")
         self.conv_stem = Conv(
             3, stem_features, (3, 3), kernel_init=keras_init, dtype=dtype, rngs=rngs
         )

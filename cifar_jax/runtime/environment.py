@@ -1,5 +1,6 @@
 """Describes what a measurement ran on: device, versions and commit."""
 
+import contextlib
 import os
 import platform
 import subprocess
@@ -8,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
+
+# The microseconds of processor time in a period, and the period.
+_CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 def environment() -> dict[str, Any]:
@@ -19,7 +23,7 @@ def environment() -> dict[str, Any]:
             "kind": _device_kind(devices[0]),
             "count": len(devices),
             # CPU cores that this process may use, shared by all virtual devices.
-            "cores": len(os.sched_getaffinity(0)) if devices[0].platform == "cpu" else None,
+            "cores": num_cores() if devices[0].platform == "cpu" else None,
         },
         "versions": {
             "python": platform.python_version(),
@@ -27,6 +31,15 @@ def environment() -> dict[str, Any]:
         },
         "git_commit": git_commit(),
     }
+
+
+def num_cores() -> int:
+    """Returns the number of cores that this process may use, at most the quota of a container."""
+    cores = len(os.sched_getaffinity(0))
+    with contextlib.suppress(OSError, ValueError):  # no control groups, or "max"
+        quota, period = map(int, _CPU_QUOTA.read_text().split())
+        cores = min(cores, -(-quota // period))
+    return cores
 
 
 def _device_kind(device: jax.Device) -> str:

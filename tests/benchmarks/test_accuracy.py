@@ -144,8 +144,20 @@ def test_patterns_select_experiments_in_the_given_order():
         runs.choose(["coarse/cnn5"])
 
 
-@pytest.mark.parametrize("flags", [["--seeds", "0"], ["--epochs", "0"], ["nothing/*"]])
-def test_invalid_flags_are_rejected(flags, capsys):
+def test_logs_are_written_below_the_workdirs_by_default(small, tmp_path, capsys):
+    """The logs of the checkout are from other machines, and count for none here."""
+    flags = [small[0], IDS[0], *small[3:-2], "--epochs", "1"]
+    assert accuracy.main(flags) == 0
+    assert (tmp_path / "runs/logs" / IDS[0] / "seed0_1epochs/summary.json").exists()
+    assert "already complete" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [["--seeds", "0"], ["--epochs", "0"], ["nothing/*"], ["--runs", "here", "--out", "./here"]],
+)
+def test_invalid_flags_are_rejected(flags, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     assert accuracy.main(["", *flags]) == 1
     assert capsys.readouterr().err.startswith("error: ")
 
@@ -190,6 +202,42 @@ def test_complete_runs_start_no_process(small, tmp_path, monkeypatch, capsys):
     flags = [*small[:2], *small[3:], "--epochs", "1", "--jobs", "2", "--first_seed", "1"]
     assert accuracy.main(flags) == 1
     assert f"failed: {IDS[0]}, seed 1: {tmp_path}" in capsys.readouterr().out
+
+
+def test_a_job_that_cannot_be_checked_does_not_stop_the_others(tmp_path, monkeypatch, capsys):
+    def is_done(run):
+        if run.settings.seed == 0:
+            raise FileNotFoundError("no metrics.csv")
+        return True
+
+    monkeypatch.setattr(jobs, "is_done", is_done)
+    folders = ["--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]
+    assert accuracy.main(["", "cnn3", "--jobs", "2", "--seeds", "2", *folders]) == 1
+    printed = capsys.readouterr()
+    assert "failed: cnn3, seed 0: no metrics.csv" in printed.out and "cnn3, seed 0" in printed.err
+
+
+@pytest.mark.usefixtures("default_signals")
+def test_a_signal_while_a_job_starts_reaches_it(tmp_path, monkeypatch):
+    received = []
+
+    class Process:
+        def poll(self):
+            return 128 + received[0] if received else None
+
+        def send_signal(self, signum):
+            received.append(signum)
+            self.returncode = 128 + signum
+
+    def start(*_):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return Process()
+
+    monkeypatch.setattr(jobs, "_start", start)
+    monkeypatch.setattr(jobs.time, "sleep", lambda _: received or pytest.fail("not forwarded"))
+    folders = ["--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]
+    assert accuracy.main(["", "cnn3", "--jobs", "2", *folders]) == 143
+    assert received == [signal.SIGTERM]
 
 
 def test_jobs_use_the_visible_gpus_in_turn(tmp_path, monkeypatch):

@@ -41,8 +41,9 @@ def test_a_repeated_seed_is_another_run_unless_it_is_an_exact_repetition(tmp_pat
         path = tmp_path / f"{i}/summary.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | same | change))
     (row,) = rows_of(tmp_path, "coarse/cnn4")
-    assert [log.folder.name for log in row.logs] == ["0", "2", "3", "4", "5"]
-    assert row.num_runs == "5 runs (1 seed)"
+    # On another commit or device, the same loss shows that rounding did not differ.
+    assert [log.folder.name for log in row.logs] == ["0", "5"]
+    assert row.num_runs == "2 runs (1 seed)"
 
 
 def test_the_interval_stays_within_0_to_1():

@@ -103,7 +103,11 @@ def test_times_of_speedruns_are_from_an_idle_machine(loads, shown, tmp_path, mon
         "device": {"kind": "Abacus", "count": 1},
     }  # fmt: skip
     times = zip(loads, (2.0, 4.0), strict=True)
-    runs = [common | {"used_elsewhere": load, "seconds": seconds} for load, seconds in times]
+    common |= {"train_loss": 1.0}
+    runs = [
+        common | {"used_elsewhere": load, "seconds": seconds, "seed": seed}
+        for seed, (load, seconds) in enumerate(times)
+    ]
     (tmp_path / "speedrun.jsonl").write_text("".join(json.dumps(run) + "\n" for run in runs))
     (row,) = (row for row in speedrun.complete().splitlines() if "Abacus" in row)
     assert f"| {shown} | Abacus |" in row and "| 2 |" in row
@@ -235,7 +239,9 @@ def test_the_headline_prefers_the_benchmark_of_throughput(tmp_path, monkeypatch)
         "device": {"platform": "gpu", "kind": "Abacus", "count": 1},
     }  # fmt: skip
     on_cpu = record | {"device": {"platform": "cpu", "kind": "Abacus", "count": 1}}
-    lines = [json.dumps(r) + "\n" for r in (record, record | {"batch_size": 128}, on_cpu)]
+    on_eight = record | {"device": record["device"] | {"count": 8}, "images_per_second": 9e9}
+    others = record | {"batch_size": 128}, on_cpu, on_eight
+    lines = [json.dumps(r) + "\n" for r in (record, *others)]
     (tmp_path / "throughput.jsonl").write_text("".join(lines))
     line = headline._throughput()
     assert "**12,345 images/s** training ResNet-18 in bfloat16 on one Abacus" in line
@@ -256,6 +262,21 @@ def test_a_headline_without_a_record_is_an_error(tmp_path, monkeypatch):
         headline._throughput()
 
 
+@pytest.mark.parametrize(
+    ("platform", "times", "expected"),
+    [
+        ("gpu", {"torch_channels_last_fused": 2.0, "torch_compiled": 1.0}, True),
+        ("gpu", {"torch_channels_last_fused": 2.0, "torch_compiled": None}, False),
+        ("cpu", {"torch": 2.0, "torch_fused": 1.0}, True),
+        ("cpu", {"torch": None, "torch_fused": 1.0}, False),
+        ("cpu", {"torch": 2.0}, False),
+    ],
+)
+def test_a_full_comparison_has_the_settings_that_readers_expect(platform, times, expected):
+    record = {"device": {"platform": platform}, "ms_of_settings": times}
+    assert speed.is_full_comparison(record) == expected
+
+
 def test_speedruns_are_grouped_by_what_they_have_in_common(tmp_path, monkeypatch):
     monkeypatch.setattr(harness, "RESULTS", tmp_path)
     first = {
@@ -267,7 +288,8 @@ def test_speedruns_are_grouped_by_what_they_have_in_common(tmp_path, monkeypatch
     thin = {"changed": ["num_epochs=2"], "accuracy": 0.5, "train_loss": 1.5}
     second = first | {"seed": 1, "seconds": 1.75, "accuracy": 0.95}
     trials = first | thin, first | thin | {"train_loss": 1.25}
-    lines = [first, second, first | {"framework": "torch"}, *trials]
+    repeated = first | {"seconds": 9.0}  # the last run of a seed with the same result counts
+    lines = [repeated, first, second, first | {"framework": "torch"}, *trials]
     (tmp_path / "speedrun.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     one, two, *missing = speedrun.complete().splitlines()[2:]
     assert "| cifar_jax, bfloat16 | 2 | 94.50% ± 0.71 (88.15 to 100.00) | 93.00% ± 0.00" in one

@@ -33,6 +33,7 @@ def test_record_holds_the_measurements(tmp_path, capsys):
     assert {field: record[field] for field in expected} == expected
     assert record["optimizer"].startswith("adam")
     assert record["device"]["platform"] == "cpu" and record["threads"]["torch"] >= 1
+    assert record["device"]["count"] == 1  # of the eight that the tests have
     assert record["versions"]["torch"] and record["versions"]["jax"] and "git_commit" in record
     assert record["compile_seconds"] > 0
     assert record["used_elsewhere"] is None or 0 <= record["used_elsewhere"] <= 1
