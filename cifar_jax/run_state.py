@@ -33,6 +33,7 @@ class RunState:
       rows: The rows of metrics.csv, one for each epoch done.
       clock: The clock that times the calls to the device.
       callbacks: The callbacks that decide between epochs.
+      environments: What the run was trained on, one after the other; see runtime/environment.py.
     """
 
     state: TrainState
@@ -41,6 +42,18 @@ class RunState:
     rows: list[Row]
     clock: Clock
     callbacks: Callbacks
+    environments: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+
+    def continue_on(self, environment: dict[str, Any]) -> None:
+        """Notes what the run is trained on from now on.
+
+        Args:
+          environment: The device, versions and commit. If they differ from before, the step times
+            so far are dropped, because they would be mixed with others.
+        """
+        if self.environments[-1:] != [environment]:
+            self.environments.append(environment)
+            self.clock.step_times.clear()
 
 
 def start(exp: Experiment, steps_per_call: int, *, will_resume: bool = False) -> RunState:
@@ -85,6 +98,7 @@ def save(checkpoints: Checkpoints, run: RunState, exp: Experiment, score: float 
         "step_times": [*run.clock.step_times],
         "callbacks": run.callbacks.state_dict(),
         "devices": exp.engine.mesh.size,
+        "environments": [*run.environments],
         # For predict.py, which does not load the data set.
         "classes": [*exp.dataset.class_names],
         "mean": exp.dataset.mean.tolist(),
@@ -119,6 +133,7 @@ def resume(checkpoints: Checkpoints, run: RunState, exp: Experiment) -> bool:
     run.clock.seconds = meta["seconds"]
     run.clock.step_times.extend(meta["step_times"])
     run.callbacks.load_state_dict(meta["callbacks"])
+    run.environments = meta.get("environments", [])
     return True
 
 

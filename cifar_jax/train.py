@@ -105,13 +105,16 @@ def train(
                 tracking = stack.enter_context(trackers.opened(names, folder, run.rows))
                 startup.mark("state")
                 try:
-                    trainer.train(folder, [*tracking, *writers])
+                    trainer.train(folder, [*tracking, *writers], made_on)
                 except Diverged as error:
                     if distributed.is_main():  # for reports
                         (folder / "diverged.txt").write_text(f"{error.what}\n")
                     raise
                 result = final_evaluation.evaluate_on_test(config, exp, run, checkpoints, folder)
-                result |= made_on | {"startup_seconds": startup.seconds}
+                *earlier, latest = run.environments or [made_on]
+                result |= latest | {"startup_seconds": startup.seconds}
+                if earlier:
+                    result["earlier_environments"] = earlier
             result = complete or result
             if distributed.is_main():
                 # Written last: this file makes the run complete.

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -89,12 +90,13 @@ class Trainer:
             ):
                 row.update({name: None for name in row if name.startswith(f"{exp.curve}_")})
 
-    def train(self, folder: Path, tracking: Sequence[Writer]) -> None:
+    def train(self, folder: Path, tracking: Sequence[Writer], environment: dict[str, Any]) -> None:
         """Trains to the last epoch.
 
         Args:
           folder: The workdir, for metrics.csv and TensorBoard's events.
           tracking: Further writers, which the caller closes.
+          environment: The device, versions and commit; see runtime/environment.py.
 
         Raises:
           Preempted: If a stop is requested, once the state is saved.
@@ -103,6 +105,8 @@ class Trainer:
         """
         run, engine = self.run, self._exp.engine
         trains = run.step < self._total_steps and not run.callbacks.has_stopped
+        if trains:
+            run.continue_on(environment)
         if self._exp.features and trains:
             compute_all(self._exp.features, engine.snapshot(run.state))
             self._startup.mark("features")

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from tiny import train
 
 from cifar_jax import clock, experiment, loop, models, trainer
+from cifar_jax import train as training
 from cifar_jax.errors import UserError
 from cifar_jax.run import checkpoint, workdir
 from cifar_jax.runtime.signals import Preempted
@@ -349,6 +350,29 @@ def test_the_curves_hold_the_learning_rate_of_the_last_step_of_each_epoch(tmp_pa
     train(tiny.make_config(optim__schedule="step", optim__step_epochs=(1,)), tmp_path)
     rates = [float(row["learning_rate"]) for row in read_csv(tmp_path / "metrics.csv")]
     assert rates == pytest.approx([1e-3, 1e-4])
+
+
+def test_a_run_that_continues_elsewhere_says_where_it_was_trained_before(tmp_path, monkeypatch):
+    config, environment = tiny.make_config(steps_per_call=1), training.environment
+    train_until(3, config, tmp_path)
+    here = environment()
+    elsewhere = here | {"git_commit": "another"}
+    monkeypatch.setattr(training, "environment", lambda: elsewhere)
+    summary = train(config, tmp_path)
+    assert summary["git_commit"] == "another" and summary["earlier_environments"] == [here]
+    (tmp_path / "summary.json").unlink()
+    monkeypatch.setattr(training, "environment", lambda: here | {"git_commit": "a third"})
+    rebuilt = train(config, tmp_path)  # without training
+    for field in ("git_commit", "earlier_environments"):
+        assert rebuilt[field] == summary[field]
+    # The checkpoint was saved at step 3 or 4 of 8, and the first call warms up.
+    meta = latest_meta(tmp_path)
+    assert 3 <= len(meta["step_times"]) <= 4 and meta["environments"] == [here, elsewhere]
+
+
+def latest_meta(workdir):
+    with checkpoint.open_checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
+        return checkpoints.read_meta(checkpoints.latest_step)
 
 
 def test_the_time_before_an_interruption_counts(tmp_path, monkeypatch):
