@@ -133,13 +133,14 @@ def _with_checked_logits(forward: step.Forward, name: str, num_classes: int) -> 
 
     def checked_forward(model: nnx.Module, inputs: jax.Array, rngs: nnx.Rngs | None) -> jax.Array:
         logits = forward(model, inputs, rngs)
+        # In an exported program, the number of images is a symbol.
         found, expected = (
             getattr(logits, "shape", type(logits).__name__),
-            (len(inputs), num_classes),
+            (inputs.shape[0], num_classes),
         )
         if found != expected:
             raise UserError(
-                f"the network {name} returns {found} for {len(inputs)} images of {num_classes} "
+                f"the network {name} returns {found} for {expected[0]} images of {num_classes} "
                 f"classes, not logits of shape {expected}"
             )
         return logits
