@@ -73,7 +73,10 @@ def _summary(
       num_params: The number of parameters.
     """
     train_seconds = sum(row["seconds"] for row in run.rows)
-    step_times = run.clock.step_times or [1e3 * train_seconds / run.step]
+    # Only one call may have run here: the first of a process is not among the step times.
+    step_times = run.clock.step_times or [
+        1e3 * (run.clock.step_seconds or train_seconds / run.step)
+    ]
     return {
         "experiment": config.experiment,
         "model": config.model.name,

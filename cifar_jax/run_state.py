@@ -34,6 +34,7 @@ class RunState:
       clock: The clock that times the calls to the device.
       callbacks: The callbacks that decide between epochs.
       environments: What the run was trained on, one after the other; see runtime/environment.py.
+      num_devices: The number of devices that saved the checkpoint that was restored, if known.
     """
 
     state: TrainState
@@ -43,6 +44,7 @@ class RunState:
     clock: Clock
     callbacks: Callbacks
     environments: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    num_devices: int | None = None
 
     def continue_on(self, environment: dict[str, Any]) -> None:
         """Notes what the run is trained on from now on.
@@ -114,19 +116,12 @@ def resume(checkpoints: Checkpoints, run: RunState, exp: Experiment) -> bool:
       Whether there is a checkpoint.
 
     Raises:
-      UserError: If there are checkpoints, but none can be restored, or the run uses pmap and was
-        saved on another number of devices.
+      UserError: If there are checkpoints, but none can be restored.
     """
     latest = checkpoints.restore_latest(_arrays_of(run, exp), exp.engine.replicated, is_valid)
     if latest is None:
         return False
     run.step, saved, meta = latest
-    before, now = meta.get("devices"), exp.engine.mesh.size  # older checkpoints do not say it
-    if isinstance(exp.engine, PmapEngine) and before not in (None, now):
-        raise UserError(
-            f"with parallel='pmap', the number of devices is part of the recipe: this run was "
-            f"saved on {before} and cannot continue on {now}"
-        )
     run.state = exp.engine.place(train_state(saved))
     run.metrics = exp.engine.place(from_checkpoint(saved["metrics"]))
     run.rows = meta["rows"]
@@ -134,7 +129,22 @@ def resume(checkpoints: Checkpoints, run: RunState, exp: Experiment) -> bool:
     run.clock.step_times.extend(meta["step_times"])
     run.callbacks.load_state_dict(meta["callbacks"])
     run.environments = meta.get("environments", [])
+    run.num_devices = meta.get("devices")  # older checkpoints do not say it
     return True
+
+
+def check_devices(run: RunState, exp: Experiment) -> None:
+    """Checks that a restored run can be trained further on these devices.
+
+    Raises:
+      UserError: If it uses pmap and was saved on another number of devices.
+    """
+    now = exp.engine.mesh.size
+    if isinstance(exp.engine, PmapEngine) and run.num_devices not in (None, now):
+        raise UserError(
+            "with parallel='pmap', the number of devices is part of the recipe: this run was "
+            f"saved on {run.num_devices} and cannot continue on {now}"
+        )
 
 
 def restore_state(

@@ -86,11 +86,6 @@ def train(
         exp = (create or experiment.create)(config, dataset, mesh=mesh)
         tracing, total = exp.engine.trace_seconds, exp.engine.compile_seconds
         startup.mark("network", tracing=tracing, compilation=total - tracing)
-        if distributed.is_main():
-            if complete is None:  # a complete run keeps its summary
-                # Before the config changes: the old summary would seem to belong to the new config.
-                (folder / "summary.json").unlink(missing_ok=True)
-            workdir.claim(config, folder)
         # A signal that arrives while trackers record the end of the run has no effect.
         with catch_signals(deadline) as stop, contextlib.ExitStack() as stack:
             if profile:
@@ -101,6 +96,11 @@ def train(
                     config, exp, checkpoints, stop, startup, all_parameters=all_parameters
                 )
                 run = trainer.run
+                if distributed.is_main():  # after everything that may refuse the run
+                    if complete is None:  # a complete run keeps its summary
+                        # Before the config changes, to which the old summary would seem to belong.
+                        (folder / "summary.json").unlink(missing_ok=True)
+                    workdir.claim(config, folder)
                 names = config.trackers if distributed.is_main() else ""
                 tracking = stack.enter_context(trackers.opened(names, folder, run.rows))
                 startup.mark("state")

@@ -53,6 +53,9 @@ class Trainer:
           stop: The request to stop, made by a signal or a deadline.
           startup: The stopwatch of the start, which the first call to the device finishes.
           all_parameters: See `train.train`.
+
+        Raises:
+          UserError: If no checkpoint can be restored, or the run cannot continue on these devices.
         """
         self._config, self._exp, self._checkpoints = config, exp, checkpoints
         self._stop, self._startup = stop, startup
@@ -66,12 +69,18 @@ class Trainer:
         print(parameter_table.table(params, max_rows))
         if run_state.resume(checkpoints, self.run, exp):
             self._drop_extra_evaluations()
+            if self._has_steps_left:
+                run_state.check_devices(self.run, exp)
             print(f"resumed at step {self.run.step:,} of {self._total_steps:,}")
         self._saved_step, self._saved_at = self.run.step, time.monotonic()
         # One process decides by itself, without the delay of a call.
         self._agreement = Agreement(exp.engine.mesh) if distributed.num_processes() > 1 else None
         if self._agreement:
             self.run.clock.agreed_step_seconds = 0.0
+
+    @property
+    def _has_steps_left(self) -> bool:
+        return self.run.step < self._total_steps and not self.run.callbacks.has_stopped
 
     @property
     def _total_steps(self) -> int:
@@ -104,7 +113,7 @@ class Trainer:
           UserError: If a checkpoint cannot be saved.
         """
         run, engine = self.run, self._exp.engine
-        trains = run.step < self._total_steps and not run.callbacks.has_stopped
+        trains = self._has_steps_left
         if trains:
             run.continue_on(environment)
         if self._exp.features and trains:
@@ -119,7 +128,7 @@ class Trainer:
             ]
         writers = [*run_writers, *tracking]
         try:
-            while run.step < self._total_steps and not run.callbacks.has_stopped:
+            while self._has_steps_left:
                 self._train_epoch(writers)
         except Diverged as error:
             raise Diverged(error.what, self._checkpoints.latest_step) from error

@@ -238,6 +238,9 @@ def test_a_run_with_pmap_continues_only_on_the_same_number_of_devices(tmp_path):
     with pytest.raises(UserError, match="was saved on 2 and cannot continue on 1"):
         train(longer, tmp_path, num_devices=1)
     assert params_of(tmp_path)[0] == 8
+    summary = train(config, tmp_path, num_devices=1)  # still complete
+    (tmp_path / "predictions.npz").unlink()
+    assert train(config, tmp_path, num_devices=1) == summary  # needs no training
 
 
 def test_a_complete_run_without_checkpoints_is_not_trained_again(tmp_path, capsys):

@@ -7,12 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.accuracy.runs import SHARING, PlannedRun, is_done
-from cifar_jax.errors import shorten
+from cifar_jax.errors import UserError, shorten
 from cifar_jax.runtime.signals import Preempted, handled
 
 
@@ -72,6 +73,8 @@ def _next(waiting: deque[PlannedRun], failed: dict[str, str]) -> PlannedRun | No
             if not is_done(run):
                 return run
         except Exception as error:  # such as a missing file: the others train nevertheless
+            if not isinstance(error, UserError):
+                traceback.print_exc()
             print(f"error: {run.title}: {error}", file=sys.stderr)
             failed[run.title] = str(error)
     return None

@@ -105,9 +105,9 @@ def without_weights(runs: list[PlannedRun]) -> dict[str, str]:
     skipped = {}
     for run in runs:
         source = run.settings.transfer.weights, run.settings.model.name
-        is_complete = (run.log / "summary.json").exists()
-        is_complete |= _is_complete(run.workdir, run.settings)
-        if not source[0] or is_complete or saved_steps(run.workdir / "checkpoints"):
+        if not source[0] or saved_steps(run.workdir / "checkpoints"):
+            continue
+        if (run.log / "summary.json").exists() or (run.workdir / "summary.json").exists():
             continue
         if source not in reasons:
             reasons[source] = _why_unavailable(*source)

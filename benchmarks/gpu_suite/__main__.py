@@ -5,10 +5,11 @@
 
 The first form runs the stages, each of which is a benchmark in its own process, and stops after
 --minutes. When run again with the same OUT, it continues where it stopped. This also works on
-another machine, except that an interrupted training run starts over there. OUT holds a few small
-files: records as JSON lines, accuracy.tar.gz with the logs of the training runs, and, if it is not
-too large, programs.tar.gz with the compiled programs. --collect adds records and logs to
-benchmarks/results; afterwards `python -m benchmarks.table` updates README and docs.
+another machine with the same kind of GPU, except that an interrupted training run starts over
+there. OUT holds a few small files: records as JSON lines, accuracy.tar.gz with the logs of the
+training runs, and, if it is not too large, programs.tar.gz with the compiled programs. --collect
+adds records and logs to benchmarks/results; afterwards `python -m benchmarks.table` updates README
+and docs.
 
 --data_dir is a TFDS directory, a directory with the unpacked official archives, or a directory with
 a script unpack.py that writes such archives (`python unpack.py FOLDER NAME`). No network is needed;
@@ -25,7 +26,7 @@ from pathlib import Path
 
 from benchmarks import harness
 from benchmarks.gpu_suite.collect import collect, read_environment, unpack
-from benchmarks.gpu_suite.stages import STAGES, pack_programs
+from benchmarks.gpu_suite.stages import STAGES, check_device, pack_programs
 from benchmarks.gpu_suite.suite import MIN_SECONDS, Suite
 from benchmarks.gpu_suite.summary import summarize
 from cifar_jax.errors import UserError
@@ -49,6 +50,7 @@ def main(argv: list[str]) -> int:
             raise UserError(f"{args.out} was started {before} --small")
         stages = list(args.only or STAGES)
         suite = make_suite(args, any(STAGES[name].needs_images for name in stages))
+        check_device(suite)
     except (UserError, OSError) as error:
         return harness.reject(error)
     if environment is None and "environment" not in stages:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from benchmarks.results import load_config, rows
 from benchmarks.throughput.cases import config_of, names
 from benchmarks.throughput.measure import NUM_IMAGES
 from cifar_jax import data
+from cifar_jax.errors import UserError
 from cifar_jax.experiment.parts import compute_dtype
 
 # Cases in addition to the batch sizes and dtypes of the write-ups. The first ones are the headline.
@@ -52,13 +54,9 @@ def check_environment(suite: Suite) -> None:
     """Writes environment.json with the device, the versions and the speed of a matrix product.
 
     Raises:
-      SystemExit: If a package is missing, the commit is unknown, or the file is from another GPU.
+      SystemExit: If a package is missing or the commit is unknown.
     """
-    known = read_environment(suite.out)
-    if known is not None:
-        kind, name = known["device"].get("kind"), _gpu_name()
-        if _is_on_gpu(suite) and name not in (None, kind):
-            raise SystemExit(f"{suite.out} holds measurements on {kind}, but this is {name}")
+    if read_environment(suite.out) is not None:
         return
     command = [sys.executable, "-m", "benchmarks.gpu_suite.environment"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
@@ -71,15 +69,27 @@ def check_environment(suite: Suite) -> None:
     print(json.dumps(environment))
 
 
-def _gpu_name() -> str | None:
-    """Returns the name of the first visible GPU, or None if there is none."""
+def _gpu_names() -> list[str]:
+    """Returns the names of the machine's GPUs."""
     query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
     try:
-        return subprocess.run(
-            query, capture_output=True, text=True, check=True
-        ).stdout.splitlines()[0]
-    except (OSError, subprocess.SubprocessError, IndexError):
-        return None
+        return subprocess.run(query, capture_output=True, text=True, check=True).stdout.splitlines()
+    except (OSError, subprocess.SubprocessError):
+        return []
+
+
+def check_device(suite: Suite) -> None:
+    """Checks that earlier measurements in the suite's directory are from the same kind of GPU.
+
+    Raises:
+      UserError: If this machine has GPUs, none of which is of that kind.
+    """
+    environment, names = read_environment(suite.out), _gpu_names()
+    if environment is None or environment["device"]["platform"] != "gpu" or not names:
+        return
+    kind = environment["device"]["kind"]  # of a part of a GPU, it is longer than the GPU's name
+    if not any(map(kind.startswith, names)):
+        raise UserError(f"{suite.out} holds measurements on {kind}, but this is {names[0]}")
 
 
 def probe(suite: Suite) -> None:
@@ -281,8 +291,8 @@ def _train_together(suite: Suite, experiments: Sequence[str], flags: Sequence[st
 def _shared_gpu(suite: Suite) -> Iterator[int]:
     """Starts NVIDIA's Multi-Process Service if it is installed, and stops it at the end.
 
-    Without it, only one of several processes at a time uses a GPU, and four small networks
-    train more slowly together than one after the other (docs/performance.md).
+    Without it, several processes take turns on a GPU. A few still pay, because some compile while
+    others train.
 
     Yields:
       The number of runs to train at the same time.
@@ -291,14 +301,27 @@ def _shared_gpu(suite: Suite) -> Iterator[int]:
     if command is None or not _is_on_gpu(suite):
         yield NUM_JOBS
         return
-    # Fails if the service already runs; then it is somebody else's to stop.
-    started = subprocess.run([command, "-d"], capture_output=True).returncode == 0
+    # The service numbers the GPUs that it sees, so it has to see those that the runs name.
+    environ = {k: v for k, v in os.environ.items() if k != "CUDA_VISIBLE_DEVICES"}
+    started = subprocess.run([command, "-d"], env=environ, capture_output=True).returncode == 0
     try:
-        yield NUM_MPS_JOBS
+        # Somebody else may have started it; then it is theirs to stop.
+        runs = started or _tell(command, "get_server_list")
+        yield NUM_MPS_JOBS if runs else NUM_JOBS
     finally:
         if started:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                subprocess.run([command], input=b"quit\n", capture_output=True, timeout=30)
+            _tell(command, "quit")
+
+
+def _tell(command: str, text: str) -> bool:
+    """Sends a line to the Multi-Process Service, and returns whether it answers."""
+    try:
+        done = subprocess.run(
+            [command], input=f"{text}\n".encode(), capture_output=True, timeout=30
+        )
+    except subprocess.TimeoutExpired:
+        return False
+    return done.returncode == 0
 
 
 def _by_value(suite: Suite) -> tuple[list[str], list[str]]:
@@ -337,7 +360,9 @@ def references(suite: Suite) -> None:
 def _train(suite: Suite, experiments: Sequence[str], flags: Sequence[str]) -> None:
     """Trains the experiments that have no log yet, and packs the logs."""
     minutes = suite.seconds_left / 60 - 0.75  # leaves time to start, and to save at the end
-    experiments = [e for e in experiments if _has_images(suite, load_config(e).data.name)]
+    names = {experiment: load_config(experiment).data.name for experiment in experiments}
+    there = {name: _has_images(suite, name) for name in set(names.values())}
+    experiments = [experiment for experiment in experiments if there[names[experiment]]]
     if minutes <= 0 or not experiments:
         return
     data_dir = find_data(suite.data_dir, suite.work)
@@ -386,11 +411,12 @@ def _has_images(suite: Suite, name: str) -> bool:
         data_dir = find_data(suite.data_dir, suite.work)
     except subprocess.CalledProcessError as error:
         print(f"{suite.data_dir}/unpack.py failed with exit code {error.returncode}")
-        suite.failed.append("unpack.py")
+        if "unpack.py" not in suite.failed:
+            suite.failed.append("unpack.py")
         return False
     if data.is_there(name, data_dir) or util.find_spec("tensorflow_datasets") is not None:
         return True
-    print(f"without {name}, which is not in {data_dir}")
+    print(f"skipped what needs {name}, which is not in {data_dir}")
     return False
 
 

@@ -96,13 +96,16 @@ def _run_seconds(record: Record) -> float:
 def _groups() -> list[list[Record]]:
     """Returns the runs of each recipe, framework, setting and device, without repetitions.
 
-    Of the runs with the same seed and result, which add no information, the last one counts.
+    Of runs with the same seed and result, which add no information, the last one on an idle
+    machine counts.
     """
     path = harness.RESULTS / "speedrun.jsonl"
     groups = defaultdict(dict)
     for record in records(path) if path.exists() else ():
         result = record["seed"], record["accuracy"], record["train_loss"]
-        groups[key(record)][result] = record
+        group = groups[key(record)]
+        if is_idle(record) or not is_idle(group.get(result, record)):
+            group[result] = record
     return [list(groups[group].values()) for group in sorted(groups, key=str)]
 
 

@@ -1,5 +1,7 @@
 """Counts the FLOPs of a training step."""
 
+import traceback
+
 import jax
 import numpy as np
 from ml_collections import ConfigDict
@@ -27,5 +29,6 @@ def count_flops(settings: ConfigDict, dataset: data.Dataset) -> float | None:
             step = jax.jit(parts.make_train_step(None)).trace(state, batch, np.float32(0))
             program = step.lower(lowering_platforms=("cuda",))
             return (program.cost_analysis() or {}).get("flops")
-    except Exception:  # no CPU backend, or a program that it cannot lower: the times still count
+    except Exception:  # such as no CPU backend next to the accelerator; the times still count
+        traceback.print_exc()
         return None

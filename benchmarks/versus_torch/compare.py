@@ -1,7 +1,6 @@
 """Times one network in JAX and in every setting of PyTorch, and compares the two."""
 
 import gc
-import os
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -27,7 +26,7 @@ from benchmarks.versus_torch.subprocess_contender import (
     peak_bytes,
     reset_peak_bytes,
 )
-from cifar_jax.runtime.environment import environment
+from cifar_jax.runtime.environment import environment, num_cores
 
 # With fewer batches, the networks would memorize these random images, and gradients would vanish.
 NUM_BATCHES = 64
@@ -100,7 +99,7 @@ def compare_network(
         "ms_per_step": ms,
         "ms_of_settings": first_ms,
         **harness.background(background_load(before, after)),
-        "threads": {"cores": len(os.sched_getaffinity(0)), "torch": torch.get_num_threads()},
+        "threads": {"cores": num_cores(), "torch": torch.get_num_threads()},
         **record,
     }
 

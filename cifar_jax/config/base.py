@@ -14,7 +14,9 @@ def get_config() -> ConfigDict:
 
     config.model = ConfigDict()
     # Network: a key of cifar_jax.models.MODELS. The other fields of `model` are the network's
-    # options, which have the network's defaults unless a config sets them.
+    # options, which have the network's defaults unless a config sets them. If another network is
+    # chosen on the command line, only options that differ from the default of the config's network
+    # are kept.
     config.model.name = "cnn3"
 
     config.data = ConfigDict()

@@ -133,7 +133,7 @@ def without_effect(
     fields, defaults = flatten(config), flatten(base.get_config())
     schedule, optimizer = config.optim.schedule, config.optim.name
     users = [optim.SCHEDULES.get(schedule), optim.OPTIMIZERS.get(optimizer)]
-    has_groups = bool(config.optim.groups.strip())
+    has_groups = bool(config.optim.groups.strip()) or "optim.groups" in varying
     if has_groups:  # some group may use the field
         users = [*optim.SCHEDULES.values(), *optim.OPTIMIZERS.values()]
     used = optim.keywords(optim.create, optim.schedules.create, *filter(None, users))

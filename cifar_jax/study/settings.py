@@ -17,6 +17,8 @@ from cifar_jax.run import config_json
 from cifar_jax.run.summary import write_json
 from cifar_jax.run.workdir import NON_SEMANTIC_FIELDS, SEARCH_FILE, defaults, differences
 
+# Version 1 carried the options of the config's network over to the networks of a space.
+_VERSION = 2
 SAMPLERS = ("random", "tpe")
 PRUNERS = ("none", "median", "hyperband")
 # Fields that may change when a search continues.
@@ -103,6 +105,7 @@ def claim(config: ConfigDict, folder: Path, storage: str | None) -> str:
         "study": config.experiment if storage is None else _unique(config.experiment),
         "storage": without_password(storage),
         "config": json.loads(config.to_json()),
+        "version": _VERSION,
     }
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -118,6 +121,11 @@ def claim(config: ConfigDict, folder: Path, storage: str | None) -> str:
         raise UserError(
             f"--workdir {folder} holds a search with --storage {there.get('storage')}, not "
             f"{mine['storage']}: choose another --workdir"
+        )
+    if there.get("version", 1) < _VERSION and "model.name" in config.search.space:
+        raise UserError(
+            f"--workdir {folder} holds a search over networks that an older version of cifar_jax "
+            "began, which gave them other options: choose another --workdir"
         )
     old = defaults(config) | flatten_json(completed(there["config"]))
     differing = differences(old, flatten_json(config), _MAY_CHANGE)

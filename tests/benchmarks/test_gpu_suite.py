@@ -15,6 +15,7 @@ from benchmarks.gpu_suite.collect import unpack
 from benchmarks.gpu_suite.suite import Suite
 from benchmarks.published import PUBLISHED
 from benchmarks.results import load_config
+from cifar_jax.errors import UserError
 from cifar_jax.runtime.signals import Preempted
 
 CPU = {"device": {"platform": "cpu"}, "small": False}
@@ -302,7 +303,7 @@ def test_what_needs_missing_images_is_skipped(tmp_path, calls, monkeypatch, caps
     ((_, arguments),) = calls
     trained = {load_config(e).data.name for e in arguments if e in PUBLISHED}
     assert trained == {"cifar100"} and not suite.failed
-    assert f"without cifar10, which is not in {tmp_path}" in capsys.readouterr().out
+    assert f"skipped what needs cifar10, which is not in {tmp_path}" in capsys.readouterr().out
 
 
 def test_images_that_cannot_be_unpacked_are_reported(tmp_path, calls, capsys):
@@ -310,35 +311,52 @@ def test_images_that_cannot_be_unpacked_are_reported(tmp_path, calls, capsys):
     (tmp_path / "cifar100").mkdir()
     suite = make_suite(tmp_path)
     stages.recipe(suite)
+    stages.experiments(suite)
     assert suite.failed == ["unpack.py"] and not calls
     assert "unpack.py failed with exit code 3" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("code", "stops"), [(0, True), (1, False)])
-def test_runs_share_a_gpu_through_mps_where_it_is_installed(tmp_path, monkeypatch, code, stops):
-    for environment in (GPU, CPU):  # without the program, and without a GPU
-        with stages._shared_gpu(make_suite(tmp_path, environment)) as num_jobs:
-            assert num_jobs == stages.NUM_JOBS
-        program, said = tmp_path / "nvidia-cuda-mps-control", tmp_path / "said"
-        program.write_text(
-            f"#!/bin/sh\necho $@ >> {said}; [ $# = 1 ] || cat >> {said}; exit {code}"
-        )
-        program.chmod(0o755)
-        monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    assert not said.exists()
-    with stages._shared_gpu(make_suite(tmp_path, GPU)) as num_jobs:
-        assert num_jobs == stages.NUM_MPS_JOBS and said.read_text() == "-d\n"
-    assert said.read_text().split() == (["-d", "quit"] if stops else ["-d"])
+@pytest.mark.parametrize(
+    ("starts", "answers", "num_jobs", "said"),
+    [
+        (True, True, stages.NUM_MPS_JOBS, ["-d", "quit"]),
+        (False, True, stages.NUM_MPS_JOBS, ["-d", "get_server_list"]),  # it runs already
+        (False, False, stages.NUM_JOBS, ["-d", "get_server_list"]),
+    ],
+)
+def test_runs_share_a_gpu_through_mps_if_it_is_installed(
+    tmp_path, monkeypatch, starts, answers, num_jobs, said
+):
+    calls = []
+
+    def run(command, env=None, input=b"", **_):
+        calls.append(input.decode().strip() or command[1])
+        assert env is None or "CUDA_VISIBLE_DEVICES" not in env
+        return SimpleNamespace(returncode=0 if (starts if env else answers) else 1)
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    monkeypatch.setattr(stages.subprocess, "run", run)
+    for program, environment in (("mps", CPU), (None, GPU)):
+        monkeypatch.setattr(stages.shutil, "which", lambda _, program=program: program)
+        with stages._shared_gpu(make_suite(tmp_path, environment)) as found:
+            assert found == stages.NUM_JOBS and not calls
+    monkeypatch.setattr(stages.shutil, "which", lambda _: "mps")
+    with stages._shared_gpu(make_suite(tmp_path, GPU)) as found:
+        assert found == num_jobs
+    assert calls == said
 
 
 def test_measurements_on_another_gpu_are_not_continued(tmp_path, monkeypatch):
-    suite = make_suite(tmp_path, {"device": {"platform": "gpu", "kind": "Abacus"}, "small": False})
-    for name in ("Abacus", None):
-        monkeypatch.setattr(stages, "_gpu_name", lambda name=name: name)
-        stages.check_environment(suite)
-    monkeypatch.setattr(stages, "_gpu_name", lambda: "Slide rule")
-    with pytest.raises(SystemExit, match="holds measurements on Abacus, but this is Slide rule"):
-        stages.check_environment(suite)
+    kind = "Abacus MIG 1g"  # a part of an Abacus
+    suite = make_suite(tmp_path, {"device": {"platform": "gpu", "kind": kind}, "small": False})
+    for names in (["Abacus"], ["Slide rule", "Abacus"], []):
+        monkeypatch.setattr(stages, "_gpu_names", lambda names=names: names)
+        stages.check_device(suite)
+    monkeypatch.setattr(stages, "_gpu_names", lambda: ["Slide rule"])
+    with pytest.raises(UserError, match=f"holds measurements on {kind}, but this is Slide rule"):
+        stages.check_device(suite)
+    assert gpu_suite.main(["", str(suite.out), "--only", "probe"]) == 1
+    stages.check_device(make_suite(tmp_path, CPU))
 
 
 def test_images_are_unpacked_once(tmp_path):

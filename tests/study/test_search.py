@@ -160,7 +160,17 @@ def test_a_search_is_identified_by_its_config(command, tmp_path):
     # A version that lacked an option of the network may have started the search.
     del saved["config"]["model"]["dropout"], saved["config"]["gpu_graph"]
     (tmp_path / "w/search.json").write_text(json.dumps(saved))
-    assert "holds another search" not in command(space, "--trials=2")[1].err
+    assert command(space, "--trials=2")[1].err.startswith("error: no trial is complete")
+
+
+def test_a_search_over_networks_of_an_older_version_is_refused(command, tmp_path):
+    space = "--config.search.space=model.name in {'cnn2', 'cnn_small'}; batch_size in {101, 102}"
+    command(space, "--trials=1")
+    saved = json.loads((tmp_path / "w/search.json").read_text())
+    assert saved.pop("version") == 2
+    (tmp_path / "w/search.json").write_text(json.dumps(saved))
+    code, shown = command(space)
+    assert code == 1 and "that an older version of cifar_jax began" in shown.err
 
 
 @pytest.mark.parametrize(
