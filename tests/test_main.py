@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import tiny
 
+from cifar_jax import experiment, parameter_table
 from cifar_jax import main as command
-from cifar_jax import parameter_table
 from cifar_jax import train as training
 from cifar_jax.config import command_line
+from cifar_jax.errors import UserError
 
 QUICKSTART = ("--config", "configs/quickstart.py")
 # A run of one epoch on a few images.
@@ -106,6 +107,17 @@ def test_callbacks_and_averages_can_be_switched_off(file, group, switch):
     argv = ["", "--config", str(tiny.ROOT / f"configs/{file}.py"), f"--config.{group}.{switch}=0"]
     config, _ = command_line.parse(argv, "usage\n\nexample")
     assert config[group][switch] == 0
+
+
+@pytest.mark.parametrize("text", ["(0.1,0.2,0.1,0.1,0.1)", "[0.1, 0.2, 0.1, 0.1, 0.1]"])
+def test_an_option_may_be_a_list_where_the_default_is_a_number(text):
+    flags = ["--config.model.name=cnn9", f"--config.model.dropout={text}"]
+    config, _ = command_line.parse(["", *QUICKSTART, *flags], "usage\n\nexample")
+    assert tuple(config.model.dropout) == (0.1, 0.2, 0.1, 0.1, 0.1)
+    with pytest.raises(UserError, match="depth must be a positive integer"):
+        flags = ["--config.model.name=pyramidnet", "--config.model.depth=(2,3)"]
+        config, _ = command_line.parse(["", *QUICKSTART, *flags], "usage\n\nexample")
+        experiment.checked(config)
 
 
 def test_the_value_of_a_flag_may_follow_it():

@@ -68,6 +68,7 @@ def parse(
     _check_fields(config, [name for name in overrides if not name.startswith("model.")])
     choose_model(config, overrides.get("model.name", config.model.name))
     _check_fields(config, overrides)
+    _expect_lists(config, overrides)
     if wants_help:
         print(f"Fields of {path}, documented in cifar_jax/config/base.py:")
         for name, value in flatten(config).items():
@@ -106,6 +107,20 @@ def parse(
     for note in without_effect(values.config, overrides, varying):
         print(f"note: {note}", file=sys.stderr)
     return values.config, values
+
+
+def _expect_lists(config: ConfigDict, overrides: Mapping[str, str]) -> None:
+    """Lets flags set network options to a list where the default is a number.
+
+    For example, some dropout rates may differ between layers. A flag takes values of the kind that
+    its field has, so the field gets an empty list; models.create refuses lists for other options.
+    """
+    with config.unlocked(), config.ignore_type():
+        for field, text in overrides.items():
+            group, _, option = field.partition(".")
+            if group == "model" and text.lstrip().startswith(("(", "[")):
+                is_number = isinstance(config.model[option], int | float)
+                config.model[option] = () if is_number else config.model[option]
 
 
 def _overrides(argv: list[str]) -> dict[str, str]:

@@ -229,13 +229,6 @@ def _check_field(parameter: Parameter, fields: Mapping[str, Any]) -> None:
         raise UserError(f"search.space has {parameter.name}, but {field} is {quote(value)}")
 
 
-def _check_is_flag(config: ConfigDict, parameter: Parameter, value: Any) -> None:
-    """Raises UserError if a flag, as in the command that trains the winner, cannot set a value."""
-    old = flatten(config).get(parameter.field)
-    if isinstance(value, tuple) and parameter.index is None and not isinstance(old, tuple | list):
-        raise UserError(f"the config has {quote(old)} there, not a list")
-
-
 def _replaced(old: Any, parameter: Parameter, new: Any) -> Any:
     """Returns the value of a field after one of its entries, or all of it, is replaced."""
     if parameter.index is None:
@@ -265,7 +258,6 @@ def check(config: ConfigDict, space: Sequence[Parameter]) -> None:
         for value in parameter.values:
             for base in bases:
                 try:
-                    _check_is_flag(applied(config, space, base), parameter, value)
                     experiment.checked(applied(config, space, base | {parameter.name: value}))
                 except UserError as error:
                     raise UserError(

@@ -21,6 +21,7 @@ USAGE = "usage\n\nexample"
         ("resnet18", (), {"model.name": "resnet34", "model.depths": (2, 2, 2, 2)}),
         ("resnet18", ("--config.model.name=resnet34",), {"model.depths": (2, 2, 2, 2)}),
         ("callbacks/simple", (), {"model.name": "vgg16"}),
+        ("callbacks/simple", (), {"model.dropout": (0.1, 0.2, 0.3)}),
         ("callbacks/school_improved", (), {"plateau.patience": 0}),
         ("callbacks/school_improved", (), {"plateau.patience": 2, "plateau.factor": 0.5}),
         ("cnn2", (), {"lookahead.every": 0, "lookahead.decay": 0.9}),

@@ -87,7 +87,7 @@ def test_malformed_spaces(text, message):
         ("model.filters[1] in {8, 0}", "model.filters[1] cannot be 0: filters must be positive"),
         ("optim.learning_rate in uniform(-1, 1)", "optim.learning_rate cannot be -1.0"),
         ("model.name in {'cnn2', 'cnn22'}", "unknown model 'cnn22'"),
-        ("label_smoothing in {0.1, (0.1, 0.2)}", "the config has 0.0 there, not a list"),
+        ("label_smoothing in {0.1, (0.1, 0.2)}", "label_smoothing must be a number"),
         ("num_epochs in {5, '10'}", "num_epochs cannot be '10': num_epochs must be a whole"),
         ("selected_by in {'loss', 'accuracy'}", "cannot have selected_by"),
         ("data.val_fraction in {0.1, 0.2}", "cannot have data.val_fraction"),
