@@ -98,10 +98,8 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
 def _prepare(name: str, data_dir: Path, source: Path | None, overwrite: bool) -> None:
     from cifar_jax.data import archive, prepared
 
-    try:
+    with prepared.searching(data_dir):
         directory = None if overwrite else prepared.find(name, data_dir)
-    except OSError as error:
-        raise UserError(f"cannot read {data_dir}: {error.strerror or error}") from error
     if directory:
         print(f"{name} is already prepared in {directory} (--overwrite rebuilds it)")
     else:

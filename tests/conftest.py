@@ -1,5 +1,6 @@
 """Settings for all tests: eight virtual CPU devices, command line options and fixtures."""
 
+import errno
 import gc
 import os
 import signal
@@ -73,6 +74,23 @@ def pytest_collection_modifyitems(config, items):
             item.add_marker(pytest.mark.skip(reason="needs the real archives: --source FOLDER"))
         if item.get_closest_marker("several_hosts") and not config.getoption("several_hosts"):
             item.add_marker(pytest.mark.skip(reason="takes minutes: --several_hosts"))
+
+
+@pytest.fixture
+def fill_the_disk(monkeypatch):
+    """Returns a function; once it is called, what is written by Path's methods is incomplete."""
+
+    def fill():
+        for name in ("write_text", "write_bytes"):
+            write = getattr(Path, name)
+
+            def fail(path, content, write=write):
+                write(path, content[:3])
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+            monkeypatch.setattr(Path, name, fail)
+
+    return fill
 
 
 @pytest.fixture

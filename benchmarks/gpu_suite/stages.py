@@ -240,12 +240,13 @@ def _time_speedruns(
             continue
         if framework == "torch" and not _has_torch(suite):
             return
-        if not _has_images(suite, load_config(f"speedrun/{name}").data.name):
+        data_dir = _images(suite, load_config(f"speedrun/{name}").data.name)
+        if data_dir is None:
             continue
         suite.call(
             "benchmarks.speedrun", name, "--framework", framework, *flags,
             *("--runs", str(num_runs - num_done), "--first_seed", str(num_done)),
-            *("--data_dir", str(find_data(suite.data_dir, suite.work))),
+            *("--data_dir", str(data_dir)),
             *("--out", str(suite.out / "speedrun.jsonl")),
         )  # fmt: skip
 
@@ -361,11 +362,11 @@ def _train(suite: Suite, experiments: Sequence[str], flags: Sequence[str]) -> No
     """Trains the experiments that have no log yet, and packs the logs."""
     minutes = suite.seconds_left / 60 - 0.75  # leaves time to start, and to save at the end
     names = {experiment: load_config(experiment).data.name for experiment in experiments}
-    there = {name: _has_images(suite, name) for name in set(names.values())}
-    experiments = [experiment for experiment in experiments if there[names[experiment]]]
+    folders = {name: _images(suite, name) for name in set(names.values())}
+    experiments = [e for e in experiments if folders[names[e]] is not None]
     if minutes <= 0 or not experiments:
         return
-    data_dir = find_data(suite.data_dir, suite.work)
+    data_dir = folders[names[experiments[0]]]  # the same for all data sets
     suite.call(
         "benchmarks.accuracy", *experiments, *flags,
         *("--data_dir", str(data_dir), "--minutes", f"{minutes:.2f}"),
@@ -405,19 +406,19 @@ def pack_programs(suite: Suite) -> None:
         archive.unlink()
 
 
-def _has_images(suite: Suite, name: str) -> bool:
-    """Returns whether a data set is there, or could be prepared with TensorFlow Datasets."""
+def _images(suite: Suite, name: str) -> Path | None:
+    """Returns the directory of a data set, or None if it is not there and cannot be prepared."""
     try:
         data_dir = find_data(suite.data_dir, suite.work)
     except subprocess.CalledProcessError as error:
         print(f"{suite.data_dir}/unpack.py failed with exit code {error.returncode}")
         if "unpack.py" not in suite.failed:
             suite.failed.append("unpack.py")
-        return False
+        return None
     if data.is_there(name, data_dir) or util.find_spec("tensorflow_datasets") is not None:
-        return True
+        return data_dir
     print(f"skipped what needs {name}, which is not in {data_dir}")
-    return False
+    return None
 
 
 def find_data(data_dir: Path, work: Path) -> Path:

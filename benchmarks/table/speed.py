@@ -205,15 +205,14 @@ def cuda_graphs() -> str:
     return table((*titles, "images/s, one graph", "device"), lines)
 
 
-def graphs(tag: str, kind: str = h100.NAME) -> dict[str, dict]:
-    """Returns the newest record of each case in the log of CUDA graphs.
+def graphs(tag: str) -> dict[str, dict]:
+    """Returns the newest record of each case in the log of CUDA graphs on an H100.
 
     Args:
       tag: "on" with one graph per call, "default" with launches by the host.
-      kind: The kind of device.
     """
     logged = records(harness.ROOT / GRAPHS)
-    return {r["case"]: r for r in logged if (r["tag"], r["device"]["kind"]) == (tag, kind)}
+    return {r["case"]: r for r in logged if (r["tag"], r["device"]["kind"]) == (tag, h100.NAME)}
 
 
 def newest(

@@ -16,6 +16,8 @@ from cifar_jax.errors import UserError, quote, shorten, unknown
 SWITCHES = {"plateau": "patience", "early_stopping": "patience", "lookahead": "every"}
 # Fields of config.optim that do not belong to a schedule or an optimizer.
 _OTHER_FIELDS = ("groups", "rescale_kernels", "sam_rho")
+# Those that are refused where they would have no effect.
+_REFUSED = ("momentum", "nesterov")
 
 
 def parse(
@@ -118,9 +120,10 @@ def _expect_lists(config: ConfigDict, overrides: Mapping[str, str]) -> None:
     with config.unlocked(), config.ignore_type():
         for field, text in overrides.items():
             group, _, option = field.partition(".")
-            if group == "model" and text.lstrip().startswith(("(", "[")):
-                is_number = isinstance(config.model[option], int | float)
-                config.model[option] = () if is_number else config.model[option]
+            if group != "model" or not text.lstrip().startswith(("(", "[")):
+                continue
+            if isinstance(config.model[option], int | float):
+                config.model[option] = ()
 
 
 def _overrides(argv: list[str]) -> dict[str, str]:
@@ -156,7 +159,7 @@ def without_effect(
     reasons = {
         f"optim.{field}": f"optim.schedule {schedule!r} and optim.name {optimizer!r}"
         for field in config.optim
-        if field not in ("name", "schedule", "learning_rate", *_OTHER_FIELDS, *used)
+        if field not in ("name", "schedule", "learning_rate", *_OTHER_FIELDS, *_REFUSED, *used)
     }
     reasons |= {"selected_by": "selected_on 'last'"} if last else {}
     reasons |= {"data.val_seed": "data.val_fraction 0"} if not config.data.val_fraction else {}
@@ -170,9 +173,6 @@ def without_effect(
         reasons["optim.step_epochs"] = f"num_epochs {config.num_epochs}"
     if config.data.name == "synthetic":
         reasons["data.dir"] = "data.name 'synthetic'"
-    # The optimizers that do not know these refuse them.
-    for field in ("optim.momentum", "optim.nesterov"):
-        reasons.pop(field, None)
     return [
         f"--config.{name} has no effect with {reasons[name]}"
         for name in names

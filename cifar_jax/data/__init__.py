@@ -181,10 +181,8 @@ def expanded(path: Path) -> Path:
 
 def _find(name: str, data_dir: Path) -> Path | None:
     """Returns the prepared TFDS directory, else the unpacked archive, else None."""
-    try:
+    with prepared.searching(data_dir):
         return prepared.find(name, data_dir) or archive.find(name, data_dir)
-    except OSError as e:
-        raise UserError(f"cannot read {data_dir}: {e.strerror or e}") from e
 
 
 def _prepare(name: str, data_dir: str | Path | None) -> Path:

@@ -26,6 +26,15 @@ _INVALID_METADATA = (
 )
 
 
+@contextlib.contextmanager
+def searching(data_dir: Path) -> Iterator[None]:
+    """Turns the errors of a directory that cannot be searched into a UserError."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot read {data_dir}: {error.strerror or error}") from error
+
+
 def find(name: str, data_dir: Path) -> Path | None:
     """Returns the directory of the newest complete version of a data set, or None if there is none.
 

@@ -33,18 +33,17 @@ def write(
       suggested learning rates, or None if none are suggested.
     """
     result = suggest(points, settings["ended_by"])
-    has_rates = result["base_learning_rate"] is not None
     result["flags"] = None
-    if has_rates:
+    if result["base_learning_rate"] is not None:
         fields = fields_for(config, result)
         result["flags"] = flags_for(fields)
         result["warnings"] += _refusal(config, fields)
-    if has_rates and re.search(r"\blearning_rate\s*=", config.optim.groups):
-        factor = result["max_learning_rate"] / config.optim.learning_rate
-        result["warnings"].append(
-            "the flags do not change optim.groups, although the test scaled all learning rates: "
-            f"multiply the learning rates in optim.groups by {factor:.3g}"
-        )
+        if re.search(r"\blearning_rate\s*=", config.optim.groups):
+            factor = result["max_learning_rate"] / config.optim.learning_rate
+            result["warnings"].append(
+                "the flags do not change optim.groups, although the test scaled all learning "
+                f"rates: multiply the learning rates in optim.groups by {factor:.3g}"
+            )
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "range_test.csv").open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")

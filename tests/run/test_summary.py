@@ -1,5 +1,4 @@
 import json
-from pathlib import Path
 
 import pytest
 
@@ -14,16 +13,10 @@ def test_write_json_replaces_the_file(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+def test_a_failed_write_leaves_the_old_file(tmp_path, fill_the_disk):
     path = tmp_path / "x.json"
     summary.write_json(path, {"a": 1})
-    write = Path.write_text
-
-    def fill_the_disk(self, text):
-        write(self, text[:3])
-        raise OSError("No space left on device")
-
-    monkeypatch.setattr(Path, "write_text", fill_the_disk)
+    fill_the_disk()
     with pytest.raises(OSError, match="No space left"):
         summary.write_json(path, {"a": 2})
     assert json.loads(path.read_text()) == {"a": 1} and list(tmp_path.iterdir()) == [path]
