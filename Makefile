@@ -4,6 +4,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Python compiles modules when it first imports them. Compiling all of them takes pip as long as the
+# rest of the installation.
+INSTALL := $(BIN)/python -m pip install --quiet --no-compile
 
 # The lock file for this system and Python, if there is one; otherwise requirements.txt. The variable
 # is expanded when it is used, after the environment has been created.
@@ -24,7 +27,7 @@ test-slow: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow
 
 reference: $(VENV)/.installed-test
-	$(BIN)/python -m pip install --quiet -r requirements-reference.txt -r requirements-trackers.txt \
+	$(INSTALL) -r requirements-reference.txt -r requirements-trackers.txt \
 	  -r requirements-transfer.txt -r requirements-search.txt
 
 # Updates the lock files to the newest versions in the ranges. Needs uv (`pip install uv`).
@@ -53,11 +56,11 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: requirements.txt $(wildcard requirements-lock/*) pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -r $(REQUIREMENTS)
-	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	$(INSTALL) --upgrade pip
+	$(INSTALL) -r $(REQUIREMENTS)
+	$(INSTALL) --no-deps --editable .
 	touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed requirements-test.txt
-	$(BIN)/python -m pip install --quiet -r requirements-test.txt
+	$(INSTALL) -r requirements-test.txt
 	touch $@
