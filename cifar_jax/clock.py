@@ -40,16 +40,10 @@ class Clock:
         processes have to agree on it; otherwise None, and `step_seconds` determines it.
     """
 
-    def __init__(self, steps_per_call: int, seconds: float = 0.0, step_times=()):
-        """Creates a clock.
-
-        Args:
-          steps_per_call: The config field of that name.
-          seconds: The `seconds` of the clock that this one continues.
-          step_times: The `step_times` of that clock.
-        """
-        self.seconds = seconds
-        self.step_times = deque(step_times, maxlen=2000)
+    def __init__(self, steps_per_call: int):
+        """Creates a clock; see config/base.py for `steps_per_call`."""
+        self.seconds = 0.0
+        self.step_times = deque(maxlen=2000)
         self._steps_per_call = steps_per_call
         self.step_seconds = 0.0
         self.agreed_step_seconds: float | None = None

@@ -38,7 +38,7 @@ def evaluate_on_test(
     dataset = exp.dataset
     if distributed.is_main():
         path = folder / "predictions.npz"
-        predictions.write(path, np.asarray(logits), dataset.test.labels, dataset.class_names)
+        predictions.write(path, np.asarray(logits), dataset.test.labels, dataset.info.class_names)
     num_params = sum(x.size for x in jax.tree.leaves(state.params))
     return _summary(config, exp, run, row, fetch(metrics), num_params)
 

@@ -27,7 +27,7 @@ import jax
 import numpy as np
 
 from cifar_jax.errors import unknown
-from cifar_jax.run.atomic import replacing
+from cifar_jax.run.summary import write_json
 from cifar_jax.runtime import compilation_cache
 
 SETTINGS = ("auto", "on", "off")
@@ -73,11 +73,8 @@ def _decide_automatically() -> dict[str, Any]:
         verdict = probe()
         print(f"{device.device_kind}: one CUDA graph per call is {describe(verdict)}")
         if verdict["is_final"] and path is not None:
-            with (
-                contextlib.suppress(OSError),
-                replacing(path) as part,
-            ):  # if this fails, the next process tries again
-                part.write_text(json.dumps(known | {key: verdict}, indent=2) + "\n")
+            with contextlib.suppress(OSError):  # the next process tries again
+                write_json(path, known | {key: verdict})
         return verdict
     return known[key]
 

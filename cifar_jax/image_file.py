@@ -117,7 +117,7 @@ def _transparency(path: Path, image: Image.Image) -> np.ndarray | None:
     key = image.info.get("transparency")
     if image.format != "PNG" or not image.tile or not isinstance(key, int | tuple):
         return None
-    raw_mode = image.tile[0].args if image.tile else ""
+    raw_mode = image.tile[0].args
     if raw_mode in ("L;2", "L;4"):
         gray = np.asarray(image)
         return gray == key * (255 // (2 ** int(raw_mode[-1]) - 1))

@@ -73,20 +73,10 @@ def main(argv: list[str]) -> int:
 def _define(values: flags.FlagValues) -> None:
     flags.DEFINE_float("from", 1e-5, "First learning rate.", flag_values=values)
     flags.DEFINE_float("to", 1.0, "Last learning rate.", flag_values=values)
-    flags.DEFINE_integer(
-        "epochs",
-        None,
-        "Epochs of the test; by default 3, or 25 with --by=epoch.",
-        flag_values=values,
-    )
-    kinds = ["step", "epoch"]
-    flags.DEFINE_enum(
-        "by",
-        "step",
-        kinds,
-        "Whether the learning rate grows per step or per epoch.",
-        flag_values=values,
-    )
+    text = "Epochs of the test; by default 3, or 25 with --by=epoch."
+    flags.DEFINE_integer("epochs", None, text, flag_values=values)
+    text = "Whether the learning rate grows per step or per epoch."
+    flags.DEFINE_enum("by", "step", [*_EPOCHS], text, flag_values=values)
 
 
 def _print(result: dict[str, Any], folder: Path) -> None:

@@ -102,9 +102,9 @@ def save(checkpoints: Checkpoints, run: RunState, exp: Experiment, score: float 
         "devices": exp.engine.mesh.size,
         "environments": [*run.environments],
         # For predict.py, which does not load the data set.
-        "classes": [*exp.dataset.class_names],
-        "mean": exp.dataset.mean.tolist(),
-        "std": exp.dataset.std.tolist(),
+        "classes": [*exp.dataset.info.class_names],
+        "mean": exp.dataset.info.mean.tolist(),
+        "std": exp.dataset.info.std.tolist(),
     }
     checkpoints.save(run.step, arrays, meta, score)
 

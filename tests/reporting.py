@@ -101,4 +101,4 @@ def dataset(run):
     """Returns the data set of the run's predictions, as data.load would."""
     split = data.Split(images(), run.predictions.labels)
     half = np.full(3, 0.5, np.float32)
-    return data.Dataset("cifar100", "fine", split, None, split, FINE, half, half)
+    return data.Dataset(split, None, split, data.DatasetInfo(FINE, half, half))

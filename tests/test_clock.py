@@ -27,7 +27,8 @@ def test_processes_that_agree_on_a_duration_take_calls_of_the_same_length():
 def test_the_time_in_which_calls_overlap_counts_once(monkeypatch):
     now = iter([10.0, 13.0, 25.0])
     monkeypatch.setattr(clock_module.time, "perf_counter", lambda: next(now))
-    clock = Clock(1, seconds=100.0)
+    clock = Clock(1)
+    clock.seconds = 100.0
     # The second call is queued during the first, and the third after a gap.
     for started in (8.0, 9.0, 21.0):
         clock.wait(Call(Metrics.empty(), 0, 2, started))

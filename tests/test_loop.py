@@ -61,7 +61,8 @@ def test_work_is_queued_before_the_metrics_of_its_call_are_fetched(eng, monkeypa
 
 
 def test_clock_counts_the_time_that_it_waited(eng):
-    clock = Clock(1, seconds=10.0)
+    clock = Clock(1)
+    clock.seconds = 10.0
     run(eng, clock, last_step=5)
     assert len(clock.step_times) == 4  # the first call warms up
     assert 10.0 + sum(clock.step_times) / 1e3 < clock.seconds < 15.0

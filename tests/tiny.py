@@ -36,14 +36,14 @@ def dataset(num_train: int = 100, num_test: int = 40, num_val: int = 0) -> data.
         return data.Split(images.clip(0, 255).astype(np.uint8), labels)
 
     return data.Dataset(
-        name="synthetic",
-        label="fine",
         train=split(num_train),
         val=split(num_val) if num_val else None,
         test=split(num_test),
-        class_names=tuple(f"class {i}" for i in range(10)),
-        mean=np.float32([0.5, 0.5, 0.5]),
-        std=np.float32([0.25, 0.25, 0.25]),
+        info=data.DatasetInfo(
+            class_names=tuple(f"class {i}" for i in range(10)),
+            mean=np.float32([0.5, 0.5, 0.5]),
+            std=np.float32([0.25, 0.25, 0.25]),
+        ),
     )
 
 

@@ -34,7 +34,7 @@ def make_cifar_jax(images: np.ndarray, labels: np.ndarray) -> Epoch:
     split = data.Split(images, labels)
     mean, std = np.zeros(3, np.float32), np.ones(3, np.float32)
     names = tuple(map(str, range(100)))
-    dataset = data.Dataset("cifar100", "fine", split, None, split, names, mean, std)
+    dataset = data.Dataset(split, None, split, data.DatasetInfo(names, mean, std))
     engine = experiment.create(experiment.resolved(settings), dataset).engine
     clock = Clock(settings.steps_per_call)
 

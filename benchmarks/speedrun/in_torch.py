@@ -93,7 +93,7 @@ class InTorch:
         if self._on_gpu and config.dtype != "float32":
             self._dtype = torch.bfloat16
         options = config.model.to_dict()
-        network = torch_models.create(options.pop("name"), dataset.num_classes, **options)
+        network = torch_models.create(options.pop("name"), dataset.info.num_classes, **options)
         self.network = network.to(self._device, memory_format=torch.channels_last)
         self._forward, self._orthogonalize = self.network, newton_schulz
         if self._on_gpu:
@@ -134,7 +134,7 @@ class InTorch:
         images = images.permute(0, 3, 1, 2).float() / 255
         mean, std = (
             torch.tensor(x, device=self._device).reshape(3, 1, 1)
-            for x in (self._dataset.mean, self._dataset.std)
+            for x in (self._dataset.info.mean, self._dataset.info.std)
         )
         return (images - mean) / std
 

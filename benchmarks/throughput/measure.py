@@ -168,14 +168,7 @@ def random_data(settings: ConfigDict) -> data.Dataset:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (NUM_IMAGES, 32, 32, 3), np.uint8)
     split = data.Split(images, rng.integers(0, info.num_classes, NUM_IMAGES, np.int32))
-    return data.Dataset(
-        name=settings.data.name,
-        label=settings.data.label,
-        train=split,
-        val=None,
-        test=split,
-        **info._asdict(),
-    )
+    return data.Dataset(train=split, val=None, test=split, info=info)
 
 
 def random_data_info(settings: ConfigDict) -> data.DatasetInfo:

@@ -24,7 +24,8 @@ def get_config() -> ConfigDict:
     config.data.name = "cifar100"
     # "fine", or "coarse": the 20 superclasses of CIFAR-100.
     config.data.label = "fine"
-    # Folder of TFDS data sets; empty for $TFDS_DATA_DIR or ~/tensorflow_datasets.
+    # Folder of TFDS data sets, or the one to which the official binary archive was unpacked; empty
+    # for $TFDS_DATA_DIR or ~/tensorflow_datasets.
     config.data.dir = ""
     # Fraction of the training images held out for validation, in [0, 1). With 0, curves show the
     # test set instead.

@@ -45,24 +45,10 @@ class DatasetInfo(NamedTuple):
 class Dataset(NamedTuple):
     """A data set on the host, ready to be copied to the device."""
 
-    name: str
-    label: str
     train: Split
     val: Split | None  # None if val_fraction is 0
     test: Split
-    class_names: tuple[str, ...]  # this and the following fields are those of DatasetInfo
-    mean: np.ndarray
-    std: np.ndarray
-
-    @property
-    def info(self) -> DatasetInfo:
-        """The class names, mean and std, without the images."""
-        return DatasetInfo(self.class_names, self.mean, self.std)
-
-    @property
-    def num_classes(self) -> int:
-        """The number of classes."""
-        return self.info.num_classes
+    info: DatasetInfo
 
     @property
     def checksum(self) -> int:
@@ -128,16 +114,8 @@ def load(
             part if part is None else Split(part.images[:limit], part.labels[:limit])
             for part in (train, val, test)
         )
-    return Dataset(
-        name=name,
-        label=label,
-        train=train,
-        val=val,
-        test=test,
-        class_names=tuple(arrays[f"{label}_names"].tolist()),
-        mean=arrays["mean"],
-        std=arrays["std"],
-    )
+    names = tuple(arrays[f"{label}_names"].tolist())
+    return Dataset(train, val, test, DatasetInfo(names, arrays["mean"], arrays["std"]))
 
 
 def is_there(name: str, data_dir: str | Path | None = None) -> bool:
@@ -145,32 +123,13 @@ def is_there(name: str, data_dir: str | Path | None = None) -> bool:
     return name == "synthetic" or _find(name, resolve(data_dir)) is not None
 
 
-def default_data_dir() -> Path:
-    """Returns the default directory of TFDS: $TFDS_DATA_DIR or ~/tensorflow_datasets.
-
-    Raises:
-      UserError: If the variable is not set and this user has no home directory.
-    """
-    if directory := os.environ.get("TFDS_DATA_DIR"):
-        return Path(directory)
-    return expanded(Path("~/tensorflow_datasets"))
-
-
 def resolve(data_dir: str | Path | None) -> Path:
-    """Returns a data directory, or the default one for None, with ~ expanded.
+    """Returns a data directory with ~ expanded; for None and "", the default one of `load`.
 
     Raises:
       UserError: If there is no such home directory.
     """
-    return expanded(Path(data_dir or default_data_dir()))
-
-
-def expanded(path: Path) -> Path:
-    """Returns a path with ~ expanded to the home directory.
-
-    Raises:
-      UserError: If there is no such home directory.
-    """
+    path = Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
     try:
         return path.expanduser()
     except RuntimeError as e:  # no $HOME and no entry for the user, as in some containers

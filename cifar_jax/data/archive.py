@@ -1,7 +1,6 @@
 """Reads the official binary CIFAR archives, packed or unpacked, and other data in their layout."""
 
 import gzip
-import hashlib
 import tarfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -140,12 +139,6 @@ def _check_blank(archive: Archive, records: Mapping[str, np.ndarray]) -> None:
                     f"{num_blank:,} of the {num_records:,} records of {file} contain only zeros: "
                     "the file is incomplete; copy or download it again"
                 )
-
-
-def sha256(path: Path) -> str:
-    """Returns the SHA-256 of a file as a hexadecimal string."""
-    with open(path, "rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()
 
 
 def _names(content: bytes, file: str) -> list[str]:

@@ -119,7 +119,7 @@ def prepare(
 def _download(name: str, data_dir: Path) -> Path:
     facts = official.ARCHIVES[name]
     path = data_dir / "downloads" / facts.url.rsplit("/", 1)[1]
-    if path.is_file() and archive.sha256(path) == facts.sha256:
+    if path.is_file() and download.digest(path) == facts.sha256:
         return path
     print(f"{name} is not in {data_dir}: downloading {facts.url}", flush=True)
     try:

@@ -49,12 +49,16 @@ def fetch(url: str, path: Path, checksum: str, algorithm: str = "sha256") -> Non
             raise UserError(
                 f"{url}: the transfer ended early; {response.length:,} bytes are missing"
             )
-        with open(part, "rb") as f:
-            actual = hashlib.file_digest(f, algorithm).hexdigest()
-        if actual != checksum:
+        if (actual := digest(part, algorithm)) != checksum:
             raise UserError(
                 f"{url}: not the official file: its {algorithm.upper()} is {actual}, not {checksum}"
             )
+
+
+def digest(path: Path, algorithm: str = "sha256") -> str:
+    """Returns a file's checksum in hexadecimal, by an algorithm of hashlib."""
+    with open(path, "rb") as f:
+        return hashlib.file_digest(f, algorithm).hexdigest()
 
 
 def probe(url: str) -> None:

@@ -110,11 +110,6 @@ def check_fields(config: ConfigDict) -> None:
             "selected_on 'test' needs data.val_fraction 0: with a validation split, epochs are not "
             "evaluated on the test set"
         )
-    if config.trackers.strip() and not all(map(str.strip, config.trackers.split(","))):
-        raise UserError(
-            f"trackers must be names separated by commas, as in 'mlflow,wandb', got "
-            f"{config.trackers!r}"
-        )
     trackers.parse(config.trackers)
     for field, seed in (("seed", config.seed), ("data.val_seed", config.data.val_seed)):
         if not 0 <= seed < 2**32:

@@ -25,7 +25,7 @@ def write(
     Args:
       config: The config of the test.
       points: The points of the curve.
-      folder: The folder to write to, which is created if necessary.
+      folder: The folder to write to.
       settings: The test's settings, recorded in the JSON file, and the "ended_by" of `sweep.run`.
 
     Returns:
@@ -44,7 +44,6 @@ def write(
                 "the flags do not change optim.groups, although the test scaled all learning "
                 f"rates: multiply the learning rates in optim.groups by {factor:.3g}"
             )
-    folder.mkdir(parents=True, exist_ok=True)
     with (folder / "range_test.csv").open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([*Point._fields, "smoothed_loss", "smoothed_accuracy"])

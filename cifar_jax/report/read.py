@@ -8,7 +8,7 @@ import numpy as np
 
 from cifar_jax.config import flatten
 from cifar_jax.errors import UserError
-from cifar_jax.run import check, config_json, metrics_csv, predictions, rules
+from cifar_jax.run import config_json, metrics_csv, predictions, rules
 from cifar_jax.run.predictions import Predictions
 from cifar_jax.run.workdir import is_at_work
 from cifar_jax.selection import curve_split
@@ -73,7 +73,7 @@ def read(folder: Path) -> Run:
     # Read before the rows: if there is a summary, all rows have been written.
     summary = config_json.read_object(folder / "summary.json")
     if summary is not None:
-        check.fields(folder / "summary.json", summary, rules.SUMMARY)
+        rules.check(folder / "summary.json", summary, rules.SUMMARY)
     path = folder / "metrics.csv"
     rows = _rows(path) if path.exists() else []
     notes = _drop_non_finite(rows)

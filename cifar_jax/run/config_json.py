@@ -7,7 +7,7 @@ from typing import Any
 
 from cifar_jax.config import flatten
 from cifar_jax.errors import UserError
-from cifar_jax.run import check
+from cifar_jax.run import rules
 from cifar_jax.run.workdir import check_format
 
 
@@ -25,7 +25,7 @@ def read(folder: Path) -> dict[str, Any]:
         inside = sorted(path.parent for path in folder.glob("*/config.json"))
         hint = f"; did you mean {inside[0]}?" if inside else ""
         raise UserError(f"{folder} holds no run: it has no config.json{hint}")
-    check.fields(folder / "config.json", flatten(config), check.CONFIG)
+    rules.check(folder / "config.json", flatten(config), rules.CONFIG)
     return config
 
 
@@ -35,11 +35,9 @@ def read_object(path: Path) -> dict[str, Any] | None:
     Raises:
       UserError: If it cannot be read, or holds something else.
     """
-    if not path.exists():
-        return None
     try:
         value = json.loads(path.read_text())
-    except FileNotFoundError:  # just deleted by a run that continues with more epochs
+    except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read: {error}") from error

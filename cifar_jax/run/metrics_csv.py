@@ -63,7 +63,7 @@ def _parse(row: Mapping[str, str], where: str) -> Row:
             continue
         try:
             value = float(text)
-        except (TypeError, ValueError):
+        except ValueError:
             raise UserError(f"{where}: {name} must be a number, got {quote(text)}") from None
         rule = COUNT if name in ("epoch", "step") else None
         if name.endswith("accuracy") and math.isfinite(value):

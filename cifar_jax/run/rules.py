@@ -1,9 +1,11 @@
 """Rules for the values in a run's files, which may have been edited, mixed up or truncated."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from cifar_jax.errors import is_number
+from cifar_jax import data
+from cifar_jax.errors import UserError, is_number, quote
 from cifar_jax.selection import METRICS, SELECTED_ON
 
 
@@ -35,6 +37,17 @@ COUNT = Rule(
 )
 POSITIVE = Rule("a whole number above 0", lambda value: type(value) is int and 0 < value < 2**53)
 FRACTION = Rule("a fraction from 0 to 1", lambda value: is_number(value) and 0 <= value <= 1)
+
+# The fields of config.json that readers of a run need, by their dotted name.
+CONFIG = {
+    "experiment": TEXT,
+    "seed": COUNT,
+    "num_epochs": COUNT,
+    "model.name": TEXT,
+    "data.name": one_of(data.NAMES),
+    "data.label": one_of(data.LABELS),
+    "data.val_fraction": FRACTION,
+}
 
 # The fields of summary.json that reports need, and those that a summary may lack.
 SUMMARY = {
@@ -83,3 +96,23 @@ SUMMARY_OPTIONAL = {
         lambda value: isinstance(value, dict) and all(map(is_number, value.values())),
     ),
 }
+
+
+def check(path: Path, values: Mapping[str, Any], rules: Mapping[str, Rule]) -> None:
+    """Checks the fields of config.json or summary.json.
+
+    Args:
+      path: The file.
+      values: Its content; that of config.json is flattened.
+      rules: CONFIG or SUMMARY, the fields that are needed.
+
+    Raises:
+      UserError: If a field is missing, or its value breaks its rule.
+    """
+    missing = [field for field in rules if field not in values]
+    if missing:
+        raise UserError(f"{path} is not from a cifar_jax run: it lacks {', '.join(missing)}")
+    optional = {name: rule for name, rule in SUMMARY_OPTIONAL.items() if name in values}
+    for name, rule in {**rules, **optional}.items():
+        if not rule.holds(values[name]):
+            raise UserError(f"{path}: {name} must be {rule.text}, got {quote(values[name])}")

@@ -31,7 +31,7 @@ class Tracker(Writer, Protocol):
         """Reports that the run is complete and its files are written."""
 
 
-class MlflowTracker:
+class MlflowTracker(Tracker):
     """Logs to MLflow: to $MLFLOW_TRACKING_URI or, by default, to ./mlruns, shown by `mlflow ui`.
 
     The URI may be a folder or a server; a database needs the full mlflow package, not
@@ -84,9 +84,6 @@ class MlflowTracker:
             self._client.log_param(run.info.run_id, field, value)
         return run.info.run_id
 
-    def progress(self, epoch: int, step: int, values: Row, images_per_second: float) -> None:
-        """Does nothing: one point per epoch is enough."""
-
     def epoch(self, row: Row) -> None:
         """Logs an epoch's metrics at its last step, unless MLflow already has them."""
         if row["step"] <= self._last_step:
@@ -107,7 +104,7 @@ class MlflowTracker:
         self._client.set_terminated(self._run_id, status=self._status)
 
 
-class WandbTracker:
+class WandbTracker(Tracker):
     """Logs to Weights & Biases: offline unless $WANDB_MODE is set; `wandb sync` uploads later."""
 
     def __init__(self, folder: Path, config: dict[str, Any], rows: Sequence[Row]):
@@ -136,9 +133,6 @@ class WandbTracker:
                 self.epoch(row)
             with atomic.replacing(note) as part:
                 part.write_text(run_id)
-
-    def progress(self, epoch: int, step: int, values: Row, images_per_second: float) -> None:
-        """Does nothing: one point per epoch is enough."""
 
     def epoch(self, row: Row) -> None:
         """Logs an epoch's metrics at its last step."""
@@ -230,9 +224,11 @@ def parse(line: str) -> list[str]:
     """Returns the names of the trackers in a line like "mlflow, wandb", which may be empty.
 
     Raises:
-      UserError: If a tracker is unknown or its package is not installed.
+      UserError: If a name is missing, a tracker is unknown, or its package is not installed.
     """
-    names = list(dict.fromkeys(name.strip() for name in line.split(",") if name.strip()))
+    names = list(dict.fromkeys(map(str.strip, line.split(",")))) if line.strip() else []
+    if "" in names:
+        raise UserError(f"trackers must be names separated by commas, got {line!r}")
     for name in names:
         if name not in TRACKERS:
             raise unknown("tracker", name, TRACKERS)

@@ -22,7 +22,7 @@ Row = dict[str, float | int | str | None]
 
 
 class Writer(Protocol):
-    """Receives events from the training loop; a writer may ignore any of them."""
+    """Receives events from the training loop; the methods of this class ignore them."""
 
     def progress(self, epoch: int, step: int, values: Row, images_per_second: float) -> None:
         """Reports progress within an epoch.
@@ -41,7 +41,7 @@ class Writer(Protocol):
         """Flushes and closes the output; no events follow."""
 
 
-class CsvWriter:
+class CsvWriter(Writer):
     """Appends a row per epoch to a CSV file, and flushes each to disk before returning."""
 
     def __init__(self, path: Path, rows: list[Row]):
@@ -50,9 +50,6 @@ class CsvWriter:
         self._writer = None
         for row in rows:
             self.epoch(row)
-
-    def progress(self, epoch: int, step: int, values: Row, images_per_second: float) -> None:
-        """Does nothing: the CSV holds only complete epochs."""
 
     def epoch(self, row: Row) -> None:
         """Writes one row; the keys of the first one become the header."""
@@ -68,8 +65,8 @@ class CsvWriter:
         self._file.close()
 
 
-class TensorBoardWriter:
-    """Writes scalars by step, with train and test as separate runs that share each chart."""
+class TensorBoardWriter(Writer):
+    """Writes scalars by step, with train, val and test as separate runs that share charts."""
 
     def __init__(self, directory: Path, rows: list[Row]):
         """Rewrites the files with the rows of the epochs that a resumed run has completed.
@@ -89,9 +86,6 @@ class TensorBoardWriter:
             self._runs[name] = SummaryWriter(str(self._directory / name), flush_secs=30)
         return self._runs[name]
 
-    def progress(self, epoch: int, step: int, values: Row, images_per_second: float) -> None:
-        """Does nothing: one point per epoch is enough."""
-
     def epoch(self, row: Row) -> None:
         """Writes train_loss as `loss` of the run `train`, and so on."""
         for name, value in row.items():
@@ -109,7 +103,7 @@ class TensorBoardWriter:
             run.close()
 
 
-class ConsoleWriter:
+class ConsoleWriter(Writer):
     """Shows a progress bar in a terminal, and prints plain lines if the output is piped.
 
     If the terminal or the process that reads the output is gone, the output is dropped, so that the

@@ -93,11 +93,9 @@ def catch_signals(deadline: float = math.inf) -> Iterator[StopRequest]:
 
     note.request = request
     previous = {}
-    try:
+    with contextlib.suppress(ValueError):  # only the main thread may set handlers
         for s in signals:
             previous[s] = signal.signal(s, note)
-    except ValueError:  # not the main thread, which is the only one that may set handlers
-        previous = {}
     try:
         yield request
     finally:

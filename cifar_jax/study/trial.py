@@ -17,7 +17,7 @@ from cifar_jax.loop import Diverged
 from cifar_jax.run import metrics_csv
 from cifar_jax.run.storage import saved_steps
 from cifar_jax.run.workdir import InUse
-from cifar_jax.run.writers import Row
+from cifar_jax.run.writers import Row, Writer
 from cifar_jax.study.ownership import Owner
 from cifar_jax.study.programs import InvalidTrial, Programs
 from cifar_jax.train import train
@@ -44,7 +44,7 @@ class Outcome(NamedTuple):
     error: str = ""
 
 
-class TrialWriter:
+class TrialWriter(Writer):
     """Reports evaluated epochs to Optuna, and stops the training if the trial is pruned or lost."""
 
     def __init__(
@@ -100,9 +100,6 @@ class TrialWriter:
         is_newest = epoch >= max(self._reported, default=0)
         if is_newest and epoch < self._config.num_epochs and self._trial.should_prune():
             raise optuna.TrialPruned
-
-    def close(self) -> None:
-        """Does nothing."""
 
 
 def run(

@@ -1,6 +1,5 @@
 """Downloads pretrained weights by name, from keras.applications and from the Hugging Face Hub."""
 
-import hashlib
 import os
 import re
 from functools import partial
@@ -50,7 +49,7 @@ def from_keras(model_name: str) -> Path:
     home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
     path, url = home / "models" / name, f"{_KERAS_URL}/{facts.folder}/{name}"
     if path.is_file():
-        if (actual := _digest(path, "md5")) == facts.md5:
+        if (actual := download.digest(path, "md5")) == facts.md5:
             return path
         raise UserError(
             f"{path} is not the file that keras.applications publishes: its MD5 is {actual}, not "
@@ -114,7 +113,7 @@ def from_hugging_face(weights: str) -> Path:
         ) from error
     # In the cache, the name of a large file is its SHA-256.
     expected = path.resolve().name
-    if re.fullmatch("[0-9a-f]{64}", expected) and _digest(path, "sha256") != expected:
+    if re.fullmatch("[0-9a-f]{64}", expected) and download.digest(path) != expected:
         raise UserError(f"{path} is damaged: its SHA-256 is not {expected}. Delete it")
     return path
 
@@ -130,8 +129,3 @@ def _cached_or_downloaded(repository: str, revision: str | None) -> Path:
             # Without a network, huggingface_hub would retry for 40 s and print each failure.
             download.probe(constants.ENDPOINT)
         return Path(get())
-
-
-def _digest(path: Path, algorithm: str) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, algorithm).hexdigest()

@@ -45,14 +45,10 @@ def test_every_config_builds_and_traces_a_step(path, monkeypatch):
     count = 2 * cfg.batch_size
     split = data.Split(np.zeros((count, 32, 32, 3), np.uint8), np.zeros(count, np.int32))
     dataset = data.Dataset(
-        name=cfg.data.name,
-        label=cfg.data.label,
         train=split,
         val=split if cfg.data.val_fraction else None,
         test=split,
-        class_names=("",) * num_classes,
-        mean=np.zeros(3, np.float32),
-        std=np.ones(3, np.float32),
+        info=data.DatasetInfo(("",) * num_classes, np.zeros(3, np.float32), np.ones(3, np.float32)),
     )
     traced = []
 

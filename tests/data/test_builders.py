@@ -89,7 +89,7 @@ def test_official_archive_is_downloaded_once_and_kept(tmp_path, monkeypatch, cap
     fake = write("cifar10", tmp_path)
     make_official(monkeypatch, "cifar10", fake)
     path = pack(fake.folder)
-    official = archive.ARCHIVES["cifar10"]._replace(sha256=archive.sha256(path))
+    official = archive.ARCHIVES["cifar10"]._replace(sha256=download.digest(path))
     monkeypatch.setitem(archive.ARCHIVES, "cifar10", official)
     fetched = []
 

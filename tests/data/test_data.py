@@ -29,7 +29,7 @@ def fake(monkeypatch, tmp_path):
 
 def test_the_default_directory_is_the_one_of_tfds(monkeypatch, tmp_path):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
-    assert data.default_data_dir() == tmp_path
+    assert data.resolve(None) == data.resolve("") == tmp_path
     monkeypatch.delenv("TFDS_DATA_DIR")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert data.resolve(None) == tmp_path / "tensorflow_datasets"
@@ -53,13 +53,13 @@ def test_returns_the_official_images_with_the_requested_label(fake, tmp_path, la
     for split in ("train", "test"):
         np.testing.assert_array_equal(getattr(dataset, split).images, fake.images[split])
         np.testing.assert_array_equal(getattr(dataset, split).labels, fake.labels[split][key])
-    assert (dataset.name, dataset.label, dataset.val) == ("cifar100", label, None)
-    assert dataset.class_names == tuple(fake.names[key])
-    assert dataset.num_classes == {"fine": 100, "coarse": 20}[label]
-    assert dataset.num_classes == data.num_classes("cifar100", label)
+    assert dataset.val is None
+    assert dataset.info.class_names == tuple(fake.names[key])
+    assert dataset.info.num_classes == {"fine": 100, "coarse": 20}[label]
+    assert dataset.info.num_classes == data.num_classes("cifar100", label)
     assert data.num_classes("cifar10", "fine") == data.num_classes("synthetic", "fine") == 10
     assert dataset.train.images.dtype == np.uint8 and dataset.train.labels.dtype == np.int32
-    assert dataset.mean.dtype == dataset.std.dtype == np.float32
+    assert dataset.info.mean.dtype == dataset.info.std.dtype == np.float32
 
 
 def test_validation_split_keeps_images_and_labels_together(fake):
@@ -70,7 +70,8 @@ def test_validation_split_keeps_images_and_labels_together(fake):
         np.testing.assert_array_equal(part.labels, whole.train.labels[indices])
     assert len(dataset.val.images) == 2
     np.testing.assert_array_equal(dataset.test.images, whole.test.images)
-    np.testing.assert_array_equal(dataset.mean, whole.mean)  # over the full official split
+    # Over the full official split.
+    np.testing.assert_array_equal(dataset.info.mean, whole.info.mean)
 
 
 def test_limit_keeps_the_first_images_of_each_split(fake):
@@ -79,7 +80,7 @@ def test_limit_keeps_the_first_images_of_each_split(fake):
     for split in ("train", "val", "test"):
         np.testing.assert_array_equal(getattr(part, split).images, getattr(whole, split).images[:3])
         np.testing.assert_array_equal(getattr(part, split).labels, getattr(whole, split).labels[:3])
-    assert len(part.train.labels) == 3 and part.num_classes == 100
+    assert len(part.train.labels) == 3 and part.info.num_classes == 100
     assert data.load("cifar100", limit=3).val is None
 
 
@@ -91,8 +92,11 @@ def test_unpacked_archive_is_read_without_tfds(monkeypatch, tmp_path, name):
     through_tfds = data.load(name, data_dir=tmp_path / "tfds", val_fraction=0.25)
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
     direct = data.load(name, data_dir=tmp_path / "raw", val_fraction=0.25)
-    assert direct.class_names == through_tfds.class_names
-    for field in ("train", "val", "test", "mean", "std"):
+    assert direct.info.class_names == through_tfds.info.class_names
+    for field in ("mean", "std"):
+        actual, expected = getattr(direct.info, field), getattr(through_tfds.info, field)
+        np.testing.assert_array_equal(actual, expected)
+    for field in ("train", "val", "test"):
         actual, expected = getattr(direct, field), getattr(through_tfds, field)
         jax.tree.map(np.testing.assert_array_equal, actual, expected)
     assert direct.train.labels.dtype == np.int32
@@ -159,8 +163,8 @@ def test_missing_data_set_without_network_is_one_error(tmp_path):
 def test_synthetic_needs_no_data_directory(tmp_path):
     dataset = data.load("synthetic", data_dir=tmp_path / "nowhere", val_fraction=0.1)
     assert len(dataset.train.images) == 7_200 and len(dataset.val.images) == 800
-    assert dataset.test.images.shape == (2_000, 32, 32, 3) and dataset.num_classes == 10
-    assert dataset.class_names[0] == "rows" and dataset.mean.shape == (3,)
+    assert dataset.test.images.shape == (2_000, 32, 32, 3) and dataset.info.num_classes == 10
+    assert dataset.info.class_names[0] == "rows" and dataset.info.mean.shape == (3,)
     assert not (tmp_path / "nowhere").exists()
 
 
@@ -199,4 +203,4 @@ def test_real_images_are_loaded_bit_for_bit(tmp_path, name, pytestconfig):
         assert np.array_equal(part.labels, records[:, -3073])
     # The constants that CIFAR recipes commonly use.
     known = {"cifar10": (0.4914, 0.2470), "cifar100": (0.5071, 0.2673)}[name]
-    np.testing.assert_allclose((dataset.mean[0], dataset.std[0]), known, atol=1e-4)
+    np.testing.assert_allclose((dataset.info.mean[0], dataset.info.std[0]), known, atol=1e-4)

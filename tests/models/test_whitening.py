@@ -126,7 +126,7 @@ def make_config(**overrides):
 
 def assert_whitens_the_tiny_images(kernel):
     dataset = tiny.dataset()
-    images = (dataset.train.images / 255 - dataset.mean) / dataset.std
+    images = (dataset.train.images / 255 - dataset.info.mean) / dataset.info.std
     inverse = np.linalg.inv(moment_of(images, False) + whitening.EPS * np.eye(12))
     filters = filters_of(kernel)
     np.testing.assert_allclose(filters @ filters.T, inverse, atol=1e-3 * np.abs(inverse).max())

@@ -162,7 +162,8 @@ def test_an_average_starts_as_the_loaded_weights(weights, average):
 def test_a_run_with_an_average_starts_with_a_new_head(weights, parallel):
     settings = dict(transfer__train="all", ema__decay=0.9, parallel=parallel)
     dataset = tiny.dataset()
-    dataset = dataset._replace(class_names=(*dataset.class_names, "another"))
+    names = (*dataset.info.class_names, "another")
+    dataset = dataset._replace(info=dataset.info._replace(class_names=names))
     config = experiment.checked(make_config(weights, **settings))
     mesh = experiment.make_mesh(jax.devices()[:1])
     engine = experiment.create(config, dataset, mesh=mesh).engine
