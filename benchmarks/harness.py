@@ -41,6 +41,7 @@ _T = TypeVar("_T")
 # (resnet18) or 0.9 ms (cnn3) longer than its steps
 # (benchmarks/results/checks/gpu/first_contact.jsonl).
 _MIN_ROUND_SECONDS = 0.2
+_MIN_ROUNDS, _MAX_ROUNDS = 3, 100
 
 
 def timed(run: TimedLoop, num_steps: int) -> float:
@@ -65,24 +66,20 @@ def calibrate(run: TimedLoop, seconds: float) -> int:
     return max(1, round(num_steps * seconds / elapsed))
 
 
-def plan_rounds(
-    run: TimedLoop, seconds: float, max_rounds: int = 100, min_rounds: int = 3
-) -> tuple[int, int]:
+def plan_rounds(run: TimedLoop, seconds: float) -> tuple[int, int]:
     """Chooses the number of rounds, and of steps per round, that fill a time budget.
 
     Args:
       run: A loop that has already run once.
-      seconds: The approximate total time of the rounds. The minimum number of rounds takes
+      seconds: The approximate total time of the rounds. The minimum of _MIN_ROUNDS rounds takes
         precedence over it.
-      max_rounds: The maximum number of rounds.
-      min_rounds: The minimum number of rounds.
 
     Returns:
       The number of rounds and the number of steps per round.
     """
-    num_steps = calibrate(run, max(seconds / max_rounds, _MIN_ROUND_SECONDS))
+    num_steps = calibrate(run, max(seconds / _MAX_ROUNDS, _MIN_ROUND_SECONDS))
     first = timed(run, num_steps)
-    return min(max(round(seconds / first), min_rounds), max_rounds), num_steps
+    return min(max(round(seconds / first), _MIN_ROUNDS), _MAX_ROUNDS), num_steps
 
 
 def interleave(
@@ -174,6 +171,16 @@ def check_between(name: str, value: float, low: float, high: float) -> None:
     """
     if not low <= value <= high:
         raise UserError(f"{name} must be from {low:,} to {high:,}, got {shorten(str(value), 40)}")
+
+
+def check_minutes(value: float) -> None:
+    """Checks the option --minutes.
+
+    Raises:
+      UserError: If it is not above 0.
+    """
+    if not value > 0:
+        raise UserError(f"--minutes must be above 0, got {value}")
 
 
 def check_seconds(value: float) -> None:
@@ -309,7 +316,7 @@ def run_cases(
 
 
 def report_failed(names: Sequence[str]) -> int:
-    """Prints the names of the cases that failed, if any, and returns the exit code."""
+    """Prints the names of what failed, if anything did, and returns the exit code."""
     if names:
-        print(f"failed (see above): {', '.join(names)}", file=sys.stderr)
+        print(f"failed (see above): {', '.join(dict.fromkeys(names))}", file=sys.stderr)
     return 1 if names else 0

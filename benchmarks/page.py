@@ -21,7 +21,7 @@ from benchmarks.table.markdown import device
 from benchmarks.table.speed import epochs, is_full_comparison, newest
 from cifar_jax.errors import UserError
 from cifar_jax.report import figures
-from cifar_jax.report.page import Chart, render, write
+from cifar_jax.report.page import Chart, check_out, render, write
 from cifar_jax.runtime import entry
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -34,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("results.html"), help="file to write")
     args = parser.parse_args(argv)
     try:
+        check_out(args.out)
         write(html(), args.out)
     except UserError as error:
         return harness.reject(error)
@@ -86,14 +87,16 @@ def _chart(all_rows: Sequence[Row]) -> Chart | None:
     both = [row for row in all_rows if row.logs and row.published.test_accuracy is not None]
     if not both:
         return None
-    names = [" ".join((row.experiment, *row.changed)) for row in both]
+    # A row below the experiment's own has other settings, which are too long for a label.
+    names = [row.experiment + " *" * bool(row.changed) for row in both]
     published = [row.published.test_accuracy for row in both]
     measured = [statistics.mean(row.accuracies) for row in both]
     is_full = [row.difference is not None for row in both]
     return Chart(
         "Published and measured accuracy",
         figures.svg(dumbbells(names, published, measured, is_full), "accuracy"),
-        "Published and measured accuracy of each experiment; the table below has the numbers",
+        "Published and measured accuracy of each experiment (*: with other settings); the table "
+        "below has the numbers",
     )
 
 

@@ -1,11 +1,11 @@
 """Returns the peak FLOP/s of a device, from its data sheet or measured with a matrix product."""
 
 import functools
-import time
 
 import jax
 import jax.numpy as jnp
 
+from benchmarks import harness
 from cifar_jax.runtime.compiler import compile_for_backend
 
 # FLOP/s of dense matrix products according to NVIDIA's data sheets for the SXM variants. The
@@ -46,12 +46,10 @@ def measured(dtype: str) -> float:
 
     products = compile_for_backend(jax.jit(repeat).lower(matrix, 1))
 
-    def seconds(count: int) -> float:
-        start = time.perf_counter()
+    def run(count: int) -> None:
         products(matrix, count).block_until_ready()
-        return time.perf_counter() - start
 
-    seconds(1)
-    count = max(1, round(_SECONDS / seconds(1)))
-    best = min(seconds(count) for _ in range(_ROUNDS))
+    run(1)
+    count = max(1, round(_SECONDS / harness.timed(run, 1)))
+    best = min(harness.timed(run, count) for _ in range(_ROUNDS))
     return 2.0 * size**3 * count / best

@@ -88,13 +88,11 @@ def test_the_configs_own_schedule_has_no_effect(tmp_path, own):
 
 
 @pytest.mark.usefixtures("library_convolutions")
-@pytest.mark.parametrize("name", ["airbench94", "cifar100_75"])
-def test_the_recipes_of_the_speedruns_can_be_tested_in_one_epoch(tmp_path, name):
-    config = ["--config", str(tiny.ROOT / f"configs/speedrun/{name}.py"), "--config.data.limit=400"]
-    config += ["--config.data.name=synthetic", "--config.batch_size=96"]
-    config += ["--config.model.widths=(4,6,8)"]
-    if name == "cifar100_75":
-        config += ["--config.model.mid_widths=(4,6,8)"]
+def test_a_recipe_of_the_speedruns_can_be_tested_in_one_epoch(tmp_path):
+    """Its warm-up, and its changes of the images' size, end later."""
+    config = ["--config", str(tiny.ROOT / "configs/speedrun/cifar100_75.py")]
+    config += ["--config.data.limit=400", "--config.data.name=synthetic", "--config.batch_size=96"]
+    config += ["--config.model.widths=(4,6,8)", "--config.model.mid_widths=(4,6,8)"]
     flags = ["--workdir", str(tmp_path), "--from=1e-4", "--to=1e-2", "--epochs=1"]
     assert lr_range_test.main(["", *config, *flags]) == 0
     with (tmp_path / "range_test.csv").open() as file:

@@ -111,8 +111,7 @@ def check(args: argparse.Namespace) -> None:
     harness.check_between("--limit", args.limit, 0, 50_000)
     if args.epochs is not None:
         harness.check_between("--epochs", args.epochs, 1, 100_000)
-    if not args.minutes > 0:
-        raise UserError(f"--minutes must be above 0, got {args.minutes}")
+    harness.check_minutes(args.minutes)
     # Checked before training, so that a run is not lost because a directory cannot be written.
     harness.check_folder("--runs", args.runs)
     harness.check_folder("--out", args.out)

@@ -99,8 +99,7 @@ def check(args: argparse.Namespace, names: list[str]) -> None:
         raise UserError(f"a contender is named twice: {' '.join(names)}")
     harness.check_between("--rounds", args.rounds, 1, 1000)
     harness.require_packages(*packages(names))
-    if args.limit < 0:
-        raise UserError("--limit must be at least 0 (all images)")
+    harness.check_between("--limit", args.limit, 0, 50_000)
     if args.out == harness.default_output("epoch") and (args.limit or args.synthetic):
         raise UserError(
             "a trial is not a result: choose another file with --out, or omit --limit and "

@@ -36,7 +36,6 @@ class Kernel(NamedTuple):
       num_bytes: The size of its result and its distinct operands, in bytes.
       flops: The FLOPs of convolutions and matrix products; 0 for other kernels.
       dtype: The dtype of its first operand, in HLO's notation.
-      source: The JAX operation that it comes from (its op_name); "" if unknown.
     """
 
     name: str
@@ -44,7 +43,6 @@ class Kernel(NamedTuple):
     num_bytes: int
     flops: int
     dtype: str
-    source: str
 
 
 class AllReduce(NamedTuple):
@@ -163,7 +161,6 @@ def _kernel(
         num_bytes(instruction.type) + sum(_read(type_, partial_reads) for type_ in distinct),
         flops,
         dtype[1] if dtype else "",
-        instruction.attribute("op_name"),
     )
 
 

@@ -38,8 +38,7 @@ def main(argv: list[str]) -> int:
     """Runs the stages or collects results; returns the exit code, 1 if a benchmark failed."""
     args = make_parser().parse_args(argv[1:])
     try:
-        if not args.minutes > 0:
-            raise UserError(f"--minutes must be above 0, got {args.minutes}")
+        harness.check_minutes(args.minutes)
         harness.check_between("--seeds", args.seeds, 1, 1000)
         if args.collect:
             collect(args.out)

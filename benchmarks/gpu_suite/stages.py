@@ -412,8 +412,7 @@ def _images(suite: Suite, name: str) -> Path | None:
         data_dir = find_data(suite.data_dir, suite.work)
     except subprocess.CalledProcessError as error:
         print(f"{suite.data_dir}/unpack.py failed with exit code {error.returncode}")
-        if "unpack.py" not in suite.failed:
-            suite.failed.append("unpack.py")
+        suite.failed.append("unpack.py")
         return None
     if data.is_there(name, data_dir) or util.find_spec("tensorflow_datasets") is not None:
         return data_dir

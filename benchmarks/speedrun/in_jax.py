@@ -35,7 +35,7 @@ class InJax:
         Args:
           config: A config that `experiment.checked` has returned.
           dataset: The images; see `experiment.load_data`.
-          clock: A key of records.CLOCKS.
+          clock: One of records.CLOCKS.
           mesh: The devices to use; by default, all of all hosts.
 
         Raises:

@@ -52,7 +52,7 @@ def measure(
 
     Args:
       config: A config that `check` has returned.
-      clock: A key of records.CLOCKS.
+      clock: One of records.CLOCKS.
       framework: "jax" or "torch".
       num_runs: The number of runs, with consecutive seeds.
       first_seed: The first seed.

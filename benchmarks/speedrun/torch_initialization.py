@@ -43,16 +43,8 @@ def initialize(network: nn.Module, init: str) -> None:
         elif isinstance(layer, nn.Conv2d | nn.Linear):
             layer.reset_parameters()  # uniform in +-1 / sqrt(fan-in), the bias too
         if isinstance(layer, nn.Conv2d) and layer is not network.conv_stem:
-            dirac_(layer.weight)
+            nn.init.dirac_(layer.weight[: layer.in_channels])
     if init == "muon":
         network.dense.weight.div_(network.dense.weight.std())
     else:
         network.conv_stem.bias.zero_()
-
-
-def dirac_(weight: torch.Tensor) -> None:
-    """Lets the first min(O, I) filters of a kernel [O, I, h, w] copy an input channel each."""
-    count = min(weight.shape[:2])
-    height, width = weight.shape[2:]
-    weight[:count] = 0
-    weight[:count, :count, height // 2, width // 2] = torch.eye(count, device=weight.device)

@@ -12,7 +12,6 @@ from importlib import import_module, util
 from torch import nn
 
 from cifar_jax import models
-from cifar_jax.errors import UserError
 
 
 def create(name: str, num_classes: int, **options) -> nn.Module:
@@ -23,18 +22,9 @@ def create(name: str, num_classes: int, **options) -> nn.Module:
       num_classes: The number of logits.
       **options: The options of the network, as for cifar_jax.models.create.
 
-    Raises:
-      UserError: If the network has no PyTorch version.
+    The network must have one; see `find`.
     """
-    make = find(name)
-    if make is None:
-        network = _network(name)[0]
-        file = f"benchmarks/torch_models/{_file(network)}.py"
-        raise UserError(
-            f"{name} has no PyTorch version to compare it with: there is no class "
-            f"{network.__name__} in {file}"
-        )
-    return make(num_classes, **options)
+    return find(name)(num_classes, **options)
 
 
 def find(name: str) -> Callable[..., nn.Module] | None:

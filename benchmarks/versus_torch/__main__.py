@@ -11,11 +11,11 @@ of its write-up; "all" selects every network that has a version in PyTorch.
 
 PyTorch is first timed in each of its settings. On a CPU these are eager with either memory layout,
 with or without a fused optimizer, and eager or compiled with channels last, a fused optimizer and
-huge pages for large arrays; on a GPU they are eager, compiled, and
-compiled with autotuning, which takes minutes (use --settings to select some). The settings within
-25% of the fastest one are then interleaved with JAX; on a CPU, PyTorch's default setting ("torch")
-is always among them. The record's ratio is to the setting with the lowest median, and a second
-ratio is to "torch". In a round, all contenders run the same number of steps one after the other,
+huge pages for large arrays; on a GPU they are eager, compiled, and compiled with autotuning, which
+takes minutes. --settings selects some of them. The settings within 25% of the fastest one are then
+interleaved with JAX; on a CPU, so is PyTorch's default setting ("torch"), if it is selected. The
+record's ratio is to the setting with the lowest median, and a second ratio is to "torch". In a
+round, all contenders run the same number of steps one after the other,
 and ratios are taken within rounds, so that temporary slowdowns of the machine affect both sides.
 
 On a CPU, each PyTorch contender runs in its own process. JAX has huge pages, as

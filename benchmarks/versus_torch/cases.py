@@ -20,7 +20,7 @@ def parse_case(text: str) -> tuple[str, int, str]:
 
     Raises:
       UserError: If the network or the dtype is unknown, the network has no PyTorch version, or the
-        batch size is not a positive integer.
+        batch size is not from 1 to 50,000.
     """
     name, settings = cases.parse_case(text)
     if not _is_comparable(name):

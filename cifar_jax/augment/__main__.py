@@ -69,7 +69,7 @@ def main(argv: list[str] | None = None) -> int:
         if args.ops is not None and not args.ops.strip():
             raise UserError('--ops must contain an operation, as in --ops "flip|crop(4)"')
         augment.check(args.ops or "")
-        if args.out.suffix.lower() not in Image.registered_extensions():
+        if Image.registered_extensions().get(args.out.suffix.lower()) not in Image.SAVE:
             raise UserError(f"{args.out} needs an image file extension, as in {args.out}.png")
         args.out.parent.mkdir(parents=True, exist_ok=True)
         if args.out.is_dir() or not os.access(args.out.parent, os.W_OK):

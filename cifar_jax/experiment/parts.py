@@ -174,9 +174,9 @@ def build_fine_tuning(config: ConfigDict, network: nnx.Module) -> fine_tuning.Fi
     Raises:
       UserError: If they are invalid, or need another network.
     """
-    tuning = fine_tuning.make(
+    return fine_tuning.make(
         config.model.name,
-        lambda: network,
+        network,
         weights=config.transfer.weights,
         train=config.transfer.train,
         unfreeze_epochs=config.transfer.unfreeze_epochs,
@@ -184,8 +184,6 @@ def build_fine_tuning(config: ConfigDict, network: nnx.Module) -> fine_tuning.Fi
         freeze_batch_norm=config.transfer.freeze_batch_norm,
         normalize=config.augment.normalize,
     )
-    fixed = network.frozen_paths() if hasattr(network, "frozen_paths") else ()
-    return tuning._replace(fixed=fixed)
 
 
 def compute_dtype(name: str, platform: str | None = None) -> jnp.dtype:

@@ -1,6 +1,5 @@
 """Checks a config before data is loaded and programs are compiled."""
 
-import math
 from functools import partial
 
 import jax
@@ -96,7 +95,7 @@ def check_fields(config: ConfigDict) -> None:
     _check_train_sizes(config)
     if config.augment.views not in augment.VIEWS:
         raise UserError(f"augment.views must be one of {augment.VIEWS}, got {config.augment.views}")
-    if not 0 <= config.optim.sam_rho < math.inf:
+    if config.optim.sam_rho < 0:
         raise UserError(f"optim.sam_rho must be at least 0, got {config.optim.sam_rho}")
     if config.optim.sam_rho and config.transfer.unfreeze_epochs:
         raise UserError(

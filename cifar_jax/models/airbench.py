@@ -45,7 +45,6 @@ from cifar_jax.models.layers import (
     BatchNorm,
     Conv,
     Linear,
-    Paths,
     flatten,
     gelu,
     torch_bias_init,
@@ -167,11 +166,6 @@ class Airbench(WhitenedNetwork):
         for block in self.blocks:
             x = block(x)
         return flatten(max_pool(x, 3))
-
-    def groups(self) -> tuple[Paths, ...]:
-        """Returns the prefixes of the head, the groups (the last one first) and the stem."""
-        blocks = ((("blocks", i),) for i in reversed(range(len(self.blocks))))
-        return (self.head_paths(), *blocks, (("conv_stem",),))
 
 
 def _size_of_output(image_size: int) -> int:

@@ -36,7 +36,16 @@ from flax import nnx
 from jax.nn.initializers import normal, variance_scaling
 
 from cifar_jax.errors import UserError
-from cifar_jax.models.layers import Conv, DenseHead, Dropout, LayerNorm, Linear, Paths, gelu
+from cifar_jax.models.layers import (
+    Conv,
+    DenseHead,
+    Dropout,
+    LayerNorm,
+    Linear,
+    Paths,
+    gelu,
+    stage_groups,
+)
 from cifar_jax.models.stochastic_depth import StochasticDepth, linear_rates
 from cifar_jax.ops.pooling import max_pool
 
@@ -186,6 +195,5 @@ class CCT(DenseHead):
 
         The last LN and the sequence pooling belong to the last layer.
         """
-        layers = [(("blocks", i),) for i in reversed(range(len(self.blocks)))]
-        layers[0] += (("norm",), ("pool",))
-        return (self.head_paths(), *layers, (("conv_stem",), ("positions",)))
+        stem, end = (("conv_stem",), ("positions",)), (("norm",), ("pool",))
+        return stage_groups((1,) * len(self.blocks), stem=stem, end=end)

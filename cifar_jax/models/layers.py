@@ -170,10 +170,13 @@ def flatten(x: jax.Array) -> jax.Array:
 
 
 class DenseHead(nnx.Module):
-    """A network whose head is one dense layer, `dense`; subclasses define its body, `features`."""
+    """A network whose head is one dense layer, `dense`; subclasses define its body, `features`.
+
+    Those with other layers in the head define `classify` and `head_paths`, too.
+    """
 
     def __call__(self, images: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
-        """Returns logits [B, num_classes] for images [B, S, S, 3]; rngs is unused."""
+        """Returns logits [B, num_classes] for images [B, S, S, 3]; see features for rngs."""
         return self.classify(self.features(images, rngs), rngs)
 
     def classify(self, features: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:

@@ -157,6 +157,4 @@ class MobileNetV2(DenseHead):
 
     def groups(self) -> tuple[Paths, ...]:
         """Returns the prefixes of the head, the stages (the last one first) and the stem."""
-        head, *stages, stem = stage_groups(self.depths)
-        stages[0] += (("conv_last",), ("bn_last",))
-        return (head, *stages, stem)
+        return stage_groups(self.depths, end=(("conv_last",), ("bn_last",)))

@@ -39,6 +39,7 @@ from cifar_jax.errors import UserError, is_number
 from cifar_jax.models.layers import (
     BatchNorm,
     Conv,
+    DenseHead,
     Dropout,
     Linear,
     Paths,
@@ -67,7 +68,7 @@ SCHOOL = (
 SIMPLE = (64, 128, "M", 256, "M", 512, "B", 1024, "B", "M", "D", "F", 256, "D")
 
 
-class Plain(nnx.Module):
+class Plain(DenseHead):
     """The network described in the module's docstring.
 
     Args:
@@ -143,10 +144,6 @@ class Plain(nnx.Module):
                 raise UserError(f"layer {len(modules)}, {layer!r}, leaves no pixels: {layers}")
         self.layers = nnx.List(modules)
         self.dense = Linear(features, num_classes, **init)
-
-    def __call__(self, images: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
-        """Returns logits [B, num_classes] for images [B, S, S, 3]; dropout needs rngs."""
-        return self.classify(self.features(images, rngs), rngs)
 
     def features(self, images: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
         """Returns the output [B, D] of the layers up to "F" or "A"; dropout needs rngs."""

@@ -39,6 +39,7 @@ from cifar_jax.models.layers import (
     DenseHead,
     Linear,
     Paths,
+    block_sizes,
     he_fan_out_init,
     keras_init,
     stage_groups,
@@ -67,7 +68,6 @@ class Bottleneck(nnx.Module):
       features: Number of channels of the 3x3 convolution.
       strides: The strides of the first and the second convolution; the block's stride s is their
         product.
-      has_projection: Whether the shortcut is a convolution.
       conv: A function of (in_features, features, kernel_size, stride) that returns a convolution.
       norm: A function of features that returns a BatchNorm.
     """
@@ -77,13 +77,13 @@ class Bottleneck(nnx.Module):
         in_features: int,
         features: int,
         strides: tuple[int, int],
-        has_projection: bool,
         conv,
         norm,
     ):
-        self.has_projection = has_projection
-        if has_projection:
-            self.conv0 = conv(in_features, 4 * features, 1, strides[0] * strides[1])
+        stride = strides[0] * strides[1]
+        self.has_projection = stride != 1 or in_features != 4 * features
+        if self.has_projection:
+            self.conv0 = conv(in_features, 4 * features, 1, stride)
             self.bn0 = norm(4 * features)
         self.conv1 = conv(in_features, features, 1, strides[0])
         self.bn1 = norm(features)
@@ -143,19 +143,15 @@ class ResNet50(DenseHead):
         self.stem, self.depths = stem, tuple(depths)
         self.conv_stem = conv(3, width, 3, 1) if stem == "cifar" else conv(3, width, 7, 2)
         self.bn_stem = norm(width)
-        blocks, in_features = [], width
-        for stage, depth in enumerate(depths):
-            features = width * 2**stage
-            for i in range(depth):
-                stride = 2 if stage > 0 and i == 0 else 1
-                strides = (stride, 1) if conventions == "keras" else (1, stride)
-                blocks.append(Bottleneck(in_features, features, strides, i == 0, conv, norm))
-                in_features = 4 * features
+        blocks = []
+        for in_features, features, stride in block_sizes(depths, width, 4 * width):
+            strides = (stride, 1) if conventions == "keras" else (1, stride)
+            blocks.append(Bottleneck(in_features, features // 4, strides, conv, norm))
         self.blocks = nnx.List(blocks)
         if conventions == "torch":
-            self.dense = torch_linear(in_features, num_classes, rngs=rngs)
+            self.dense = torch_linear(features, num_classes, rngs=rngs)
         else:
-            self.dense = Linear(in_features, num_classes, kernel_init=keras_init, rngs=rngs)
+            self.dense = Linear(features, num_classes, kernel_init=keras_init, rngs=rngs)
 
     def features(self, images: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
         """Returns the features [B, D] after the global average pool; rngs is unused."""

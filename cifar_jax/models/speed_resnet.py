@@ -39,7 +39,7 @@ from flax import nnx
 
 from cifar_jax.errors import UserError
 from cifar_jax.models.dirac import dirac_init
-from cifar_jax.models.layers import BatchNorm, Conv, Linear, Paths, torch_init
+from cifar_jax.models.layers import BatchNorm, Conv, Linear, torch_init
 from cifar_jax.models.whitening import WhitenedNetwork, whitening_conv
 from cifar_jax.ops.pooling import global_max_pool, max_pool
 
@@ -150,8 +150,3 @@ class SpeedResNet(WhitenedNetwork):
         for block in self.blocks:
             x = block(x)
         return global_max_pool(x) + jnp.mean(x, axis=(1, 2))
-
-    def groups(self) -> tuple[Paths, ...]:
-        """Returns the prefixes of the head, the groups (the last one first) and the stem."""
-        blocks = ((("blocks", i),) for i in reversed(range(len(self.blocks))))
-        return (self.head_paths(), *blocks, (("conv_stem",),))

@@ -30,7 +30,15 @@ from flax import nnx
 from jax.nn.initializers import normal
 
 from cifar_jax.errors import UserError, is_number, quote
-from cifar_jax.models.layers import BatchNorm, Conv, Dropout, Linear, Paths, he_fan_out_init
+from cifar_jax.models.layers import (
+    BatchNorm,
+    Conv,
+    DenseHead,
+    Dropout,
+    Linear,
+    Paths,
+    he_fan_out_init,
+)
 from cifar_jax.ops.pooling import max_pool
 
 VGG16 = (64, 64, "M", 128, 128, "M", *(256,) * 3, "M", *(512,) * 3, "M", *(512,) * 3, "M")
@@ -51,7 +59,7 @@ class ConvBlock(nnx.Module):
         return nnx.relu(self.bn(self.conv(x)))
 
 
-class VGGBN(nnx.Module):
+class VGGBN(DenseHead):
     """The network described in the module's docstring.
 
     Args:
@@ -102,10 +110,6 @@ class VGGBN(nnx.Module):
         self.dense2 = Linear(dense_units, dense_units, dtype=dtype, **options)
         self.dropout2 = Dropout(dropout)
         self.dense = Linear(dense_units, num_classes, **options)
-
-    def __call__(self, images: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
-        """Returns logits [B, num_classes] for images [B, S, S, 3]; dropout needs rngs."""
-        return self.classify(self.features(images, rngs), rngs)
 
     def features(self, images: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
         """Returns the features [B, D] after the global average pool; rngs is unused."""

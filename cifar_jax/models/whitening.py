@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
-from cifar_jax.models.layers import Conv, DenseHead, Paths, torch_init
+from cifar_jax.models.layers import Conv, DenseHead, Paths, stage_groups, torch_init
 from cifar_jax.ops.conv import conv_general_dilated
 
 # Added to the eigenvalues by airbench and its descendants, for normalized images.
@@ -98,7 +98,8 @@ def _conv_without_kernel_gradient(images, kernel, *args, **options):
 class WhitenedNetwork(DenseHead):
     """A network with the stem `conv_stem` and a head whose logits are scaled.
 
-    Subclasses define the body, `features`, and set `conv_stem`, `dense` and `logit_scale`.
+    Subclasses define the body, `features`, and set `conv_stem`, `blocks`, `dense` and
+    `logit_scale`.
     """
 
     # Whether the kernel is computed from the covariance of the patches.
@@ -108,6 +109,10 @@ class WhitenedNetwork(DenseHead):
         """Returns logits [B, num_classes] for features [B, D]; rngs is unused."""
         del rngs
         return self.logit_scale * self.dense(features)
+
+    def groups(self) -> tuple[Paths, ...]:
+        """Returns the prefixes of the head, the blocks (the last one first) and the stem."""
+        return stage_groups((1,) * len(self.blocks), stem=(("conv_stem",),))
 
     def frozen_paths(self) -> Paths:
         """Returns the prefixes of the parameters that never train."""

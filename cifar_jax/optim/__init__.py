@@ -5,11 +5,10 @@ OPTIMIZERS (optimizers.py), and add a test.
 """
 
 from cifar_jax.optim import averaging, callbacks, parameter_groups, schedules
-from cifar_jax.optim.masks import kernels
 from cifar_jax.optim.optimizers import OPTIMIZERS, create
 from cifar_jax.optim.options import keywords, pick
 from cifar_jax.optim.schedules import SCHEDULES
 
 __all__ = ["OPTIMIZERS", "SCHEDULES"]
-__all__ += ["averaging", "callbacks", "create", "kernels", "keywords", "parameter_groups"]
+__all__ += ["averaging", "callbacks", "create", "keywords", "parameter_groups"]
 __all__ += ["pick", "schedules"]

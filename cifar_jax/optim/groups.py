@@ -1,13 +1,14 @@
 """Trains each group of layers at its own learning rate, starting at its own step."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from cifar_jax.tree_paths import Path, Prefixes, is_below
+from cifar_jax.tree_paths import Path, Prefixes, is_below, map_by_path
 
 
 def by_group(
@@ -36,10 +37,7 @@ def by_group(
             raise ValueError(f"{path} is in {len(found)} groups of layers")
         return found[0]
 
-    def indices(params):
-        return jax.tree_util.tree_map_with_path(
-            lambda path, _: index(tuple(entry.key for entry in path)), params
-        )
+    indices = partial(map_by_path, lambda path, _: index(path))
 
     def each(transform_of) -> optax.GradientTransformation:
         return optax.partition({i: transform_of(i) for i in range(len(groups))}, indices)

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 
-import jax
+from cifar_jax.tree_paths import map_by_path
 
 
 def kernels(params) -> dict:
     """Returns a tree of booleans that is True at the leaves named `kernel`."""
-    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)
+    return map_by_path(lambda path, _: path[-1] == "kernel", params)
 
 
 MASKS: dict[str, Callable | None] = {"all": None, "kernels": kernels}

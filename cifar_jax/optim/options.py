@@ -64,8 +64,7 @@ def check_options(
 
 def as_floats(options: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the options with integers as floats, because JAX rejects integers above int32."""
-    is_whole = {name: type(value) is int for name, value in options.items()}
-    return {name: float(v) if is_whole[name] else v for name, v in options.items()}
+    return {name: float(v) if type(v) is int else v for name, v in options.items()}
 
 
 def require(is_valid: bool, field: str, needs: str, value: Any) -> None:

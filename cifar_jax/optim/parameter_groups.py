@@ -11,6 +11,7 @@ import contextlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -117,7 +118,7 @@ class ParameterGroups(NamedTuple):
         """
         transforms = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
         of_groups = {i: group.create_optimizer() for i, group in enumerate(self.groups)}
-        labels = lambda params: map_by_path(lambda path, _: self.index(path), params)  # noqa: E731
+        labels = partial(map_by_path, lambda path, _: self.index(path))
         return optax.chain(*transforms, optax.partition(of_groups, labels))
 
 

@@ -145,7 +145,7 @@ def step(
             f"optim.step_epochs must come after the warm-up of {warmup_epochs} epochs, "
             f"got {tuple(step_epochs)}"
         )
-    _require_factor(step_factor)
+    require(step_factor > 0, "step_factor", "above 0", step_factor)
     num_warmup_steps = _round(warmup_epochs * steps_per_epoch)
     drops = [_round(epoch * steps_per_epoch) - num_warmup_steps for epoch in step_epochs]
 
@@ -162,7 +162,7 @@ def exponential(
     learning_rate: float, *, steps_per_epoch: int, step_factor: float = 0.1
 ) -> optax.Schedule:
     """Multiplies the learning rate by `step_factor`, above 0, after every epoch."""
-    _require_factor(step_factor)
+    require(step_factor > 0, "step_factor", "above 0", step_factor)
     # optax's staircase divides in floating point, and is a step late if an epoch has 41, 47, 55, 61
     # or certain other numbers of steps.
     return lambda step: learning_rate * step_factor ** jnp.float32(step // steps_per_epoch)
@@ -360,10 +360,6 @@ def _cyclical(
         return base + (peak - base) * (height * amplitude(cycle, step))
 
     return schedule
-
-
-def _require_factor(step_factor: float) -> None:
-    require(step_factor > 0, "step_factor", "above 0", step_factor)
 
 
 def _require_at_most_peak(field: str, value: float, peak: float) -> None:

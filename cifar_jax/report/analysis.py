@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import softmax
 
 
 class Pair(NamedTuple):
@@ -95,6 +96,4 @@ def calibration(logits: np.ndarray, labels: np.ndarray, num_bins: int = 15) -> C
 
 def probabilities(logits: np.ndarray) -> np.ndarray:
     """Returns the softmax of [N, C] logits, float64."""
-    shifted = np.asarray(logits, np.float64)
-    exponentials = np.exp(shifted - shifted.max(axis=1, keepdims=True))
-    return exponentials / exponentials.sum(axis=1, keepdims=True)
+    return softmax(np.asarray(logits, np.float64), axis=1)

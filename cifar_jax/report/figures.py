@@ -14,13 +14,14 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from cifar_jax.report.analysis import Calibration, from_worst
+from cifar_jax.report.analysis import Calibration, error_rates, from_worst
+from cifar_jax.report.page import words
 from cifar_jax.report.read import Run
 
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 STYLES = ("-", "--", "-.", ":")
-_SPLITS = {"train": (COLORS[0], "-"), "val": (COLORS[1], "--"), "test": (COLORS[1], "--")}
-_NAMES = {"train": "training", "val": "validation", "test": "test"}
+_LINES = {"train": (COLORS[0], "-"), "val": (COLORS[1], "--"), "test": (COLORS[1], "--")}
+SPLITS = {"train": "training", "val": "validation", "test": "test"}
 _LABELS = {
     "loss": "loss (nats)", "accuracy": "accuracy (%)", "top5_accuracy": "top-5 accuracy (%)",
 }  # fmt: skip
@@ -62,16 +63,8 @@ def data_uri(data: bytes, kind: str = "image/png") -> str:
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
-def styled(draw):
-    """Makes a function draw in the report's style, without changing matplotlib's settings."""
-
-    def wrapper(*args, **kwargs):
-        with mpl.rc_context(_STYLE):
-            return draw(*args, **kwargs)
-
-    wrapper.__doc__ = draw.__doc__
-    wrapper.__name__ = draw.__name__
-    return wrapper
+# Makes a function draw in the report's style, without changing matplotlib's settings.
+styled = mpl.rc_context(_STYLE)
 
 
 @styled
@@ -87,12 +80,12 @@ def metric(run: Run, name: str) -> Figure:
     scale = 1 if name == "loss" else 100
     for split in ("train", run.curve):
         epochs, values = run.series(f"{split}_{name}")
-        color, style = _SPLITS[split]
+        color, style = _LINES[split]
         # Without a marker, a line of a single epoch would be invisible.
         marker = "o" if len(epochs) == 1 else None
         axes.plot(
             epochs, np.multiply(values, scale), style, color=color, marker=marker, lw=2,
-            label=_NAMES[split],
+            label=SPLITS[split],
         )  # fmt: skip
     _mark_events(axes, run)
     tested = run.summary and run.summary.get(_TESTED[name])
@@ -181,15 +174,15 @@ def confusion(
 
 
 @styled
-def error_bars(rates: np.ndarray, names: Sequence[str], counts: np.ndarray, overall: float):
+def error_bars(matrix: np.ndarray, names: Sequence[str]) -> Figure:
     """Plots each class's error with its 95% confidence interval, descending, as a tall figure.
 
     Args:
-      rates: [C] fractions; classes with NaN, which have no images, are omitted.
+      matrix: [C, C] confusion matrix; classes without images are omitted.
       names: Names of the classes.
-      counts: [C] number of images of each class.
-      overall: Error over all images.
     """
+    rates, counts = error_rates(matrix), matrix.sum(axis=1)
+    overall = 1 - np.trace(matrix) / max(matrix.sum(), 1)
     order = from_worst(rates)
     figure = new((5.2, 0.9 + 0.19 * len(order)))
     axes = figure.subplots()
@@ -200,7 +193,7 @@ def error_bars(rates: np.ndarray, names: Sequence[str], counts: np.ndarray, over
     axes.barh(at, shown, color=COLORS[5], height=0.75, xerr=reach, ecolor="#333333",
               error_kw={"lw": 0.8})  # fmt: skip
     axes.axvline(100 * overall, color=COLORS[1], lw=1.2, ls="--", label="all classes")
-    axes.set_yticks(at, [names[i].replace("_", " ") for i in order], fontsize=9)
+    axes.set_yticks(at, [words(names[i]) for i in order], fontsize=9)
     axes.set_ylim(len(order) - 0.4, -0.6)
     axes.set_xlim(0, 100)
     axes.set_xlabel("error (%) with 95% confidence interval")

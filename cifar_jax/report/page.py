@@ -55,9 +55,8 @@ def write(html: str, path: Path) -> None:
     """Writes a page atomically.
 
     Raises:
-      UserError: If the path fails `check_out`, or cannot be written.
+      UserError: If the path cannot be written.
     """
-    check_out(path)
     try:
         with atomic.replacing(path.resolve()) as part:
             part.write_text(html, encoding="utf-8", errors="backslashreplace")
@@ -84,12 +83,13 @@ def render(template: str, context: dict[str, Any], folder: Path = _TEMPLATES) ->
         "percent": percent,
         "duration": duration,
         "milliseconds": milliseconds,
-        "words": _words,
+        "words": words,
     }
     return env.get_template(template).render(context)
 
 
-def _words(name: str) -> str:
+def words(name: str) -> str:
+    """Returns the name of a class or field as words."""
     return name.replace("_", " ")
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 
 from cifar_jax.data.superclasses import SUPERCLASSES, superclass_of
 from cifar_jax.report import analysis, examples, figures, network
+from cifar_jax.report.page import words
 from cifar_jax.report.read import Run, read
 from cifar_jax.run import atomic
 from cifar_jax.selection import METRICS
@@ -106,13 +107,11 @@ def _figures(run: Run, by, layers, images: np.ndarray | None) -> Iterator[tuple]
             yield name, figures.metric(run, name)
         yield "learning_rate", figures.learning_rate(run)
     for kind, (matrix, names) in by.items():
-        ordered, labels, groups = in_order(matrix, names, superclass_of(tuple(names)) or ())
+        ordered, labels, groups = in_order(matrix, names)
         for suffix, gray in (("", False), ("_grey", True)):
             picture = figures.confusion(ordered, labels, groups=groups, gray=gray)
             yield f"confusion_{kind}{suffix}", picture
-        overall = 1 - float(np.trace(matrix) / max(matrix.sum(), 1))
-        rates = analysis.error_rates(matrix)
-        yield f"errors_{kind}", figures.error_bars(rates, names, matrix.sum(axis=1), overall)
+        yield f"errors_{kind}", figures.error_bars(matrix, names)
     if run.predictions is None:
         return
     predictions = run.predictions
@@ -126,7 +125,7 @@ def _figures(run: Run, by, layers, images: np.ndarray | None) -> Iterator[tuple]
     for name, chosen in (("hardest", order[:10]), ("easiest", order[::-1][:10])):
         rows = [
             (
-                f"{_words(names[c])}: {100 * rates[c]:.1f}% error",
+                f"{words(names[c])}: {100 * rates[c]:.1f}% error",
                 images[examples.first(predictions, c)],
             )
             for c in chosen
@@ -136,7 +135,7 @@ def _figures(run: Run, by, layers, images: np.ndarray | None) -> Iterator[tuple]
     if pairs:
         rows = [
             (
-                f"{_words(names[p.label])} predicted as {_words(names[p.prediction])}: {p.count}",
+                f"{words(names[p.label])} predicted as {words(names[p.prediction])}: {p.count}",
                 images[examples.confused(predictions, p)],
             )
             for p in pairs
@@ -144,14 +143,12 @@ def _figures(run: Run, by, layers, images: np.ndarray | None) -> Iterator[tuple]
         yield "confused", figures.gallery(rows)
 
 
-def _words(name: str) -> str:
-    return name.replace("_", " ")
+def in_order(matrix: np.ndarray, names: Sequence[str]) -> tuple[np.ndarray, list[str], list[str]]:
+    """Returns matrix, names and superclasses, with the classes of a superclass adjacent.
 
-
-def in_order(
-    matrix: np.ndarray, names: Sequence[str], groups: Sequence[str]
-) -> tuple[np.ndarray, list[str], list[str]]:
-    """Returns matrix, names and groups, reordered to make the classes of a group adjacent."""
+    Without superclasses, the order is kept, and the last list is empty.
+    """
+    groups = superclass_of(tuple(names))
     if not groups:
         return matrix, list(names), []
     known = list(SUPERCLASSES)

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from cifar_jax.data.superclasses import superclass_of
 from cifar_jax.report import analysis, examples, figures, network, pictures
 from cifar_jax.report.page import Chart, duration, milliseconds, percent, render
 from cifar_jax.report.published import PublishedResult
@@ -15,8 +14,6 @@ from cifar_jax.report.read import Run
 
 # Length of the lists of hardest and easiest classes, and of the most confused pairs.
 _NUM_EXTREMES, _NUM_PAIRS = 5, 12
-
-_SPLITS = {"train": "training", "val": "validation", "test": "test"}
 
 
 def of_run(
@@ -100,9 +97,8 @@ def headline(run: Run, published: PublishedResult | None) -> list[tuple[str, str
         for split in ("train", run.curve):
             epochs, values = run.series(f"{split}_accuracy")
             if values:
-                rows.append(
-                    (f"{_SPLITS[split]} accuracy", percent(values[-1]), f"after epoch {epochs[-1]}")
-                )
+                name, remark = f"{figures.SPLITS[split]} accuracy", f"after epoch {epochs[-1]}"
+                rows.append((name, percent(values[-1]), remark))
         return rows
     s = run.summary
     rows.append(("test accuracy", percent(s["test_accuracy"]), _remark(s, published)))
@@ -197,8 +193,7 @@ def errors(run: Run, images: np.ndarray | None) -> dict[str, Any]:
 
 def confusion_charts(matrix: np.ndarray, names: Sequence[str], kind: str) -> list[Chart]:
     """Returns a confusion matrix in color and in gray, with superclasses kept together."""
-    groups = superclass_of(tuple(names)) or ()
-    matrix, names, groups = pictures.in_order(matrix, names, groups)
+    matrix, names, groups = pictures.in_order(matrix, names)
     right = np.trace(matrix) / max(matrix.sum(), 1)
     text = f"Confusion matrix by {kind}: {percent(float(right))} on the diagonal"
     if groups:
@@ -214,14 +209,13 @@ def confusion_charts(matrix: np.ndarray, names: Sequence[str], kind: str) -> lis
 def error_chart(matrix: np.ndarray, names: Sequence[str], kind: str) -> Chart:
     """Returns a chart of the errors of all classes, in descending order."""
     rates = analysis.error_rates(matrix)
-    overall = 1 - float(np.trace(matrix) / max(matrix.sum(), 1))
     order = analysis.from_worst(rates)
     worst, best = order[0], order[-1]
     text = (
         f"Error by {kind}, from the worst, {names[worst]} with {percent(float(rates[worst]))}, "
         f"to the best, {names[best]} with {percent(float(rates[best]))}"
     )
-    figure = figures.error_bars(rates, names, matrix.sum(axis=1), overall)
+    figure = figures.error_bars(matrix, names)
     return Chart(f"Error by {kind}", figures.svg(figure, kind), text)
 
 

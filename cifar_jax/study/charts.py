@@ -102,11 +102,10 @@ def slices(points: Sequence[Point], parameter: Parameter, label: str) -> Figure:
     for is_complete, marker, color in ((False, "x", "#777777"), (True, "o", figures.COLORS[0])):
         chosen = [p for p in points if p.is_complete == is_complete and p.shown is not None]
         chosen = [p for p in chosen if parameter.name in p.values]
-        # All trials with the same choice share a position, so they are spread out in order.
-        spread = np.linspace(-0.15, 0.15, max(len(chosen), 2)) if scale.labels else np.zeros(2)
-        at = [scale.at(p.values[parameter.name]) for p in chosen]
+        at = np.array([scale.at(p.values[parameter.name]) for p in chosen])
         if scale.labels:
-            at = [x + s for x, s in zip(at, spread)]
+            # All trials with the same choice share a position, so they are spread out in order.
+            at = at + np.linspace(-0.15, 0.15, len(at))
         axes.plot(at, [p.shown for p in chosen], marker, color=color, alpha=0.8)
     if scale.labels:
         axes.set_xticks(range(len(scale.labels)), scale.labels)

@@ -40,7 +40,7 @@ def show(search: Search, config_path: Path) -> int:
     metric = search.trial_config.selected_by
     rows = [
         ("best trial", f"{best.number}, in {queue.folder_of(search.workdir, best.number)}"),
-        (f"validation {metric}".replace("_", " "), result.format_value(best.value, metric)),
+        (search_page.metric_name(metric), result.format_value(best.value, metric)),
         *((name, result.format_parameter(v)) for name, v in search.values(best).items()),
         ("trials", f"{len(trials)}, in {path}"),
         ("train the winner with", command),

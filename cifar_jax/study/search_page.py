@@ -1,5 +1,6 @@
 """Builds the page of a search: charts, and a table of all trials."""
 
+import collections
 from pathlib import Path
 from typing import Any
 
@@ -33,18 +34,19 @@ def of_search(search: Search, command: str | None) -> str:
         "slices": _slices(search, points, metric),
         "parameters": [p.name for p in search.space],
         "rows": [_row(search, t, metric) for t in trials],
-        "metric": _words(metric),
+        "metric": metric_name(metric),
         "settings": _settings(search),
     }
     return render("search.html", context, _TEMPLATES)
 
 
-def _words(metric: str) -> str:
+def metric_name(metric: str) -> str:
+    """Returns what trials are compared by, such as "validation top-5 accuracy"."""
     return "validation " + metric.replace("_", " ").replace("top5", "top-5")
 
 
 def _label(metric: str) -> str:
-    return f"{_words(metric)} ({'nats' if metric == 'loss' else '%'})"
+    return f"{metric_name(metric)} ({'nats' if metric == 'loss' else '%'})"
 
 
 def _point(search: Search, trial: FrozenTrial, metric: str) -> Point:
@@ -56,10 +58,9 @@ def _point(search: Search, trial: FrozenTrial, metric: str) -> Point:
 
 def _headline(search: Search, trials: list[FrozenTrial], metric: str) -> list[tuple[str, str, str]]:
     """Returns (name, value, remark) of each number at the top of the page."""
-    counts: dict[str, int] = {}
-    for t in trials:
-        name = result.state_name(t.state, t.user_attrs.get("error", ""))
-        counts[name] = counts.get(name, 0) + 1
+    counts = collections.Counter(
+        result.state_name(t.state, t.user_attrs.get("error", "")) for t in trials
+    )
     states = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
     seconds = sum(t.user_attrs.get("seconds", 0.0) for t in trials)
     headline = [
@@ -69,7 +70,7 @@ def _headline(search: Search, trials: list[FrozenTrial], metric: str) -> list[tu
     best = result.best_of(trials)
     if best is not None:
         shown = result.format_value(best.value, metric)
-        headline.insert(0, (f"best {_words(metric)}", shown, f"trial {best.number}"))
+        headline.insert(0, (f"best {metric_name(metric)}", shown, f"trial {best.number}"))
     return headline
 
 

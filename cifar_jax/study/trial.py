@@ -158,7 +158,8 @@ def finish(trial: Trial, owner: Owner, folder: Path, outcome: Outcome) -> None:
     """Reports to Optuna how a trial ended.
 
     Raises:
-      OwnershipLost: If another worker has taken over the trial, or has finished it.
+      OwnershipLost: If another worker has taken over the trial.
+      UpdateFinishedTrialError: If it has finished it.
     """
     if not owner.is_current():
         raise OwnershipLost
@@ -169,12 +170,9 @@ def finish(trial: Trial, owner: Owner, folder: Path, outcome: Outcome) -> None:
         "seconds": sum(row.get("seconds") or 0.0 for row in rows),
         "error": outcome.error,
     }
-    try:
-        for name, value in attributes.items():
-            trial.set_user_attr(name, value)
-        trial.study.tell(trial, outcome.value, state=outcome.state, skip_if_finished=True)
-    except optuna.exceptions.UpdateFinishedTrialError as error:
-        raise OwnershipLost from error
+    for name, value in attributes.items():
+        trial.set_user_attr(name, value)
+    trial.study.tell(trial, outcome.value, state=outcome.state, skip_if_finished=True)
     if outcome.state != TrialState.COMPLETE:  # its network will not be used
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
 

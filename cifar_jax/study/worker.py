@@ -53,10 +53,7 @@ class Search(NamedTuple):
         """The trials of the search, ordered by number."""
         trials = queue.trials_of(self.study)
         # A worker may have been killed after it asked for one trial too many.
-        is_extra = [
-            i >= self.num_trials and not t.state.is_finished() for i, t in enumerate(trials)
-        ]
-        return [t for t, extra in zip(trials, is_extra, strict=True) if not extra]
+        return [t for i, t in enumerate(trials) if i < self.num_trials or t.state.is_finished()]
 
     def values(self, found: FrozenTrial) -> dict[str, Any]:
         """Returns the values of a trial by parameter name."""
@@ -154,9 +151,8 @@ def _train(
         trial.finish(running, owner, folder, outcome)
         is_done = True
         progress.end(running.number, values, outcome)
-    except trial.OwnershipLost:
-        progress.lose(running.number)
-    except optuna.exceptions.UpdateFinishedTrialError:  # another worker finished it
+    # Another worker took the trial over, or finished it.
+    except (trial.OwnershipLost, optuna.exceptions.UpdateFinishedTrialError):
         progress.lose(running.number)
     except Preempted as stopped:
         raise Preempted(

@@ -1,6 +1,6 @@
 """Transfer learning: the weights that a network starts from, and which of them train when."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import optax
@@ -43,11 +43,11 @@ class FineTuning(NamedTuple):
     unfreeze_epochs: tuple[float, ...]
     layer_decay: float
     normalize: str
-    fixed: Prefixes = ()
+    fixed: Prefixes
 
     def trains(self, path: Path) -> bool:
         """Returns whether the parameter at a path ever trains."""
-        is_chosen = not self.only_head or is_below(path, self.head)
+        is_chosen = not self.only_head or self.is_head(path)
         return is_chosen and not is_below(path, self.fixed)
 
     def adapts(self, path: Path) -> bool:
@@ -129,7 +129,7 @@ class FineTuning(NamedTuple):
 
 def make(
     name: str,
-    create: Callable[[], nnx.Module],
+    network: nnx.Module,
     *,
     weights: str,
     train: str,
@@ -142,8 +142,7 @@ def make(
 
     Args:
       name: The name of the network, for messages.
-      create: Returns the network, which may have shapes in place of arrays. It is called only if a
-        field is set.
+      network: The network, which may have shapes in place of arrays.
       weights: See config/base.py.
       train: One of TRAIN.
       unfreeze_epochs: See config/base.py.
@@ -167,7 +166,6 @@ def make(
     if not 0 < layer_decay <= 1:
         raise UserError(f"transfer.layer_decay must be in (0, 1], got {layer_decay}")
     _check_settings(name, settings)
-    network = create() if settings else None
     has_groups = {"unfreeze_epochs", "layer_decay"} & settings.keys()
     groups = network.groups() if has_groups else ()
     _check_epochs(unfreeze_epochs, len(groups))
@@ -182,6 +180,7 @@ def make(
         unfreeze_epochs=epochs + epochs[-1:] * (len(groups) - len(epochs)),
         layer_decay=layer_decay,
         normalize=normalize,
+        fixed=network.frozen_paths() if hasattr(network, "frozen_paths") else (),
     )
 
 

@@ -113,7 +113,7 @@ def _own_head(weights: Weights) -> tuple[str, ...]:
     return tuple(".".join(map(str, path)) + "." for path in network.head_paths())
 
 
-def _keras(prefixes: names.Prefixes, paths: Collection[Path]) -> dict[Path, Source]:
+def _keras(prefixes: names.Names, paths: Collection[Path]) -> dict[Path, Source]:
     result = {}
     for path in paths:
         *owner, leaf = path
@@ -127,7 +127,7 @@ def _keras(prefixes: names.Prefixes, paths: Collection[Path]) -> dict[Path, Sour
 
 
 def _torch(
-    prefixes: names.Prefixes, shapes: Mapping[Path, Shape], extra_eps: float
+    prefixes: names.Names, shapes: Mapping[Path, Shape], extra_eps: float
 ) -> dict[Path, Source]:
     result = {}
     for path, shape in shapes.items():

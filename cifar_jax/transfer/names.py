@@ -10,10 +10,9 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 
 from cifar_jax.errors import UserError
+from cifar_jax.tree_paths import Path
 
-# The path of an array or of a layer in the tree of parameters.
-Path = tuple[str | int, ...]
-Prefixes = dict[Path, str]
+Names = dict[Path, str]
 
 _VGG_BLOCKS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
 _DENSE = {
@@ -26,7 +25,7 @@ _UNNAMED_CONV = re.compile(r"((?:conv|convolution)2d(?:_\d+)?/)kernel")
 _UNNAMED_NORM = re.compile(r"(batch_?normalization(?:_\d+)?/)gamma")
 
 
-def keras(model_name: str, paths: Collection[Path], tensors: Collection[str]) -> Prefixes:
+def keras(model_name: str, paths: Collection[Path], tensors: Collection[str]) -> Names:
     """Returns the names in keras.applications.
 
     Args:
@@ -46,7 +45,7 @@ def keras(model_name: str, paths: Collection[Path], tensors: Collection[str]) ->
         return _vgg(paths, convs, _DENSE["keras"])
     if model_name == "resnet50":
         _check_conventions(model_name, paths, "keras")
-        names: Prefixes = {("conv_stem",): "conv1_conv/", ("bn_stem",): "conv1_bn/"}
+        names: Names = {("conv_stem",): "conv1_conv/", ("bn_stem",): "conv1_bn/"}
         for index, stage, i in _stages(paths, "conv0"):
             for j in range(4):
                 for kind in ("conv", "bn"):
@@ -58,7 +57,7 @@ def keras(model_name: str, paths: Collection[Path], tensors: Collection[str]) ->
     raise UserError(f"keras.applications has no {model_name}: load it from a safetensors file")
 
 
-def torchvision(model_name: str, paths: Collection[Path], tensors: Collection[str]) -> Prefixes:
+def torchvision(model_name: str, paths: Collection[Path], tensors: Collection[str]) -> Names:
     """Returns the names in torchvision, or in timm if the names of the tensors are timm's.
 
     Args:
@@ -79,7 +78,7 @@ def torchvision(model_name: str, paths: Collection[Path], tensors: Collection[st
     if model_name in ("resnet18", "resnet34", "resnet50"):
         _check_conventions(model_name, paths, "torch")
         suffix = "0" if model_name == "resnet50" else "_shortcut"
-        names: Prefixes = {("conv_stem",): "conv1.", ("bn_stem",): "bn1."}
+        names: Names = {("conv_stem",): "conv1.", ("bn_stem",): "bn1."}
         for index, stage, i in _stages(paths, f"conv{suffix}"):
             block = f"layer{stage}.{i}"
             for kind, position in (("conv", 0), ("bn", 1)):
@@ -92,7 +91,7 @@ def torchvision(model_name: str, paths: Collection[Path], tensors: Collection[st
     raise UserError(f"torchvision has no {model_name}, and timm's names for it are not known")
 
 
-def _vgg(paths: Collection[Path], convs: Sequence[str], dense: Sequence[str]) -> Prefixes:
+def _vgg(paths: Collection[Path], convs: Sequence[str], dense: Sequence[str]) -> Names:
     """Names the convolutions in order, and the dense layers if there are as many as in `dense`."""
     ours = sorted(path[1] for path in paths if path[0] == "layers" and path[2] == "kernel")
     layers = [*(("layers", i) for i in ours), ("dense",)]
@@ -100,8 +99,8 @@ def _vgg(paths: Collection[Path], convs: Sequence[str], dense: Sequence[str]) ->
     return dict(zip(layers, names, strict=False))
 
 
-def _keras_xception(paths: Collection[Path], tensors: Collection[str]) -> Prefixes:
-    names: Prefixes = {("dense",): "predictions/"}
+def _keras_xception(paths: Collection[Path], tensors: Collection[str]) -> Names:
+    names: Names = {("dense",): "predictions/"}
     for i in (1, 2):
         names[(f"conv{i}",)] = f"block1_conv{i}/"
         names[(f"bn{i}",)] = f"block1_conv{i}_bn/"
@@ -120,9 +119,9 @@ def _keras_xception(paths: Collection[Path], tensors: Collection[str]) -> Prefix
     return names
 
 
-def _timm_xception(paths: Collection[Path]) -> Prefixes:
+def _timm_xception(paths: Collection[Path]) -> Names:
     """Returns the names of legacy_xception."""
-    names: Prefixes = {("dense",): "fc."}
+    names: Names = {("dense",): "fc."}
     for i in (1, 2):
         names[(f"conv{i}",)], names[(f"bn{i}",)] = f"conv{i}.", f"bn{i}."
     *blocks, last = _indices(paths)
@@ -141,7 +140,7 @@ def _timm_xception(paths: Collection[Path]) -> Prefixes:
     return names
 
 
-def _timm_separable(block: Path, j: int, prefix: str) -> Prefixes:
+def _timm_separable(block: Path, j: int, prefix: str) -> Names:
     depthwise, pointwise = (*block, "convs", j, "depthwise"), (*block, "convs", j, "pointwise")
     return {depthwise: f"{prefix}conv1.", pointwise: f"{prefix}pointwise."}
 

@@ -62,9 +62,8 @@ def test_alternating_flip_shows_both_orientations_in_two_epochs(images):
 
 
 @pytest.mark.usefixtures("default_signals")
-@pytest.mark.parametrize("stop_at", [None, 6])
-def test_a_run_mirrors_every_image_in_every_other_epoch(tmp_path, monkeypatch, stop_at):
-    """Compares the batches of 4 epochs with NumPy, also if the run is resumed within an epoch."""
+def test_a_run_mirrors_every_image_in_every_other_epoch(tmp_path, monkeypatch):
+    """Compares the batches of 4 epochs with NumPy. The run is resumed within the second one."""
     batches = []
 
     def recording(key, images, *, index, epoch):
@@ -75,11 +74,10 @@ def test_a_run_mirrors_every_image_in_every_other_epoch(tmp_path, monkeypatch, s
 
     monkeypatch.setitem(augment.OPS, "alternating_flip", recording)
     config = tiny.make_config(augment__ops="alternating_flip", batch_size=25, num_epochs=4)
-    if stop_at is not None:
-        train_until(stop_at, config, tmp_path)
-        jax.effects_barrier()
-        del batches[params_of(tmp_path)[0] :]  # steps after the checkpoint
-        assert 4 < len(batches) < 8
+    train_until(6, config, tmp_path)
+    jax.effects_barrier()
+    del batches[params_of(tmp_path)[0] :]  # steps after the checkpoint
+    assert 4 < len(batches) < 8
     tiny.train(config, tmp_path)
     jax.effects_barrier()
 

@@ -4,6 +4,7 @@ import math
 import numpy as np
 import pytest
 import tiny
+from scipy import stats
 
 from benchmarks import results
 
@@ -51,9 +52,8 @@ def test_the_interval_stays_within_0_to_1():
     assert results.percent([0.9, 1.0]) == "95.00% ± 7.07 (31.47 to 100.00)"
 
 
-@pytest.mark.parametrize("count", [*range(2, 40), 100, 1000])
+@pytest.mark.parametrize("count", [2, 5, 100])
 def test_the_interval_uses_students_t(count):
-    stats = pytest.importorskip("scipy.stats")
     values = [math.sin(i) for i in range(count)]
     _, high = stats.t.interval(0.95, count - 1, np.mean(values), stats.sem(values))
     exact = high - np.mean(values)

@@ -1,3 +1,4 @@
+import pytest
 from reporting import Page
 
 from benchmarks import page
@@ -6,6 +7,7 @@ from benchmarks.results import percent, points, rows
 from benchmarks.table.speed import epochs
 
 
+@pytest.mark.filterwarnings("error:constrained_layout not applied")
 def test_the_page_has_every_experiment_and_works_offline(tmp_path):
     out = tmp_path / "results.html"
     assert page.main(["--out", str(out)]) == 0

@@ -52,7 +52,8 @@ def make_config(name, *, num_epochs=2, batch_size=16, **overrides):
 def dataset(num_train=64, num_test=40):
     """Returns the tiny data set, with a mean and a std that differ between channels."""
     new = {"mean": np.float32([0.5, 0.45, 0.4]), "std": np.float32([0.25, 0.2, 0.3])}
-    return tiny.dataset(num_train, num_test)._replace(**new)
+    images = tiny.dataset(num_train, num_test)
+    return images._replace(info=images.info._replace(**new))
 
 
 def make(name, clock="T1", **overrides):
@@ -79,32 +80,6 @@ def test_whitening_equals_numpy(centered):
     expected = np.flipud((vectors / np.sqrt(values + 5e-4)).T)
     expected *= np.sign(expected[:, :1])
     np.testing.assert_allclose(filters[:12], expected, atol=2e-4 * np.abs(expected).max())
-
-
-@pytest.mark.parametrize("centered", (False, True))
-def test_whitening_filters_equal_the_engines(centered):
-    from cifar_jax.models.whitening import whitening_kernel
-
-    images = images_of((50, 3, 9, 8))
-    images[:, 1] += 0.5 * images[:, 0]
-    ours = torch_initialization.whitening_filters(images, centered)
-    kernel = whitening_kernel(
-        jnp.asarray(images.permute(0, 2, 3, 1)),
-        eps=torch_initialization.WHITENING_EPS,
-        centered=centered,
-    )
-    engines = np.asarray(kernel).transpose(3, 2, 0, 1)
-    np.testing.assert_allclose(ours, engines, atol=2e-4 * np.abs(engines).max())
-
-
-@pytest.mark.parametrize("shape", [(7, 4, 3, 3), (4, 7, 3, 3), (5, 5, 1, 1), (6, 3, 2, 2)])
-def test_dirac_equals_pytorch(shape):
-    count = min(shape[:2])
-    weight = torch.full(shape, 0.5)
-    torch_initialization.dirac_(weight)
-    expected = torch.nn.init.dirac_(torch.empty(count, *shape[1:]))
-    assert torch.equal(weight[:count], expected)
-    assert torch.all(weight[count:] == 0.5)
 
 
 @pytest.mark.parametrize("name", ("airbench94", "airbench96", "cifar100_75"))
@@ -282,7 +257,7 @@ def test_four_steps_equal_the_engine(name):
         np.testing.assert_allclose(ours[key], x, rtol=tolerance, atol=1e-4, err_msg=key)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ["airbench94", "airbench96", "cifar100_75"])
 def test_a_thin_run_learns(name):
     images = data.load("synthetic", limit=600)
     images = images._replace(test=data.Split(*(x[:200] for x in images.test)))
@@ -300,7 +275,6 @@ def test_a_thin_run_learns(name):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ({"clock": "T3"}, "clock"),
         ({"ema__decay": 0.9, "lookahead__every": 0}, "ema.decay must be 0.0, got 0.9"),
         ({"augment__ops": "flip"}, "augment.ops must be"),
         ({"augment__ops": "crop(2, mode='reflect')|alternating_flip"}, "augment.ops must be"),

@@ -13,7 +13,6 @@ import tiny
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
-from benchmarks import torch_models  # noqa: E402
 from benchmarks.versus_torch import __main__ as versus_torch  # noqa: E402
 from benchmarks.versus_torch import cases, compare, contenders  # noqa: E402
 from benchmarks.versus_torch.settings import SETTINGS  # noqa: E402
@@ -203,5 +202,3 @@ def test_a_network_without_a_pytorch_version_is_not_comparable(monkeypatch):
     assert "cnn3" not in cases.names() and "cnn2" in cases.names()
     with pytest.raises(UserError, match="'cnn3' cannot be compared"):
         cases.parse_case("cnn3")
-    with pytest.raises(UserError, match="no class Unversioned in benchmarks/torch_models"):
-        torch_models.create("cnn3", 10)

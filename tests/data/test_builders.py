@@ -173,8 +173,7 @@ builders.prepare("cifar100", Path({data_dir!r}), {source!r}, overwrite=True)
 """
 
 
-@pytest.mark.parametrize("overwrite", [False, True])
-def test_overwriting_that_was_killed_between_its_renames_is_finished(tmp_path, overwrite):
+def test_overwriting_that_was_killed_between_its_renames_is_finished(tmp_path):
     """Killed after the old files were moved away, and before the new ones took their place."""
     old, new = (write("cifar100", tmp_path / str(seed), seed=seed) for seed in (1, 2))
     data_dir = tmp_path / "tfds"
@@ -187,14 +186,17 @@ def test_overwriting_that_was_killed_between_its_renames_is_finished(tmp_path, o
     assert not directory.exists()
     (leftover,) = directory.parent.iterdir()
     os.utime(leftover, (time.time() - 3601,) * 2)  # old enough to be removed
-    if overwrite:  # fails once leftovers have been removed
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(shutil, "disk_usage", _usage(0))
-            with pytest.raises(UserError, match="cifar100 needs"):
-                builders.prepare("cifar100", data_dir, new.folder, overwrite=True)
-    assert prepared.find("cifar100", data_dir) == directory
-    np.testing.assert_array_equal(prepared.decode(directory)["test_images"], new.images["test"])
-    builders.prepare("cifar100", data_dir, new.folder, overwrite=True)
+    other = tmp_path / "other"
+    shutil.copytree(data_dir, other)  # with the times of its files
+    with pytest.MonkeyPatch.context() as patch:  # fails once leftovers have been removed
+        patch.setattr(shutil, "disk_usage", _usage(0))
+        with pytest.raises(UserError, match="cifar100 needs"):
+            builders.prepare("cifar100", other, new.folder, overwrite=True)
+    for folder in (data_dir, other):
+        found = prepared.find("cifar100", folder)
+        assert found == folder / directory.relative_to(data_dir)
+        np.testing.assert_array_equal(prepared.decode(found)["test_images"], new.images["test"])
+        builders.prepare("cifar100", folder, new.folder, overwrite=True)
 
 
 def test_first_of_two_concurrent_calls_to_finish_wins(tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ from flax import nnx
 
 from cifar_jax import models, optim
 from cifar_jax.errors import UserError
+from cifar_jax.optim import masks
 
 RNG = np.random.default_rng(0)
 STEPS = 20
@@ -170,7 +171,7 @@ def test_the_learning_rate_can_be_a_schedule(name):
 def test_kernels_selects_weights_of_convolutions_and_dense_layers():
     model = nnx.eval_shape(lambda: models.create("resnet18", 10, nnx.Rngs(0)))
     params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
-    mask = optim.kernels(params)
+    mask = masks.kernels(params)
     assert jax.tree.structure(mask) == jax.tree.structure(params)
     jax.tree.map(lambda is_kernel, p: np.testing.assert_equal(is_kernel, p.ndim > 1), mask, params)
 

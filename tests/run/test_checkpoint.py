@@ -112,9 +112,14 @@ def damage(folder, pattern, content):
         path.unlink() if content is None else path.write_bytes(content)
 
 
-@pytest.mark.parametrize("content", [b"", b"nonsense", None])
 @pytest.mark.parametrize(
-    "pattern", ["meta/metadata", "state/d/*", "state/manifest.ocdbt", "state/ocdbt.process_0/d/*"]
+    ("pattern", "content"),
+    [
+        ("meta/metadata", b"nonsense"),
+        ("state/d/*", b""),
+        ("state/manifest.ocdbt", None),
+        ("state/ocdbt.process_0/d/*", b"nonsense"),
+    ],
 )
 def test_corrupt_checkpoint_is_a_user_error_that_advises_removal(tmp_path, pattern, content):
     # Too large and too random for Orbax to store it in its index.

@@ -104,9 +104,8 @@ def test_counts_flops(name, expected):
     assert kernels()[name].flops == expected
 
 
-def test_reports_dtype_and_source():
-    kernel = kernels()["conv.1"]
-    assert (kernel.dtype, kernel.source) == ("bf16", "jit(run)/while/body/conv")
+def test_reports_the_dtype():
+    assert kernels()["conv.1"].dtype == "bf16"
 
 
 def test_refuses_a_program_without_a_loop():
