@@ -4,9 +4,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Python compiles modules when it first imports them. Compiling all of them takes pip as long as the
-# rest of the installation.
-INSTALL := $(BIN)/python -m pip install --quiet --no-compile
+# Python compiles modules when it first imports them, unless PYTHONDONTWRITEBYTECODE is set. Compiling
+# all of them takes pip as long as the rest of the installation.
+INSTALL := $(BIN)/python -m pip install --quiet $(if $(PYTHONDONTWRITEBYTECODE),,--no-compile)
 
 # The lock file for this system and Python, if there is one; otherwise requirements.txt. The variable
 # is expanded when it is used, after the environment has been created.

@@ -87,7 +87,7 @@ def _chart(all_rows: Sequence[Row]) -> Chart | None:
     both = [row for row in all_rows if row.logs and row.published.test_accuracy is not None]
     if not both:
         return None
-    # A row below the experiment's own has other settings, which are too long for a label.
+    # A label has no space to list the settings that differ from the config file.
     names = [row.experiment + " *" * bool(row.changed) for row in both]
     published = [row.published.test_accuracy for row in both]
     measured = [statistics.mean(row.accuracies) for row in both]
@@ -95,8 +95,7 @@ def _chart(all_rows: Sequence[Row]) -> Chart | None:
     return Chart(
         "Published and measured accuracy",
         figures.svg(dumbbells(names, published, measured, is_full), "accuracy"),
-        "Published and measured accuracy of each experiment (*: with other settings); the table "
-        "below has the numbers",
+        "Published and measured accuracy of each experiment; the table below has the numbers",
     )
 
 
@@ -133,7 +132,7 @@ def dumbbells(
     )
     axes.set_yticks(y, names, fontsize=9)
     axes.set_ylim(len(names) - 0.4, -0.6)
-    axes.set_xlabel("test accuracy (%)")
+    axes.set_xlabel("test accuracy (%); *: with other settings")
     figure.legend(loc="outside upper left", ncols=3, frameon=False, fontsize=9, columnspacing=1)
     return figure
 

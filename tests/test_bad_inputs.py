@@ -571,6 +571,7 @@ OTHERS = [
     ("benchmarks.table.__main__", "extra"),
     ("benchmarks.table.__main__", "--unknown"),
     ("benchmarks.page", "--out", "folder"),
+    ("benchmarks.page", "--out", "file"),
     ("benchmarks.page", "--unknown"),
 ]
 

@@ -240,7 +240,7 @@ def idle_records(name: str) -> list[dict]:
       name: A file in benchmarks/results, without its suffix.
     """
     path = harness.RESULTS / f"{name}.jsonl"
-    return list(filter(is_idle, records(path)))
+    return list(filter(is_idle, records(path) if path.exists() else ()))
 
 
 def is_idle(record: dict) -> bool:
@@ -249,5 +249,5 @@ def is_idle(record: dict) -> bool:
 
 
 def records(path: Path) -> list[dict]:
-    """Returns the records in a file of JSON lines, the newest last; none if there is no file."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    """Returns the records in a file of JSON lines, the newest last."""
+    return [json.loads(line) for line in path.read_text().splitlines()]

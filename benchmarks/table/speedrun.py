@@ -101,7 +101,7 @@ def _groups() -> list[list[Record]]:
     """
     path = harness.RESULTS / "speedrun.jsonl"
     groups = defaultdict(dict)
-    for record in records(path):
+    for record in records(path) if path.exists() else ():
         result = record["seed"], record["accuracy"], record["train_loss"]
         group = groups[key(record)]
         if is_idle(record) or not is_idle(group.get(result, record)):

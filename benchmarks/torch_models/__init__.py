@@ -18,11 +18,9 @@ def create(name: str, num_classes: int, **options) -> nn.Module:
     """Builds the PyTorch version of a network, which maps [B, 3, 32, 32] to [B, num_classes].
 
     Args:
-      name: A key of cifar_jax.models.MODELS.
+      name: A key of cifar_jax.models.MODELS that has a PyTorch version; see `find`.
       num_classes: The number of logits.
       **options: The options of the network, as for cifar_jax.models.create.
-
-    The network must have one; see `find`.
     """
     return find(name)(num_classes, **options)
 

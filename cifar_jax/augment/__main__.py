@@ -7,6 +7,7 @@ a single row.
 """
 
 import argparse
+import io
 import os
 import sys
 from pathlib import Path
@@ -69,8 +70,7 @@ def main(argv: list[str] | None = None) -> int:
         if args.ops is not None and not args.ops.strip():
             raise UserError('--ops must contain an operation, as in --ops "flip|crop(4)"')
         augment.check(args.ops or "")
-        if Image.registered_extensions().get(args.out.suffix.lower()) not in Image.SAVE:
-            raise UserError(f"{args.out} needs an image file extension, as in {args.out}.png")
+        _check_extension(args.out)
         args.out.parent.mkdir(parents=True, exist_ok=True)
         if args.out.is_dir() or not os.access(args.out.parent, os.W_OK):
             raise UserError(f"{args.out} cannot be written")
@@ -84,6 +84,15 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     print(f"wrote {len(rows)} rows of {len(images)} images to {args.out}")
     return 0
+
+
+def _check_extension(path: Path) -> None:
+    """Raises UserError if Pillow cannot write the format of a file, before time is spent on it."""
+    try:
+        kind = Image.registered_extensions()[path.suffix.lower()]
+        Image.new("RGB", (1, 1)).save(io.BytesIO(), kind)
+    except (KeyError, OSError, ValueError):
+        raise UserError(f"{path} needs an image file extension, as in {path}.png") from None
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:

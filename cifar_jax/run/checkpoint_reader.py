@@ -38,8 +38,12 @@ class CheckpointReader:
           path: A path to the same folder that Orbax can handle; see `plain_path`.
         """
         self._directory, self._path = directory, path
-        # Only the first process of a run opens checkpoints; Orbax must not wait for the others.
-        only_this = ocp.options.MultiprocessingOptions(primary_host=None, active_processes={0})
+        # Every process of a run may read the weights of another one, and only the first one writes.
+        # Orbax must not wait for the others.
+        processes = {jax.process_index()} if distributed.num_processes() > 1 else {0}
+        only_this = ocp.options.MultiprocessingOptions(
+            primary_host=None, active_processes=processes
+        )
         only = {"multiprocessing_options": only_this}
         # If a folder could not be made in the background, Orbax's other threads would wait for it
         # for five minutes, and keep the process from ending.

@@ -159,7 +159,7 @@ def finish(trial: Trial, owner: Owner, folder: Path, outcome: Outcome) -> None:
 
     Raises:
       OwnershipLost: If another worker has taken over the trial.
-      UpdateFinishedTrialError: If it has finished it.
+      UpdateFinishedTrialError: If another worker has finished the trial.
     """
     if not owner.is_current():
         raise OwnershipLost

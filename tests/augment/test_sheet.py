@@ -25,7 +25,7 @@ def test_writes_rows_of_enlarged_images(tmp_path, capsys):
 def test_invalid_arguments_are_reported(tmp_path, capsys):
     assert sheet.main([str(tmp_path / "sheet.png"), "--ops", "flop"]) == 1
     assert capsys.readouterr().err.startswith("error: unknown augmentation 'flop'")
-    for suffix in ("foo", "psd"):  # Pillow reads, but does not write, PSD
+    for suffix in ("foo", "psd", "blp", "xbm"):  # Pillow writes no PSD, and no colors in the others
         assert sheet.main([str(tmp_path / f"sheet.{suffix}")]) == 1
         assert "needs an image file extension" in capsys.readouterr().err
     for seed in ("-1", str(2**32)):

@@ -119,7 +119,7 @@ def test_refuses_an_unknown_convolution():
 
 
 def test_min_time_is_set_by_the_scarcest_resource():
-    kernel = hlo.Kernel("k", "convolution", 0, 0, "bf16", "")
+    kernel = hlo.Kernel("k", "convolution", 0, 0, "bf16")
     assert h100.min_seconds(kernel) == 2e-6
     assert h100.min_seconds(kernel._replace(num_bytes=3_350_000_000)) == pytest.approx(1e-3)
     assert h100.min_seconds(kernel._replace(flops=989_000_000_000)) == pytest.approx(1e-3)
