@@ -238,7 +238,7 @@ def test_two_processes_of_four_devices_equal_one_device(start, tmp_path, model, 
     assert_close(tmp_path / "eight", tmp_path / "one", tolerance)
 
 
-@pytest.mark.several_hosts
+@pytest.mark.slow
 def test_weights_of_another_run(start, tmp_path):
     train(start, tmp_path / "source", 1, THIN_VGG)
     fields = THIN_VGG | {"transfer.weights": tmp_path / "source" / "run", "transfer.train": "head"}
