@@ -15,8 +15,8 @@ huge pages for large arrays; on a GPU they are eager, compiled, and compiled wit
 takes minutes. --settings selects some of them. The settings within 25% of the fastest one are then
 interleaved with JAX; on a CPU, so is PyTorch's default setting ("torch"), if it is selected. The
 record's ratio is to the setting with the lowest median, and a second ratio is to "torch". In a
-round, all contenders run the same number of steps one after the other,
-and ratios are taken within rounds, so that temporary slowdowns of the machine affect both sides.
+round, all contenders run the same number of steps one after the other, and ratios are taken within
+rounds, so that temporary slowdowns of the machine affect both sides.
 
 On a CPU, each PyTorch contender runs in its own process. JAX has huge pages, as
 `python -m cifar_jax.main` does by default; PyTorch has them in one of its settings. The record
